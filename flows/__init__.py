@@ -1,0 +1,1 @@
+"""One Prefect flow per preset; flows call stages and nothing else."""

@@ -1,0 +1,1 @@
+"""Tuned parameter sets: data, with a reason at each number."""

@@ -1,0 +1,1 @@
+"""The safelight command; talks to the Prefect API."""

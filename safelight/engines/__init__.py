@@ -1,0 +1,1 @@
+"""Adapters to the libraries that do the work on pixels; one module each."""

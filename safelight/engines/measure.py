@@ -1,0 +1,63 @@
+"""Seconds and peak memory of a piece of work, on the CPU and on CUDA."""
+
+import sys
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+
+_CLEAR_REFS, _STATUS = Path("/proc/self/clear_refs"), Path("/proc/self/status")
+
+
+@dataclass
+class Measured:
+    """Filled in when the measured block ends."""
+
+    seconds: float = 0.0
+    """Wall time."""
+    peak_bytes: int = 0
+    """Highest resident memory of the process while the block ran; 0 where the system hides it."""
+    gpu_peak_bytes: int = 0
+    """Highest memory taken on the CUDA device; 0 on other devices."""
+
+
+@contextmanager
+def measured() -> Iterator[Measured]:
+    """Measure the block inside."""
+    result = Measured()
+    _reset_peak()
+    started = time.perf_counter()
+    try:
+        yield result
+    finally:
+        result.seconds = time.perf_counter() - started
+        result.peak_bytes = _resident_peak()
+        result.gpu_peak_bytes = _gpu_peak()
+
+
+def _reset_peak() -> None:
+    if _CLEAR_REFS.exists():
+        try:
+            _CLEAR_REFS.write_text("5")  # proc(5): resets the peak resident set size
+        except OSError:
+            return  # a hardened container forbids it; the peak since the start is kept
+    torch = sys.modules.get("torch")  # measuring must not load a GPU library by itself
+    if torch is not None and torch.cuda.is_initialized():
+        torch.cuda.reset_peak_memory_stats()
+
+
+def _resident_peak() -> int:
+    if not _STATUS.exists():
+        return 0
+    for line in _STATUS.read_text().splitlines():
+        if line.startswith("VmHWM:"):
+            return int(line.split()[1]) * 1024
+    return 0
+
+
+def _gpu_peak() -> int:
+    torch = sys.modules.get("torch")
+    if torch is None or not torch.cuda.is_initialized():
+        return 0
+    return int(torch.cuda.max_memory_allocated())

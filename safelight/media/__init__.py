@@ -1,0 +1,1 @@
+"""Pixels, tiles, colour, noise and frames: plain functions on arrays."""

@@ -1,0 +1,1 @@
+"""Runs flow runs in processes that keep their models."""

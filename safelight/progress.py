@@ -1,0 +1,66 @@
+"""Steps, notes and the request to stop, passed from a running stage to whoever watches it.
+
+Engines call `step` at each denoising step, tile or frame batch. That one call reports progress and
+is the point where a run that was asked to stop does so.
+"""
+
+import threading
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from contextvars import ContextVar
+
+Listener = Callable[[int, int], None]
+_listener: ContextVar[Listener | None] = ContextVar("progress_listener", default=None)
+_notes: ContextVar[list[str] | None] = ContextVar("progress_notes", default=None)
+_stop = threading.Event()
+
+
+class StopRequestedError(Exception):
+    """The run was asked to stop; raised at the next step."""
+
+
+def request_stop() -> None:
+    """Ask the stage that runs in this process to stop at its next step; safe in signal handlers."""
+    _stop.set()
+
+
+def clear_stop() -> None:
+    """Forget an earlier request; called before a run starts."""
+    _stop.clear()
+
+
+def stop_requested() -> bool:
+    """Whether a stop was asked for and not cleared."""
+    return _stop.is_set()
+
+
+def step(done: int, total: int) -> None:
+    """Report that `done` of `total` steps of the current stage are finished.
+
+    Raises:
+        StopRequestedError: the run was asked to stop.
+    """
+    if _stop.is_set():
+        raise StopRequestedError(f"stopped after step {done} of {total}")
+    listener = _listener.get()
+    if listener is not None:
+        listener(done, total)
+
+
+def note(text: str) -> None:
+    """Add a remark that belongs in the result, for instance that tiles had to be made smaller."""
+    notes = _notes.get()
+    if notes is not None:
+        notes.append(text)
+
+
+@contextmanager
+def watching(listener: Listener | None) -> Iterator[list[str]]:
+    """Send the steps made inside to `listener`; yields the list that collects notes."""
+    notes: list[str] = []
+    listener_token, notes_token = _listener.set(listener), _notes.set(notes)
+    try:
+        yield notes
+    finally:
+        _listener.reset(listener_token)
+        _notes.reset(notes_token)

@@ -1,0 +1,1 @@
+"""How a file was made: manifests, metadata inside files, replay."""

@@ -1,0 +1,61 @@
+"""Settings from the environment; with none set, everything runs offline in ./data."""
+
+from functools import lru_cache
+from pathlib import Path
+from typing import Literal
+
+from pydantic import AliasChoices, Field, SecretStr
+from pydantic_settings import BaseSettings, SettingsConfigDict
+
+MEGAPIXEL = 1_000_000
+
+
+class Settings(BaseSettings):
+    """What may differ between machines; never what a picture looks like."""
+
+    model_config = SettingsConfigDict(
+        env_prefix="SAFELIGHT_", frozen=True, extra="ignore", use_attribute_docstrings=True
+    )
+
+    volume_root: Path = Field(
+        default=Path("data"), validation_alias=AliasChoices("VOLUME_ROOT", "volume_root")
+    )
+    """Folder of characters, uploads, datasets, synthetic, loras, outputs and cache."""
+    store: str = Field(default="", pattern=r"^(s3://[^/]+(/.*)?)?$")
+    """Empty: the store is `volume_root`. `s3://bucket/prefix`: an S3-compatible bucket."""
+    s3_endpoint_url: str | None = None
+    """Where the S3 service answers; None is AWS itself."""
+    s3_region: str = "us-east-1"
+    """Region the requests are signed for."""
+    s3_access_key: SecretStr | None = None
+    """Access key; None takes boto3's own chain (environment, profile, instance role)."""
+    s3_secret_key: SecretStr | None = None
+    """Secret key; never logged."""
+    s3_path_style: bool = True
+    """Bucket in the path, as most services outside AWS need it."""
+    device: str = Field(default="auto", pattern=r"^(auto|cpu|mps|cuda(:\d+)?)$")
+    """auto takes CUDA when there is any, then Metal, then the CPU."""
+    precision: Literal["auto", "fp32", "fp16", "bf16"] = "auto"
+    """Number format of models; auto is fp32 on the CPU and fp16 elsewhere."""
+    model_memory_gib: float = Field(default=16.0, gt=0)
+    """Loaded models above this are dropped, least recently used first."""
+    pixel_memory_mib: int = Field(default=1024, ge=0)
+    """Decoded pictures kept for the next stage."""
+    input_roots: str = ""
+    """Extra folders that inputs may be read from, separated by the platform's path separator."""
+    max_input_megapixels: float = Field(default=67.2, gt=0)
+    """Larger pictures are refused; 67.2 lets 8192 x 8192 through."""
+    models_dir: Path | None = None
+    """Folder of the operator's own weights; None is `volume_root`/models."""
+
+
+@lru_cache(maxsize=1)
+def settings() -> Settings:
+    """The settings of this process, read once."""
+    return Settings()
+
+
+def reload_settings() -> Settings:
+    """Read the environment again; for a process whose environment changes between runs."""
+    settings.cache_clear()
+    return settings()

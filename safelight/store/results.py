@@ -1,0 +1,53 @@
+"""Prefect's result records in our store, so a cached stage is found by any machine that sees it."""
+
+from prefect.filesystems import WritableFileSystem
+from prefect.utilities.asyncutils import run_sync_in_worker_thread
+
+from safelight.errors import MissingFileError
+from safelight.store.store import current_store
+
+RESULTS = "safelight-results/store"
+"""Slug of the one saved block; flows and stages name it, workers load it from the server."""
+PREFIX = "cache/results/"
+
+
+class SafelightResults(WritableFileSystem):
+    """Result storage over whichever store the settings of the process name; holds no secret."""
+
+    _block_type_name = "Safelight results"
+    _block_type_slug = "safelight-results"
+    _description = "Keeps task results in the Safelight store, a folder or an S3 bucket."
+
+    def read_path(  # pyright: ignore[reportIncompatibleMethodOverride]
+        self, path: str, *, _sync: bool = True
+    ) -> bytes:
+        """The record under a cache key.
+
+        Raises:
+            ValueError: there is none; Prefect reads that as "not cached".
+        """
+        try:
+            return current_store().read_record(PREFIX + path)
+        except MissingFileError as error:
+            raise ValueError(str(error)) from error
+
+    def write_path(  # pyright: ignore[reportIncompatibleMethodOverride]
+        self, path: str, content: bytes, *, _sync: bool = True
+    ) -> None:
+        """Keep a record, after every artifact put before it is durable."""
+        current_store().write_record(PREFIX + path, content)
+
+
+    async def aread_path(self, path: str) -> bytes:
+        """`read_path` for Prefect's asynchronous callers."""
+        return await run_sync_in_worker_thread(self.read_path, path)
+
+    async def awrite_path(self, path: str, content: bytes) -> None:
+        """`write_path` for Prefect's asynchronous callers."""
+        await run_sync_in_worker_thread(self.write_path, path, content)
+
+
+def register_results() -> None:
+    """Save the block on the Prefect server; harmless when it is there already."""
+    SafelightResults.register_type_and_schema()
+    SafelightResults().save(RESULTS.split("/", 1)[1], overwrite=True)

@@ -1,0 +1,1 @@
+"""Which files a model needs: where they lie, their sha256 and licence."""

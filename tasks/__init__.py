@@ -1,0 +1,1 @@
+"""One module per stage: its parameters and its Prefect task."""

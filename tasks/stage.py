@@ -1,0 +1,138 @@
+"""What all stages share: caching by content, retries of transient errors, measurements."""
+
+import hashlib
+import json
+from collections.abc import Callable, Mapping
+from functools import wraps
+from typing import Any, Literal, ParamSpec, TypeVar, cast
+
+from prefect import Task
+from prefect.cache_policies import CacheKeyFnPolicy
+from prefect.context import TaskRunContext
+
+from safelight.engines.identity import EngineIdentity
+from safelight.engines.measure import measured
+from safelight.params import Params
+from safelight.progress import watching
+from safelight.store.artifact import ArtifactRef, MediaKind
+from safelight.store.results import RESULTS
+from tasks.recorder import StageFacts, recorder
+from tasks.retrying import worth_retrying
+
+P = ParamSpec("P")
+R = TypeVar("R", ArtifactRef, list[ArtifactRef])
+Gives = Literal["image", "video", "same"]
+KEY_REVISION = 1
+"""Raised when the meaning of a key changes, so that no older result is taken for a new one."""
+
+
+class Stage(Task[P, R]):
+    """A Prefect task on references that also says what a pipeline has to know about it."""
+
+    def __init__(
+        self,
+        fn: Callable[P, R],
+        params_type: type[Params],
+        takes: tuple[MediaKind, ...],
+        gives: Gives,
+        identity: Callable[[Any], EngineIdentity],
+    ) -> None:
+        self.params_type = params_type
+        """Its parameter model."""
+        self.takes = takes
+        """Media kinds its input may have; empty when it needs none."""
+        self.gives = gives
+        """Media kind of its result; `same` as its input."""
+        self.identity = identity
+        """From its parameters to the engine that will do the work, without loading it."""
+        super().__init__(
+            _measuring(fn),
+            name=fn.__name__,
+            retries=2,
+            retry_delay_seconds=[2, 10],
+            retry_condition_fn=worth_retrying,
+            cache_policy=CacheKeyFnPolicy(cache_key_fn=self._key),
+            persist_result=True,
+            result_storage=RESULTS,
+            result_serializer="json",  # never a pickle
+        )
+
+    def __call__(self, *args: P.args, **kwargs: P.kwargs) -> R:  # pyright: ignore[reportIncompatibleMethodOverride]
+        """Run the stage in the current flow and enter it in the run's record."""
+        state = super().__call__(*args, return_state=True, **kwargs)
+        facts = StageFacts.of(self.name, state, _params_in((*args, *kwargs.values())))
+        recorder().add(facts)
+        return cast(R, state.result())
+
+    def _key(self, context: TaskRunContext, arguments: Mapping[str, Any]) -> str:
+        del context
+        return cache_key(self, list(arguments.values()))
+
+
+def stage(
+    *,
+    takes: tuple[MediaKind, ...],
+    gives: Gives,
+    identity: Callable[[Any], EngineIdentity],
+) -> Callable[[Callable[P, R]], Stage[P, R]]:
+    """Make a stage of a function that takes references, then its parameters as `params`.
+
+    Args:
+        takes: media kinds the first reference may have; empty when there is none.
+        gives: media kind of the result.
+        identity: engine, version, weights and device class for given parameters; part of the
+            cache key, so it must not load the engine.
+    """
+
+    def decorate(fn: Callable[P, R]) -> Stage[P, R]:
+        params_type = fn.__annotations__["params"]
+        return Stage(fn, params_type, takes, gives, identity)
+
+    return decorate
+
+
+def cache_key(stage: Stage[..., Any], arguments: list[Any]) -> str:
+    """sha256 over all that a result depends on: stage, engine, weights, parameters, inputs."""
+    params = _params_in(arguments)
+    described = {
+        "revision": KEY_REVISION,
+        "stage": stage.name,
+        "params": None if params is None else params.model_dump(mode="json"),
+        "inputs": [_input_key(value) for value in arguments if not isinstance(value, Params)],
+        "engine": stage.identity(params).model_dump(mode="json"),
+    }
+    canonical = json.dumps(described, sort_keys=True, separators=(",", ":"), ensure_ascii=False)
+    return f"{stage.name}-{hashlib.sha256(canonical.encode()).hexdigest()}"
+
+
+def _input_key(value: object) -> object:
+    if isinstance(value, ArtifactRef):
+        return value.sha256
+    if isinstance(value, list | tuple):
+        return [_input_key(item) for item in cast("list[object]", value)]
+    if value is None:
+        return None
+    raise TypeError(f"a stage takes references and parameters, not {type(value).__name__}")
+
+
+def _params_in(values: tuple[Any, ...] | list[Any]) -> Params | None:
+    return next((value for value in values if isinstance(value, Params)), None)
+
+
+def _measuring(fn: Callable[P, R]) -> Callable[P, R]:
+    @wraps(fn)
+    def run(*args: P.args, **kwargs: P.kwargs) -> R:
+        with watching(recorder().stage_listener(fn.__name__)) as notes, measured() as cost:
+            result = fn(*args, **kwargs)
+        facts = {
+            "stage": fn.__name__,
+            "seconds": round(cost.seconds, 3),
+            "peak_bytes": cost.peak_bytes,
+            "gpu_peak_bytes": cost.gpu_peak_bytes,
+            "notes": list(notes),
+        }
+        if isinstance(result, list):
+            return [ref.described(**facts) for ref in result]
+        return result.described(**facts)
+
+    return run
