@@ -1,0 +1,38 @@
+"""Fixtures every test may use."""
+
+import os
+from collections.abc import Iterator
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+os.environ.setdefault("DO_NOT_TRACK", "1")
+os.environ.setdefault("PREFECT_SERVER_ANALYTICS_ENABLED", "false")
+os.environ.setdefault("HF_HUB_OFFLINE", "1")
+
+
+def _forget() -> None:
+    from safelight.settings import settings
+    from safelight.store.store import current_store
+
+    settings.cache_clear()
+    current_store.cache_clear()
+
+
+@pytest.fixture
+def volume(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
+    """A fresh volume root that the settings and the store of this process use."""
+    root = tmp_path / "volume"
+    monkeypatch.setenv("VOLUME_ROOT", str(root))
+    _forget()
+    yield root
+    _forget()
+
+
+@pytest.fixture(scope="session")
+def photo() -> np.ndarray:
+    """A real photograph with a face: (512, 512, 3) uint8 sRGB."""
+    from skimage import data
+
+    return data.astronaut()
