@@ -1,0 +1,28 @@
+# Two commands: `make run` sets up and runs the main job offline, `make test` sets up and tests.
+VENV := .venv
+BIN := $(VENV)/bin
+
+.PHONY: run test setup setup-dev check bench lock clean
+
+run: setup
+	@$(BIN)/python -m examples.main_job
+
+test: setup-dev
+	@scripts/check.sh
+
+check: test
+
+bench: setup-dev
+	@$(BIN)/python -m tests.benchmarks
+
+setup:
+	@scripts/setup.sh run
+
+setup-dev:
+	@scripts/setup.sh dev
+
+lock: setup-dev
+	@scripts/lock.sh
+
+clean:
+	rm -rf $(VENV) build dist
