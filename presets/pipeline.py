@@ -42,7 +42,7 @@ class Pipeline(Params):
     stages: tuple[StageSpec, ...] = Field(min_length=1)
     """In any order that `reads` makes sense of; run as a DAG."""
     parameters: dict[str, JsonValue] = Field(default_factory=dict)
-    """Given to every stage that has a field of that name; a stage's own parameters win over them."""
+    """Given to every stage with a field of that name; a stage's own parameters win over them."""
 
 
 @dataclass(frozen=True)

@@ -3,7 +3,6 @@
 from collections.abc import Sequence
 from pathlib import Path
 
-
 from safelight.engines.identity import EngineIdentity
 from safelight.media.images import decode_image
 from safelight.params import Params
@@ -66,6 +65,4 @@ def keep_video(
     path: Path, *, width: int, height: int, frames: int, fps: float, media_type: str
 ) -> ArtifactRef:
     """Store a finished video file whose tags already hold its record."""
-    return current_store().put(
-        path, media_type, width=width, height=height, frames=frames, fps=fps
-    )
+    return current_store().put(path, media_type, width=width, height=height, frames=frames, fps=fps)

@@ -1,58 +1,65 @@
 """What the current flow run has done so far: one entry a stage, and the progress people see."""
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from contextvars import ContextVar
 from dataclasses import dataclass, field
-from typing import Any
+from threading import Lock
+from typing import Any, Literal
 
 from prefect.states import State
 from pydantic import JsonValue
 
+from safelight.engines.identity import EngineIdentity
 from safelight.errors import PipelineError
 from safelight.params import Params
+from safelight.progress import StopRequestedError
 from safelight.store.artifact import ArtifactRef
+
+Status = Literal["done", "cached", "failed", "cancelled"]
+Report = Callable[[str, int, int], None]
 
 
 @dataclass(frozen=True)
 class StageFacts:
     """One finished stage."""
 
-    stage: str
+    stage_type: str
     """Name of the stage."""
-    status: str
-    """`done`, `cached` or `failed`."""
+    name: str
+    """What the pipeline calls it; the stage's own name in a preset."""
+    status: Status
+    """How it ended; cached means that an earlier run's result was taken."""
     parameters: dict[str, JsonValue]
     """Its parameters, defaults included."""
+    identity: EngineIdentity
+    """The engine that did the work."""
+    sources: tuple[ArtifactRef, ...] = ()
+    """What it read."""
     results: tuple[ArtifactRef, ...] = ()
     """What it made."""
-    error: str | None = None
-    """Its error as people read it; None when it worked."""
-
-    @classmethod
-    def of(cls, stage: str, state: State[Any], params: Params | None) -> "StageFacts":
-        """Read a finished task's state."""
-        parameters = {} if params is None else params.model_dump(mode="json")
-        result = state.result(raise_on_failure=False)
-        if isinstance(result, BaseException):
-            text = str(result) if isinstance(result, PipelineError) else repr(result)
-            return cls(stage, "failed", parameters, error=text)
-        refs = tuple(result) if isinstance(result, list) else (result,)
-        return cls(stage, "cached" if state.name == "Cached" else "done", parameters, refs)
+    error: PipelineError | None = None
+    """Why it failed, where it failed in a way we know."""
 
 
 @dataclass
 class Recorder:
-    """Collects the facts of one flow run."""
+    """Collects the facts of one flow run; stages of parallel branches enter theirs from threads."""
 
+    report: Report | None = None
+    """Called with stage, done and total at each step."""
+    expected_stages: int = 1
+    """How many stages the run will have, for its percentage."""
     facts: list[StageFacts] = field(default_factory=list[StageFacts])
     """In the order the stages finished."""
-    report: Callable[[str, int, int], None] | None = None
-    """Called with stage, done and total at each step."""
+    inputs: dict[str, ArtifactRef] = field(default_factory=dict[str, ArtifactRef])
+    """Media the run was given, by the name of the parameter."""
+    _lock: Lock = field(default_factory=Lock)
 
     def add(self, facts: StageFacts) -> None:
         """Enter a finished stage."""
-        self.facts.append(facts)
+        with self._lock:
+            self.facts.append(facts)
 
     def stage_listener(self, stage: str) -> Callable[[int, int], None] | None:
         """What a running stage calls at each step; None when no one watches."""
@@ -60,6 +67,39 @@ class Recorder:
         if report is None:
             return None
         return lambda done, total: report(stage, done, total)
+
+
+def facts_of(
+    stage_type: str,
+    name: str,
+    state: State[Any],
+    params: Params,
+    identity: EngineIdentity,
+    sources: Sequence[ArtifactRef],
+) -> StageFacts:
+    """Read a finished task's state."""
+    status: Status = "cached" if state.name == "Cached" else "done"
+    results: tuple[ArtifactRef, ...] = ()
+    error: PipelineError | None = None
+    if state.is_cancelled():
+        status = "cancelled"
+    else:
+        outcome = state.result(raise_on_failure=False)
+        if isinstance(outcome, BaseException):
+            status = "cancelled" if isinstance(outcome, StopRequestedError) else "failed"
+            error = outcome if isinstance(outcome, PipelineError) else None
+        else:
+            results = tuple(outcome) if isinstance(outcome, list) else (outcome,)
+    return StageFacts(
+        stage_type=stage_type,
+        name=name,
+        status=status,
+        parameters=params.model_dump(mode="json"),
+        identity=identity,
+        sources=tuple(sources),
+        results=results,
+        error=error,
+    )
 
 
 _current: ContextVar[Recorder | None] = ContextVar("recorder", default=None)
@@ -71,9 +111,9 @@ def recorder() -> Recorder:
 
 
 @contextmanager
-def recording(report: Callable[[str, int, int], None] | None = None) -> Iterator[Recorder]:
+def recording(report: Report | None = None, expected_stages: int = 1) -> Iterator[Recorder]:
     """Collect the facts of all stages that run inside."""
-    mine = Recorder(report=report)
+    mine = Recorder(report=report, expected_stages=expected_stages)
     token = _current.set(mine)
     try:
         yield mine

@@ -2,25 +2,27 @@
 
 import hashlib
 import json
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from functools import wraps
 from typing import Any, Literal, ParamSpec, TypeVar, cast
 
 from prefect import Task
 from prefect.cache_policies import CacheKeyFnPolicy
 from prefect.context import TaskRunContext
+from prefect.states import Cancelled, State
+from pydantic import JsonValue
 
 from safelight.engines.identity import EngineIdentity
 from safelight.engines.measure import measured
 from safelight.params import Params
-from safelight.progress import watching
+from safelight.progress import StopRequestedError, watching
 from safelight.store.artifact import ArtifactRef, MediaKind
 from safelight.store.results import RESULTS
-from tasks.recorder import StageFacts, recorder
+from tasks.recorder import facts_of, recorder
 from tasks.retrying import worth_retrying
 
 P = ParamSpec("P")
-R = TypeVar("R", ArtifactRef, list[ArtifactRef])
+R = TypeVar("R")
 Gives = Literal["image", "video", "same"]
 KEY_REVISION = 1
 """Raised when the meaning of a key changes, so that no older result is taken for a new one."""
@@ -60,8 +62,23 @@ class Stage(Task[P, R]):
     def __call__(self, *args: P.args, **kwargs: P.kwargs) -> R:  # pyright: ignore[reportIncompatibleMethodOverride]
         """Run the stage in the current flow and enter it in the run's record."""
         state = super().__call__(*args, return_state=True, **kwargs)
-        facts = StageFacts.of(self.name, state, _params_in((*args, *kwargs.values())))
+        return self.finished(state, self.name, *args, **kwargs)
+
+    def finished(self, state: State[Any], entry: str, *args: P.args, **kwargs: P.kwargs) -> R:
+        """Enter a finished call in the run's record as `entry`, and give its result.
+
+        Raises:
+            StopRequestedError: the stage was asked to stop.
+            PipelineError: the stage failed.
+        """
+        values = [*args, *kwargs.values()]
+        params = _params_in(values)
+        facts = facts_of(
+            self.name, entry, state, params, self.identity(params), list(_references_in(values))
+        )
         recorder().add(facts)
+        if state.is_cancelled():
+            raise StopRequestedError(state.message or f"{self.name} was asked to stop")
         return cast(R, state.result())
 
     def _key(self, context: TaskRunContext, arguments: Mapping[str, Any]) -> str:
@@ -97,7 +114,7 @@ def cache_key(stage: Stage[..., Any], arguments: list[Any]) -> str:
     described = {
         "revision": KEY_REVISION,
         "stage": stage.name,
-        "params": None if params is None else params.model_dump(mode="json"),
+        "params": params.model_dump(mode="json"),
         "inputs": [_input_key(value) for value in arguments if not isinstance(value, Params)],
         "engine": stage.identity(params).model_dump(mode="json"),
     }
@@ -115,24 +132,35 @@ def _input_key(value: object) -> object:
     raise TypeError(f"a stage takes references and parameters, not {type(value).__name__}")
 
 
-def _params_in(values: tuple[Any, ...] | list[Any]) -> Params | None:
-    return next((value for value in values if isinstance(value, Params)), None)
+def _params_in(values: list[Any]) -> Params:
+    return next(value for value in values if isinstance(value, Params))
+
+
+def _references_in(values: list[Any]) -> Iterator[ArtifactRef]:
+    for value in values:
+        if isinstance(value, ArtifactRef):
+            yield value
+        elif isinstance(value, list | tuple):
+            yield from _references_in(list(cast("list[Any]", value)))
 
 
 def _measuring(fn: Callable[P, R]) -> Callable[P, R]:
     @wraps(fn)
     def run(*args: P.args, **kwargs: P.kwargs) -> R:
         with watching(recorder().stage_listener(fn.__name__)) as notes, measured() as cost:
-            result = fn(*args, **kwargs)
-        facts = {
+            try:
+                result = fn(*args, **kwargs)
+            except StopRequestedError as stop:
+                return cast(R, Cancelled(message=str(stop)))  # Prefect takes a state as the outcome
+        facts: dict[str, JsonValue] = {
             "stage": fn.__name__,
             "seconds": round(cost.seconds, 3),
             "peak_bytes": cost.peak_bytes,
             "gpu_peak_bytes": cost.gpu_peak_bytes,
-            "notes": list(notes),
+            "notes": [*notes],
         }
-        if isinstance(result, list):
-            return [ref.described(**facts) for ref in result]
-        return result.described(**facts)
+        if isinstance(result, ArtifactRef):
+            return cast(R, result.described(**facts))
+        return cast(R, [ref.described(**facts) for ref in cast("list[ArtifactRef]", result)])
 
     return run
