@@ -1,0 +1,60 @@
+"""Which device models run on, and in which number format."""
+
+from functools import lru_cache
+from importlib.util import find_spec
+from typing import TYPE_CHECKING
+
+from safelight.errors import DependencyMissingError
+from safelight.settings import settings
+
+if TYPE_CHECKING:
+    import torch
+
+
+def resolve_device(setting: str | None = None) -> str:
+    """The device to use: `cpu`, `mps` or `cuda:0`.
+
+    Args:
+        setting: as `SAFELIGHT_DEVICE`; None takes the settings'.
+
+    Raises:
+        DependencyMissingError: the device asked for is not there.
+    """
+    return _resolve(setting or settings().device)
+
+
+@lru_cache(maxsize=8)
+def _resolve(setting: str) -> str:
+    if setting == "cpu" or find_spec("torch") is None:
+        return "cpu"
+    import torch
+
+    cuda, metal = torch.cuda.device_count(), torch.backends.mps.is_available()
+    if setting == "auto":
+        return "cuda:0" if cuda else "mps" if metal else "cpu"
+    index = int(setting.partition(":")[2] or 0)
+    if setting.startswith("cuda") and index >= cuda:
+        raise DependencyMissingError(
+            f"device {setting} is asked for, {cuda} CUDA devices are there",
+            "set SAFELIGHT_DEVICE to auto, cpu or a CUDA index that exists",
+        )
+    if setting == "mps" and not metal:
+        raise DependencyMissingError(
+            "device mps is asked for, Metal is not available",
+            "set SAFELIGHT_DEVICE to auto or cpu",
+        )
+    return f"cuda:{index}" if setting.startswith("cuda") else setting
+
+
+def device_class() -> str:
+    """`cpu`, `mps` or `cuda`: results are byte-identical only within one class."""
+    return resolve_device().partition(":")[0]
+
+
+def torch_dtype(device: str, precision: str) -> "torch.dtype":
+    """The number format of models: `auto` is fp32 on the CPU and fp16 elsewhere."""
+    import torch
+
+    if precision == "auto":
+        precision = "fp32" if device == "cpu" else "fp16"
+    return {"fp32": torch.float32, "fp16": torch.float16, "bf16": torch.bfloat16}[precision]
