@@ -1,31 +1,208 @@
-"""Writes a record into image bytes and reads it back."""
+"""Writes into image and video files how they were made, and reads it back.
+
+Nothing that is written depends on the clock or the machine: the same pixels and record give the
+same bytes with the same library versions.
+"""
 
 import io
+from functools import lru_cache
 from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
-from PIL import Image, PngImagePlugin, UnidentifiedImageError
+from PIL import Image, ImageCms, PngImagePlugin
+from pydantic import ValidationError
 
+from safelight.errors import InvalidFieldValueError, MissingFileError
+from safelight.provenance.containers import (
+    JPEG,
+    PNG,
+    XMP_HEADER,
+    XMP_KEYWORD,
+    jpeg_extension,
+    jpeg_xmp,
+    png_texts,
+    webp_xmp,
+)
+from safelight.provenance.parameters_text import creator_tool, parameters_text, printable
 from safelight.provenance.record import FileRecord
+from safelight.provenance.xmp import OURS, packet, prompt_of, property_in, record_json, split_packet
 
 KEY = "safelight"
+"""Keyword of the PNG text chunk that holds the record."""
+LOSSLESS = frozenset({"image/png", "image/webp"})
+"""Media types that decode to exactly the pixels they were made of."""
+JPEG_QUALITY = 95
+"""The highest at which libjpeg still gains from quantising; colour is kept at full resolution."""
+LONGEST_SIDE = {"image/png": 2**31 - 1, "image/jpeg": 65_500, "image/webp": 16_383}
+"""What each format holds, in pixels."""
+SEGMENT_ROOM = 65_533
+"""Bytes one JPEG segment can carry."""
+TITLE_LENGTH = 80
+"""Characters of the prompt that a video's title shows."""
+_SOFTWARE, _EXIF_IFD, _USER_COMMENT, _COLOR_SPACE, _SRGB = 0x0131, 0x8769, 0x9286, 0xA001, 1
+_PROFILE_DATE = slice(24, 36)
 
 
 def image_bytes(pixels: NDArray[np.uint8], record: FileRecord, media_type: str) -> bytes:
-    """Encode (H, W, 3) uint8 sRGB with its record; the same input gives the same bytes."""
+    """Encode (H, W, 3) uint8 sRGB with its record; the same input gives the same bytes.
+
+    PNG and WebP are lossless, JPEG has quality 95 and full colour resolution.
+
+    Raises:
+        InvalidFieldValueError: not image/png, image/jpeg or image/webp, or a side is longer than
+            the format holds.
+    """
+    limit = LONGEST_SIDE.get(media_type)
+    if limit is None:
+        raise InvalidFieldValueError(
+            f"media type is {media_type!r}, expected one of {', '.join(sorted(LONGEST_SIDE))}",
+            "choose one of these",
+        )
+    height, width = pixels.shape[:2]
+    if max(height, width) > limit:
+        raise InvalidFieldValueError(
+            f"the picture is {width}x{height} px, {media_type} holds at most {limit} px a side",
+            "choose image/png",
+        )
     buffer = io.BytesIO()
-    text = PngImagePlugin.PngInfo()
-    text.add_itxt(KEY, record.model_dump_json())
-    Image.fromarray(pixels).save(buffer, "PNG", pnginfo=text, compress_level=1)
+    image = Image.fromarray(pixels)
+    if media_type == "image/png":
+        _save_png(image, record, buffer)
+    elif media_type == "image/jpeg":
+        _save_jpeg(image, record, buffer)
+    else:
+        _save_webp(image, record, buffer)
     return buffer.getvalue()
 
 
+def video_tags(record: FileRecord) -> dict[str, str]:
+    """Container metadata for MP4 and MKV: what players show, and the record as the comment."""
+    tags = {
+        "comment": record_json(record),
+        "software": creator_tool(),
+        "encoder": creator_tool(),
+    }
+    prompt = prompt_of(record)
+    if prompt is not None:
+        line = " ".join(printable(prompt).split())
+        cut = line if len(line) <= TITLE_LENGTH else line[: TITLE_LENGTH - 1].rstrip() + "…"
+        tags |= {"title": cut, "description": printable(prompt)}
+    text = parameters_text(record)
+    if text is not None:
+        tags["parameters"] = text
+    return tags
+
+
 def read_record(path: Path) -> FileRecord | None:
-    """The record inside a file, or None when it holds none."""
-    try:
-        with Image.open(path) as image:
-            text = image.info.get(KEY)
-    except UnidentifiedImageError:
+    """The record inside a picture or video, found by content; None when there is none to read.
+
+    Raises:
+        MissingFileError: there is no such file.
+    """
+    if not path.is_file():
+        raise MissingFileError(f"no file at {path}", "check the path")
+    text = _record_text(path)
+    if text is None:
         return None
-    return FileRecord.model_validate_json(text) if isinstance(text, str) else None
+    try:
+        return FileRecord.model_validate_json(text)
+    except ValidationError:  # someone else's text under our name
+        return None
+
+
+def _record_text(path: Path) -> str | None:
+    with path.open("rb") as file:
+        head = file.read(12)
+    if head.startswith(PNG):
+        return png_texts(path).get(KEY)
+    if head[4:8] == b"ftyp" or head.startswith(b"\x1aE\xdf\xa3"):
+        return _video_comment(path)
+    found = None
+    if head.startswith(JPEG):
+        found = jpeg_xmp(path)
+    elif head.startswith(b"RIFF") and head[8:] == b"WEBP":
+        found = webp_xmp(path)
+    return None if found is None else property_in(found, OURS, "record")
+
+
+def _video_comment(path: Path) -> str | None:
+    import av
+    import av.error
+
+    try:
+        with av.open(
+            str(path),
+            metadata_errors="replace",
+            options={"format_whitelist": "mov,mp4,m4a,3gp,3g2,mj2,matroska,webm"},
+        ) as container:
+            tags = {name.lower(): value for name, value in container.metadata.items()}
+    except av.error.FFmpegError:
+        return None
+    return tags.get("comment")
+
+
+def _save_png(image: Image.Image, record: FileRecord, buffer: io.BytesIO) -> None:
+    texts = PngImagePlugin.PngInfo()
+    texts.add(b"sRGB", b"\0")  # rendering intent: perceptual
+    parameters = parameters_text(record)
+    if parameters is not None:
+        texts.add_text("parameters", parameters)  # tEXt, or iTXt where Latin-1 does not do
+    texts.add_itxt(XMP_KEYWORD, packet(record, with_record=False).decode())
+    texts.add_itxt(KEY, record_json(record))
+    image.save(buffer, "PNG", pnginfo=texts, compress_level=1)
+
+
+def _save_jpeg(image: Image.Image, record: FileRecord, buffer: io.BytesIO) -> None:
+    whole, segments = packet(record, with_record=True), list[bytes]()
+    if len(XMP_HEADER) + len(whole) > SEGMENT_ROOM:
+        whole, extension, digest = split_packet(record)
+        segments = jpeg_extension(extension, digest)
+    exif = _exif(record)
+    if len(exif) > SEGMENT_ROOM:  # the prompt alone fills a segment; the XMP still has it all
+        exif = _exif(record, with_text=False)
+    image.save(
+        buffer,
+        "JPEG",
+        quality=JPEG_QUALITY,
+        subsampling="4:4:4",
+        optimize=False,
+        icc_profile=_srgb_profile(),
+        exif=exif,
+        xmp=whole,
+        extra=b"".join(
+            b"\xff\xe1" + (len(data) + 2).to_bytes(2, "big") + data for data in segments
+        ),
+    )
+
+
+def _save_webp(image: Image.Image, record: FileRecord, buffer: io.BytesIO) -> None:
+    image.save(
+        buffer,
+        "WEBP",
+        lossless=True,
+        quality=40,  # of the search, not of the picture
+        method=2,
+        icc_profile=_srgb_profile(),
+        exif=_exif(record),
+        xmp=packet(record, with_record=True),
+    )
+
+
+def _exif(record: FileRecord, *, with_text: bool = True) -> bytes:
+    """Big-endian EXIF with the `parameters` text where AUTOMATIC1111 puts it."""
+    details: dict[int, int | bytes] = {_COLOR_SPACE: _SRGB}
+    text = parameters_text(record) if with_text else None
+    if text is not None:
+        details[_USER_COMMENT] = b"UNICODE\0" + text.encode("utf-16-be")
+    exif = Image.Exif()
+    exif[_SOFTWARE] = creator_tool()
+    exif[_EXIF_IFD] = details
+    return exif.tobytes()
+
+
+@lru_cache(maxsize=1)
+def _srgb_profile() -> bytes:
+    profile = bytearray(ImageCms.ImageCmsProfile(ImageCms.createProfile("sRGB")).tobytes())
+    profile[_PROFILE_DATE] = bytes.fromhex("07d000010001000000000000")  # else it is today's
+    return bytes(profile)

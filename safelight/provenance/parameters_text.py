@@ -1,0 +1,203 @@
+"""The `parameters` text of AUTOMATIC1111, which most tools of this field read and write."""
+
+import json
+import re
+from importlib.metadata import version
+
+from pydantic import BaseModel, ConfigDict, JsonValue
+
+from safelight.provenance.record import FileRecord
+
+GENERATIVE = ("generate", "transform", "inpaint")
+"""Stages whose settings the text tells."""
+SAMPLERS = {
+    "euler": "Euler",
+    "euler_a": "Euler a",
+    "euler_ancestral": "Euler a",
+    "heun": "Heun",
+    "lms": "LMS",
+    "ddim": "DDIM",
+    "ddpm": "DDPM",
+    "pndm": "PLMS",
+    "unipc": "UniPC",
+    "lcm": "LCM",
+    "dpm2": "DPM2",
+    "dpm2_a": "DPM2 a",
+    "dpm2_ancestral": "DPM2 a",
+    "dpmpp_2m": "DPM++ 2M",
+    "dpmpp_2m_sde": "DPM++ 2M SDE",
+    "dpmpp_sde": "DPM++ SDE",
+    "dpmpp_2s_a": "DPM++ 2S a",
+    "dpmpp_3m_sde": "DPM++ 3M SDE",
+}
+"""Our names of schedulers to the names other tools show; unknown ones are written as they are."""
+SCHEDULES = {
+    "karras": "Karras",
+    "exponential": "Exponential",
+    "sgm_uniform": "SGM Uniform",
+    "beta": "Beta",
+}
+"""Endings of our names to the schedule type."""
+_NEGATIVE = "Negative prompt:"
+_FIELD = re.compile(r'\s*(\w[\w \-/]+):\s*("(?:\\.|[^\\"])+"|[^,]*)(?:,|$)')
+_SIZE = re.compile(r"(\d+)x(\d+)")
+_FEWEST_FIELDS = 3
+"""With fewer, the last line belongs to the prompt."""
+_UNPRINTABLE = re.compile("[^\t\n\x20-\x7e\x85\xa0-\ud7ff\ue000-\ufffd\U00010000-\U0010ffff]")
+
+
+class GenerationSettings(BaseModel):
+    """What a `parameters` text says."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid", use_attribute_docstrings=True)
+
+    prompt: str
+    """What to draw; may have several lines."""
+    negative_prompt: str = ""
+    """What to avoid."""
+    fields: dict[str, str]
+    """Every named value of the last line, unquoted, in the order it was written."""
+
+    def parameters(self) -> dict[str, JsonValue]:
+        """The fields that `generate` knows, under its names; what it does not know is left out.
+
+        Raises:
+            ValueError: a number is not one.
+        """
+        found: dict[str, JsonValue] = {"prompt": self.prompt}
+        if self.negative_prompt:
+            found["negative_prompt"] = self.negative_prompt
+        for name, theirs, kind in _NUMBERS:
+            if theirs in self.fields:
+                found[name] = kind(self.fields[theirs])
+        size = _SIZE.fullmatch(self.fields.get("Size", ""))
+        if size:
+            found["width"], found["height"] = int(size[1]), int(size[2])
+        if "Model" in self.fields:
+            found["model"] = self.fields["Model"]
+        if "Sampler" in self.fields:
+            found["scheduler"] = _our_scheduler(self.fields)
+        return found
+
+
+_NUMBERS: tuple[tuple[str, str, type[int] | type[float]], ...] = (
+    ("steps", "Steps", int),
+    ("guidance_scale", "CFG scale", float),
+    ("seed", "Seed", int),
+    ("strength", "Denoising strength", float),
+)
+
+
+def parameters_text(record: FileRecord) -> str | None:
+    """The text for a picture; None when no stage in its history drew from a prompt."""
+    chain = [*record.history, record]
+    drawn = [place for place, step in enumerate(chain) if step.stage in GENERATIVE]
+    if not drawn:
+        return None
+    drawing, later = chain[drawn[-1]], chain[drawn[-1] + 1 :]
+    fields = _fields(drawing, later)
+    values = [f"{name}: {_quoted(value)}" for name, value in fields.items() if value is not None]
+    lines = [_text(drawing, "prompt")]
+    negative = _text(drawing, "negative_prompt")
+    if negative:
+        lines.append(f"{_NEGATIVE} {negative}")
+    return "\n".join([*lines, ", ".join(values)]).strip()
+
+
+def parse_parameters(text: str) -> GenerationSettings:
+    """Read a text that this module or another tool wrote; nothing in it is an error.
+
+    A prompt line that itself starts with "Negative prompt:" cannot be told from the real one, and
+    spaces at the ends of lines are lost: the format has no marks for them.
+    """
+    *lines, last = text.strip().split("\n")
+    named = _FIELD.findall(last)
+    if len(named) < _FEWEST_FIELDS:
+        lines, named = [*lines, last], []
+    stripped = [line.strip() for line in lines]
+    start = next((i for i, line in enumerate(stripped) if line.startswith(_NEGATIVE)), len(lines))
+    negative = [line.removeprefix(_NEGATIVE).strip() for line in stripped[start:]]
+    return GenerationSettings(
+        prompt="\n".join(stripped[:start]).strip(),
+        negative_prompt="\n".join(negative).strip(),
+        fields={name: _unquoted(value) for name, value in named},
+    )
+
+
+def printable(text: str) -> str:
+    """The text with what XML and PNG cannot hold shown as U+FFFD, and line ends as one LF."""
+    return _UNPRINTABLE.sub("\ufffd", text.replace("\r\n", "\n").replace("\r", "\n"))
+
+
+def creator_tool() -> str:
+    """Name and version that files carry."""
+    return f"Safelight {version('safelight')}"
+
+
+def _fields(drawing: FileRecord, later: list[FileRecord]) -> dict[str, JsonValue]:
+    given = drawing.parameters
+    sampler, schedule = _their_sampler(given.get("scheduler"))
+    width, height = given.get("width"), given.get("height")
+    refined = next((r.parameters for r in later if r.stage == "refine"), {})
+    model = given.get("model")
+    return {
+        "Steps": given.get("steps"),
+        "Sampler": sampler,
+        "Schedule type": schedule,
+        "CFG scale": given.get("guidance_scale"),
+        "Seed": given.get("seed"),
+        "Size": f"{width}x{height}" if width and height else None,
+        "Model hash": drawing.weights[0][:10] if drawing.weights else None,
+        "Model": _model_name(model) if isinstance(model, str) and model else None,
+        "Denoising strength": given.get("strength", refined.get("refinement_level")),
+        "Mask blur": given.get("mask_blur"),
+        "Hires upscale": refined.get("scale"),
+        "Hires steps": refined.get("steps"),
+        "Version": creator_tool(),
+    }
+
+
+def _model_name(model: str) -> str:
+    name = re.split(r"[/\\]", model)[-1]
+    return re.sub(r"\.(safetensors|ckpt|pth)$", "", name)
+
+
+def _text(record: FileRecord, name: str) -> str:
+    value = record.parameters.get(name)
+    return printable(value) if isinstance(value, str) else ""
+
+
+def _their_sampler(scheduler: JsonValue) -> tuple[str | None, str | None]:
+    if not isinstance(scheduler, str) or scheduler in ("", "auto", "default"):
+        return None, None
+    for ending, schedule in SCHEDULES.items():
+        bare = scheduler.removesuffix(f"_{ending}")
+        if bare != scheduler:
+            return SAMPLERS.get(bare, bare), schedule
+    return SAMPLERS.get(scheduler, scheduler), None
+
+
+def _our_scheduler(fields: dict[str, str]) -> str:
+    sampler, schedule = fields["Sampler"], fields.get("Schedule type", "")
+    for shown in SCHEDULES.values():  # tools before 2024 wrote both in one field
+        if sampler.endswith(f" {shown}"):
+            sampler, schedule = sampler.removesuffix(f" {shown}"), shown
+    names = {shown: ours for ours, shown in reversed(SAMPLERS.items())}
+    endings = {shown: ours for ours, shown in SCHEDULES.items()}
+    ours = names.get(sampler, sampler)
+    return f"{ours}_{endings[schedule]}" if schedule in endings else ours
+
+
+def _quoted(value: JsonValue) -> str:
+    text = printable(str(value))
+    return json.dumps(text, ensure_ascii=False) if re.search("[,\n:]", text) else text
+
+
+def _unquoted(value: str) -> str:
+    if not (value.startswith('"') and value.endswith('"')):
+        return value
+    try:
+        read = json.loads(value)
+    except ValueError:
+        return value
+    return read if isinstance(read, str) else value
