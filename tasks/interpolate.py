@@ -1,0 +1,134 @@
+"""The interpolate stage: a video at a higher frame rate, with its sound."""
+
+from fractions import Fraction
+from pathlib import Path
+from typing import Literal, Self
+
+from pydantic import model_validator
+
+from safelight.engines import rife
+from safelight.engines.identity import EngineIdentity
+from safelight.errors import InvalidFieldValueError, InvalidMediaError
+from safelight.media.frames import NOMINAL_RATES, frames_after, nominal_rate, retimed
+from safelight.media.video import VideoInfo, probe, transform_frames
+from safelight.params import Params
+from safelight.progress import note
+from safelight.provenance.embed import video_tags
+from safelight.store.artifact import ArtifactRef
+from safelight.store.store import current_store
+from tasks.keeping import keep_video, record_of
+from tasks.stage import stage
+
+Rate = Literal[24, 25, 30, 50, 60, 120, 240]
+
+
+class InterpolateParams(Params):
+    """From which frame rate to which."""
+
+    source_fps: Rate | None = None
+    """Frame rate of the video; read from the file when not given, and checked against it when
+    given. 23.976, 29.97 and 59.94 count as 24, 30 and 60."""
+    target_fps: Rate
+    """Frame rate of the result, above the source's. A source at 29.97 gives 59.94 for 60."""
+
+    @model_validator(mode="after")
+    def _target_is_above_source(self) -> Self:
+        if self.source_fps is not None and self.target_fps <= self.source_fps:
+            raise ValueError(_not_above(self.source_fps, self.target_fps))
+        return self
+
+
+def _identity(params: InterpolateParams) -> EngineIdentity:
+    del params
+    return rife.identity()
+
+
+@stage(takes=("video",), gives="video", identity=_identity)
+def interpolate(video: ArtifactRef, params: InterpolateParams) -> ArtifactRef:
+    """Raise the frame rate of a stored video.
+
+    Frames of the source that fall on an output time are kept and those between are made by RIFE,
+    except across a cut, where the nearest one is repeated. Sound is carried over bit for bit.
+
+    Args:
+        video: MP4, MOV, MKV or WebM at one of the contract's frame rates, constant.
+        params: source and target rate.
+
+    Returns:
+        A new artifact as long as `video`: exactly where the number of frames allows, else longer
+        by less than one output frame, which its notes then say. MP4, or MKV where MP4 cannot
+        hold the sound.
+
+    Raises:
+        InvalidMediaError: not such a video, or damaged.
+        InvalidFieldValueError: the target is not above the rate of the file, or `source_fps` is
+            not that rate.
+        OutOfMemoryError: the device has too little memory even with motion measured coarsely.
+    """
+    store = current_store()
+    source = store.fetch(video)
+    info = probe(source)
+    target = target_rate(info, params)
+    frames = frames_after(info.frames, info.fps, target)
+    if frames / target != info.duration_seconds:
+        more = float(frames / target - info.duration_seconds)
+        note(f"{info.frames} frames do not fill whole frames at the new rate: {more:.4f} s longer")
+    tags = video_tags(record_of("interpolate", params, rife.identity(), [video]))
+    engine = rife.Rife()
+    with store.workspace() as folder:
+        path = Path(folder) / "interpolated"
+        made = transform_frames(
+            source,
+            path,
+            lambda shown: retimed(shown, info.frames, info.fps, target, engine.between),
+            tags,
+            fps=target,
+            frames=frames,
+        )
+        return keep_video(
+            path,
+            width=made.width,
+            height=made.height,
+            frames=made.frames,
+            fps=float(made.fps),
+            media_type=made.media_type,
+        )
+
+
+def target_rate(info: VideoInfo, params: InterpolateParams) -> Fraction:
+    """The exact rate of the result: for 60 from a file at 30000/1001 it is 60000/1001.
+
+    Raises:
+        InvalidMediaError: the file's rate varies, or is none of the contract's.
+        InvalidFieldValueError: the rates of file and parameters do not fit.
+    """
+    known = ", ".join(str(rate) for rate in NOMINAL_RATES)
+    if not info.constant_rate:
+        raise InvalidMediaError(
+            f"the video's frames last unequally long, {float(info.fps):.3f} a second on average; "
+            f"expected a constant rate out of {known}",
+            "export the video at a constant frame rate",
+        )
+    source = nominal_rate(info.fps)
+    if source is None:
+        raise InvalidMediaError(
+            f"the video has {float(info.fps):.3f} frames a second, expected one of {known}",
+            "export the video at one of these rates",
+        )
+    if params.source_fps not in (None, source):
+        raise InvalidFieldValueError(
+            f"source_fps is {params.source_fps}, the video has {float(info.fps):.3f} frames a "
+            "second",
+            f"leave interpolate.source_fps out or set it to {source}",
+        )
+    if params.target_fps <= source:
+        raise InvalidFieldValueError(
+            _not_above(source, params.target_fps), "set interpolate.target_fps to a higher rate"
+        )
+    return info.fps * params.target_fps / source
+
+
+def _not_above(source: int, target: int) -> str:
+    higher = ", ".join(str(rate) for rate in NOMINAL_RATES if rate > source)
+    fix = f"use one of {higher}" if higher else "a source at 240 cannot be raised further"
+    return f"target_fps {target} is not above source_fps {source}; {fix}"
