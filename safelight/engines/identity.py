@@ -1,18 +1,5 @@
-"""What makes two results of a stage interchangeable, apart from its parameters and inputs."""
+"""Where engines take the identity from; manifests, a layer below, hold it too."""
 
-from pydantic import BaseModel, ConfigDict
+from safelight.provenance.identity import EngineIdentity
 
-
-class EngineIdentity(BaseModel):
-    """Part of every cache key: change any of it and the stage runs again."""
-
-    model_config = ConfigDict(frozen=True, extra="forbid", use_attribute_docstrings=True)
-
-    engine_id: str
-    """Name of the engine, for instance `realesrgan`."""
-    version: str
-    """Version of the library plus our own revision of the arithmetic, for instance `1.0.2+1`."""
-    weights: tuple[str, ...] = ()
-    """sha256 of each weights file, in a fixed order."""
-    device_class: str = "cpu"
-    """`cpu`, `mps`, or `cuda`; results are byte-identical only within one class."""
+__all__ = ["EngineIdentity"]
