@@ -26,7 +26,15 @@ from safelight.provenance.containers import (
 )
 from safelight.provenance.parameters_text import creator_tool, parameters_text, printable
 from safelight.provenance.record import FileRecord
-from safelight.provenance.xmp import OURS, packet, prompt_of, property_in, record_json, split_packet
+from safelight.provenance.xmp import (
+    OURS,
+    packet,
+    prompt_of,
+    property_in,
+    record_json,
+    source_type,
+    split_packet,
+)
 
 KEY = "safelight"
 """Keyword of the PNG text chunk that holds the record."""
@@ -82,6 +90,7 @@ def video_tags(record: FileRecord) -> dict[str, str]:
         "comment": record_json(record),
         "software": creator_tool(),
         "encoder": creator_tool(),
+        "digital_source_type": source_type(record),
     }
     prompt = prompt_of(record)
     if prompt is not None:

@@ -317,26 +317,31 @@ def _parsed(data: bytes, name: str) -> Manifest:
 
 
 def _by_artifact(store: Store, sha256: str, name: str, path: Path | None = None) -> Manifest:
-    try:
-        made_by = _MadeBy.model_validate_json(store.read_record(_index_key(sha256)))
-        return _parsed(store.read_record(made_by.manifest), made_by.manifest)
-    except MissingFileError as error:
+    made_by = _made_by(store, sha256)
+    if made_by is None or not store.backend.exists(made_by.manifest):
         record = read_record(path) if path else None
         said = f"; the file says that {record.stage} made it" if record else ""
         raise UnknownArtifactError(
             f"no run in this store made {name} (sha256 {sha256[:12]}...){said}",
             "name its manifest, or set VOLUME_ROOT or SAFELIGHT_STORE to the store it came from",
-        ) from error
+        )
+    return _parsed(store.read_record(made_by.manifest), made_by.manifest)
 
 
 def _leads_elsewhere(store: Store, sha256: str, manifest: Manifest) -> bool:
-    try:
-        made_by = _MadeBy.model_validate_json(store.read_record(_index_key(sha256)))
-    except MissingFileError:
+    made_by = _made_by(store, sha256)
+    if made_by is None or made_by.manifest == manifest.key:
         return False
-    if made_by.manifest == manifest.key or (manifest.success and not made_by.success):
+    if manifest.success and not made_by.success:
         return False
     return store.backend.exists(made_by.manifest)
+
+
+def _made_by(store: Store, sha256: str) -> _MadeBy | None:
+    try:
+        return _MadeBy.model_validate_json(store.read_record(_index_key(sha256)))
+    except (MissingFileError, ValidationError):  # a damaged one is written again by the next run
+        return None
 
 
 def _index_key(sha256: str) -> str:

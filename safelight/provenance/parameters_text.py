@@ -41,6 +41,7 @@ SCHEDULES = {
 _NEGATIVE = "Negative prompt:"
 _FIELD = re.compile(r'\s*(\w[\w \-/]+):\s*("(?:\\.|[^\\"])+"|[^,]*)(?:,|$)')
 _SIZE = re.compile(r"(\d+)x(\d+)")
+_LORA = re.compile(r" ?<lora:([^:<>]+):(-?\d+(?:\.\d+)?)>")
 _FEWEST_FIELDS = 3
 """With fewer, the last line belongs to the prompt."""
 _UNPRINTABLE = re.compile("[^\t\n\x20-\x7e\x85\xa0-\ud7ff\ue000-\ufffd\U00010000-\U0010ffff]")
@@ -65,6 +66,12 @@ class GenerationSettings(BaseModel):
             ValueError: a number is not one.
         """
         found: dict[str, JsonValue] = {"prompt": self.prompt}
+        loras: list[JsonValue] = [
+            {"name": name, "weight": float(weight)} for name, weight in _LORA.findall(self.prompt)
+        ]
+        if loras:
+            found["prompt"] = _LORA.sub("", self.prompt).strip()
+            found["loras"] = loras
         if self.negative_prompt:
             found["negative_prompt"] = self.negative_prompt
         for name, theirs, kind in _NUMBERS:
@@ -97,7 +104,7 @@ def parameters_text(record: FileRecord) -> str | None:
     drawing, later = chain[drawn[-1]], chain[drawn[-1] + 1 :]
     fields = _fields(drawing, later)
     values = [f"{name}: {_quoted(value)}" for name, value in fields.items() if value is not None]
-    lines = [_text(drawing, "prompt")]
+    lines = [_text(drawing, "prompt") + _lora_tags(drawing)]
     negative = _text(drawing, "negative_prompt")
     if negative:
         lines.append(f"{_NEGATIVE} {negative}")
@@ -155,6 +162,17 @@ def _fields(drawing: FileRecord, later: list[FileRecord]) -> dict[str, JsonValue
         "Hires steps": refined.get("steps"),
         "Version": creator_tool(),
     }
+
+
+def _lora_tags(drawing: FileRecord) -> str:
+    """LoRAs as AUTOMATIC1111 has people write them into the prompt."""
+    loras = drawing.parameters.get("loras")
+    given = loras if isinstance(loras, list) else []
+    return "".join(
+        f" <lora:{_model_name(printable(str(lora['name'])))}:{lora['weight']}>"
+        for lora in given
+        if isinstance(lora, dict) and {"name", "weight"} <= lora.keys()
+    )
 
 
 def _model_name(model: str) -> str:

@@ -332,7 +332,9 @@ def test_video_tags_come_back_from_any_writer(tmp_path, options):
 
 
 def test_a_graded_video_says_so_without_a_title():
-    assert set(video_tags(PHOTO)) == {"comment", "software", "encoder"}
+    tags = video_tags(PHOTO)
+    assert set(tags) == {"comment", "software", "encoder", "digital_source_type"}
+    assert tags["digital_source_type"] == SOURCE_TYPES + "algorithmicallyEnhanced"
 
 
 def test_reading_pictures_does_not_load_a_video_library(tmp_path, pixels):

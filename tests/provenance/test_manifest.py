@@ -91,6 +91,18 @@ def test_an_artifact_leads_to_the_first_run_that_made_it(store, manifest, entry,
     assert load_manifest(picture.uri) == second
 
 
+def test_a_damaged_index_is_mended_by_the_next_run(store, manifest, entry, kept):
+    picture = kept()
+    run = manifest(entry("grade", picture))
+    keep_manifest(store, run)
+    index = f"outputs/manifests/by-artifact/{picture.sha256}.json"
+    store.write_record(index, b"{")
+    with pytest.raises(UnknownArtifactError):
+        load_manifest(picture.uri)
+    keep_manifest(store, run)
+    assert load_manifest(picture.uri) == run
+
+
 @pytest.mark.parametrize(
     ("content", "named"),
     [

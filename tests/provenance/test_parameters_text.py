@@ -106,6 +106,19 @@ def test_nothing_is_said_where_nothing_was_drawn():
     assert parameters_text(record("grade", look="warm")) is None
 
 
+def test_loras_are_tags_in_the_prompt():
+    loras = [{"name": "add_detail", "weight": 0.6}, {"name": "loras/film.safetensors", "weight": 1}]
+    text = parameters_text(record(prompt="a fox", loras=loras, steps=20, seed=1, guidance_scale=7))
+    assert text is not None
+    assert text.startswith("a fox <lora:add_detail:0.6> <lora:film:1>\nSteps: 20")
+    read = parse_parameters(text).parameters()
+    assert read["prompt"] == "a fox"
+    assert read["loras"] == [
+        {"name": "add_detail", "weight": 0.6},
+        {"name": "film", "weight": 1.0},
+    ]
+
+
 @pytest.mark.parametrize(
     ("scheduler", "shown"),
     [
