@@ -6,12 +6,10 @@ not grow with the length of a clip, and the same frames give the same bytes.
 
 import errno
 from array import array
-from collections import deque
 from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from fractions import Fraction
-from itertools import count
 from pathlib import Path
 from types import TracebackType
 from typing import TYPE_CHECKING, Self
@@ -37,14 +35,21 @@ CONTAINERS = {"mov,mp4,m4a,3gp,3g2,mj2": MP4, "matroska,webm": MKV}
 that their text names."""
 MP4_SOUND = frozenset({"aac", "mp3", "ac3", "eac3", "opus", "flac", "alac"})
 """Sound that players expect in MP4; anything else goes into MKV."""
-CRF, SPEED = "16", "medium"
-"""x264: visually lossless, at about 60 frames of 480x270 a second per core."""
+X264 = {"crf": "16", "preset": "medium", "mbtree": "0"}
+"""Visually lossless. Macroblock trees are off, because x264 reads memory there that it never wrote:
+the same frames would give other bytes each time."""
 ENCODER_THREADS = 4
 """Fixed, because x264's output depends on it."""
 BT709, BT601 = 1, 5
 """Colour matrices as FFmpeg numbers them."""
 LIMITED, FULL = 1, 2
 """Ranges of luma: 16 to 235, or 0 to 255."""
+LONGEST_RATE = 100_000
+"""Largest denominator of a frame rate that is worked out from frame times."""
+OFFSET_STEPS = 100
+"""Ticks per frame where the picture starts later than the sound, so that neither is moved."""
+ROUNDED_END = Fraction(1, 10)
+"""Seconds a whole MKV may end before the duration in its header."""
 HD_LINES = 720
 """From this height on, players read colours without a tag as BT.709, below it as BT.601."""
 WIDE_TRANSFERS = {16: "PQ", 18: "HLG"}
@@ -75,8 +80,11 @@ class VideoInfo:
     """Whether there is a sound track."""
     media_type: str
     """MIME type of the container."""
-    constant_rate: bool = True
-    """Whether every frame lasts equally long, within one tick of the file's clock."""
+    start_seconds: Fraction = Fraction(0)
+    """When the first frame is shown; not 0 where the sound starts earlier."""
+    jitter_seconds: Fraction = Fraction(0)
+    """The farthest that any frame is shown from where an even `fps` puts it; 0 when no farther than
+    one tick of the file's clock."""
 
 
 def probe(path: Path) -> VideoInfo:
@@ -91,11 +99,11 @@ def probe(path: Path) -> VideoInfo:
         first = next(_frames(container, stream, path), None)
         if first is None:
             raise _no_frames(path)
-        height, width = first.pixels.shape[:2]
+        height, width = first.shape[:2]
     with _opened(path) as (container, stream):
         times, end = _times(container, stream, path)
         tick = stream.time_base or Fraction(1, 1000)
-        rate, constant = _rate(times, end, tick, stream)
+        rate, jitter = _rate(times, end, tick, stream)
         audio = bool(container.streams.audio)
         media_type = _media_type(container, path)
     frames = len(times)
@@ -107,7 +115,8 @@ def probe(path: Path) -> VideoInfo:
         duration_seconds=frames / rate,
         has_audio=audio,
         media_type=media_type,
-        constant_rate=constant,
+        start_seconds=times[0] * tick,
+        jitter_seconds=jitter,
     )
 
 
@@ -121,8 +130,7 @@ def read_frames(path: Path) -> Iterator[Pixels]:
         InvalidMediaError: see `probe`; also a frame that is damaged.
     """
     with _opened(path) as (container, stream):
-        for shown in _frames(container, stream, path):
-            yield shown.pixels
+        yield from _frames(container, stream, path)
 
 
 class FrameWriter:
@@ -138,6 +146,7 @@ class FrameWriter:
         tags: dict[str, str],
         sound: Sequence["AudioStream"] = (),
         pixel_aspect: Fraction | None = None,
+        start_seconds: Fraction = Fraction(0),
     ) -> None:
         """Open the partial file.
 
@@ -146,7 +155,8 @@ class FrameWriter:
             fps: frames per second of the result.
             tags: container metadata, for instance `comment`; any key survives.
             sound: sound tracks to carry over from another container, packet by packet.
-            pixel_aspect: width over height of one pixel.
+            pixel_aspect: width over height of one pixel; None is square.
+            start_seconds: when `add` shows the first frame, on the clock of the sound.
         """
         import av
 
@@ -154,6 +164,7 @@ class FrameWriter:
         self._partial = target.with_name(f".part-{target.name}")
         self._fps = fps
         self._pixel_aspect = pixel_aspect
+        self._start_seconds = start_seconds
         self._video: VideoStream | None = None
         self._size = (0, 0)
         self._early: list[AnyPacket] = []
@@ -202,26 +213,33 @@ class FrameWriter:
             finally:
                 self._partial.unlink(missing_ok=True)
 
-    def add(
-        self,
-        pixels: Pixels,
-        pts: int | None = None,
-        duration: int | None = None,
-        tick: Fraction | None = None,
-    ) -> None:
-        """Append one frame.
+    def add(self, pixels: Pixels) -> None:
+        """Append one frame, (H, W, 3) uint8 sRGB, 1 / fps after the one before."""
+        steps = OFFSET_STEPS if self._start_seconds else 1
+        tick = 1 / (self._fps * steps)
+        pts = self.frames * steps + round(self._start_seconds / tick)
+        self._append(pixels, pts, steps, tick, X264)
+
+    def add_at(self, pixels: Pixels, pts: int, duration: int, tick: Fraction) -> None:
+        """Append one frame at a time of its own.
 
         Args:
             pixels: (H, W, 3) uint8 sRGB; all frames of one file have the same size.
-            pts: when to show it, in ticks; None follows the frame before by 1 / fps.
+            pts: when to show it, in ticks; later than the frame before.
             duration: how long to show it, in ticks.
             tick: seconds per tick; the same for all frames.
         """
+        # MP4 counts durations in decoding order: without B-frames that is the order of showing
+        self._append(pixels, pts, duration, tick, X264 | {"bf": "0"})
+
+    def _append(
+        self, pixels: Pixels, pts: int, duration: int, tick: Fraction, options: dict[str, str]
+    ) -> None:
         from av import VideoFrame
 
         height, width = pixels.shape[:2]
         if self._video is None:
-            self._video = self._start(width, height, tick or 1 / self._fps)
+            self._video = self._start(width, height, tick, options)
         if (width, height) != self._size:
             raise InvalidMediaError(
                 f"frame {self.frames} is {width}x{height} px, the frames before it are "
@@ -237,9 +255,9 @@ class FrameWriter:
             interpolation=_exact_scaling(),
         )
         frame.color_primaries = frame.color_trc = BT709
-        frame.pts = self.frames if pts is None else pts
+        frame.pts = pts
         frame.time_base = self._video.codec_context.time_base
-        self._lasts[frame.pts] = 1 if duration is None else duration
+        self._lasts[pts] = duration
         self.frames += 1
         self._mux(self._video.encode(frame))
 
@@ -252,16 +270,16 @@ class FrameWriter:
         with _disk_errors(self._target):
             self._container.mux(packet)
 
-    def _start(self, width: int, height: int, tick: Fraction) -> "VideoStream":
+    def _start(
+        self, width: int, height: int, tick: Fraction, options: dict[str, str]
+    ) -> "VideoStream":
         even = width % 2 == 0 and height % 2 == 0
         if not even:
             note(
                 f"{width}x{height} px is odd: colour is kept at full resolution (4:4:4), "
                 "which some players cannot show"
             )
-        stream = self._container.add_stream(
-            "libx264", rate=self._fps, options={"crf": CRF, "preset": SPEED}
-        )
+        stream = self._container.add_stream("libx264", rate=self._fps, options=options)
         stream.width, stream.height = width, height
         stream.pix_fmt = "yuv420p" if even else "yuv444p"
         context = stream.codec_context
@@ -355,39 +373,40 @@ def transform_frames(
     """
     info = probe(source)
     total = frames or info.frames
-    times: deque[tuple[int, int]] = deque()
+    even = fps is not None or info.jitter_seconds == 0
+    rate = fps or info.fps
+    times: list[int] = []
+    if not even:
+        with _opened(source) as (container, stream):
+            shown_at, end = _times(container, stream, source)
+            times = [*shown_at, max(end, shown_at[-1] + 1)]
     with _opened(source) as (container, stream):
         sound = [track for track in container.streams.audio if track.codec_context.name]
-        writer = FrameWriter(target, fps or info.fps, tags, sound, _pixel_aspect(stream))
+        writer = FrameWriter(
+            target, rate, tags, sound, stream.sample_aspect_ratio or None, info.start_seconds
+        )
         with writer:
 
             def decoded() -> Iterator[Pixels]:
                 read = 0
                 for shown in _frames(container, stream, source, sound, writer.add_sound):
                     read += 1
-                    if fps is None:
-                        times.append((shown.pts, shown.duration))
-                    yield shown.pixels
+                    yield shown
                 if read != info.frames:
                     raise _breaks_off(source, f"{read} of {info.frames} frames can be decoded")
 
             source_frames = decoded()
             for pixels in fn(source_frames):
-                if fps is None:
-                    writer.add(pixels, *times.popleft(), stream.time_base)
-                else:
+                if even:
                     writer.add(pixels)
+                else:
+                    at = times[writer.frames]
+                    lasts = times[writer.frames + 1] - at
+                    writer.add_at(pixels, at, lasts, stream.time_base or 1 / rate)
                 step(writer.frames, max(writer.frames, total))
             for _ in source_frames:
                 pass  # what is left of the sound lies behind the last frame that `fn` asked for
     return replace(probe(target), media_type=writer.media_type)
-
-
-@dataclass(frozen=True)
-class _Shown:
-    pixels: Pixels
-    pts: int
-    duration: int
 
 
 @contextmanager
@@ -422,7 +441,7 @@ def _frames(
     path: Path,
     sound: "Sequence[AudioStream]" = (),
     forward: "Callable[[AnyPacket], None]" = lambda packet: None,
-) -> Iterator[_Shown]:
+) -> Iterator[Pixels]:
     """Frames in the order they are shown; packets of `sound` go to `forward` as they are met."""
     packets = container.demux([stream, *sound])
     while True:
@@ -442,7 +461,7 @@ def _frames(
                     f"{path.name} is damaged at {float(frame.time or 0):.2f} s",
                     "export the video again",
                 )
-            yield _Shown(_pixels(frame, path), frame.pts or 0, frame.duration)
+            yield _pixels(frame, path)
 
 
 def _pixels(frame: "VideoFrame", path: Path) -> Pixels:
@@ -477,7 +496,6 @@ def _times(
     container: "InputContainer", stream: "VideoStream", path: Path
 ) -> "tuple[array[int], int]":
     """When each frame is shown and when the last ends, in ticks; refuses a file that breaks off."""
-    tick = stream.time_base or Fraction(1, 1000)
     times, end, last_second = array("q"), 0, Fraction(0)
     demuxed = 0
     with _media_errors(path):
@@ -498,7 +516,7 @@ def _times(
     if demuxed < stream.frames:
         raise _breaks_off(path, f"it holds {demuxed} frames, its index lists {stream.frames}")
     promised = Fraction(container.duration or 0, 1_000_000)
-    if promised - last_second > max(1, 3 * tick):
+    if CONTAINERS.get(container.format.name) == MKV and promised - last_second > ROUNDED_END:
         raise _breaks_off(
             path, f"it ends after {float(last_second):.1f} s of {float(promised):.1f} s"
         )
@@ -507,22 +525,27 @@ def _times(
 
 def _rate(
     times: "array[int]", end: int, tick: Fraction, stream: "VideoStream"
-) -> tuple[Fraction, bool]:
-    """Frames per second, and whether all frames keep to it within one tick."""
-    frames = len(times)
+) -> tuple[Fraction, Fraction]:
+    """Frames per second, and the farthest any frame is from that, see `VideoInfo`."""
     length = (end - times[0]) * tick
     if length <= 0:
-        length = frames / (stream.average_rate or Fraction(25))
-    mean = frames / length
-    named = [stream.average_rate, stream.base_rate, stream.guessed_rate, mean]
+        length = len(times) / (stream.average_rate or Fraction(25))
+    mean = (len(times) / length).limit_denominator(LONGEST_RATE)
     near = sorted(BROADCAST_RATES, key=lambda rate: abs(rate - mean))[:2]
-    for rate in (*named, *near):
-        if rate and all(
-            abs((shown - times[0]) * tick - index / rate) <= tick
-            for index, shown in zip(count(), times, strict=False)
-        ):
-            return rate, True
-    return mean.limit_denominator(1001), False
+    named = (stream.average_rate, stream.base_rate, stream.guessed_rate, *near, mean)
+    rates = [rate for rate in named if rate]
+    jitters = [_jitter(times, tick, rate) for rate in rates]
+    for rate, jitter in zip(rates, jitters, strict=True):
+        if jitter <= tick:
+            return rate, Fraction(0)
+    return mean, jitters[-1]
+
+
+def _jitter(times: "array[int]", tick: Fraction, rate: Fraction) -> Fraction:
+    every = 1 / (rate * tick)  # ticks per frame
+    up, down = every.numerator, every.denominator  # whole numbers are much faster
+    worst = max(abs((shown - times[0]) * down - i * up) for i, shown in enumerate(times))
+    return Fraction(worst, down) * tick
 
 
 def _media_type(container: "InputContainer", path: Path) -> str:
@@ -530,10 +553,6 @@ def _media_type(container: "InputContainer", path: Path) -> str:
         return "video/quicktime"
     kind = CONTAINERS[container.format.name]
     return "video/webm" if kind == MKV and path.suffix.lower() == ".webm" else kind
-
-
-def _pixel_aspect(stream: "VideoStream") -> Fraction | None:
-    return stream.sample_aspect_ratio or None
 
 
 def _no_frames(path: Path) -> InvalidMediaError:
