@@ -1,0 +1,115 @@
+"""The upscale stage on stored pictures and videos."""
+
+import io
+from fractions import Fraction
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+from pydantic import ValidationError
+
+from safelight.media.images import decode_image
+from safelight.media.video import probe, read_frames, write_video
+from safelight.provenance.embed import read_record
+from safelight.store.artifact import ArtifactRef
+from safelight.store.store import current_store
+from tasks.stage import cache_key
+from tasks.upscale import UpscaleParams, upscale
+
+
+def stored(pixels: np.ndarray) -> ArtifactRef:
+    buffer = io.BytesIO()
+    Image.fromarray(pixels).save(buffer, "PNG")
+    return current_store().put(
+        buffer.getvalue(), "image/png", width=pixels.shape[1], height=pixels.shape[0]
+    )
+
+
+@pytest.fixture
+def picture(volume: Path, photo: np.ndarray) -> ArtifactRef:
+    return stored(photo[100:140, 200:251])
+
+
+@pytest.mark.parametrize("factor", [2, 3, 4])
+def test_enlarges_a_picture_and_says_how(picture: ArtifactRef, photo: np.ndarray, factor: int):
+    params = UpscaleParams(upscale_factor=factor, model="video")
+    larger = upscale.fn(picture, params)
+    assert (larger.width, larger.height) == (51 * factor, 40 * factor)
+    assert larger.media_type == "image/png"
+    pixels = decode_image(current_store().read(larger))
+    back = pixels.reshape(40, factor, 51, factor, 3).mean(axis=(1, 3))
+    assert np.abs(back - photo[100:140, 200:251]).mean() < 6
+    record = read_record(current_store().fetch(larger))
+    assert record is not None
+    assert record.sources == (picture.sha256,)
+    assert record.parameters["upscale_factor"] == factor
+    assert record.engine_id == "realesrgan"
+
+
+def test_auto_takes_the_photo_network_for_a_picture(picture: ArtifactRef):
+    chosen = upscale.fn(picture, UpscaleParams(model="photo"))
+    assert upscale.fn(picture, UpscaleParams()).sha256 == chosen.sha256
+    record = read_record(current_store().fetch(chosen))
+    assert record is not None
+    assert record.parameters["model"] == "photo"
+    assert len(record.weights) == 2
+
+
+def test_denoise_and_model_change_the_result(picture: ArtifactRef):
+    results = {
+        upscale.fn(picture, UpscaleParams(model=model, denoise=denoise)).sha256
+        for model in ("photo", "anime", "video")
+        for denoise in (0.0, 1.0)
+    }
+    assert len(results) == 6
+
+
+def test_enlarges_a_video_frame_by_frame(volume: Path, photo: np.ndarray, tmp_path: Path):
+    frames = [photo[60 + 2 * at : 124 + 2 * at, 180:276] for at in range(4)]
+    clip = tmp_path / "clip.mp4"
+    write_video(clip, frames, Fraction(25))
+    video = current_store().put(clip, "video/mp4", width=96, height=64, frames=4, fps=25)
+    larger = upscale.fn(video, UpscaleParams(upscale_factor=3))
+    assert (larger.width, larger.height, larger.frames, larger.fps) == (288, 192, 4, 25)
+    path = current_store().fetch(larger)
+    assert probe(path).frames == 4
+    for made, frame in zip(read_frames(path), frames, strict=True):
+        back = made.reshape(64, 3, 96, 3, 3).mean(axis=(1, 3))
+        assert np.abs(back - frame).mean() < 8
+    record = read_record(path)
+    assert record is not None
+    assert record.parameters["model"] == "video"
+
+
+def test_the_key_knows_the_weights_that_auto_may_take(picture: ArtifactRef):
+    keys = {
+        cache_key(upscale, [picture, UpscaleParams(model=model, tile=tile)])
+        for model in ("auto", "photo", "anime", "video")
+        for tile in (64, 256)
+    }
+    assert len(keys) == 8
+    assert len(upscale.identity(UpscaleParams()).weights) == 4
+
+
+@pytest.mark.parametrize(
+    "fields",
+    [
+        {"upscale_factor": 1},
+        {"upscale_factor": 5},
+        {"tile": 56},
+        {"tile": 65},
+        {"denoise": 1.5},
+        {"denoise": -0.1},
+        {"model": "best"},
+        {"scale": 2},
+    ],
+)
+def test_refuses_values_outside_the_limits(fields: dict[str, object]):
+    with pytest.raises(ValidationError):
+        UpscaleParams.model_validate(fields)
+
+
+def test_defaults_are_the_contract():
+    assert UpscaleParams().upscale_factor == 2
+    assert UpscaleParams().denoise == 0
