@@ -6,7 +6,7 @@ from pathlib import Path
 from safelight.engines.identity import EngineIdentity
 from safelight.media.images import decode_image
 from safelight.params import Params
-from safelight.provenance.embed import image_bytes, read_record
+from safelight.provenance.embed import LOSSLESS, image_bytes, read_record
 from safelight.provenance.record import FileRecord
 from safelight.store.artifact import ArtifactRef
 from safelight.store.store import Pixels, current_store
@@ -51,13 +51,12 @@ def keep_image(pixels: Pixels, record: FileRecord, media_type: str = "image/png"
     """Store (H, W, 3) uint8 sRGB pixels with their record inside the file."""
     height, width = pixels.shape[:2]
     data = image_bytes(pixels, record, media_type)
-    lossless = media_type in ("image/png",)
     return current_store().put(
         data,
         media_type,
         width=width,
         height=height,
-        pixels=pixels if lossless else decode_image(data),
+        pixels=pixels if media_type in LOSSLESS else decode_image(data),
     )
 
 

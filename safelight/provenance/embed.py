@@ -10,7 +10,7 @@ from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
-from PIL import Image, ImageCms, PngImagePlugin
+from PIL import Image, ImageCms
 from pydantic import ValidationError
 
 from safelight.errors import InvalidFieldValueError, MissingFileError
@@ -25,6 +25,7 @@ from safelight.provenance.containers import (
     webp_xmp,
 )
 from safelight.provenance.parameters_text import creator_tool, parameters_text, printable
+from safelight.provenance.png import png_bytes
 from safelight.provenance.record import FileRecord
 from safelight.provenance.xmp import (
     OURS,
@@ -73,11 +74,11 @@ def image_bytes(pixels: NDArray[np.uint8], record: FileRecord, media_type: str) 
             f"the picture is {width}x{height} px, {media_type} holds at most {limit} px a side",
             "choose image/png",
         )
+    if media_type == "image/png":
+        return _png(pixels, record)
     buffer = io.BytesIO()
     image = Image.fromarray(pixels)
-    if media_type == "image/png":
-        _save_png(image, record, buffer)
-    elif media_type == "image/jpeg":
+    if media_type == "image/jpeg":
         _save_jpeg(image, record, buffer)
     else:
         _save_webp(image, record, buffer)
@@ -151,15 +152,15 @@ def _video_comment(path: Path) -> str | None:
     return tags.get("comment")
 
 
-def _save_png(image: Image.Image, record: FileRecord, buffer: io.BytesIO) -> None:
-    texts = PngImagePlugin.PngInfo()
-    texts.add(b"sRGB", b"\0")  # rendering intent: perceptual
+def _png(pixels: NDArray[np.uint8], record: FileRecord) -> bytes:
+    texts = [
+        (XMP_KEYWORD, packet(record, with_record=False).decode()),
+        (KEY, record_json(record)),
+    ]
     parameters = parameters_text(record)
     if parameters is not None:
-        texts.add_text("parameters", parameters)  # tEXt, or iTXt where Latin-1 does not do
-    texts.add_itxt(XMP_KEYWORD, packet(record, with_record=False).decode())
-    texts.add_itxt(KEY, record_json(record))
-    image.save(buffer, "PNG", pnginfo=texts, compress_level=1)
+        texts.insert(0, ("parameters", parameters))
+    return png_bytes(pixels, texts)
 
 
 def _save_jpeg(image: Image.Image, record: FileRecord, buffer: io.BytesIO) -> None:
