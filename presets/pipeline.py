@@ -75,13 +75,16 @@ class Plan:
         return tuple(planned.name for planned in self.stages if planned.name not in read)
 
 
-def plan_pipeline(pipeline: Pipeline, call_input: dict[str, JsonValue]) -> Plan:
+def plan_pipeline(
+    pipeline: Pipeline, call_input: dict[str, JsonValue], seed: int | None = None
+) -> Plan:
     """Check a pipeline and its call, and put the stages in order; no model and no file is opened.
 
     Args:
         pipeline: the stages.
         call_input: media under image, mask, video or audio; every other key is a parameter that
             wins over the pipeline's. `name.field` addresses one stage.
+        seed: of the run; taken by every stage that draws noise and was given no other.
 
     Raises:
         ContractMismatchError: unknown stage or field, a name used twice, a cycle, a stage that
@@ -110,15 +113,15 @@ def plan_pipeline(pipeline: Pipeline, call_input: dict[str, JsonValue]) -> Plan:
     }
     planned: list[PlannedStage] = []
     params = {
-        name: _params_of(specs[name], stages[name], pipeline.parameters, call_input, used)
+        name: _params_of(specs[name], stages[name], pipeline.parameters, call_input, used, seed)
         for name in order
     }
     for name in order:
         _check_kinds(name, stages[name], reads[name], kinds)
         stage = stages[name]
-        gives = kinds[reads[name][0]] if stage.gives == "same" else stage.gives
-        kinds[name] = gives
-        planned.append(PlannedStage(name, stage, params[name], reads[name], gives))
+        gives = stage.gives
+        kinds[name] = kinds[reads[name][0]] if gives == "same" else gives
+        planned.append(PlannedStage(name, stage, params[name], reads[name], kinds[name]))
     _refuse_unused(pipeline.parameters, call_input, used)
     return Plan(tuple(planned))
 
@@ -199,9 +202,11 @@ def _params_of(
     shared: dict[str, JsonValue],
     call_input: dict[str, JsonValue],
     used: set[str],
+    seed: int | None,
 ) -> Params:
     fields = stage.params_type.model_fields
-    merged = {name: value for name, value in shared.items() if name in fields}
+    drawn: dict[str, JsonValue] = {"seed": seed} if "seed" in fields and seed is not None else {}
+    merged = drawn | {name: value for name, value in shared.items() if name in fields}
     merged.update(spec.parameters)
     for key, value in call_input.items():
         if key in MEDIA_INPUTS:

@@ -1,6 +1,6 @@
 """What every preset is made of: a card people read, and one set of knobs per quality level."""
 
-from typing import Generic, Literal, Self, TypeVar, cast
+from typing import Generic, Literal, Self, TypeVar
 
 from pydantic import Field, JsonValue
 
@@ -93,7 +93,7 @@ class Preset(Params, Generic[K]):
     def at(self, quality: Quality, overrides: Overrides | None = None) -> K:
         """The knobs of one quality level, with some fields replaced if wished."""
         knobs = self.levels[quality]
-        return cast(K, knobs.overridden(overrides)) if overrides else knobs
+        return knobs.overridden(overrides) if overrides else knobs
 
     @property
     def steps(self) -> tuple[Step, ...]:

@@ -5,7 +5,7 @@ is the point where a run that was asked to stop does so.
 """
 
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Generator
 from contextlib import contextmanager
 from contextvars import ContextVar
 
@@ -55,7 +55,7 @@ def note(text: str) -> None:
 
 
 @contextmanager
-def watching(listener: Listener | None) -> Iterator[list[str]]:
+def watching(listener: Listener | None) -> Generator[list[str]]:
     """Send the steps made inside to `listener`; yields the list that collects notes."""
     notes: list[str] = []
     listener_token, notes_token = _listener.set(listener), _notes.set(notes)

@@ -1,13 +1,13 @@
 """What the current flow run has done so far: one entry a stage, and the progress people see."""
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Generator, Sequence
 from contextlib import contextmanager
 from contextvars import ContextVar
 from dataclasses import dataclass, field
 from threading import Lock
 from typing import Any, Literal
 
-from prefect.states import State
+from prefect.client.schemas.objects import State
 from pydantic import JsonValue
 
 from safelight.engines.identity import EngineIdentity
@@ -111,7 +111,7 @@ def recorder() -> Recorder:
 
 
 @contextmanager
-def recording(report: Report | None = None, expected_stages: int = 1) -> Iterator[Recorder]:
+def recording(report: Report | None = None, expected_stages: int = 1) -> Generator[Recorder]:
     """Collect the facts of all stages that run inside."""
     mine = Recorder(report=report, expected_stages=expected_stages)
     token = _current.set(mine)

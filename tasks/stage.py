@@ -4,12 +4,13 @@ import hashlib
 import json
 from collections.abc import Callable, Iterator, Mapping
 from functools import wraps
-from typing import Any, Literal, ParamSpec, TypeVar, cast
+from typing import Any, Literal, ParamSpec, Self, TypeVar, cast
 
 from prefect import Task
 from prefect.cache_policies import CacheKeyFnPolicy
+from prefect.client.schemas.objects import State
 from prefect.context import TaskRunContext
-from prefect.states import Cancelled, State
+from prefect.states import Cancelled
 from pydantic import JsonValue
 
 from safelight.engines.identity import EngineIdentity
@@ -61,8 +62,17 @@ class Stage(Task[P, R]):
 
     def __call__(self, *args: P.args, **kwargs: P.kwargs) -> R:  # pyright: ignore[reportIncompatibleMethodOverride]
         """Run the stage in the current flow and enter it in the run's record."""
+        return self.named(self.name, *args, **kwargs)
+
+    def __get__(self, instance: object, owner: type | None) -> Self:  # pyright: ignore[reportIncompatibleMethodOverride]
+        """Itself: stages are held by plans, they are never methods."""
+        del instance, owner
+        return self
+
+    def named(self, entry: str, *args: P.args, **kwargs: P.kwargs) -> R:
+        """As a plain call, entered in the run's record under a name of the caller's choice."""
         state = super().__call__(*args, return_state=True, **kwargs)
-        return self.finished(state, self.name, *args, **kwargs)
+        return self.finished(state, entry, *args, **kwargs)
 
     def finished(self, state: State[Any], entry: str, *args: P.args, **kwargs: P.kwargs) -> R:
         """Enter a finished call in the run's record as `entry`, and give its result.

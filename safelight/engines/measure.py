@@ -2,7 +2,7 @@
 
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Generator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -23,7 +23,7 @@ class Measured:
 
 
 @contextmanager
-def measured() -> Iterator[Measured]:
+def measured() -> Generator[Measured]:
     """Measure the block inside."""
     result = Measured()
     _reset_peak()

@@ -34,6 +34,10 @@ class Backend(Protocol):
         """Whether anything is kept under `key`."""
         ...
 
+    def size(self, key: str) -> int | None:
+        """Bytes kept under `key`; None when there is nothing."""
+        ...
+
     def list(self, prefix: str) -> list[str]:
         """Keys that start with `prefix`, sorted."""
         ...

@@ -3,7 +3,7 @@
 import errno
 import os
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Generator, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -66,6 +66,11 @@ class LocalFolder:
         """See `Backend.exists`."""
         return self.path(key).is_file()
 
+    def size(self, key: str) -> int | None:
+        """See `Backend.size`."""
+        path = self.path(key)
+        return path.stat().st_size if path.is_file() else None
+
     def list(self, prefix: str) -> list[str]:
         """See `Backend.list`."""
         keys = (
@@ -99,7 +104,7 @@ def _missing(path: Path) -> MissingFileError:
 
 
 @contextmanager
-def _disk_errors(path: Path) -> Iterator[None]:
+def _disk_errors(path: Path) -> Generator[None]:
     try:
         yield
     except FileNotFoundError as error:

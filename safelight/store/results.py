@@ -37,7 +37,6 @@ class SafelightResults(WritableFileSystem):
         """Keep a record, after every artifact put before it is durable."""
         current_store().write_record(PREFIX + path, content)
 
-
     async def aread_path(self, path: str) -> bytes:
         """`read_path` for Prefect's asynchronous callers."""
         return await run_sync_in_worker_thread(self.read_path, path)

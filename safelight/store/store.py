@@ -4,6 +4,7 @@ import hashlib
 import tempfile
 from functools import lru_cache
 from pathlib import Path
+from typing import Literal
 
 import numpy as np
 from numpy.typing import NDArray
@@ -40,11 +41,15 @@ class Store:
         fps: float | None = None,
         metadata: dict[str, JsonValue] | None = None,
         pixels: Pixels | None = None,
+        folder: Literal["outputs", "uploads"] = "outputs",
     ) -> ArtifactRef:
-        """Keep bytes or a file; `pixels`, if given, are what it decodes to."""
+        """Keep bytes or a file; `pixels`, if given, are what it decodes to.
+
+        Bytes that are stored already are not written again, unless their size shows damage.
+        """
         digest = sha256_of(source)
         size = len(source) if isinstance(source, bytes) else source.stat().st_size
-        key = f"outputs/{digest[:2]}/{digest}{EXTENSIONS.get(media_type, '.bin')}"
+        key = f"{folder}/{digest[:2]}/{digest}{EXTENSIONS.get(media_type, '.bin')}"
         ref = ArtifactRef(
             uri=SCHEME + key,
             sha256=digest,
@@ -56,7 +61,7 @@ class Store:
             fps=fps,
             metadata=metadata or {},
         )
-        if not self.backend.exists(key):
+        if self.backend.size(key) != size:
             self.backend.write(key, source, media_type)
         if pixels is not None:
             self.remember(ref, pixels)
@@ -135,9 +140,7 @@ def sha256_of(source: Path | bytes) -> str:
 def current_store() -> Store:
     """The store that the settings name, opened once per process."""
     root = settings().volume_root.resolve()
-    return Store(
-        LocalFolder(root), root / "cache" / "scratch", settings().pixel_memory_mib * 2**20
-    )
+    return Store(LocalFolder(root), root / "cache" / "scratch", settings().pixel_memory_mib * 2**20)
 
 
 def _altered(ref: ArtifactRef) -> ChecksumMismatchError:

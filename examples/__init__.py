@@ -1,0 +1,1 @@
+"""Sample media and the job that `make run` runs on them."""

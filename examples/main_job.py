@@ -1,0 +1,132 @@
+"""The main job: a photograph, a clip and a prompt through the presets, and a sheet of the results.
+
+Offline, on whatever device is there. Run it with `make run`; a second time everything that is
+finished is taken from the store.
+"""
+
+import shutil
+import sys
+from pathlib import Path
+
+from pydantic import JsonValue
+from rich.console import Console
+
+from safelight.cli.printing import fail, show_outcome, watching
+from safelight.cli.runs import Outcome, session
+from safelight.errors import PipelineError
+from safelight.media.images import decode_image
+from safelight.media.previews import poster_strip
+from safelight.media.sheets import contact_sheet
+from safelight.media.video import read_frames
+from safelight.settings import settings
+from safelight.store.artifact import ArtifactRef
+from safelight.store.store import Pixels, current_store
+
+EXAMPLES = Path(__file__).resolve().parent
+PHOTO, CLIP = str(EXAMPLES / "astronaut.png"), str(EXAMPLES / "box.mp4")
+PROMPT = "a red heart"
+"""Something that the shipped model has learned to draw."""
+JOBS: tuple[tuple[str, str, dict[str, JsonValue]], ...] = (
+    (
+        "photo enhanced and graded",
+        "pipeline",
+        {
+            "stages": [
+                {"stage_type": "enhance", "name": "enhance", "parameters": {}},
+                {
+                    "stage_type": "grade",
+                    "name": "grade",
+                    "parameters": {"colour": "warm", "colour_strength": 0.6, "grain": 0.15},
+                },
+            ],
+            "parameters": {"quality_preset": "low"},
+            "call_input": {"image": PHOTO},
+            "seed": 7,
+        },
+    ),
+    (
+        "photo upscaled",
+        "upscale_denoise_image_v1",
+        {"image": PHOTO, "quality": "low"},
+    ),
+    (
+        "clip graded",
+        "color_grade_film_grain_v1",
+        {"video": CLIP, "style": "cinematic", "quality": "standard", "seed": 7},
+    ),
+    ("clip at 60 frames", "interpolate", {"video": CLIP, "target_fps": 60}),
+    (
+        f"portrait preset: {PROMPT}",
+        "photoreal_portrait_v1",
+        {"prompt": PROMPT, "quality": "low", "seed": 7},
+    ),
+)
+COLUMNS, CELL = 3, 320
+
+
+def main() -> None:
+    """Run every job in one session and print where the results lie."""
+    console = Console()
+    made: list[tuple[str, ArtifactRef]] = []
+    failed: list[str] = []
+    console.print("starting (an embedded Prefect server, a few seconds)")
+    with session() as prefect:
+        for title, flow, parameters in JOBS:
+            with watching(title) as on_progress:
+                outcome = prefect.run(flow, parameters, on_progress)
+            show_outcome(outcome, None)
+            if outcome.succeeded:
+                made.append((title, _last(outcome)))
+            else:
+                failed.append(title)
+    results = settings().volume_root.resolve() / "outputs" / "main-job"
+    for place in _lay_out(made, results):
+        console.print(str(place), markup=False, soft_wrap=True)
+    if failed:
+        console.print(f"failed: {', '.join(failed)}", style="red")
+        sys.exit(1)
+
+
+def _last(outcome: Outcome) -> ArtifactRef:
+    manifest = outcome.manifest
+    refs = manifest.artifacts if manifest else ()
+    return refs[-1]
+
+
+def _lay_out(made: list[tuple[str, ArtifactRef]], folder: Path) -> list[Path]:
+    """Copies of the results under readable names, and a contact sheet of all of them."""
+    folder.mkdir(parents=True, exist_ok=True)
+    store = current_store()
+    places: list[Path] = []
+    cells: list[tuple[str, Pixels]] = [
+        ("photo as it came", decode_image(Path(PHOTO).read_bytes())),
+        ("clip as it came", next(iter(read_frames(Path(CLIP))))),
+    ]
+    for title, ref in made:
+        target = folder / f"{title.replace(':', '').replace(' ', '-')}{ref.extension}"
+        shutil.copyfile(store.fetch(ref), target)
+        places.append(target)
+        shown = (
+            decode_image(target.read_bytes()) if ref.kind == "image" else poster_strip(target, 1)
+        )
+        cells.append((title, shown))
+    sheet = folder / "contact-sheet.png"
+    sheet.write_bytes(_png(contact_sheet(cells, COLUMNS, CELL)))
+    return [*places, sheet]
+
+
+def _png(pixels: Pixels) -> bytes:
+    import io
+
+    from PIL import Image
+
+    buffer = io.BytesIO()
+    Image.fromarray(pixels).save(buffer, "PNG")
+    return buffer.getvalue()
+
+
+if __name__ == "__main__":
+    try:
+        main()
+    except PipelineError as error:
+        fail(error)

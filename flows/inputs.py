@@ -1,0 +1,67 @@
+"""The media a flow is given, and the types its form shows for them."""
+
+from typing import Annotated
+
+from pydantic import Field
+from tasks.ingest import ingest
+
+from presets.preset import Knobs, Overrides, Preset, Quality
+from safelight.errors import ConsentMissingError
+from safelight.store.artifact import ArtifactRef, MediaKind
+from tasks.recorder import recorder
+
+Prompt = Annotated[
+    str,
+    Field(min_length=1, max_length=2000, description="What the picture shows."),
+]
+Seed = Annotated[
+    int | None,
+    Field(
+        ge=0,
+        le=2**32 - 1,
+        description="Same seed, same picture. Empty: one is drawn and recorded in the manifest.",
+    ),
+]
+Media = Annotated[
+    str,
+    Field(
+        min_length=1,
+        max_length=4096,
+        description="A file under the volume root, or the store: link of an artifact.",
+    ),
+]
+QualityLevel = Annotated[Quality, Field(description="How much work goes into the result.")]
+Consent = Annotated[
+    bool,
+    Field(description="The person in the reference has agreed to this use of their likeness."),
+]
+Changes = Annotated[
+    Overrides,
+    Field(
+        description='Tuned values to replace, by step: {"generate": {"steps": 30}}. '
+        "All others keep their values."
+    ),
+]
+
+
+def ingest_media(name: str, location: str, kinds: tuple[MediaKind, ...]) -> ArtifactRef:
+    """Check a file that a run was given and enter it in the run's record under `name`."""
+    ref = ingest(location, kinds)
+    recorder().inputs[name] = ref
+    return ref
+
+
+def require_consent(preset: Preset[Knobs], consent: bool, reference: str | None) -> None:
+    """Refuse a run that uses a likeness no one has agreed to.
+
+    Raises:
+        ConsentMissingError: the preset asks for consent here and `consent` is false.
+    """
+    needed = preset.consent == "always" or (
+        preset.consent == "with_reference" and reference is not None
+    )
+    if needed and not consent:
+        raise ConsentMissingError(
+            f"{preset.id} works on a person's likeness and consent is false",
+            "ask the person, then set consent to true",
+        )

@@ -1,0 +1,113 @@
+"""Any list of stages, run as a DAG."""
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Annotated, Any
+
+from prefect.futures import PrefectFuture, as_completed
+from pydantic import Field, JsonValue
+
+from flows.inputs import Seed, ingest_media
+from flows.running import recorded_flow
+from presets.pipeline import MEDIA_INPUTS, Pipeline, Plan, PlannedStage, StageSpec, plan_pipeline
+from safelight.errors import PipelineError
+from safelight.store.artifact import ArtifactRef
+from tasks.recorder import recorder
+
+Made = dict[str, list[ArtifactRef]]
+Shared = Annotated[
+    dict[str, JsonValue],
+    Field(description="Given to every stage that has a field of that name."),
+]
+CallInput = Annotated[
+    dict[str, JsonValue],
+    Field(description="image, mask or video; any other key is a parameter and wins over all."),
+]
+NOTHING: dict[str, JsonValue] = {}
+
+
+@recorded_flow
+def pipeline(
+    stages: Annotated[
+        list[StageSpec], Field(min_length=1, description="Stages, each naming what it reads.")
+    ],
+    parameters: Shared = NOTHING,
+    call_input: CallInput = NOTHING,
+    seed: Seed = None,
+) -> list[ArtifactRef]:
+    """Run any list of stages in the order that what they read asks for, branches side by side."""
+    described = Pipeline(stages=tuple(stages), parameters=parameters)
+    plan = plan_pipeline(described, call_input, seed)
+    recorder().expected_stages = len(plan.stages)
+    made: Made = {
+        name: [ingest_media(name, str(call_input[name]), (kind,))]
+        for name, kind in MEDIA_INPUTS.items()
+        if call_input.get(name) is not None
+    }
+    run_plan(plan, made)
+    return [ref for name in plan.ends for ref in made[name]]
+
+
+@dataclass(frozen=True)
+class _Call:
+    planned: PlannedStage
+    position: int
+    arguments: tuple[ArtifactRef, ...]
+
+
+def run_plan(plan: Plan, made: Made) -> None:
+    """Run all stages; what each makes is added to `made` under its name.
+
+    A stage that reads several pictures of one stage runs once for each of them. When a stage
+    fails, those that already run are waited for and recorded, then its error is raised.
+    """
+    waiting = list(plan.stages)
+    running: dict[PrefectFuture[Any], _Call] = {}
+    outcomes: dict[str, dict[int, list[ArtifactRef]]] = {}
+    calls_of: dict[str, int] = {}
+    first_error: PipelineError | None = None
+    while (waiting and first_error is None) or running:
+        ready = [planned for planned in waiting if all(read in made for read in planned.reads)]
+        waiting = [planned for planned in waiting if planned not in ready]
+        calls = [call for planned in ready for call in _calls(planned, made)]
+        for planned in ready:
+            outcomes[planned.name] = {}
+            calls_of[planned.name] = sum(call.planned is planned for call in calls)
+        if len(calls) == 1 and not running:
+            name = calls[0].planned.name
+            made[name] = _listed(
+                calls[0].planned.stage.named(name, *calls[0].arguments, calls[0].planned.params)
+            )
+            continue
+        if first_error is None:
+            for call in calls:
+                stage = call.planned.stage
+                running[stage.submit(*call.arguments, call.planned.params)] = call
+        future = next(as_completed(list(running)))
+        call = running.pop(future)
+        name = call.planned.name
+        try:
+            result = call.planned.stage.finished(
+                future.state, name, *call.arguments, call.planned.params
+            )
+        except PipelineError as error:
+            first_error = first_error or error
+            continue
+        outcomes[name][call.position] = _listed(result)
+        if len(outcomes[name]) == calls_of[name]:
+            made[name] = [ref for _, refs in sorted(outcomes[name].items()) for ref in refs]
+    if first_error is not None:
+        raise first_error
+
+
+def _calls(planned: PlannedStage, made: Made) -> Iterator[_Call]:
+    if not planned.reads:
+        yield _Call(planned, 0, ())
+        return
+    first, *others = planned.reads
+    for position, ref in enumerate(made[first]):
+        yield _Call(planned, position, (ref, *(made[other][0] for other in others)))
+
+
+def _listed(result: ArtifactRef | list[ArtifactRef]) -> list[ArtifactRef]:
+    return [result] if isinstance(result, ArtifactRef) else result

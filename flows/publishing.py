@@ -1,0 +1,112 @@
+"""What people see of a run in the Prefect UI: progress, the result as a picture, the manifest."""
+
+import time
+from uuid import UUID
+
+from prefect.artifacts import (
+    create_link_artifact,
+    create_markdown_artifact,
+    create_progress_artifact,
+    create_table_artifact,
+    update_progress_artifact,
+)
+
+from safelight.media.previews import picture_preview, video_preview
+from safelight.provenance.manifest import Manifest, StageEntry
+from safelight.store.artifact import ArtifactRef
+from safelight.store.store import current_store
+from tasks.keeping import load_image
+from tasks.recorder import Recorder
+
+SECONDS_BETWEEN_UPDATES = 1.0
+LINK_SECONDS = 7 * 24 * 3600
+"""The longest that S3 lets a presigned link live."""
+SHOWN_RESULTS = 4
+"""Pictures shown in the UI; the manifest lists all."""
+
+
+class ProgressBoard:
+    """One progress artifact a run, brought up to date at most once a second."""
+
+    def __init__(self) -> None:
+        self._artifact: UUID | None = None
+        self._last = 0.0
+        self.recorder: Recorder | None = None
+        """The run's record; says how many stages are finished."""
+
+    def report(self, stage: str, done: int, total: int) -> None:
+        """Show that `done` of `total` steps of a stage are finished."""
+        now = time.monotonic()
+        if now - self._last < SECONDS_BETWEEN_UPDATES:
+            return
+        self._last = now
+        self._show(self._percent(done / total if total else 0.0), f"{stage}: {done} of {total}")
+
+    def finish(self) -> None:
+        """Show that the run is done; nothing for a run so short that it never reported."""
+        if self._artifact is not None:
+            self._show(100.0, "finished")
+
+    def _percent(self, of_stage: float) -> float:
+        if self.recorder is None:
+            return 0.0
+        expected = max(self.recorder.expected_stages, len(self.recorder.facts) + 1)
+        return round(100.0 * (len(self.recorder.facts) + of_stage) / expected, 1)
+
+    def _show(self, percent: float, text: str) -> None:
+        if self._artifact is None:
+            created = create_progress_artifact(percent, key="progress", description=text)
+            self._artifact = created if isinstance(created, UUID) else None
+        else:
+            update_progress_artifact(self._artifact, percent, description=text)
+
+
+def publish(manifest: Manifest) -> None:
+    """Leave the result, the manifest as a table, and a link to each file on the run's page."""
+    last = next((entry for entry in reversed(manifest.stages) if entry.results), None)
+    shown = list(last.results[:SHOWN_RESULTS]) if last else []
+    pictures = "\n\n".join(_shown(ref) for ref in shown)
+    heading = (
+        "" if manifest.error is None else f"**{manifest.error.code}**: {manifest.error.problem}"
+    )
+    create_markdown_artifact(
+        f"{heading}\n\n{pictures}\n\nManifest: `{manifest.key}`",
+        key="result",
+        description=f"What {manifest.flow} made",
+    )
+    if manifest.stages:
+        create_table_artifact(
+            [_row(entry) for entry in manifest.stages],
+            key="manifest",
+            description=f"Stages of this run; all of it in {manifest.key}",
+        )
+    for ref in shown:
+        create_link_artifact(
+            current_store().link(ref, LINK_SECONDS),
+            link_text=f"{ref.sha256[:12]}{ref.extension}",
+            key=f"file-{ref.sha256[:12]}",
+            description=f"{ref.media_type}, {ref.bytes} bytes",
+        )
+
+
+def _shown(ref: ArtifactRef) -> str:
+    if ref.kind == "image":
+        preview = picture_preview(load_image(ref))
+    elif ref.kind == "video":
+        preview = video_preview(current_store().fetch(ref))
+    else:
+        return f"`{ref.uri}`"
+    size = f"{ref.width}x{ref.height}" + (f", {ref.frames} frames" if ref.frames else "")
+    return f"![{ref.sha256[:12]}]({preview})\n\n`{ref.uri}` {size}"
+
+
+def _row(entry: StageEntry) -> dict[str, str]:
+    return {
+        "stage": entry.name,
+        "status": entry.status,
+        "seconds": f"{entry.seconds:.2f}",
+        "peak": f"{entry.peak_bytes / 2**20:.0f} MiB",
+        "engine": f"{entry.engine.engine_id} {entry.engine.version}",
+        "results": ", ".join(ref.sha256[:12] for ref in entry.results),
+        "notes": "; ".join(entry.notes),
+    }

@@ -1,0 +1,47 @@
+"""Makes a run again and compares what comes out."""
+
+from rich.table import Table
+
+from safelight.cli.printing import CONSOLE, ERRORS, watching
+from safelight.cli.runs import session
+from safelight.errors import UnknownError
+from safelight.provenance.replay import ArtifactComparison, compare, find_run
+
+
+def replay_run(source: str) -> bool:
+    """Run a manifest's flow again with nothing taken from the cache, and compare sha256s.
+
+    Args:
+        source: whatever `load_manifest` understands.
+
+    Returns:
+        Whether every result is the same, byte for byte.
+    """
+    rerun = find_run(source)
+    for text in rerun.notes:
+        ERRORS.print(f"note: {text}", markup=False)
+    with session() as prefect, watching(f"replay {rerun.flow}") as on_progress:
+        outcome = prefect.run(rerun.flow, rerun.parameters, on_progress, fresh=True)
+    if outcome.manifest is None:
+        raise UnknownError(
+            f"the replay left no manifest: {outcome.message}", "read the flow run's log"
+        )
+    comparison = compare(rerun.manifest, outcome.manifest)
+    table = Table(title=f"{rerun.manifest.flow_run_id} against {outcome.manifest.flow_run_id}")
+    for heading in ("result", "before", "again", "same"):
+        table.add_column(heading)
+    for item in comparison.artifacts:
+        place = f"{item.stage} {item.position + 1}"
+        table.add_row(place, _short(item.before), _short(item.after), _verdict(item))
+    CONSOLE.print(table)
+    return comparison.identical
+
+
+def _short(sha256: str | None) -> str:
+    return sha256[:16] if sha256 else "none"
+
+
+def _verdict(item: ArtifactComparison) -> str:
+    if item.equal:
+        return "yes"
+    return "no" if item.max_difference is None else f"no, off by up to {item.max_difference} levels"

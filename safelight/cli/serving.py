@@ -1,0 +1,108 @@
+"""A server with a worker in the foreground, and the deployments on any server."""
+
+import os
+import subprocess
+import sys
+import tempfile
+import time
+from pathlib import Path
+from typing import Any, cast
+
+import yaml
+from prefect.client.orchestration import get_client
+from prefect.client.schemas.actions import WorkPoolCreate
+from prefect.exceptions import ObjectNotFound
+from prefect.settings import PREFECT_API_URL, temporary_settings
+
+from safelight.cli.printing import CONSOLE
+from safelight.cli.server import QUIET, configured_api_url, embedded_server, stop_process
+from safelight.errors import DependencyMissingError, EngineOfflineError, UnknownError
+from safelight.store.results import register_results
+
+CHECKOUT = Path(__file__).resolve().parents[2]
+PREFECT_FILE = CHECKOUT / "deployments" / "prefect.yaml"
+POOL = "gpu"
+POOL_TYPE = "safelight-gpu"
+
+
+def serve(host: str, port: int) -> None:
+    """Start server, deployments and a worker; stop all of them at Ctrl-C or SIGTERM.
+
+    Raises:
+        EngineOfflineError: a part did not start, or ended by itself.
+    """
+    with (
+        embedded_server(port, ui=True, host=host) as url,
+        temporary_settings({PREFECT_API_URL: url}),
+    ):
+        deploy(POOL)
+        worker = subprocess.Popen(
+            [sys.executable, "-m", "prefect", "worker", "start", "--pool", POOL],
+            env={**os.environ, **QUIET, "PREFECT_API_URL": url},
+            start_new_session=True,
+        )
+        CONSOLE.print(f"Prefect UI and API: http://{host}:{port}   (Ctrl-C stops)")
+        try:
+            while worker.poll() is None:
+                time.sleep(0.5)
+            raise EngineOfflineError(
+                f"the worker ended with {worker.returncode}", "read its output above"
+            )
+        except KeyboardInterrupt:
+            CONSOLE.print("stopping")
+        finally:
+            stop_process(worker, grace_seconds=60.0)
+
+
+def deploy(pool: str) -> None:
+    """Make the work pool, the result block and one deployment per flow on the configured server.
+
+    Raises:
+        DependencyMissingError: no server is configured, or this is no checkout.
+        UnknownError: Prefect refused the deployments.
+    """
+    url = configured_api_url()
+    if url is None:
+        raise DependencyMissingError(
+            "no Prefect server is configured",
+            "set PREFECT_API_URL, or run: safelight up",
+        )
+    if not PREFECT_FILE.is_file():
+        raise DependencyMissingError(
+            f"there is no {PREFECT_FILE}", "install Safelight from a checkout"
+        )
+    register_results()
+    make_pool(pool)
+    described = cast("dict[str, Any]", yaml.safe_load(PREFECT_FILE.read_text()))
+    for deployment in described["deployments"]:
+        deployment["work_pool"]["name"] = pool
+    with tempfile.TemporaryDirectory() as folder:
+        prefect_file = Path(folder) / "prefect.yaml"
+        prefect_file.write_text(yaml.safe_dump(described))
+        done = subprocess.run(
+            [
+                *(sys.executable, "-m", "prefect", "--no-prompt", "deploy", "--all"),
+                *("--prefect-file", str(prefect_file)),
+            ],
+            cwd=CHECKOUT,
+            env={**os.environ, **QUIET, "PREFECT_API_URL": url},
+            capture_output=True,
+            text=True,
+            check=False,
+        )
+    if done.returncode:
+        said = (done.stdout + done.stderr)[-1000:]
+        raise UnknownError(
+            f"prefect deploy ended with {done.returncode}: {said}",
+            "correct deployments/prefect.yaml",
+        )
+    CONSOLE.print(f"{len(described['deployments'])} deployments on pool {pool}")
+
+
+def make_pool(pool: str) -> None:
+    """Create the work pool unless it is there."""
+    with get_client(sync_client=True) as client:
+        try:
+            client.read_work_pool(pool)
+        except ObjectNotFound:
+            client.create_work_pool(WorkPoolCreate(name=pool, type=POOL_TYPE))
