@@ -1,5 +1,6 @@
 """The enhance stage: one step from a small or poor picture to a larger, cleaner one."""
 
+from contextlib import closing
 from dataclasses import dataclass
 from typing import Literal
 
@@ -78,6 +79,7 @@ def enhance(picture: ArtifactRef, params: EnhanceParams) -> ArtifactRef:
             f"the result would be {longest} px long, {media_type} holds at most {limit} px a side",
             "set enhance.quality_preset to a lower one, or convert the picture to PNG",
         )
-    enlarger = open_enlarger(recipe.model, recipe.factor, TILE, recipe.denoise)
     record = record_of("enhance", params, _identity(params), [picture])
-    return keep_image(enlarger.enlarge(load_image(picture)), record, media_type)
+    with closing(open_enlarger(recipe.model, recipe.factor, TILE, recipe.denoise)) as enlarger:
+        larger = enlarger.enlarge(load_image(picture))
+    return keep_image(larger, record, media_type)

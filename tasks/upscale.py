@@ -1,5 +1,6 @@
 """The upscale stage: a picture or video enlarged with Real-ESRGAN, in tiles, without seams."""
 
+from contextlib import closing
 from pathlib import Path
 from typing import Literal
 
@@ -64,11 +65,13 @@ def upscale(picture: ArtifactRef, params: UpscaleParams) -> ArtifactRef:
     chosen = params.for_kind(picture.kind)
     record = record_of("upscale", chosen, _identity(chosen), [picture])
     (network,) = _networks(chosen)
-    enlarger = open_enlarger(network, chosen.upscale_factor, chosen.tile, chosen.denoise)
+    opened = open_enlarger(network, chosen.upscale_factor, chosen.tile, chosen.denoise)
     if picture.kind != "video":
-        return keep_image(enlarger.enlarge(load_image(picture)), record)
+        with closing(opened) as enlarger:
+            larger = enlarger.enlarge(load_image(picture))
+        return keep_image(larger, record)
     store = current_store()
-    with store.workspace() as folder:
+    with store.workspace() as folder, closing(opened) as enlarger:
         path = Path(folder) / "upscaled"
         made = map_frames(
             store.fetch(picture),

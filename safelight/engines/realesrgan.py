@@ -131,12 +131,14 @@ class Enlarger:
                 "more than there is",
                 "lower upscale_factor, or use a machine with more memory",
             ) from error
-        try:
-            while not self._filled(target, image, on_tile):
-                pass
-        finally:
-            self._runner.release()
+        while not self._filled(target, image, on_tile):
+            pass
         return target
+
+    def close(self) -> None:
+        """Give working memory back; kept until then, because taking it anew for each frame costs
+        a tenth of the time. The network stays loaded."""
+        self._runner.release()
 
     def enlarge_window(self, window: Pixels) -> Pixels:
         """Enlarge one window, its edges taken for the edges of the picture."""
@@ -209,7 +211,7 @@ def identity(*models: Model) -> EngineIdentity:
     return EngineIdentity(
         engine_id="realesrgan",
         version=f"{library} {version(library)}+{REVISION}",
-        weights=tuple(_sha256(path) for model in models for path in _files(NETWORKS[model])),
+        weights=tuple(_sha256(path) for model in models for path in weights_files(NETWORKS[model])),
         device_class=device,
     )
 
@@ -259,13 +261,13 @@ class _NcnnRunner:
     def __init__(self, network: Network) -> None:
         self._ncnn = ncnn = cast(Any, import_module("ncnn"))  # its stubs name none of this
         self._net = net = ncnn.Net()
-        self._pool = ncnn.PoolAllocator()
+        self._pools = ncnn.PoolAllocator(), ncnn.PoolAllocator()  # one for both would thrash
         net.opt.use_vulkan_compute = False
         net.opt.use_fp16_packed = net.opt.use_fp16_storage = net.opt.use_fp16_arithmetic = False
         net.opt.use_bf16_packed = net.opt.use_bf16_storage = False
         net.opt.num_threads = physical_cores()
-        net.opt.blob_allocator = net.opt.workspace_allocator = self._pool
-        param, weights = _files(network)
+        net.opt.blob_allocator, net.opt.workspace_allocator = self._pools
+        param, weights = weights_files(network)
         failed = net.load_param(str(param)) or net.load_model(str(weights))
         if failed:
             raise DependencyMissingError(
@@ -297,7 +299,8 @@ class _NcnnRunner:
         return values
 
     def release(self) -> None:
-        self._pool.clear()
+        for pool in self._pools:
+            pool.clear()
 
 
 NCNN_OUT_OF_MEMORY = -100
@@ -310,7 +313,7 @@ class _TorchRunner:
         import torch
 
         self._torch, self._device, self._dtype = torch, device, dtype
-        self._graph = TorchGraph(read_graph(*_files(network)), device, dtype)
+        self._graph = TorchGraph(read_graph(*weights_files(network)), device, dtype)
 
     def load(self, values: Floats) -> "torch.Tensor":
         return self._torch.from_numpy(values)[None].to(device=self._device, dtype=self._dtype)
@@ -344,7 +347,12 @@ def _out_of_memory(width: int, height: int) -> OutOfMemoryError:
     )
 
 
-def _files(network: Network) -> tuple[Path, Path]:
+def weights_files(network: Network) -> tuple[Path, Path]:
+    """The .param and .bin files of a network.
+
+    Raises:
+        DependencyMissingError: the weights package is not installed.
+    """
     spec = find_spec(PACKAGE)
     if spec is None or not spec.submodule_search_locations:
         raise DependencyMissingError(
@@ -356,7 +364,7 @@ def _files(network: Network) -> tuple[Path, Path]:
 
 
 def _memory_of(network: Network) -> int:
-    return MEMORY_PER_STORED_BYTE * _files(network)[1].stat().st_size
+    return MEMORY_PER_STORED_BYTE * weights_files(network)[1].stat().st_size
 
 
 MEMORY_PER_STORED_BYTE = 8
