@@ -14,30 +14,31 @@ NOISE_LEVELS = 12.0
 """Variation taken for noise, in 8-bit levels: what a phone shows in dim light."""
 
 
-def smooth(image: Pixels, strength: float) -> Pixels:
+def smooth(image: Pixels, strength: float, noise: float = NOISE_LEVELS) -> Pixels:
     """Self-guided filter of each channel, blended over the picture.
 
     Args:
         image: (H, W, 3) uint8.
         strength: 0 leaves the picture as it is, 1 takes the filtered one.
+        noise: variation that is taken for noise, in 8-bit levels.
 
     Source:
         He, Sun, Tang 2010, Guided Image Filtering, eq. 5 to 8, with the picture as its own guide.
     """
     values = image.astype(np.float32)
-    mean = _box_mean(values)
-    variance = _box_mean(values * values) - mean * mean
+    mean = box_mean(values)
+    variance = box_mean(values * values) - mean * mean
     np.maximum(variance, 0, out=variance)  # rounding may leave less than nothing
-    slope: Floats = (variance / (variance + NOISE_LEVELS**2)).astype(np.float32)
+    slope: Floats = (variance / (variance + noise**2)).astype(np.float32)
     offset = mean
     offset -= slope * mean
-    filtered = _box_mean(slope) * values + _box_mean(offset)
+    filtered = box_mean(slope) * values + box_mean(offset)
     blended = values + np.float32(strength) * (filtered - values)
     return np.clip(np.rint(blended), 0, 255).astype(np.uint8)
 
 
-def _box_mean(values: Floats) -> Floats:
-    """Mean of the square around each pixel, the edge pixel repeated beyond the edge."""
+def box_mean(values: Floats) -> Floats:
+    """Mean of the 5x5 square around each pixel, the edge pixel repeated beyond the edge."""
     for axis in (0, 1):
         widths = [(0, 0)] * values.ndim
         widths[axis] = (RADIUS, RADIUS)

@@ -64,3 +64,18 @@ def inspect_image(data: bytes) -> tuple[str, int, int]:
             "scale it down, or raise SAFELIGHT_MAX_INPUT_MEGAPIXELS",
         )
     return MEDIA_TYPES[found], width, height
+
+
+def to_float(pixels: NDArray[np.uint8]) -> NDArray[np.float32]:
+    """8-bit values to 0..1; the one place where this is done."""
+    return pixels.astype(np.float32) / np.float32(255)
+
+
+def to_uint8(values: NDArray[np.float32]) -> NDArray[np.uint8]:
+    """0..1 to 8-bit values, rounded to the nearest; values outside are cut off."""
+    return rounded(values * np.float32(255))
+
+
+def rounded(levels: NDArray[np.float32]) -> NDArray[np.uint8]:
+    """8-bit levels that were computed as floats, rounded to the nearest and cut off at the ends."""
+    return np.clip(np.rint(levels), 0, 255).astype(np.uint8)

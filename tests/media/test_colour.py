@@ -1,0 +1,83 @@
+"""Light, looks, tones and grain on a real photograph."""
+
+import numpy as np
+import pytest
+
+from safelight.media.colour import grade_colour, luminance, to_linear, to_srgb
+from safelight.media.images import to_float, to_uint8
+from safelight.media.noise import add_grain, grain_field
+from safelight.media.tone import log_average, map_tones
+
+
+def test_every_8_bit_value_survives_the_way_to_linear_light_and_back():
+    levels = np.arange(256, dtype=np.uint8).reshape(16, 16, 1).repeat(3, 2)
+    assert np.array_equal(to_uint8(to_srgb(to_linear(to_float(levels)))), levels)
+
+
+def test_linear_light_has_the_values_of_the_standard():
+    values = np.array([0.0, 0.04045, 0.5, 1.0], np.float32)
+    assert to_linear(values) == pytest.approx([0, 0.0031308, 0.2140411, 1], abs=1e-6)
+
+
+@pytest.mark.parametrize("look", ["warm", "cool", "cinematic"])
+def test_a_look_of_strength_0_changes_nothing(photo, look):
+    values = to_float(photo)
+    assert np.array_equal(to_uint8(grade_colour(values, look, 0.0)), photo)
+    assert not np.array_equal(to_uint8(grade_colour(values, look, 1.0)), photo)
+
+
+def test_warm_and_cool_move_red_against_blue_and_keep_luminance(photo):
+    values = to_float(photo) * 0.6 + 0.2  # away from the ends, where nothing is cut off
+    before = to_linear(values)
+    for look, sign in (("warm", 1), ("cool", -1)):
+        after = to_linear(grade_colour(values, look, 1.0))
+        shift = (after[..., 0] - after[..., 2]).mean() - (before[..., 0] - before[..., 2]).mean()
+        assert shift * sign > 0.01
+        assert luminance(after).mean() == pytest.approx(luminance(before).mean(), rel=0.02)
+
+
+def test_cinematic_keeps_black_and_white_and_tones_what_lies_between():
+    greys = np.linspace(0, 1, 5, dtype=np.float32).reshape(1, 5, 1).repeat(3, 2)
+    toned = grade_colour(greys, "cinematic", 1.0)[0]
+    assert toned[0] == pytest.approx([0, 0, 0], abs=1e-6)
+    assert toned[-1] == pytest.approx([1, 1, 1], abs=1e-6)
+    assert toned[1][2] > toned[1][0]  # shadows are teal
+    assert toned[3][0] > toned[3][2]  # lights are orange
+
+
+def test_tone_mapping_opens_shadows_keeps_white_and_never_inverts(photo):
+    values = to_float(photo)
+    average = log_average(to_linear(values))
+    greys = np.linspace(0, 1, 256, dtype=np.float32).reshape(1, 256, 1).repeat(3, 2)
+    mapped = map_tones(greys, 1.0, 0.05)
+    assert np.all(np.diff(mapped[0, :, 0]) >= -1e-6)
+    assert mapped[0, -1] == pytest.approx([1, 1, 1], abs=1e-3)
+    assert mapped[0, 40, 0] > greys[0, 40, 0]
+    assert np.array_equal(to_uint8(map_tones(values, 0.0, average)), photo)
+
+
+def test_grain_is_drawn_from_its_seed_alone():
+    first, again, other = (grain_field(64, 48, seed) for seed in (1, 1, 2))
+    assert np.array_equal(first, again)
+    assert not np.array_equal(first, other)
+    assert first.mean(axis=(0, 1)) == pytest.approx([0, 0, 0], abs=1e-5)
+    assert first.std(axis=(0, 1)) == pytest.approx([1, 1, 1], abs=1e-3)
+
+
+def test_grain_is_correlated_and_as_large_on_a_larger_picture():
+    def neighbour_correlation(field, distance):
+        return np.corrcoef(field[:-distance, :, 0].ravel(), field[distance:, :, 0].ravel())[0, 1]
+
+    small, large = grain_field(540, 200, 3), grain_field(2160, 200, 3)
+    assert neighbour_correlation(small, 1) > 0.4
+    assert neighbour_correlation(small, 4) < 0.1
+    assert neighbour_correlation(large, 2) > 0.4
+
+
+def test_grain_keeps_the_mean_and_spares_black_and_white(photo):
+    values = to_float(photo)
+    grained = add_grain(values, 1.0, grain_field(*photo.shape[:2], 5))
+    assert abs(float(to_uint8(grained).mean()) - float(photo.mean())) < 0.5
+    ends = np.zeros((8, 8, 3), np.float32)
+    ends[4:] = 1
+    assert np.array_equal(add_grain(ends, 1.0, grain_field(8, 8, 1)), ends)
