@@ -51,7 +51,7 @@ def interpolate(video: ArtifactRef, params: InterpolateParams) -> ArtifactRef:
     except across a cut, where the nearest one is repeated. Sound is carried over bit for bit.
 
     Args:
-        video: MP4, MOV, MKV or WebM at one of the contract's frame rates, constant.
+        video: MP4, MOV, MKV or WebM at one of the contract's frame rates.
         params: source and target rate.
 
     Returns:
@@ -103,11 +103,17 @@ def target_rate(info: VideoInfo, params: InterpolateParams) -> Fraction:
         InvalidFieldValueError: the rates of file and parameters do not fit.
     """
     known = ", ".join(str(rate) for rate in NOMINAL_RATES)
-    if not info.constant_rate:
+    if 2 * info.jitter_seconds * info.fps > 1:
         raise InvalidMediaError(
-            f"the video's frames last unequally long, {float(info.fps):.3f} a second on average; "
-            f"expected a constant rate out of {known}",
+            f"frames are shown up to {float(info.jitter_seconds * 1000):.0f} ms off an even "
+            f"{float(info.fps):.3f} a second; at most half a frame "
+            f"({float(500 / info.fps):.0f} ms) is evened out",
             "export the video at a constant frame rate",
+        )
+    if info.jitter_seconds:
+        note(
+            f"frame times that were up to {float(info.jitter_seconds * 1000):.0f} ms off an even "
+            f"{float(info.fps):.3f} a second are even now"
         )
     source = nominal_rate(info.fps)
     if source is None:

@@ -135,12 +135,15 @@ def scene_change(first: Pixels, second: Pixels) -> tuple[float, float]:
     """Mean change of a cell in 8-bit levels, and the part of the cells whose colour is new."""
     one, two = _cells(first), _cells(second)
     change = float(np.abs(one - two).mean())
-    counted = [
-        np.histogramdd(cells.reshape(-1, 3), bins=BINS, range=[(0, 256)] * 3)[0]
-        for cells in (one, two)
-    ]
-    kept = np.minimum(counted[0], counted[1]).sum() / counted[0].sum()
+    counted = [_colours(cells) for cells in (one, two)]
+    kept = np.minimum(*counted).sum() / counted[0].sum()
     return change, 1 - float(kept)
+
+
+def _colours(cells: NDArray[np.float32]) -> NDArray[np.intp]:
+    """How many cells have each of the BINS ** 3 colours."""
+    steps = (cells * (BINS / 256)).astype(np.intp).reshape(-1, 3)
+    return np.bincount(steps @ (BINS**2, BINS, 1), minlength=BINS**3)
 
 
 def _cells(pixels: Pixels) -> NDArray[np.float32]:

@@ -21,10 +21,11 @@ def bare(source: Path, target: Path) -> int:
     import av
 
     from safelight.engines.rife import Rife
+    from safelight.media.video import X264
 
     engine, made = Rife(), 0
     with av.open(str(source)) as inp, av.open(str(target), "w") as out:
-        stream = out.add_stream("libx264", rate=60, options={"crf": "16", "preset": "medium"})
+        stream = out.add_stream("libx264", rate=60, options=X264)
         before = None
         for frame in inp.decode(video=0):
             pixels = frame.to_ndarray(format="rgb24")
