@@ -8,6 +8,7 @@ from contextlib import contextmanager
 from pathlib import Path
 
 from safelight.errors import DiskFullError, ForbiddenPathError, MissingFileError
+from safelight.store.keys import checked_key
 
 
 class LocalFolder:
@@ -20,13 +21,13 @@ class LocalFolder:
         """The file of `key`.
 
         Raises:
-            ForbiddenPathError: the key is absolute, empty, or leads out of the folder.
+            ForbiddenPathError: the key is no plain relative path, or leads out of the folder.
         """
-        path = (self.root / key).resolve()
-        if not key or "\0" in key or path == self.root or not path.is_relative_to(self.root):
+        path = (self.root / checked_key(key)).resolve()  # follows links, which may lead out
+        if not path.is_relative_to(self.root):
             raise ForbiddenPathError(
                 f"key {key!r} leads outside the store folder {self.root}",
-                "use a relative key without '..'",
+                "remove the link that leads there",
             )
         return path
 

@@ -1,10 +1,13 @@
 """Prefect's result records in our store, so a cached stage is found by any machine that sees it."""
 
+import json
+from collections.abc import Iterator
+
 from prefect.filesystems import WritableFileSystem
 from prefect.utilities.asyncutils import run_sync_in_worker_thread
 
 from safelight.errors import MissingFileError
-from safelight.store.store import current_store
+from safelight.store.store import SCHEME, current_store
 
 RESULTS = "safelight-results/store"
 """Slug of the one saved block; flows and stages name it, workers load it from the server."""
@@ -24,12 +27,17 @@ class SafelightResults(WritableFileSystem):
         """The record under a cache key.
 
         Raises:
-            ValueError: there is none; Prefect reads that as "not cached".
+            ValueError: there is none, or a file it names is gone or cut short; Prefect reads that
+                as "not cached" and runs the stage again.
         """
         try:
-            return current_store().read_record(PREFIX + path)
+            content = current_store().read_record(PREFIX + path)
         except MissingFileError as error:
             raise ValueError(str(error)) from error
+        for key, size in named_artifacts(content):
+            if not current_store().holds(key, size):
+                raise ValueError(f"record {path} names {key}, which is gone or cut short")
+        return content
 
     def write_path(  # pyright: ignore[reportIncompatibleMethodOverride]
         self, path: str, content: bytes, *, _sync: bool = True
@@ -44,6 +52,24 @@ class SafelightResults(WritableFileSystem):
     async def awrite_path(self, path: str, content: bytes) -> None:
         """`write_path` for Prefect's asynchronous callers."""
         await run_sync_in_worker_thread(self.write_path, path, content)
+
+
+def named_artifacts(content: bytes) -> Iterator[tuple[str, int]]:
+    """Key and size of each artifact that a result record names."""
+    try:
+        outer = json.loads(content)
+        waiting = [json.loads(outer["result"])]
+    except (ValueError, KeyError, TypeError):
+        return  # no record of a stage
+    while waiting:
+        value = waiting.pop()
+        if isinstance(value, dict):
+            uri, size = value.get("uri"), value.get("bytes")
+            if isinstance(uri, str) and uri.startswith(SCHEME) and isinstance(size, int):
+                yield uri.removeprefix(SCHEME), size
+            waiting.extend(value.values())
+        elif isinstance(value, list):
+            waiting.extend(value)
 
 
 def register_results() -> None:

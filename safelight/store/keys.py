@@ -1,0 +1,24 @@
+"""Which names a store takes for its keys."""
+
+import re
+
+from safelight.errors import ForbiddenPathError
+
+LONGEST = 512
+"""Characters; file systems and S3 both take this many."""
+_PART = re.compile(r"[A-Za-z0-9_\-][A-Za-z0-9._\-]*")
+
+
+def checked_key(key: str) -> str:
+    """The key itself when it is a plain relative path.
+
+    Raises:
+        ForbiddenPathError: empty, too long, absolute, or with parts such as `..`, or characters
+            other than letters, digits, `.`, `_` and `-`.
+    """
+    if len(key) <= LONGEST and all(_PART.fullmatch(part) for part in key.split("/")):
+        return key
+    raise ForbiddenPathError(
+        f"key {key[:80]!r} is not a plain relative path",
+        "use letters, digits, '.', '_', '-' and '/', no part starting with '.'",
+    )
