@@ -147,8 +147,10 @@ class Networks:
         """Read the weights."""
         import torch
 
-        states = [torch.load(path, map_location=device, weights_only=True) for path in paths]
-        return cls(*states, device)
+        proposing, refining, final = (
+            torch.load(path, map_location=device, weights_only=True) for path in paths
+        )
+        return cls(proposing, refining, final, device)
 
     @property
     def bytes(self) -> int:

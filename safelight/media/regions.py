@@ -1,0 +1,158 @@
+"""Cutting a part out of a picture, and laying a redrawn one back in without a seam."""
+
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+from PIL import Image
+
+Pixels = NDArray[np.uint8]
+Floats = NDArray[np.float32]
+
+BLOCK = 8
+"""Models draw sides that are multiples of this."""
+LEAST_FEATHER = 0.06
+"""Blended border as part of the crop's side, where the padding leaves less."""
+STRONGEST_GAIN = 2.0
+"""Contrast is matched within this factor either way: a flat crop would turn into noise."""
+
+
+@dataclass(frozen=True)
+class Box:
+    """Where something was found, in pixels; may reach beyond the picture."""
+
+    left: float
+    """First column."""
+    top: float
+    """First row."""
+    right: float
+    """Where it ends."""
+    bottom: float
+    """Where it ends."""
+
+
+@dataclass(frozen=True)
+class Crop:
+    """A part of a picture, inside it, and how wide the blend is along each of its edges."""
+
+    rows: slice
+    """From the first row to behind the last."""
+    columns: slice
+    """The same across."""
+    feather: tuple[int, int, int, int]
+    """Pixels at the top, bottom, left and right; 0 along the edge of the picture."""
+
+    @property
+    def height(self) -> int:
+        """Pixels."""
+        return self.rows.stop - self.rows.start
+
+    @property
+    def width(self) -> int:
+        """Pixels."""
+        return self.columns.stop - self.columns.start
+
+
+def crop_around(box: Box, padding: float, height: int, width: int) -> Crop:
+    """The square around a box, moved into the picture, cut where the picture is smaller.
+
+    Args:
+        box: what must lie inside.
+        padding: room on each side, as part of the box's longer side.
+        height: of the picture.
+        width: of the picture.
+    """
+    side = round(max(box.right - box.left, box.bottom - box.top) * (1 + 2 * padding))
+    rows = _span((box.top + box.bottom) / 2, side, height)
+    columns = _span((box.left + box.right) / 2, side, width)
+    top, bottom = _feathers(rows, box.top, box.bottom, height)
+    left, right = _feathers(columns, box.left, box.right, width)
+    return Crop(rows, columns, (top, bottom, left, right))
+
+
+def drawing_size(crop: Crop, longest: int) -> tuple[int, int]:
+    """Width and height, multiples of 8, in the shape of a crop.
+
+    Args:
+        crop: what will be drawn.
+        longest: side of the longer side, a multiple of 8.
+    """
+    scale = longest / max(crop.width, crop.height)
+    width, height = (
+        max(round(side * scale / BLOCK), 1) * BLOCK for side in (crop.width, crop.height)
+    )
+    return width, height
+
+
+def resized(image: Pixels, width: int, height: int) -> Pixels:
+    """Another size, (H, W, 3) uint8, Lanczos."""
+    if image.shape[:2] == (height, width):
+        return image
+    return np.asarray(Image.fromarray(image).resize((width, height), Image.Resampling.LANCZOS))
+
+
+def matched(redrawn: Pixels, original: Pixels) -> Floats:
+    """Give a redrawn part the brightness, contrast and tint of the original.
+
+    Args:
+        redrawn: (h, w, 3) uint8.
+        original: the same shape.
+
+    Returns:
+        (h, w, 3), 0 to 255, not rounded.
+
+    Source:
+        Reinhard et al. 2001, Color Transfer between Images, eq. 10 and 11, on sRGB channels:
+        the two are nearly the same picture.
+    """
+    values, wanted = redrawn.astype(np.float32), original.astype(np.float32)
+    spread = np.maximum(values.std(axis=(0, 1)), np.float32(1e-3))
+    gain = wanted.std(axis=(0, 1)) / spread
+    gain = np.clip(gain, 1 / STRONGEST_GAIN, STRONGEST_GAIN).astype(np.float32)
+    mean = values.mean(axis=(0, 1))
+    return np.clip((values - mean) * gain + wanted.mean(axis=(0, 1)), 0, 255).astype(np.float32)
+
+
+def blended(picture: Pixels, crop: Crop, redrawn: Pixels) -> Pixels:
+    """A picture with a redrawn part in it; outside the crop it stays as it is, to the bit.
+
+    Args:
+        picture: (H, W, 3) uint8.
+        crop: which part.
+        redrawn: (crop.height, crop.width, 3) uint8.
+    """
+    place = crop.rows, crop.columns
+    original = picture[place].astype(np.float32)
+    mask = feathered(crop)[..., None]
+    made = original + mask * (matched(redrawn, picture[place]) - original)
+    result = picture.copy()
+    result[place] = np.rint(made).astype(np.uint8)
+    return result
+
+
+def feathered(crop: Crop) -> Floats:
+    """How much of the redrawn part is seen, (crop.height, crop.width), 0 to 1."""
+    top, bottom, left, right = crop.feather
+    down = _ramp(crop.height, top) * _ramp(crop.height, bottom)[::-1]
+    across = _ramp(crop.width, left) * _ramp(crop.width, right)[::-1]
+    return (down[:, None] * across).astype(np.float32)
+
+
+def _ramp(length: int, feather: int) -> Floats:
+    """From 0 to 1 over the first pixels, without a corner at either end."""
+    at = np.clip((np.arange(length) + 0.5) / max(feather, 0.5), 0, 1)
+    return (at * at * (3 - 2 * at)).astype(np.float32)
+
+
+def _span(centre: float, side: int, length: int) -> slice:
+    side = min(max(side, 1), length)
+    start = min(max(round(centre - side / 2), 0), length - side)
+    return slice(start, start + side)
+
+
+def _feathers(span: slice, low: float, high: float, length: int) -> tuple[int, int]:
+    """Room between the box and the two ends of the crop; none where the picture ends."""
+    least = round((span.stop - span.start) * LEAST_FEATHER)
+    before = max(round(low) - span.start, least) if span.start > 0 else 0
+    after = max(span.stop - round(high), least) if span.stop < length else 0
+    return before, after
