@@ -47,7 +47,7 @@ _FULL = frozenset(
 
 
 class Bucket:
-    """Keeps bytes as objects below a prefix of one bucket; an object is seen whole or not at all."""
+    """Keeps bytes as objects below a prefix of a bucket; an object is seen whole or not at all."""
 
     def __init__(
         self,
@@ -83,7 +83,7 @@ class Bucket:
         )
 
     def write(self, key: str, source: Path | bytes, media_type: str) -> None:
-        """See `Backend.write`; large files go up in parts, which S3 shows only once all are there."""
+        """See `Backend.write`; large files go up in parts, shown only once all are there."""
         name = self._name(key)
         with self._errors(key):
             if isinstance(source, bytes) and len(source) <= MULTIPART_BYTES:
