@@ -84,6 +84,7 @@ def run_plan(plan: Plan, made: Made) -> None:
                 stage = call.planned.stage
                 running[stage.submit(*call.arguments, call.planned.params)] = call
         future = next(as_completed(list(running)))
+        future.wait()  # until then its state may still read RUNNING
         call = running.pop(future)
         name = call.planned.name
         try:
