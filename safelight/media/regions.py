@@ -1,10 +1,14 @@
 """Cutting a part out of a picture, and laying a redrawn one back in without a seam."""
 
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
+
+from safelight.media.images import rounded
+from safelight.progress import note
 
 Pixels = NDArray[np.uint8]
 Floats = NDArray[np.float32]
@@ -13,6 +17,8 @@ BLOCK = 8
 """Models draw sides that are multiples of this."""
 LEAST_FEATHER = 0.06
 """Blended border as part of the crop's side, where the padding leaves less."""
+FARTHEST_ABOVE = 2
+"""A model draws up to so many times its own side before it doubles what it draws."""
 STRONGEST_GAIN = 2.0
 """Contrast is matched within this factor either way: a flat crop would turn into noise."""
 
@@ -113,21 +119,61 @@ def matched(redrawn: Pixels, original: Pixels) -> Floats:
     return np.clip((values - mean) * gain + wanted.mean(axis=(0, 1)), 0, 255).astype(np.float32)
 
 
-def blended(picture: Pixels, crop: Crop, redrawn: Pixels) -> Pixels:
-    """A picture with a redrawn part in it; outside the crop it stays as it is, to the bit.
+def redrawn(
+    picture: Pixels,
+    boxes: Sequence[Box],
+    padding: float,
+    longest: int,
+    draw: Callable[[Pixels, int], Pixels],
+) -> Pixels:
+    """Draw parts of a picture again, larger, and lay them back in.
 
     Args:
-        picture: (H, W, 3) uint8.
-        crop: which part.
-        redrawn: (crop.height, crop.width, 3) uint8.
+        picture: (H, W, 3) uint8; kept as it is.
+        boxes: what to draw again, one after the other; later ones see the earlier ones' results.
+        padding: room around each, see `crop_around`.
+        longest: side that the model draws best, a multiple of 8. Larger crops are drawn at their
+            own size; beyond twice the model's they are left as they are, and a note says so.
+        draw: from (h, w, 3) uint8 and the index of the box to the same shape.
+
+    Returns:
+        A new picture; outside the crops it equals the given one to the bit.
     """
-    place = crop.rows, crop.columns
-    original = picture[place].astype(np.float32)
+    target = picture.copy()
+    height, width = picture.shape[:2]
+    for index, box in enumerate(boxes):
+        crop = crop_around(box, padding, height, width)
+        side = max(crop.width, crop.height)
+        if side > FARTHEST_ABOVE * longest:
+            note(
+                f"region {index + 1} takes {side} px, the model draws at most "
+                f"{FARTHEST_ABOVE * longest} px: left as it is"
+            )
+            continue
+        larger = drawing_size(crop, max(longest, -(-side // BLOCK) * BLOCK))
+        made = draw(resized(picture_part(target, crop), *larger), index)
+        blend_into(target, crop, resized(made, crop.width, crop.height))
+    return target
+
+
+def picture_part(picture: Pixels, crop: Crop) -> Pixels:
+    """The pixels of a crop."""
+    return picture[crop.rows, crop.columns]
+
+
+def blend_into(picture: Pixels, crop: Crop, part: Pixels) -> None:
+    """Lay a redrawn part into a picture; outside the crop nothing is written.
+
+    Args:
+        picture: (H, W, 3) uint8, changed.
+        crop: where.
+        part: (crop.height, crop.width, 3) uint8.
+    """
+    place = picture_part(picture, crop)
+    original = place.astype(np.float32)
     mask = feathered(crop)[..., None]
-    made = original + mask * (matched(redrawn, picture[place]) - original)
-    result = picture.copy()
-    result[place] = np.rint(made).astype(np.uint8)
-    return result
+    made: Floats = (original + mask * (matched(part, place) - original)).astype(np.float32)
+    place[:] = rounded(made)
 
 
 def feathered(crop: Crop) -> Floats:
