@@ -1,0 +1,495 @@
+"""Text-to-image models through diffusers: draw, draw over, fill in."""
+
+import hashlib
+import inspect
+import logging
+import threading
+import warnings
+from collections.abc import Callable, Generator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from functools import lru_cache
+from importlib.metadata import version
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from numpy.typing import NDArray
+from PIL import Image
+
+from safelight.engines.device import device_class, resolve_device, torch_dtype
+from safelight.engines.identity import EngineIdentity
+from safelight.engines.loaded import loaded
+from safelight.engines.memory import with_less_memory
+from safelight.errors import DependencyMissingError, InvalidFieldValueError, InvalidMediaError
+from safelight.media.images import to_uint8
+from safelight.progress import note, step
+from safelight.settings import settings
+from safelight.weights.checkpoints import WeightsCard, models_folder
+
+if TYPE_CHECKING:
+    import torch
+
+Pixels = NDArray[np.uint8]
+REVISION = "1"
+"""Raised when the arithmetic around the library changes."""
+SCHEDULERS: dict[str, tuple[str, dict[str, object]]] = {
+    "ddim": ("DDIMScheduler", {}),
+    "ddpm": ("DDPMScheduler", {}),
+    "deis": ("DEISMultistepScheduler", {}),
+    "dpmpp_2m": ("DPMSolverMultistepScheduler", {}),
+    "dpmpp_2m_karras": ("DPMSolverMultistepScheduler", {"use_karras_sigmas": True}),
+    "dpmpp_2s": ("DPMSolverSinglestepScheduler", {}),
+    "euler": ("EulerDiscreteScheduler", {}),
+    "euler_a": ("EulerAncestralDiscreteScheduler", {}),
+    "heun": ("HeunDiscreteScheduler", {}),
+    "lcm": ("LCMScheduler", {}),
+    "lms": ("LMSDiscreteScheduler", {}),
+    "pndm": ("PNDMScheduler", {}),
+    "unipc": ("UniPCMultistepScheduler", {}),
+}
+"""Names that users of other programs know, to classes of diffusers and their settings."""
+
+
+@dataclass(frozen=True)
+class AddOn:
+    """A LoRA, embedding, ControlNet or IP-Adapter from the models folder."""
+
+    path: Path
+    """Its file or folder."""
+    sha256: str
+    """Of its content."""
+    weight: float = 1.0
+    """How strongly it takes part."""
+
+
+@dataclass(frozen=True)
+class Drawing:
+    """What all three ways of drawing have in common."""
+
+    card: WeightsCard
+    """The model."""
+    prompt: str
+    """What the picture shows."""
+    seed: int
+    """Of the first picture; each further one takes the next."""
+    negative_prompt: str = ""
+    """What it must not show."""
+    steps: int = 20
+    """Denoising steps."""
+    guidance_scale: float = 7.5
+    """How closely to follow the prompt."""
+    num_images: int = 1
+    """How many pictures."""
+    scheduler: str | None = None
+    """A name of `SCHEDULERS`; None is the model's own."""
+    loras: tuple[AddOn, ...] = ()
+    """Applied together."""
+    embeddings: tuple[AddOn, ...] = ()
+    """Textual inversions; their stem is the word for the prompt."""
+    controlnet: AddOn | None = None
+    """Steers the composition by `control_image`."""
+    control_image: Pixels | None = field(default=None, compare=False)
+    """(H, W, 3) uint8, same size as the result."""
+    ip_adapter: AddOn | None = None
+    """Takes a person or style from `reference_images`."""
+    reference_images: tuple[Pixels, ...] = field(default=(), compare=False)
+    """(H, W, 3) uint8 each."""
+
+
+def identity(card: WeightsCard, add_ons: Sequence[AddOn] = ()) -> EngineIdentity:
+    """What the result depends on apart from the parameters; loads nothing."""
+    libraries = (
+        f"{version('diffusers')}.torch{version('torch')}.transformers{version('transformers')}"
+    )
+    return EngineIdentity(
+        engine_id="diffusers",
+        version=f"{libraries}+{REVISION}.{settings().precision}",
+        weights=(card.sha256, *(add_on.sha256 for add_on in add_ons)),
+        device_class=device_class(),
+    )
+
+
+def check_scheduler(name: str | None) -> None:
+    """Refuse a scheduler that is not known.
+
+    Raises:
+        InvalidFieldValueError: with the names that are.
+    """
+    if name is not None and name not in SCHEDULERS:
+        raise InvalidFieldValueError(
+            f"scheduler is {name!r}, expected one of {', '.join(SCHEDULERS)}",
+            "correct scheduler, or leave it out for the model's own",
+        )
+
+
+def draw(drawing: Drawing, width: int, height: int) -> list[Pixels]:
+    """Text to image.
+
+    Returns:
+        `num_images` pictures, (height, width, 3) uint8 sRGB.
+
+    Raises:
+        InvalidMediaError: the model's files cannot be loaded.
+        OutOfMemoryError: too little memory even with everything moved off the device.
+        StopRequestedError: the run was asked to stop.
+    """
+    note_unknown_subject(drawing.card, drawing.prompt)
+    extra: dict[str, object] = {"width": width, "height": height}
+    return _run(drawing, "AutoPipelineForText2Image", extra)
+
+
+def redraw(drawing: Drawing, image: Pixels, strength: float) -> list[Pixels]:
+    """Image to image.
+
+    Args:
+        drawing: model and prompt.
+        image: (H, W, 3) uint8 sRGB, sides multiples of 8.
+        strength: 0 gives the picture back, 1 keeps nothing of it.
+
+    Raises:
+        As `draw`.
+    """
+    if _steps_taken(drawing.steps, strength) < 1:
+        return [image.copy() for _ in range(drawing.num_images)]
+    extra: dict[str, object] = {"image": Image.fromarray(image), "strength": strength}
+    return _run(drawing, "AutoPipelineForImage2Image", extra)
+
+
+def fill(drawing: Drawing, image: Pixels, mask: NDArray[np.uint8], strength: float) -> list[Pixels]:
+    """Paint the white part of a mask anew; the caller puts the rest back exactly.
+
+    Args:
+        drawing: model and prompt.
+        image: (H, W, 3) uint8 sRGB, sides multiples of 8.
+        mask: (H, W) uint8, 255 is repainted.
+        strength: as for `redraw`.
+
+    Raises:
+        As `draw`.
+    """
+    if _steps_taken(drawing.steps, strength) < 1:
+        return [image.copy() for _ in range(drawing.num_images)]
+    height, width = image.shape[:2]
+    extra: dict[str, object] = {
+        "image": Image.fromarray(image),
+        "mask_image": Image.fromarray(mask),
+        "strength": strength,
+        "width": width,
+        "height": height,
+    }
+    return _run(drawing, "AutoPipelineForInpainting", extra)
+
+
+def note_unknown_subject(card: WeightsCard, prompt: str) -> None:
+    """For models that know few subjects: say so when the prompt names none of them."""
+    if not card.subjects:
+        return
+    text = f" {' '.join(''.join(c if c.isalnum() else ' ' for c in prompt.lower()).split())} "
+    if not any(f" {word.lower()} " in text for word in card.subjects):
+        note(
+            f"the model {card.name} does not know what {prompt!r} asks for; put a diffusers folder "
+            f"or a .safetensors file into {models_folder()} (or name a hub model when online)"
+        )
+
+
+def _steps_taken(steps: int, strength: float) -> int:
+    return min(int(steps * strength), steps)
+
+
+class _Model:
+    """One loaded model; one run at a time, since schedulers and adapters are its state."""
+
+    def __init__(self, pipeline: Any) -> None:  # noqa: ANN401  (diffusers is untyped)
+        self.lock = threading.Lock()
+        self.pipeline = pipeline
+        self.own_scheduler = pipeline.scheduler
+        self.views: dict[str, Any] = {}
+
+    def view(self, auto_class: str, scheduler: str | None, controlnet: Any) -> Any:  # noqa: ANN401
+        """The pipeline for one way of drawing, with a scheduler of its own."""
+        import diffusers
+
+        if controlnet is not None:
+            view = getattr(diffusers, auto_class).from_pipe(self.pipeline, controlnet=controlnet)
+        elif auto_class in self.views:
+            view = self.views[auto_class]
+        else:
+            view = getattr(diffusers, auto_class).from_pipe(self.pipeline)
+            self.views[auto_class] = view
+        view.set_progress_bar_config(disable=True)
+        config = self.own_scheduler.config
+        if scheduler is None:
+            view.scheduler = type(self.own_scheduler).from_config(config)
+        else:
+            name, changes = SCHEDULERS[scheduler]
+            view.scheduler = getattr(diffusers, name).from_config(config, **changes)
+        return view
+
+
+def _model(card: WeightsCard) -> _Model:
+    device = resolve_device()
+    precision = settings().precision
+    key = ("diffusion", card.sha256, device, precision)
+    return loaded(key, lambda: _load(card, device, precision), card.file_size_bytes)
+
+
+def _load(card: WeightsCard, device: str, precision: str) -> _Model:
+    with _quiet():
+        from diffusers.pipelines.auto_pipeline import AutoPipelineForText2Image
+
+        dtype = torch_dtype(device, precision)
+        try:
+            if card.file_path.is_dir():
+                pipeline = AutoPipelineForText2Image.from_pretrained(
+                    card.file_path, torch_dtype=dtype, local_files_only=True, **_no_checker(card)
+                )
+            else:
+                pipeline = _from_single_file(card.file_path, dtype)
+        except (OSError, ValueError, KeyError, RuntimeError) as error:
+            raise InvalidMediaError(
+                f"model {card.name} at {card.file_path} cannot be loaded: {str(error)[:300]}",
+                "check that the folder is complete, or get the model again",
+            ) from error
+        return _Model(pipeline.to(device))
+
+
+def _no_checker(card: WeightsCard) -> dict[str, object]:
+    """A safety checker is left out where the model does not bring its files."""
+    if (card.file_path / "safety_checker").is_dir():
+        return {}
+    return {"safety_checker": None, "requires_safety_checker": False}
+
+
+def _from_single_file(path: Path, dtype: "torch.dtype") -> Any:  # noqa: ANN401
+    import diffusers
+    from diffusers.loaders.single_file_utils import (
+        infer_diffusers_model_type,
+        load_single_file_checkpoint,
+    )
+
+    kind = str(infer_diffusers_model_type(load_single_file_checkpoint(str(path))))
+    name = "StableDiffusionPipeline"
+    if kind.startswith(("xl", "playground")):
+        name = "StableDiffusionXLPipeline"
+    elif kind.startswith("sd3"):
+        name = "StableDiffusion3Pipeline"
+    elif kind.startswith("flux"):
+        name = "FluxPipeline"
+    return getattr(diffusers, name).from_single_file(
+        str(path), torch_dtype=dtype, local_files_only=True
+    )
+
+
+def _run(drawing: Drawing, auto_class: str, extra: dict[str, object]) -> list[Pixels]:
+    check_scheduler(drawing.scheduler)
+    model = _model(drawing.card)
+    with model.lock, _quiet(), _add_ons(model, drawing) as controlnet:
+        view = model.view(auto_class, drawing.scheduler, controlnet)
+        call = _call(view, drawing, auto_class, extra)
+        return _frugally(model, view, drawing, call)
+
+
+def _call(
+    view: Any,  # noqa: ANN401
+    drawing: Drawing,
+    auto_class: str,
+    extra: dict[str, object],
+) -> dict[str, object]:
+    """Arguments that this kind of pipeline understands, the same for every picture."""
+    understood = set(inspect.signature(view.__call__).parameters)
+    call: dict[str, object] = {
+        "num_inference_steps": drawing.steps,
+        "guidance_scale": drawing.guidance_scale,
+        "output_type": "np",
+        **extra,
+    }
+    if drawing.control_image is not None and drawing.controlnet is not None:
+        control = Image.fromarray(drawing.control_image)
+        name = "image" if auto_class == "AutoPipelineForText2Image" else "control_image"
+        call[name] = control
+        call["controlnet_conditioning_scale"] = drawing.controlnet.weight
+    if drawing.ip_adapter is not None:
+        references = [Image.fromarray(image) for image in drawing.reference_images]
+        call["ip_adapter_image"] = [references] if len(references) > 1 else references[0]
+    taken = _steps_taken(drawing.steps, float(str(extra.get("strength", 1.0))))
+
+    def on_step(
+        pipe: object, index: int, _at: object, state: dict[str, object]
+    ) -> dict[str, object]:
+        del pipe
+        step(min(index + 1, taken), taken)
+        return state
+
+    call["callback_on_step_end"] = on_step
+    return {name: value for name, value in call.items() if name in understood}
+
+
+def _frugally(
+    model: _Model,
+    view: Any,  # noqa: ANN401
+    drawing: Drawing,
+    call: dict[str, object],
+) -> list[Pixels]:
+    understood = set(inspect.signature(view.__call__).parameters)
+
+    def batches(size: int) -> list[Pixels]:
+        made: list[Pixels] = []
+        for first in range(0, drawing.num_images, size):
+            count = min(size, drawing.num_images - first)
+            prompts: dict[str, object] = {"prompt": [drawing.prompt] * count}
+            if "negative_prompt" in understood:
+                prompts["negative_prompt"] = [drawing.negative_prompt] * count
+            seeds = [drawing.seed + first + i for i in range(count)]
+            result = view(**prompts, generator=_generators(seeds), **call)
+            made.extend(to_uint8(np.asarray(image, np.float32)) for image in result.images)
+        return made
+
+    def sliced() -> list[Pixels]:
+        for name in ("enable_attention_slicing", "enable_vae_slicing", "enable_vae_tiling"):
+            getattr(view, name, lambda: None)()
+        return batches(1)
+
+    def offloaded() -> list[Pixels]:
+        view.enable_model_cpu_offload()
+        return batches(1)
+
+    rungs: list[tuple[str, Callable[[], list[Pixels]]]] = [
+        ("the whole batch", lambda: batches(drawing.num_images))
+    ]
+    if drawing.num_images > 1:
+        rungs.append(("one picture at a time", lambda: batches(1)))
+    rungs.append(("attention and decoder in slices", sliced))
+    if resolve_device().startswith("cuda"):
+        rungs.append(("the model moved to the CPU between steps", offloaded))
+    del model
+    return with_less_memory(f"drawing with {drawing.card.name}", rungs)
+
+
+def _generators(seeds: list[int]) -> "list[torch.Generator]":
+    """One generator a picture, on the CPU: a batch equals the single pictures, on any device."""
+    import torch
+
+    return [torch.Generator("cpu").manual_seed(seed) for seed in seeds]
+
+
+@contextmanager
+def _add_ons(model: _Model, drawing: Drawing) -> Generator[Any]:
+    """Put LoRAs, embeddings and adapters on the model, and take them off again."""
+    pipeline = model.pipeline
+    names = [f"lora_{position}" for position in range(len(drawing.loras))]
+    words: list[str] = []
+    try:
+        for name, lora in zip(names, drawing.loras, strict=True):
+            pipeline.load_lora_weights(
+                lora.path.parent, weight_name=lora.path.name, adapter_name=name
+            )
+        if names:
+            pipeline.set_adapters(names, [lora.weight for lora in drawing.loras])
+        for embedding in drawing.embeddings:
+            pipeline.load_textual_inversion(embedding.path, token=embedding.path.stem)
+            words.append(embedding.path.stem)
+        if drawing.ip_adapter is not None:
+            _load_ip_adapter(pipeline, drawing.ip_adapter)
+            model.views.clear()  # views made before lack the image encoder
+        yield _controlnet(drawing, pipeline)
+    finally:
+        if names:
+            pipeline.unload_lora_weights()
+        if words:
+            pipeline.unload_textual_inversion(words)
+        if drawing.ip_adapter is not None:
+            pipeline.unload_ip_adapter()
+            model.views.clear()
+
+
+def _controlnet(drawing: Drawing, pipeline: Any) -> Any:  # noqa: ANN401
+    if drawing.controlnet is None:
+        return None
+    from diffusers.models.controlnets.controlnet import ControlNetModel
+
+    path = drawing.controlnet.path
+
+    def load() -> Any:  # noqa: ANN401
+        opened = (
+            ControlNetModel.from_pretrained(path, local_files_only=True)
+            if path.is_dir()
+            else ControlNetModel.from_single_file(str(path), local_files_only=True)
+        )
+        return opened.to(pipeline.device, pipeline.dtype)
+
+    key = ("controlnet", drawing.controlnet.sha256, str(pipeline.device), str(pipeline.dtype))
+    return loaded(key, load, 2**30)
+
+
+def _load_ip_adapter(pipeline: Any, adapter: AddOn) -> None:  # noqa: ANN401
+    """An adapter is a folder with its weights and, in `image_encoder`, what it sees with."""
+    from transformers import CLIPImageProcessor, CLIPVisionModelWithProjection
+
+    files = sorted(adapter.path.glob("*.safetensors"))
+    encoder = adapter.path / "image_encoder"
+    if len(files) != 1 or not encoder.is_dir():
+        raise DependencyMissingError(
+            f"IP-Adapter {adapter.path.name} has {len(files)} .safetensors files and "
+            f"{'an' if encoder.is_dir() else 'no'} image_encoder folder, expected one and one",
+            "put exactly these into its folder",
+        )
+    seen = CLIPVisionModelWithProjection.from_pretrained(encoder, local_files_only=True)
+    side = int(str(seen.config.image_size))
+    size = {"height": side, "width": side}
+    pipeline.register_modules(
+        image_encoder=seen.to(pipeline.device, pipeline.dtype),
+        feature_extractor=CLIPImageProcessor(size={"shortest_edge": side}, crop_size=size),
+    )
+    pipeline.load_ip_adapter(
+        str(adapter.path),
+        subfolder="",
+        weight_name=files[0].name,
+        image_encoder_folder=None,
+        local_files_only=True,
+    )
+    pipeline.set_ip_adapter_scale(adapter.weight)
+
+
+@contextmanager
+def _quiet() -> Generator[None]:
+    """The libraries warn about what is deprecated inside themselves; no news for our users."""
+    logging.getLogger("diffusers").setLevel(logging.ERROR)
+    logging.getLogger("transformers").setLevel(logging.ERROR)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        yield
+
+
+@lru_cache(maxsize=256)
+def _file_digest(path: Path, size: int, changed: int) -> str:
+    del size, changed  # part of the key
+    return hashlib.sha256(path.read_bytes()).hexdigest()
+
+
+def add_on(kind: str, name: str, weight: float) -> AddOn:
+    """A LoRA, embedding, ControlNet or IP-Adapter of the models folder.
+
+    Args:
+        kind: folder below the models folder: loras, embeddings, controlnet or ip_adapter.
+        name: stem of a .safetensors file there, or name of a folder.
+        weight: how strongly it takes part.
+
+    Raises:
+        DependencyMissingError: there is none of that name.
+    """
+    folder = models_folder() / kind
+    found = sorted(folder.iterdir()) if folder.is_dir() else []
+    usable = [p for p in found if p.is_dir() or p.suffix.lower() == ".safetensors"]
+    for path in usable:
+        if name in (path.stem, path.name):
+            files = sorted(p for p in path.rglob("*") if p.is_file()) if path.is_dir() else [path]
+            stats = [(p, p.stat()) for p in files]
+            digests = [_file_digest(p, s.st_size, s.st_mtime_ns) for p, s in stats]
+            total = hashlib.sha256("".join(digests).encode()).hexdigest()
+            return AddOn(path, total if path.is_dir() else digests[0], weight)
+    there = ", ".join(path.stem for path in usable) or "none"
+    raise DependencyMissingError(
+        f"there is no {name!r} in {folder}; there are: {there}",
+        f"put its .safetensors file or folder into {folder}",
+    )

@@ -1,0 +1,38 @@
+"""What to do when the device runs out of memory: try again with less, and say so."""
+
+from collections.abc import Callable, Sequence
+from typing import TypeVar
+
+from safelight.errors import OutOfMemoryError
+from safelight.progress import note
+
+T = TypeVar("T")
+
+
+def with_less_memory(work: str, rungs: Sequence[tuple[str, Callable[[], T]]]) -> T:
+    """Do a piece of work, with a more frugal way each time memory runs out.
+
+    Args:
+        work: what is done, for notes and the error.
+        rungs: what makes each way more frugal, and the way itself; the first is the ordinary one.
+
+    Raises:
+        OutOfMemoryError: even the last way does not fit.
+    """
+    import torch
+
+    for position, (means, attempt) in enumerate(rungs):
+        try:
+            result = attempt()
+        except torch.cuda.OutOfMemoryError as error:
+            if torch.cuda.is_available():
+                torch.cuda.empty_cache()
+            if position + 1 == len(rungs):
+                raise OutOfMemoryError(
+                    f"{work} does not fit into the device's memory even with {means}",
+                    "choose a smaller picture or model, or close programs that use the device",
+                ) from error
+            note(f"out of memory: {work} tried again with {rungs[position + 1][0]}")
+        else:
+            return result
+    raise ValueError("with_less_memory needs at least one way")

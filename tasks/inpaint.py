@@ -1,0 +1,71 @@
+"""The inpaint stage: the white part of a mask painted anew."""
+
+import numpy as np
+from PIL import Image, ImageFilter
+from pydantic import Field
+
+from safelight.engines import diffusion
+from safelight.errors import InvalidFieldValueError
+from safelight.media.fitting import require_multiple
+from safelight.media.images import rounded
+from safelight.store.artifact import ArtifactRef
+from tasks.generate import SamplingParams, drawing_identity, drawing_of, keep_drawn
+from tasks.keeping import load_image
+from tasks.stage import stage
+
+WHITE = 128
+"""Grey values from here on are repainted."""
+
+
+class InpaintParams(SamplingParams):
+    """What to paint into the hole."""
+
+    strength: float = Field(default=1.0, ge=0, le=1)
+    """0 gives the picture back, 1 ignores what was there."""
+    mask_blur: int = Field(default=4, ge=0, le=64)
+    """Feather along the edge of the mask, px; it lies inside the white part."""
+
+
+@stage(takes=("image",), gives="image", identity=drawing_identity)
+def inpaint(picture: ArtifactRef, mask: ArtifactRef, params: InpaintParams) -> list[ArtifactRef]:
+    """Repaint the white part of a mask; every pixel outside of it stays what it is.
+
+    Args:
+        picture: (H, W, 3) uint8 sRGB, sides multiples of 8.
+        mask: picture of the same size, white is repainted.
+        params: prompt, seed, strength and feather.
+
+    Returns:
+        `num_images` new artifacts of the same size.
+
+    Raises:
+        InvalidFieldValueError: sizes differ, or a side is no multiple of 8.
+        As `generate`.
+    """
+    image, painted = load_image(picture), load_image(mask)
+    require_multiple(image, 8, "inpaint")
+    if image.shape != painted.shape:
+        raise InvalidFieldValueError(
+            f"inpaint: the mask is {painted.shape[1]}x{painted.shape[0]} px, "
+            f"the picture {image.shape[1]}x{image.shape[0]}",
+            "make the mask as large as the picture",
+        )
+    hole = np.where(painted.max(axis=2) >= WHITE, 255, 0).astype(np.uint8)
+    drawn = diffusion.fill(drawing_of(params), image, hole, params.strength)
+    share = feathered(hole, params.mask_blur)[..., None]
+    before = image.astype(np.float32)
+    blended = [
+        rounded((before + share * (pixels.astype(np.float32) - before)).astype(np.float32))
+        for pixels in drawn
+    ]
+    return keep_drawn("inpaint", blended, params, [picture, mask])
+
+
+def feathered(hole: np.ndarray, blur: int) -> np.ndarray:
+    """(H, W) float32: 1 deep inside the white part, falling to 0 at its edge and outside."""
+    if blur == 0:
+        return (hole > 0).astype(np.float32)
+    soft = Image.fromarray(hole).filter(ImageFilter.GaussianBlur(blur))
+    # a blurred edge is half grey: only the part above counts, so nothing leaks out of the mask
+    share = np.clip(np.asarray(soft, np.float32) / 127.5 - 1, 0, 1)
+    return np.where(hole > 0, share, 0).astype(np.float32)

@@ -1,0 +1,129 @@
+"""The refine stage: a second pass at low strength, at the same or a higher size."""
+
+import numpy as np
+from pydantic import Field
+
+from safelight.engines import diffusion
+from safelight.engines.diffusion import Drawing
+from safelight.engines.identity import EngineIdentity
+from safelight.errors import InvalidFieldValueError
+from safelight.media.fitting import resized
+from safelight.media.images import rounded
+from safelight.params import Params
+from safelight.store.artifact import ArtifactRef
+from safelight.store.store import Pixels
+from safelight.weights.checkpoints import WeightsCard, find_checkpoint
+from tasks.generate import SamplingParams, drawing_identity, drawing_of
+from tasks.keeping import keep_image, load_image, record_of
+from tasks.stage import stage
+
+SMALL_NATIVE = 256
+"""Models trained below this many pixels a side see a large picture only in windows."""
+GRID = 8
+
+
+class RefineParams(Params):
+    """How much detail to add and how much larger to make the picture ("hires fix")."""
+
+    prompt: str = Field(default="", max_length=2000)
+    """What the picture shows; the same as when it was drawn works best."""
+    negative_prompt: str = Field(default="", max_length=2000)
+    """What it must not show."""
+    seed: int | None = Field(default=None, ge=0, le=2**32 - 1)
+    """Same seed, same picture."""
+    refinement_level: float = Field(default=0.3, ge=0, le=1)
+    """Share of the drawing that is done again: 0 only enlarges, above 0.5 it becomes another."""
+    steps: int = Field(default=20, ge=1, le=150)
+    """Denoising steps of a whole drawing; refinement_level of them are taken."""
+    guidance_scale: float = Field(default=7.5, ge=0, le=30)
+    """How closely to follow the prompt."""
+    scale: float = Field(default=1.0, ge=1, le=4)
+    """Enlargement before the pass, along each side; the result's sides must be multiples of 8."""
+    model: str | None = None
+    """Name of a model in the models folder, for instance an SDXL refiner."""
+    scheduler: str | None = None
+    """As for generate."""
+
+    @property
+    def sampling(self) -> SamplingParams:
+        """The same for the engine; a picture can be refined without words."""
+        return SamplingParams(
+            prompt=self.prompt or " ",
+            negative_prompt=self.negative_prompt,
+            seed=self.seed,
+            steps=self.steps,
+            guidance_scale=self.guidance_scale,
+            model=self.model,
+            scheduler=self.scheduler,
+        )
+
+
+def _identity(params: RefineParams) -> EngineIdentity:
+    if params.refinement_level == 0:
+        return EngineIdentity(engine_id="lanczos", version="1")
+    return drawing_identity(params.sampling)
+
+
+@stage(takes=("image",), gives="image", identity=_identity)
+def refine(picture: ArtifactRef, params: RefineParams) -> ArtifactRef:
+    """Add detail to a stored picture, enlarging it first if wished.
+
+    Args:
+        picture: (H, W, 3) uint8 sRGB.
+        params: level, scale and prompt.
+
+    Returns:
+        A new artifact, `scale` times as wide and as high.
+
+    Raises:
+        InvalidFieldValueError: the enlarged sides are no multiples of 8.
+        As `generate`.
+    """
+    image = load_image(picture)
+    height, width = (side * params.scale for side in image.shape[:2])
+    if width % GRID or height % GRID:
+        raise InvalidFieldValueError(
+            f"refine: {image.shape[1]}x{image.shape[0]} px times {params.scale:g} is "
+            f"{width:g}x{height:g} px, sides must be multiples of {GRID}",
+            "choose another scale, or crop the picture before",
+        )
+    large = resized(image, int(width), int(height))
+    if params.refinement_level > 0:
+        large = _refined(large, params)
+    return keep_image(large, record_of("refine", params, _identity(params), [picture]))
+
+
+def _refined(image: Pixels, params: RefineParams) -> Pixels:
+    card = find_checkpoint(params.model)
+    drawing = drawing_of(params.sampling)
+    small = min(card.native_width, card.native_height) < SMALL_NATIVE
+    if small and max(image.shape[:2]) > max(card.native_width, card.native_height):
+        return _in_windows(image, drawing, card, params.refinement_level)
+    return diffusion.redraw(drawing, image, params.refinement_level)[0]
+
+
+def _in_windows(image: Pixels, drawing: Drawing, card: WeightsCard, level: float) -> Pixels:
+    """Overlapping windows of the model's size, blended with weights that fall to their edges."""
+    side = min(card.native_width, card.native_height)
+    total = np.zeros((*image.shape[:2], 3), np.float32)
+    weights = np.zeros((*image.shape[:2], 1), np.float32)
+    for top in _starts(image.shape[0], side):
+        for left in _starts(image.shape[1], side):
+            window = image[top : top + side, left : left + side]
+            drawn = diffusion.redraw(drawing, np.ascontiguousarray(window), level)[0]
+            ramp = _ramp(window.shape[0])[:, None, None] * _ramp(window.shape[1])[None, :, None]
+            total[top : top + side, left : left + side] += drawn * ramp
+            weights[top : top + side, left : left + side] += ramp
+    return rounded(total / weights)
+
+
+def _starts(length: int, side: int) -> list[int]:
+    """First pixels of windows that overlap by half and end with the picture."""
+    if length <= side:
+        return [0]
+    return sorted({*range(0, length - side, side // 2), length - side})
+
+
+def _ramp(length: int) -> np.ndarray:
+    middle = (length - 1) / 2
+    return (1 - np.abs(np.arange(length) - middle) / (middle + 1)).astype(np.float32)

@@ -1,0 +1,38 @@
+"""The transform stage: image to image."""
+
+from pydantic import Field
+
+from safelight.engines import diffusion
+from safelight.media.fitting import require_multiple
+from safelight.store.artifact import ArtifactRef
+from tasks.generate import SamplingParams, drawing_identity, drawing_of, keep_drawn
+from tasks.keeping import load_image
+from tasks.stage import stage
+
+
+class TransformParams(SamplingParams):
+    """What to make of the picture."""
+
+    strength: float = Field(default=0.6, ge=0, le=1)
+    """0 gives the picture back, 1 keeps nothing but its size."""
+
+
+@stage(takes=("image",), gives="image", identity=drawing_identity)
+def transform(picture: ArtifactRef, params: TransformParams) -> list[ArtifactRef]:
+    """Draw over a stored picture.
+
+    Args:
+        picture: (H, W, 3) uint8 sRGB, sides multiples of 8.
+        params: prompt, seed and strength.
+
+    Returns:
+        `num_images` new artifacts of the same size.
+
+    Raises:
+        InvalidFieldValueError: a side is no multiple of 8.
+        As `generate`.
+    """
+    image = load_image(picture)
+    require_multiple(image, 8, "transform")
+    pictures = diffusion.redraw(drawing_of(params), image, params.strength)
+    return keep_drawn("transform", pictures, params, [picture])
