@@ -1,0 +1,146 @@
+"""The detail stage: faces drawn again at the model's full resolution and blended back."""
+
+from typing import Literal
+
+from pydantic import Field
+
+from safelight.engines import diffusion, mtcnn
+from safelight.engines.diffusion import Drawing
+from safelight.engines.identity import EngineIdentity
+from safelight.errors import DependencyMissingError, MissingRequiredFieldError
+from safelight.media.regions import BLOCK, Box, redrawn
+from safelight.params import Params
+from safelight.progress import note
+from safelight.store.artifact import ArtifactRef
+from safelight.store.store import Pixels
+from safelight.weights.checkpoints import WeightsCard, find_checkpoint
+from tasks.keeping import keep_image, load_image, record_of
+from tasks.stage import stage
+
+REVISION = 1
+"""Raised when cutting out or blending changes the pixels."""
+SEEDS = 2**32
+"""Seeds start again at 0 behind the largest."""
+
+
+class DetailParams(Params):
+    """Which parts to draw again, and how freely."""
+
+    region: Literal["face", "hand", "person"] = "face"
+    """What to look for; only the detector of faces is there."""
+    confidence: float = Field(default=0.9, ge=0, le=1)
+    """How sure the detector must be; below 0.9 patterned cloth may pass for a face."""
+    padding: float = Field(default=0.35, ge=0, le=2)
+    """Room drawn with it on each side, as part of its longer side; the blend lies there."""
+    strength: float = Field(default=0.35, ge=0, le=1)
+    """How freely it is drawn: 0 changes nothing, from 0.45 on it becomes another person."""
+    prompt: str = Field(default="", max_length=2000)
+    """What it shows; the prompt of the whole picture does well."""
+    negative_prompt: str = Field(default="", max_length=2000)
+    """What it must not show."""
+    seed: int | None = Field(default=None, ge=0, le=2**32 - 1)
+    """Same seed, same picture; each region takes the next. Flows draw it when missing."""
+    steps: int = Field(default=20, ge=1, le=150)
+    """Denoising steps of a whole drawing; strength of them are taken."""
+    guidance_scale: float = Field(default=7.5, ge=0, le=30)
+    """How closely to follow the prompt."""
+    model: str | None = None
+    """Name of a model in the models folder; None takes the first, else the shipped one."""
+    restore_faces: bool = False
+    """Restore the faces with a network made for that; none is there yet."""
+
+
+def _identity(params: DetailParams) -> EngineIdentity:
+    """Detector and model together.
+
+    Raises:
+        DependencyMissingError: the region, restoration or model asked for is not there.
+    """
+    _require_networks(params)
+    finds, draws = mtcnn.identity(), diffusion.identity(find_checkpoint(params.model))
+    return EngineIdentity(
+        engine_id=draws.engine_id,
+        version=f"{draws.version}.{finds.engine_id}{finds.version}+{REVISION}",
+        weights=(*draws.weights, *finds.weights),
+        device_class=draws.device_class,
+    )
+
+
+@stage(takes=("image",), gives="image", identity=_identity)
+def detail(picture: ArtifactRef, params: DetailParams) -> ArtifactRef:
+    """Find faces in a stored picture and draw each again, larger and with more detail.
+
+    Args:
+        picture: (H, W, 3) uint8 sRGB.
+        params: what to look for, and how to draw it.
+
+    Returns:
+        A new artifact of the same size, equal to `picture` outside the squares around the faces;
+        `picture` itself when there is none. Metadata `regions` says how many were found.
+
+    Raises:
+        DependencyMissingError: the region, restoration or model asked for is not there.
+        MissingRequiredFieldError: faces were found and there is no seed to draw them with.
+        OutOfMemoryError: too little memory even with everything moved off the device.
+    """
+    identity = _identity(params)
+    image = load_image(picture)
+    boxes = [
+        Box(face.left, face.top, face.right, face.bottom)
+        for face in mtcnn.find_faces(image, params.confidence)
+    ]
+    if not boxes or params.strength == 0:
+        note(_unchanged(len(boxes), params))
+        return picture.described(regions=len(boxes))
+    card = find_checkpoint(params.model)
+    seed = _seed(params)
+
+    def draw(part: Pixels, index: int) -> Pixels:
+        drawing = _drawing(card, params, (seed + index) % SEEDS)
+        return diffusion.redraw(drawing, part, params.strength)[0]
+
+    longest = max(card.native_width, card.native_height) // BLOCK * BLOCK
+    made = redrawn(image, boxes, params.padding, longest, draw)
+    note(f"{len(boxes)} {'face' if len(boxes) == 1 else 'faces'} found")
+    return keep_image(made, record_of("detail", params, identity, [picture])).described(
+        regions=len(boxes)
+    )
+
+
+def _drawing(card: WeightsCard, params: DetailParams, seed: int) -> Drawing:
+    return Drawing(
+        card=card,
+        prompt=params.prompt,
+        negative_prompt=params.negative_prompt,
+        seed=seed,
+        steps=params.steps,
+        guidance_scale=params.guidance_scale,
+    )
+
+
+def _seed(params: DetailParams) -> int:
+    if params.seed is None:
+        raise MissingRequiredFieldError(
+            "detail: field seed is missing, and a face has to be drawn", "give seed a value"
+        )
+    return params.seed
+
+
+def _unchanged(faces: int, params: DetailParams) -> str:
+    if faces:
+        return f"{faces} found, strength is 0: the picture is unchanged"
+    return f"no face found with confidence {params.confidence:g} or more: the picture is unchanged"
+
+
+def _require_networks(params: DetailParams) -> None:
+    if params.region != "face":
+        raise DependencyMissingError(
+            f"detail.region is {params.region!r}, and only a detector of faces is installed",
+            "set detail.region to face, or paint the part white in a mask and run inpaint",
+        )
+    if params.restore_faces:
+        raise DependencyMissingError(
+            "detail.restore_faces is true, and no network that restores faces (GFPGAN, "
+            "CodeFormer) is installed",
+            "set detail.restore_faces to false",
+        )

@@ -1,0 +1,163 @@
+"""The detail stage on photographs put together from a real one, with a real, if random, model."""
+
+import io
+
+import numpy as np
+import pytest
+from PIL import Image
+from pydantic import ValidationError
+
+from safelight.engines.loaded import forget_loaded
+from safelight.errors import DependencyMissingError, MissingRequiredFieldError
+from safelight.provenance.embed import read_record
+from safelight.store.artifact import ArtifactRef
+from safelight.store.store import current_store
+from tasks.detail import DetailParams, detail
+from tasks.keeping import load_image
+from tasks.stage import cache_key
+
+pytestmark = pytest.mark.usefixtures("tiny_model")
+QUICK = DetailParams(strength=0.5, steps=4, seed=7, prompt="a photo of the cat", padding=0.3)
+
+
+def stored(pixels: np.ndarray) -> ArtifactRef:
+    buffer = io.BytesIO()
+    Image.fromarray(pixels).save(buffer, "PNG")
+    return current_store().put(
+        buffer.getvalue(), "image/png", width=pixels.shape[1], height=pixels.shape[0]
+    )
+
+
+def small(photo: np.ndarray, side: int = 256) -> np.ndarray:
+    """The face is 44 px wide and 56 high; the crop fits the model's 64 px twice."""
+    scaled = Image.fromarray(photo).resize((side, side), Image.Resampling.LANCZOS)
+    return np.asarray(scaled)
+
+
+def off(before: np.ndarray, after: np.ndarray) -> np.ndarray:
+    return np.abs(before.astype(int) - after).max(axis=2)
+
+
+def test_a_face_is_drawn_again_and_the_rest_stays(photo: np.ndarray):
+    before = small(photo)
+    made = detail.fn(stored(before), QUICK)
+    changed = off(before, load_image(made))
+    assert changed[35:82, 95:130].max() > 10
+    changed[10:110, 65:160] = 0
+    assert changed.max() == 0
+    assert (made.width, made.height) == (256, 256)
+    assert made.metadata["regions"] == 1
+    assert made.metadata["notes"] == ["1 face found"]
+
+
+def test_no_face_gives_the_same_artifact_and_says_so():
+    from skimage import data
+
+    picture = stored(data.coffee())
+    made = detail.fn(picture, DetailParams())
+    assert made.sha256 == picture.sha256
+    assert made.metadata["regions"] == 0
+    assert made.metadata["notes"] == [
+        "no face found with confidence 0.9 or more: the picture is unchanged"
+    ]
+
+
+def test_strength_0_gives_the_same_artifact(photo: np.ndarray):
+    picture = stored(small(photo))
+    assert detail.fn(picture, QUICK.but(strength=0)).sha256 == picture.sha256
+
+
+def test_several_faces_are_drawn_each_with_its_own_noise(photo: np.ndarray):
+    one = small(photo)
+    before = np.hstack([one, one])
+    made = detail.fn(stored(before), QUICK)
+    assert made.metadata["regions"] == 2
+    after = load_image(made)
+    changed = off(before, after)
+    left, right = changed[:, :256], changed[:, 256:]
+    assert left[35:82, 95:130].max() > 10
+    assert right[35:82, 95:130].max() > 10
+    assert not np.array_equal(after[35:82, 95:130], after[35:82, 351:386])
+
+
+def test_a_face_at_the_edge_is_drawn_to_the_very_edge(photo: np.ndarray):
+    before = np.ascontiguousarray(small(photo)[:, 105:])
+    made = detail.fn(stored(before), QUICK)
+    changed = off(before, load_image(made))
+    assert made.metadata["regions"] == 1
+    assert changed[35:82, 0].max() > 5
+    assert changed[:, 90:].max() == 0
+    assert changed[115:].max() == 0
+
+
+def test_a_tiny_face_is_drawn_larger(photo: np.ndarray):
+    before = small(photo, 128)
+    made = detail.fn(stored(before), QUICK)
+    assert made.metadata["regions"] == 1
+    changed = off(before, load_image(made))
+    assert changed[18:40, 48:64].max() > 10
+    assert changed[60:].max() == 0
+
+
+def test_a_face_that_is_large_enough_is_left_alone(photo: np.ndarray):
+    made = detail.fn(stored(photo), QUICK)  # the crop takes 180 px, the model draws 64
+    assert np.array_equal(load_image(made), photo)
+    assert "the model draws at most 128 px: left as it is" in str(made.metadata["notes"])
+
+
+def test_same_seed_same_bytes(photo: np.ndarray):
+    picture = stored(small(photo, 128))
+    first = detail.fn(picture, QUICK)
+    forget_loaded()
+    assert detail.fn(picture, QUICK).sha256 == first.sha256
+    assert detail.fn(picture, QUICK.but(seed=8)).sha256 != first.sha256
+
+
+def test_the_file_and_the_key_know_detector_and_model(photo: np.ndarray):
+    picture = stored(small(photo, 128))
+    record = read_record(current_store().fetch(detail.fn(picture, QUICK)))
+    assert record is not None
+    assert record.stage == "detail"
+    assert record.parameters["strength"] == 0.5
+    assert len(record.weights) == 4
+    keys = {
+        cache_key(detail, [picture, QUICK.but(**change)])
+        for change in ({}, {"padding": 0.5}, {"seed": 8}, {"strength": 0.4})
+    }
+    assert len(keys) == 4
+
+
+@pytest.mark.parametrize("region", ["hand", "person"])
+def test_regions_without_a_detector_are_refused(photo: np.ndarray, region: str):
+    with pytest.raises(DependencyMissingError, match=r"set detail\.region to face"):
+        detail.fn(stored(small(photo, 128)), QUICK.but(region=region))
+
+
+def test_restoring_faces_is_refused_without_its_network(photo: np.ndarray):
+    with pytest.raises(DependencyMissingError, match=r"set detail\.restore_faces to false"):
+        detail.fn(stored(small(photo, 128)), QUICK.but(restore_faces=True))
+
+
+def test_an_unknown_model_and_a_missing_seed_are_refused(photo: np.ndarray):
+    picture = stored(small(photo, 128))
+    with pytest.raises(DependencyMissingError, match="no model 'nowhere'"):
+        detail.fn(picture, QUICK.but(model="nowhere"))
+    with pytest.raises(MissingRequiredFieldError, match="seed"):
+        detail.fn(picture, QUICK.but(seed=None))
+
+
+@pytest.mark.parametrize(
+    "fields",
+    [
+        {"confidence": 1.1},
+        {"padding": -0.1},
+        {"strength": 2},
+        {"region": "foot"},
+        {"seed": -1},
+        {"steps": 0},
+        {"regions": 3},
+    ],
+)
+def test_refuses_values_outside_the_limits(fields: dict[str, object]):
+    with pytest.raises(ValidationError):
+        DetailParams.model_validate(fields)
