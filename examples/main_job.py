@@ -4,16 +4,18 @@ Offline, on whatever device is there. Run it with `make run`; a second time ever
 finished is taken from the store.
 """
 
+import io
 import shutil
 import sys
 from pathlib import Path
 
+from PIL import Image
 from pydantic import JsonValue
 from rich.console import Console
 
 from safelight.cli.printing import fail, show_outcome, watching
 from safelight.cli.runs import Outcome, session
-from safelight.errors import PipelineError
+from safelight.errors import DependencyMissingError, PipelineError
 from safelight.media.images import decode_image
 from safelight.media.previews import poster_strip
 from safelight.media.sheets import contact_sheet
@@ -21,11 +23,12 @@ from safelight.media.video import read_frames
 from safelight.settings import settings
 from safelight.store.artifact import ArtifactRef
 from safelight.store.store import Pixels, current_store
+from safelight.weights.checkpoints import find_checkpoint, models_folder
 
 EXAMPLES = Path(__file__).resolve().parent
 PHOTO, CLIP = str(EXAMPLES / "astronaut.png"), str(EXAMPLES / "box.mp4")
 PROMPT = "a red heart"
-"""Something that the shipped model has learned to draw."""
+"""Drawn by the default model."""
 JOBS: tuple[tuple[str, str, dict[str, JsonValue]], ...] = (
     (
         "photo enhanced and graded",
@@ -67,6 +70,7 @@ COLUMNS, CELL = 3, 320
 def main() -> None:
     """Run every job in one session and print where the results lie."""
     console = Console()
+    _ensure_model(console)
     made: list[tuple[str, ArtifactRef]] = []
     failed: list[str] = []
     console.print("starting (an embedded Prefect server, a few seconds)")
@@ -85,6 +89,23 @@ def main() -> None:
     if failed:
         console.print(f"failed: {', '.join(failed)}", style="red")
         sys.exit(1)
+
+
+def _ensure_model(console: Console) -> None:
+    """Where there is no model at all, put an untrained one into the models folder, and say so."""
+    try:
+        find_checkpoint(None)
+    except DependencyMissingError:
+        from examples.untrained import build_untrained
+
+        folder = models_folder() / "untrained"
+        folder.parent.mkdir(parents=True, exist_ok=True)
+        console.print(
+            f"no text-to-image model is there: prompts draw noise with an untrained one. Put a "
+            f"diffusers folder or a .safetensors file into {models_folder()}",
+            soft_wrap=True,
+        )
+        build_untrained(folder)
 
 
 def _last(outcome: Outcome) -> ArtifactRef:
@@ -116,10 +137,6 @@ def _lay_out(made: list[tuple[str, ArtifactRef]], folder: Path) -> list[Path]:
 
 
 def _png(pixels: Pixels) -> bytes:
-    import io
-
-    from PIL import Image
-
     buffer = io.BytesIO()
     Image.fromarray(pixels).save(buffer, "PNG")
     return buffer.getvalue()

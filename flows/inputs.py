@@ -3,11 +3,11 @@
 from typing import Annotated
 
 from pydantic import Field
-from tasks.ingest import ingest
 
-from presets.preset import Knobs, Overrides, Preset, Quality
+from presets.preset import K, Overrides, Preset, Quality
 from safelight.errors import ConsentMissingError
 from safelight.store.artifact import ArtifactRef, MediaKind
+from tasks.ingest import ingest
 from tasks.recorder import recorder
 
 Prompt = Annotated[
@@ -51,7 +51,7 @@ def ingest_media(name: str, location: str, kinds: tuple[MediaKind, ...]) -> Arti
     return ref
 
 
-def require_consent(preset: Preset[Knobs], consent: bool, reference: str | None) -> None:
+def require_consent(preset: Preset[K], consent: bool, reference: str | None) -> None:
     """Refuse a run that uses a likeness no one has agreed to.
 
     Raises:

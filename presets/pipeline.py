@@ -11,7 +11,7 @@ from safelight.errors import ContractMismatchError, MissingRequiredFieldError
 from safelight.params import Params, refusal
 from safelight.store.artifact import MediaKind
 from tasks.catalog import find_stage
-from tasks.stage import Stage
+from tasks.stage import Gives, Stage
 
 MEDIA_INPUTS: dict[str, MediaKind] = {
     "image": "image",
@@ -119,8 +119,7 @@ def plan_pipeline(
     for name in order:
         _check_kinds(name, stages[name], reads[name], kinds)
         stage = stages[name]
-        gives = stage.gives
-        kinds[name] = kinds[reads[name][0]] if gives == "same" else gives
+        kinds[name] = _kind_of(stage.gives, [kinds[read] for read in reads[name]])
         planned.append(PlannedStage(name, stage, params[name], reads[name], kinds[name]))
     _refuse_unused(pipeline.parameters, call_input, used)
     return Plan(tuple(planned))
@@ -239,6 +238,12 @@ def _check_kinds(
                 f"{read} gives {kinds[read]}",
                 f"let {name} read another stage",
             )
+
+
+def _kind_of(gives: Gives, read: list[MediaKind]) -> MediaKind:
+    if gives == "same":
+        return read[0]
+    return gives
 
 
 def _refuse_unused(

@@ -2,7 +2,7 @@
 
 import hashlib
 import inspect
-import logging
+import os
 import threading
 import warnings
 from collections.abc import Callable, Generator, Sequence
@@ -189,7 +189,7 @@ def note_unknown_subject(card: WeightsCard, prompt: str) -> None:
     if not any(f" {word.lower()} " in text for word in card.subjects):
         note(
             f"the model {card.name} does not know what {prompt!r} asks for; put a diffusers folder "
-            f"or a .safetensors file into {models_folder()} (or name a hub model when online)"
+            f"or a .safetensors file into {models_folder()}"
         )
 
 
@@ -454,8 +454,13 @@ def _load_ip_adapter(pipeline: Any, adapter: AddOn) -> None:  # noqa: ANN401
 @contextmanager
 def _quiet() -> Generator[None]:
     """The libraries warn about what is deprecated inside themselves; no news for our users."""
-    logging.getLogger("diffusers").setLevel(logging.ERROR)
-    logging.getLogger("transformers").setLevel(logging.ERROR)
+    os.environ.setdefault("HF_HUB_OFFLINE", "1")  # no run waits for a hub it must not need
+    from diffusers.utils import logging as diffusers_logging
+    from transformers.utils import logging as transformers_logging
+
+    for library in (diffusers_logging, transformers_logging):
+        library.set_verbosity_error()
+        library.disable_progress_bar()
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
         yield

@@ -19,12 +19,12 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
+from safelight.digests import sha256_of
 from safelight.engines.device import device_class, resolve_device
 from safelight.engines.identity import EngineIdentity
 from safelight.engines.loaded import loaded
 from safelight.errors import DependencyMissingError
 from safelight.progress import step
-from safelight.store.store import sha256_of
 
 if TYPE_CHECKING:
     from torch import Tensor

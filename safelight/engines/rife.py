@@ -18,13 +18,13 @@ from typing import TYPE_CHECKING, Self
 import numpy as np
 from numpy.typing import NDArray
 
+from safelight.digests import sha256_of
 from safelight.engines.device import device_class, resolve_device, torch_dtype
 from safelight.engines.identity import EngineIdentity
 from safelight.engines.loaded import loaded
 from safelight.errors import DependencyMissingError, OutOfMemoryError
 from safelight.progress import note
 from safelight.settings import settings
-from safelight.store.store import sha256_of
 
 if TYPE_CHECKING:
     import torch

@@ -18,11 +18,12 @@ from pydantic import (
     model_validator,
 )
 
+from safelight.digests import sha256_of
 from safelight.errors import InvalidFieldValueError, MissingFileError, PipelineError
 from safelight.provenance.embed import read_record
 from safelight.provenance.identity import EngineIdentity
 from safelight.store.artifact import ArtifactRef
-from safelight.store.store import SCHEME, Store, current_store, sha256_of
+from safelight.store.store import SCHEME, Store, current_store
 
 MANIFESTS = "outputs/manifests/"
 BY_ARTIFACT = MANIFESTS + "by-artifact/"

@@ -14,6 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 from pydantic import JsonValue
 
+from safelight.digests import sha256_of
 from safelight.errors import ChecksumMismatchError, InvalidMediaError
 from safelight.settings import settings
 from safelight.store.artifact import EXTENSIONS, ArtifactRef
@@ -193,14 +194,6 @@ def key_of(ref: ArtifactRef) -> str:
             f"uri {ref.uri!r} does not start with {SCHEME!r}", "pass a reference a store returned"
         )
     return ref.uri.removeprefix(SCHEME)
-
-
-def sha256_of(source: Path | bytes) -> str:
-    """Hex sha256 of bytes or of a file."""
-    if isinstance(source, bytes):
-        return hashlib.sha256(source).hexdigest()
-    with source.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
 
 
 @lru_cache(maxsize=1)

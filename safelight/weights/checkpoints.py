@@ -8,9 +8,9 @@ from pathlib import Path
 
 from pydantic import BaseModel, ConfigDict
 
+from safelight.digests import sha256_of
 from safelight.errors import DependencyMissingError, ForbiddenPathError
 from safelight.settings import settings
-from safelight.store.store import sha256_of
 from safelight.weights.safety import check_single_file
 
 SINGLE_FILES = (".safetensors", ".ckpt")

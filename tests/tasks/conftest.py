@@ -4,13 +4,13 @@ from pathlib import Path
 
 import pytest
 
-from tests.tiny import build_tiny
+from examples.untrained import build_untrained
 
 
 @pytest.fixture(scope="session")
 def tiny_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A random Stable Diffusion in the diffusers layout."""
-    return build_tiny(tmp_path_factory.mktemp("models") / "tiny")
+    return build_untrained(tmp_path_factory.mktemp("models") / "tiny")
 
 
 @pytest.fixture

@@ -187,7 +187,7 @@ def test_refine_enlarges_and_redraws(picture: ArtifactRef):
     redrawn = refine.fn(picture, RefineParams(refinement_level=0.5, scale=2, seed=1, steps=4))
     assert (redrawn.width, redrawn.height) == (128, 128)
     assert not np.array_equal(load_image(plain), load_image(redrawn))
-    with pytest.raises(InvalidFieldValueError, match="97.92x97.92"):
+    with pytest.raises(InvalidFieldValueError, match=r"97\.92x97\.92"):
         refine.fn(picture, RefineParams(scale=1.53))
 
 

@@ -1,14 +1,36 @@
-"""A Stable Diffusion small enough to be built by every test session: random, but real."""
+"""A Stable Diffusion of random weights, built in a moment: a real model that has learned nothing.
+
+It stands in where no model is at hand: everything around the drawing is real, the drawing is noise.
+"""
 
 import json
+import shutil
 import warnings
 from pathlib import Path
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from transformers import CLIPTokenizer
 
 WORDS = ("a", "photo", "of", "the", "red", "cat", "dog", "house")
 
 
-def build_tiny(folder: Path, seed: int = 0) -> Path:
-    """Save a random pipeline in the diffusers layout, native size 64 px; returns `folder`."""
+FACTS = {
+    "licence": "Apache-2.0",
+    "subjects": [{"name": "noise", "words": []}],  # so that every other prompt gets a note
+}
+
+
+def build_untrained(folder: Path, seed: int = 0) -> Path:
+    """Save a random pipeline in the diffusers layout, native size 64 px.
+
+    Args:
+        folder: is made; a folder with the same name and a leading dot is used on the way.
+        seed: of the weights.
+
+    Returns:
+        `folder`.
+    """
     import torch
     from diffusers import (
         AutoencoderKL,
@@ -19,7 +41,8 @@ def build_tiny(folder: Path, seed: int = 0) -> Path:
     from transformers import CLIPTextConfig, CLIPTextModel
 
     torch.manual_seed(seed)
-    tokenizer = _tokenizer(folder.parent / f".{folder.name}-tokenizer")
+    vocabulary = folder.parent / f".{folder.name}-tokenizer"
+    tokenizer = _tokenizer(vocabulary)
     size = len(tokenizer)
     unet = UNet2DConditionModel(
         sample_size=32,
@@ -74,10 +97,12 @@ def build_tiny(folder: Path, seed: int = 0) -> Path:
             requires_safety_checker=False,
         )
         pipeline.save_pretrained(folder)
+    shutil.rmtree(vocabulary)
+    (folder / "safelight.json").write_text(json.dumps(FACTS))
     return folder
 
 
-def _tokenizer(folder: Path):
+def _tokenizer(folder: Path) -> "CLIPTokenizer":
     from transformers import CLIPTokenizer
 
     folder.mkdir(parents=True, exist_ok=True)

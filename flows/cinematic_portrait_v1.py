@@ -1,0 +1,28 @@
+"""Portraits that look like a frame from a film."""
+
+from flows.drawing import draw
+from flows.inputs import Changes, Consent, Media, Prompt, QualityLevel, Seed, require_consent
+from flows.running import recorded_flow
+from presets.cinematic_portrait_v1 import PRESET
+from safelight.store.artifact import ArtifactRef
+from tasks.grade import grade
+from tasks.recorder import recorder
+
+NONE: Changes = {}
+
+
+@recorded_flow
+def cinematic_portrait_v1(
+    prompt: Prompt,
+    identity_reference: Media | None = None,
+    seed: Seed = None,
+    quality: QualityLevel = "standard",
+    consent: Consent = False,
+    overrides: Changes = NONE,
+) -> ArtifactRef:
+    """Draw a portrait and give it the grain, tone and colour of a film still."""
+    require_consent(PRESET, consent, identity_reference)
+    knobs = PRESET.at(quality, overrides)
+    recorder().expected_stages = len(knobs.steps())
+    picture = draw(knobs.generate, knobs.aspect, prompt, seed or 0, identity_reference)
+    return grade(picture, knobs.grade.but(seed=seed))

@@ -1,0 +1,34 @@
+"""Photographs of people that look like skin, not plastic."""
+
+from tasks.detail import detail
+
+from flows.drawing import draw
+from flows.inputs import Changes, Consent, Media, Prompt, QualityLevel, Seed, require_consent
+from flows.running import recorded_flow
+from presets.photoreal_portrait_v1 import PRESET
+from safelight.store.artifact import ArtifactRef
+from tasks.recorder import recorder
+from tasks.upscale import upscale
+
+NONE: Changes = {}
+
+
+@recorded_flow
+def photoreal_portrait_v1(
+    prompt: Prompt,
+    identity_reference: Media | None = None,
+    seed: Seed = None,
+    quality: QualityLevel = "standard",
+    consent: Consent = False,
+    overrides: Changes = NONE,
+) -> ArtifactRef:
+    """Draw a portrait photograph with natural skin; from standard on faces get a second look."""
+    require_consent(PRESET, consent, identity_reference)
+    knobs = PRESET.at(quality, overrides)
+    recorder().expected_stages = len(knobs.steps())
+    picture = draw(knobs.generate, knobs.aspect, prompt, seed or 0, identity_reference)
+    if knobs.detail is not None:
+        picture = detail(picture, knobs.detail.but(prompt=prompt, seed=seed))
+    if knobs.upscale is not None:
+        picture = upscale(picture, knobs.upscale)
+    return picture
