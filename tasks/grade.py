@@ -1,6 +1,7 @@
 """The grade stage: colour, tone and grain of a picture or a video."""
 
-from collections.abc import Callable
+from collections.abc import Iterable, Iterator
+from itertools import islice
 from pathlib import Path
 from typing import Literal
 
@@ -10,21 +11,23 @@ from pydantic import Field
 from safelight.engines.identity import EngineIdentity
 from safelight.media.colour import grade_colour, to_linear
 from safelight.media.images import to_float, to_uint8
-from safelight.media.noise import add_grain, grain_field
+from safelight.media.noise import add_grain
 from safelight.media.tone import log_average, map_tones
-from safelight.media.video import map_frames
+from safelight.media.video import read_frames, transform_frames
 from safelight.params import Params
-from safelight.progress import step
+from safelight.progress import note, step
 from safelight.provenance.embed import video_tags
 from safelight.store.artifact import ArtifactRef
 from safelight.store.store import Pixels, current_store
 from tasks.keeping import keep_image, keep_video, load_image, record_of
 from tasks.stage import stage
 
-REVISION = "1"
+REVISION = "2"
 """Raised when the arithmetic changes, so that no older result is taken for a new one."""
-AVERAGE_STRIDE = 4
-"""Every fourth row and column is enough for the average of a picture."""
+PIXEL_STRIDE, FRAME_STRIDE = 4, 8
+"""Every fourth row and column, and every eighth frame, is enough for an average."""
+BAND_PIXELS = 1 << 19
+"""Pixels worked on at once: 6 MB for each array of floats."""
 
 
 class GradeParams(Params):
@@ -70,16 +73,25 @@ def grade(picture: ArtifactRef, params: GradeParams) -> ArtifactRef:
         InvalidMediaError: the artifact is not a picture or video that can be decoded.
     """
     if params.changes_nothing:
+        note("every strength is 0: there is nothing to grade")
         return picture
     record = record_of("grade", params, _identity(params), [picture])
-    if picture.kind == "image":
-        graded = graded_frame(load_image(picture), params, 0)
+    if picture.kind != "video":
+        pixels = load_image(picture)
+        graded = graded_frame(pixels, params, 0, _average([pixels]))
         step(1, 1)
         return keep_image(graded, record)
     store = current_store()
+    source = store.fetch(picture)
+    # one average for the whole clip: one for each frame would make the tones flicker
+    average = _average(islice(read_frames(source), None, None, FRAME_STRIDE)) if params.tone else 1
+
+    def each(frames: Iterator[Pixels]) -> Iterator[Pixels]:
+        return (graded_frame(pixels, params, at, average) for at, pixels in enumerate(frames))
+
     with store.workspace() as folder:
         path = Path(folder) / "graded"
-        made = map_frames(store.fetch(picture), path, _frames(params), video_tags(record))
+        made = transform_frames(source, path, each, video_tags(record))
         return keep_video(
             path,
             width=made.width,
@@ -90,27 +102,34 @@ def grade(picture: ArtifactRef, params: GradeParams) -> ArtifactRef:
         )
 
 
-def graded_frame(pixels: Pixels, params: GradeParams, frame: int) -> Pixels:
-    """One picture graded; `frame` numbers the draws of grain."""
-    values = to_float(pixels)
-    if params.colour != "none":
-        values = grade_colour(values, params.colour, params.colour_strength)
-    if params.tone > 0:
-        seen = to_linear(values[::AVERAGE_STRIDE, ::AVERAGE_STRIDE])
-        values = map_tones(values, params.tone, log_average(seen))
-    if params.grain > 0:
-        height, width = pixels.shape[:2]
-        seed = int(np.random.SeedSequence([params.seed, frame]).generate_state(1)[0])
-        values = add_grain(values, params.grain, grain_field(height, width, seed))
-    return to_uint8(values)
+def graded_frame(pixels: Pixels, params: GradeParams, frame: int, average: float) -> Pixels:
+    """One picture graded, a band of rows at a time so that memory does not grow with it.
+
+    Args:
+        pixels: (H, W, 3) uint8 sRGB.
+        params: look, tone and grain.
+        frame: its number in a video; numbers the draws of grain.
+        average: log-average luminance of the picture or of the whole video.
+    """
+    height, width = pixels.shape[:2]
+    rows = max(BAND_PIXELS // width, 1)
+    target = np.empty_like(pixels)
+    for top in range(0, height, rows):
+        values = to_float(pixels[top : top + rows])
+        if params.colour != "none":
+            values = grade_colour(values, params.colour, params.colour_strength)
+        if params.tone > 0:
+            values = map_tones(values, params.tone, average)
+        if params.grain > 0:
+            values = add_grain(values, params.grain, params.seed, frame, (height, width), top)
+        target[top : top + rows] = to_uint8(values)
+    return target
 
 
-def _frames(params: GradeParams) -> Callable[[Pixels], Pixels]:
-    count = 0
-
-    def next_frame(pixels: Pixels) -> Pixels:
-        nonlocal count
-        count += 1
-        return graded_frame(pixels, params, count - 1)
-
-    return next_frame
+def _average(pictures: Iterable[Pixels]) -> float:
+    """Log-average luminance of one picture or several."""
+    logs = [
+        np.log(log_average(to_linear(to_float(pixels[::PIXEL_STRIDE, ::PIXEL_STRIDE]))))
+        for pixels in pictures
+    ]
+    return float(np.exp(np.mean(logs)))

@@ -1,66 +1,80 @@
-"""Film grain."""
+"""Film grain: as fine as the picture is large, strongest in the mid-tones."""
 
 import numpy as np
 from numpy.typing import NDArray
 
 Floats = NDArray[np.float32]
+
 FULL_GRAIN = 0.06
-"""Standard deviation at mid grey and strength 1, sRGB 0..1: that of a pushed 16 mm stock."""
-REFERENCE_HEIGHT = 1080
-"""Rows at which a grain is one pixel wide; larger pictures get larger grains."""
-COLOUR_SHARE = 0.08
-"""Part of the grain that differs between channels: dye clouds overlap almost wholly."""
+"""Standard deviation at mid grey and strength 1, sRGB 0..1: that of a pushed 16 mm stock. It leaves
+four deviations of room at every level, so that nothing is cut off and the mean stays."""
+GRAIN_SHARE = 1 / 2000
+"""Radius of a grain as part of the longer side: the same film, whatever the size of the scan."""
+FINEST = 0.7
+"""Least radius in pixels; grain that is not correlated looks like the noise of a sensor."""
+COLOUR_SHARE = 0.12
+"""Part of the grain's variance that differs between channels: dye clouds overlap almost wholly."""
+CUT_OFF = 3
+"""The blur that makes grains ends after so many of its radii."""
 
 
-def grain_field(height: int, width: int, seed: int) -> Floats:
-    """Noise as grain lies in film: correlated over about a pixel at 1080 rows.
+def add_grain(
+    values: Floats, strength: float, seed: int, frame: int, size: tuple[int, int], top: int = 0
+) -> Floats:
+    """Lay grain over some rows of a picture; a row gets the same grain however they are divided.
 
     Args:
-        height: rows.
-        width: columns.
+        values: (h, W, 3), sRGB 0..1.
+        strength: 0 changes nothing.
         seed: the same gives the same grain.
+        frame: of a video; the grain of each is independent of the others'.
+        size: height and width of the whole picture.
+        top: which of its rows is the first here.
 
     Returns:
-        (height, width, 3), mean 0 and standard deviation 1 in each channel.
+        (h, W, 3), sRGB 0..1. Grain falls to nothing towards the ends of each channel, where film
+        is bare or covered all over.
     """
-    generator = np.random.default_rng(seed)
-    size = max(1.0, height / REFERENCE_HEIGHT)
-    rows, columns = int(np.ceil(height / size)) + 2, int(np.ceil(width / size)) + 2
-    shared = generator.standard_normal((rows, columns, 1), np.float32)
-    own = generator.standard_normal((rows, columns, 3), np.float32)
-    noise = np.sqrt(1 - COLOUR_SHARE) * shared + np.sqrt(COLOUR_SHARE) * own
-    for axis in (0, 1):  # binomial 1 2 1: grains are round, pixels are not
-        noise = (np.roll(noise, 1, axis) + 2 * noise + np.roll(noise, -1, axis)) / 4
-    if size > 1:
-        noise = _stretched(noise, height, width, size)
-    noise = noise[:height, :width].astype(np.float32)
-    noise -= noise.mean(axis=(0, 1))
-    return noise / np.maximum(noise.std(axis=(0, 1)), np.float32(1e-6))
-
-
-def add_grain(values: Floats, strength: float, field: Floats) -> Floats:
-    """Lay grain over a picture: strongest in the middle tones, none in black and white.
-
-    Args:
-        values: (H, W, 3), sRGB 0..1.
-        strength: 0 changes nothing.
-        field: same shape, see `grain_field`.
-    """
-    grey = values.mean(axis=2, keepdims=True)
-    weight = 4 * grey * (1 - grey)
-    grained = values + np.float32(strength * FULL_GRAIN) * weight * field
+    room = 4 * values * (1 - values)
+    field = grain_field(values.shape[0], seed, frame, size, top)
+    grained = values + np.float32(strength * FULL_GRAIN) * room * field
     return np.clip(grained, 0, 1).astype(np.float32)
 
 
-def _stretched(noise: Floats, height: int, width: int, size: float) -> Floats:
-    """Bilinear enlargement by `size`, rows then columns."""
-    for axis, length in ((0, height), (1, width)):
-        places = np.arange(length, dtype=np.float32) / np.float32(size)
-        first = places.astype(np.int64)
-        part = (places - first).astype(np.float32)
-        shape = [1, 1, 1]
-        shape[axis] = length
-        part = part.reshape(shape)
-        left, right = np.take(noise, first, axis), np.take(noise, first + 1, axis)
-        noise = (left * (1 - part) + right * part).astype(np.float32)
-    return noise
+def grain_field(rows: int, seed: int, frame: int, size: tuple[int, int], top: int = 0) -> Floats:
+    """Noise as grain lies in film: round, a few grains to the pixel or a few pixels to the grain.
+
+    Returns:
+        (rows, W, 3), mean 0 and standard deviation 1 in each channel.
+    """
+    height, width = size
+    kernel = _kernel(max(max(height, width) * GRAIN_SHARE, FINEST))
+    reach = len(kernel) // 2
+    drawn = np.stack([_row(top + at, width, seed, frame) for at in range(rows + 2 * reach)])
+    down = _weighted([drawn[at : at + rows] for at in range(len(kernel))], kernel)
+    wide = np.pad(down, ((0, 0), (reach, reach), (0, 0)), mode="wrap")
+    across = _weighted([wide[:, at : at + width] for at in range(len(kernel))], kernel)
+    shared, own = across[..., :1], across[..., 1:]
+    field = np.sqrt(1 - COLOUR_SHARE) * shared + np.sqrt(COLOUR_SHARE) * own
+    return field.astype(np.float32)
+
+
+def _row(row: int, width: int, seed: int, frame: int) -> Floats:
+    """White noise of one row: one layer that all channels share and one of each, mean 0."""
+    bits = np.random.Philox(key=[seed, frame], counter=[0, row, 0, 0])
+    drawn = np.random.Generator(bits).standard_normal((width, 4), np.float32)
+    return drawn - drawn.mean(axis=0)
+
+
+def _kernel(radius: float) -> Floats:
+    """A Gaussian whose squares sum to 1, so that noise keeps its deviation."""
+    reach = int(np.ceil(CUT_OFF * radius))
+    weights = np.exp(-0.5 * (np.arange(-reach, reach + 1) / radius) ** 2)
+    return (weights / np.sqrt((weights**2).sum())).astype(np.float32)
+
+
+def _weighted(parts: list[Floats], kernel: Floats) -> Floats:
+    total = kernel[0] * parts[0]
+    for part, weight in zip(parts[1:], kernel[1:], strict=True):
+        total += weight * part
+    return total

@@ -1,11 +1,10 @@
-"""Light, looks, tones and grain on a real photograph."""
+"""Light, looks and tones on a real photograph."""
 
 import numpy as np
 import pytest
 
 from safelight.media.colour import grade_colour, luminance, to_linear, to_srgb
 from safelight.media.images import to_float, to_uint8
-from safelight.media.noise import add_grain, grain_field
 from safelight.media.tone import log_average, map_tones
 
 
@@ -54,30 +53,3 @@ def test_tone_mapping_opens_shadows_keeps_white_and_never_inverts(photo):
     assert mapped[0, -1] == pytest.approx([1, 1, 1], abs=1e-3)
     assert mapped[0, 40, 0] > greys[0, 40, 0]
     assert np.array_equal(to_uint8(map_tones(values, 0.0, average)), photo)
-
-
-def test_grain_is_drawn_from_its_seed_alone():
-    first, again, other = (grain_field(64, 48, seed) for seed in (1, 1, 2))
-    assert np.array_equal(first, again)
-    assert not np.array_equal(first, other)
-    assert first.mean(axis=(0, 1)) == pytest.approx([0, 0, 0], abs=1e-5)
-    assert first.std(axis=(0, 1)) == pytest.approx([1, 1, 1], abs=1e-3)
-
-
-def test_grain_is_correlated_and_as_large_on_a_larger_picture():
-    def neighbour_correlation(field, distance):
-        return np.corrcoef(field[:-distance, :, 0].ravel(), field[distance:, :, 0].ravel())[0, 1]
-
-    small, large = grain_field(540, 200, 3), grain_field(2160, 200, 3)
-    assert neighbour_correlation(small, 1) > 0.4
-    assert neighbour_correlation(small, 4) < 0.1
-    assert neighbour_correlation(large, 2) > 0.4
-
-
-def test_grain_keeps_the_mean_and_spares_black_and_white(photo):
-    values = to_float(photo)
-    grained = add_grain(values, 1.0, grain_field(*photo.shape[:2], 5))
-    assert abs(float(to_uint8(grained).mean()) - float(photo.mean())) < 0.5
-    ends = np.zeros((8, 8, 3), np.float32)
-    ends[4:] = 1
-    assert np.array_equal(add_grain(ends, 1.0, grain_field(8, 8, 1)), ends)

@@ -1,16 +1,18 @@
 """The grade and denoise stages on stored pictures and the shipped clip."""
 
+from fractions import Fraction
 from pathlib import Path
 
 import numpy as np
 import pytest
 
-from safelight.media.video import probe, read_frames
+from safelight.media.video import probe, read_frames, write_video
 from safelight.provenance.embed import read_record
 from safelight.store.artifact import ArtifactRef
 from safelight.store.store import current_store
+from tasks import grade as module
 from tasks.denoise import DenoiseParams, denoise
-from tasks.grade import GradeParams, grade
+from tasks.grade import GradeParams, grade, graded_frame
 from tasks.ingest import ingest
 from tasks.keeping import load_image
 
@@ -61,6 +63,26 @@ def test_a_video_keeps_its_frames_and_each_gets_its_own_grain(clip: ArtifactRef)
     ]
     grain = [(a - b).ravel() for a, b in ((first, plain[0]), (second, plain[1]))]
     assert np.corrcoef(grain[0], grain[1])[0, 1] < 0.9
+
+
+def test_bands_leave_no_seam(photo: np.ndarray, monkeypatch: pytest.MonkeyPatch):
+    params = GradeParams(colour="cinematic", tone=0.5, grain=0.5, seed=3)
+    whole = graded_frame(photo, params, 4, 0.1)
+    monkeypatch.setattr(module, "BAND_PIXELS", 512 * 37)
+    assert np.array_equal(graded_frame(photo, params, 4, 0.1), whole)
+
+
+def test_tones_of_a_video_do_not_flicker(volume: Path, tmp_path: Path, photo: np.ndarray):
+    part = photo[:64, 150:214]
+    passing = [part.copy() for _ in range(10)]
+    for at, frame in enumerate(passing):
+        frame[40:, : 6 * at] = 0  # something dark moves in: the average of each frame falls
+    clip = tmp_path / "clip.mp4"
+    write_video(clip, passing, Fraction(25))
+    video = current_store().put(clip, "video/mp4", width=64, height=64, frames=10, fps=25)
+    made = grade.fn(video, GradeParams(tone=1.0))
+    tops = [frame[:32].mean() for frame in read_frames(current_store().fetch(made))]
+    assert max(tops) - min(tops) < 1
 
 
 def test_denoise_changes_a_picture_and_level_0_does_not(picture: ArtifactRef):
