@@ -27,15 +27,17 @@ PRESET = Preset[UpscaleDenoiseKnobs](
     },
     levels={
         "low": UpscaleDenoiseKnobs(
-            denoise=DenoiseParams(level=0.2),  # sensor noise at low ISO
+            denoise=DenoiseParams(
+                level=0.3
+            ),  # light: keeps the texture that little enlarging shows
             upscale=UpscaleParams(upscale_factor=2, model="video"),  # basic: twenty times as fast
         ),
         "standard": UpscaleDenoiseKnobs(
-            denoise=DenoiseParams(level=0.3),
+            denoise=DenoiseParams(level=0.5),  # all noise that is measured: a drawing net keeps it
             upscale=UpscaleParams(upscale_factor=2, model="photo"),  # advanced: draws detail
         ),
         "pro": UpscaleDenoiseKnobs(
-            denoise=DenoiseParams(level=0.3),
+            denoise=DenoiseParams(level=0.5),
             upscale=UpscaleParams(upscale_factor=4, model="photo"),
         ),
     },

@@ -44,7 +44,7 @@ class Stage(Task[P, R]):
         """Its parameter model."""
         self.takes = takes
         """Media kinds its input may have; empty when it needs none."""
-        self.gives = gives
+        self.gives: Gives = gives
         """Media kind of its result; `same` as its input."""
         self.identity = identity
         """From its parameters to the engine that will do the work, without loading it."""

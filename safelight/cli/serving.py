@@ -22,7 +22,7 @@ from safelight.store.results import register_results
 CHECKOUT = Path(__file__).resolve().parents[2]
 PREFECT_FILE = CHECKOUT / "deployments" / "prefect.yaml"
 POOL = "gpu"
-POOL_TYPE = "safelight-gpu"
+POOL_TYPE = "process"
 
 
 def serve(host: str, port: int) -> None:
