@@ -1,0 +1,82 @@
+"""What orchestration costs: a pipeline's wall time over the same work done by bare calls.
+
+Both run in one process, in turn, with models loaded and nothing taken from the cache. The job takes
+10 s or more, so that its ratio says what a real one would be; a pipeline of stages that do almost
+nothing gives the cost of one stage in milliseconds.
+"""
+
+import json
+import os
+import tempfile
+import time
+from pathlib import Path
+
+ROUNDS = 2
+EXAMPLES = Path(__file__).resolve().parents[2] / "examples"
+JOB = [
+    {"stage_type": "denoise", "name": "clean", "parameters": {"level": 0.5}},
+    {"stage_type": "upscale", "name": "large", "parameters": {"model": "video"}},
+    {"stage_type": "upscale", "name": "larger", "parameters": {"model": "video"}},
+    {"stage_type": "grade", "name": "look", "parameters": {"colour": "warm", "grain": 0.2}},
+]
+SMALL = [
+    {"stage_type": "grade", "name": f"s{i}", "parameters": {"colour": "warm"}} for i in range(10)
+]
+
+
+def main() -> dict[str, float]:
+    """Measure and print one JSON line."""
+    os.environ["PREFECT_LOGGING_LEVEL"] = "ERROR"
+    with tempfile.TemporaryDirectory() as root:
+        os.environ["VOLUME_ROOT"] = root
+        from prefect.settings import PREFECT_TASKS_REFRESH_CACHE, temporary_settings
+        from prefect.testing.utilities import prefect_test_harness
+
+        from safelight.store.results import register_results
+
+        with prefect_test_harness(), temporary_settings({PREFECT_TASKS_REFRESH_CACHE: True}):
+            register_results()
+            measured = _measure()
+    print(json.dumps({"benchmark": "pipeline", **measured}))  # noqa: T201
+    return measured
+
+
+def _measure() -> dict[str, float]:
+    from presets.pipeline import Pipeline, StageSpec, plan_pipeline
+    from tasks.ingest import ingest
+
+    photo = {"image": str(EXAMPLES / "astronaut.png")}
+    job = [StageSpec.model_validate(spec) for spec in JOB]
+    small = [StageSpec.model_validate(spec) for spec in SMALL]
+
+    def bare(specs: list[StageSpec]) -> float:
+        plan = plan_pipeline(Pipeline(stages=tuple(specs)), photo, 1)
+        started = time.perf_counter()
+        ref = ingest(photo["image"], ("image",))
+        for planned in plan.stages:
+            ref = planned.stage.fn(ref, planned.params)
+        return time.perf_counter() - started
+
+    def orchestrated(specs: list[StageSpec]) -> float:
+        from flows.pipeline import pipeline
+
+        started = time.perf_counter()
+        pipeline(stages=specs, call_input=photo, seed=1)
+        return time.perf_counter() - started
+
+    bare(job)  # loads the models
+    orchestrated(small)  # warms the client
+    pairs = [(bare(job), orchestrated(job)) for _ in range(ROUNDS)]
+    ratios = sorted(flow / plain for plain, flow in pairs)
+    cheap = [(bare(small), orchestrated(small)) for _ in range(ROUNDS)]
+    per_stage = min((flow - plain) / len(small) for plain, flow in cheap)
+    return {
+        "job_seconds": round(min(plain for plain, _ in pairs), 2),
+        "ratio": round(ratios[0], 3),
+        "ratio_worst": round(ratios[-1], 3),
+        "milliseconds_per_stage": round(1000 * per_stage, 1),
+    }
+
+
+if __name__ == "__main__":
+    main()

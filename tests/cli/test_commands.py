@@ -1,0 +1,86 @@
+"""The command as people run it: a process, an embedded server, real files."""
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+CHECKOUT = Path(__file__).resolve().parents[2]
+COMMAND = [str(Path(sys.executable).parent / "safelight")]
+
+
+def run(volume: Path, *words: str) -> "subprocess.CompletedProcess[str]":
+    environment = {name: value for name, value in os.environ.items() if name != "PREFECT_API_URL"}
+    environment |= {"VOLUME_ROOT": str(volume), "COLUMNS": "200", "HF_HUB_OFFLINE": "1"}
+    return subprocess.run(
+        [*COMMAND, *words],
+        cwd=CHECKOUT,
+        env=environment,
+        capture_output=True,
+        text=True,
+        timeout=280,
+        check=False,
+    )
+
+
+def test_presets_are_listed_and_shown(tmp_path: Path):
+    listed = run(tmp_path, "presets", "list")
+    assert listed.returncode == 0
+    assert "photoreal_portrait_v1" in listed.stdout
+    shown = json.loads(run(tmp_path, "presets", "show", "photoreal_portrait_v1").stdout)
+    assert shown["levels"]["low"]["generate"]["steps"] == 25
+    assert shown["levels"]["pro"]["upscale"]["upscale_factor"] == 2
+    unknown = run(tmp_path, "presets", "show", "nothing_v1")
+    assert unknown.returncode == 1
+    assert "CONTRACT_MISMATCH" in unknown.stderr
+    assert "Fix: " in unknown.stderr
+
+
+def test_a_preset_runs_is_found_again_and_replays(tmp_path: Path):
+    words = ["--image", "examples/astronaut.png", "--quality", "low"]
+    first = run(
+        tmp_path / "v", "run", "upscale_denoise_image_v1", *words, "-o", str(tmp_path / "o")
+    )
+    assert first.returncode == 0, first.stderr
+    (manifest,) = (tmp_path / "v" / "outputs" / "manifests").glob("*.json")
+    assert len(list((tmp_path / "o").glob("*.png"))) == 2
+    again = run(tmp_path / "v", "replay", str(manifest))
+    assert again.returncode == 0, again.stderr
+    assert again.stdout.count("yes") == 2
+
+
+@pytest.mark.parametrize(
+    ("words", "code"),
+    [
+        (["enhance", "no-such-file.png"], "FILE_NOT_FOUND"),
+        (["enhance", "LICENSE"], "INVALID_FIELD_VALUE"),
+        (["pipeline", "no-such-file.json"], "FILE_NOT_FOUND"),
+        (["run", "../../etc"], "CONTRACT_MISMATCH"),
+        (["replay", "no-such-run"], "FILE_NOT_FOUND"),
+    ],
+)
+def test_mistakes_are_answered_with_a_code_and_a_remedy(
+    tmp_path: Path, words: list[str], code: str
+):
+    done = run(tmp_path, *words)
+    assert done.returncode == 1
+    assert code in done.stderr
+    assert "Fix: " in done.stderr
+    assert "Traceback" not in done.stderr
+
+
+def test_a_flow_that_refuses_its_parameters_says_so(tmp_path: Path):
+    done = run(tmp_path, "interpolate", "examples/box.mp4", "--target-fps", "24")
+    assert done.returncode == 1
+    assert "[INVALID_FIELD_VALUE] target_fps 24 is not above source_fps 30" in done.stderr
+
+
+def test_the_doctor_names_what_is_there(tmp_path: Path):
+    done = run(tmp_path, "doctor", "--json")
+    findings = {finding["what"]: finding for finding in json.loads(done.stdout)}
+    assert findings["store"]["level"] == "ok"
+    assert findings["weights of upscale"]["level"] == "ok"
+    assert findings["prefect server"]["level"] == "ok"

@@ -1,0 +1,93 @@
+"""Every preset: its card, its levels, overrides that keep what they do not name."""
+
+import importlib
+from pathlib import Path
+
+import pytest
+import yaml
+
+from presets.catalog import find_preset, preset_ids
+from safelight.errors import ContractMismatchError, InvalidFieldValueError
+
+CHECKOUT = Path(__file__).resolve().parents[2]
+
+
+@pytest.mark.parametrize("preset_id", preset_ids())
+def test_a_preset_is_whole(preset_id: str):
+    preset = find_preset(preset_id)
+    assert preset.id == preset_id
+    assert set(preset.levels) == {"low", "standard", "pro"}
+    assert preset.steps
+    flow = getattr(importlib.import_module(f"flows.{preset_id}"), preset_id)
+    assert flow.name == preset_id
+    properties = flow.parameters.properties
+    assert set(preset.required_inputs) <= set(flow.parameters.required)
+    assert set(preset.optional_inputs) <= set(properties)
+    for name, shown in properties.items():
+        assert shown.get("description"), f"{name} has no help text"
+        assert "position" in shown
+
+
+def test_every_flow_has_a_deployment_and_every_deployment_a_flow():
+    described = yaml.safe_load((CHECKOUT / "deployments" / "prefect.yaml").read_text())
+    deployed = {deployment["entrypoint"] for deployment in described["deployments"]}
+    assert {f"flows.{preset_id}.{preset_id}" for preset_id in preset_ids()} <= deployed
+    for entrypoint in deployed:
+        module, _, name = entrypoint.rpartition(".")
+        assert getattr(importlib.import_module(module), name).name == name
+
+
+def test_the_numbers_of_the_contract():
+    levels = find_preset("photoreal_portrait_v1").levels
+    drawn = {
+        name: (knobs.generate.steps, knobs.generate.guidance_scale, knobs.steps())
+        for name, knobs in levels.items()
+    }
+    assert drawn == {
+        "low": (25, 6.5, ("generate",)),
+        "standard": (40, 7.5, ("generate", "detail")),
+        "pro": (50, 8.0, ("generate", "detail", "upscale")),
+    }
+    cinematic = find_preset("cinematic_portrait_v1").levels
+    assert [cinematic[level].generate.steps for level in ("low", "standard", "pro")] == [30, 35, 40]
+    assert [cinematic[level].grade.tone > 0 for level in ("low", "standard", "pro")] == [
+        False,
+        True,
+        True,
+    ]
+    assert cinematic["pro"].grade.colour == "cinematic"
+    factors = find_preset("upscale_denoise_image_v1").levels
+    assert [factors[level].upscale.upscale_factor for level in ("low", "standard", "pro")] == [
+        2,
+        2,
+        4,
+    ]
+
+
+def test_an_override_keeps_every_tuned_value_it_does_not_name():
+    preset = find_preset("photoreal_portrait_v1")
+    knobs = preset.at("pro", {"generate": {"steps": 3}})
+    assert knobs.generate.steps == 3
+    assert knobs.generate.guidance_scale == 8.0
+    assert knobs.generate.prompt == preset.levels["pro"].generate.prompt
+    assert knobs.upscale == preset.levels["pro"].upscale
+
+
+@pytest.mark.parametrize(
+    ("overrides", "error", "word"),
+    [
+        ({"sharpen": {"x": 1}}, ContractMismatchError, "sharpen"),
+        ({"upscale": {"tile": 128}}, ContractMismatchError, "upscale"),
+        ({"generate": {"stepps": 1}}, ContractMismatchError, "stepps"),
+        ({"generate": {"steps": 0}}, InvalidFieldValueError, "steps"),
+        ({"aspect": {"x": 1}}, ContractMismatchError, "aspect"),
+    ],
+)
+def test_overrides_of_what_is_not_there_are_refused(overrides, error, word):
+    with pytest.raises(error, match=word):
+        find_preset("photoreal_portrait_v1").at("low", overrides)
+
+
+def test_a_preset_that_is_not_there_is_refused():
+    with pytest.raises(ContractMismatchError, match="photoreal_portrait_v1"):
+        find_preset("../pipeline")
