@@ -1,7 +1,7 @@
 """Portraits that look like a frame from a film."""
 
 from flows.drawing import draw
-from flows.inputs import Changes, Consent, Media, Prompt, QualityLevel, Seed, require_consent
+from flows.inputs import Changes, Consent, Prompt, QualityLevel, Reference, Seed, require_consent
 from flows.running import recorded_flow
 from presets.cinematic_portrait_v1 import PRESET
 from safelight.store.artifact import ArtifactRef
@@ -14,7 +14,7 @@ NONE: Changes = {}
 @recorded_flow
 def cinematic_portrait_v1(
     prompt: Prompt,
-    identity_reference: Media | None = None,
+    identity_reference: Reference = None,
     seed: Seed = None,
     quality: QualityLevel = "standard",
     consent: Consent = False,

@@ -30,6 +30,15 @@ Media = Annotated[
         description="A file under the volume root, or the store: link of an artifact.",
     ),
 ]
+Reference = Annotated[
+    str | None,
+    Field(
+        min_length=1,
+        max_length=4096,
+        description="A photograph of the person to show: a file under the volume root, or the "
+        "store: link of an artifact. Needs an IP-Adapter in the models folder, and consent.",
+    ),
+]
 QualityLevel = Annotated[Quality, Field(description="How much work goes into the result.")]
 Consent = Annotated[
     bool,

@@ -1,12 +1,11 @@
 """Photographs of people that look like skin, not plastic."""
 
-from tasks.detail import detail
-
 from flows.drawing import draw
-from flows.inputs import Changes, Consent, Media, Prompt, QualityLevel, Seed, require_consent
+from flows.inputs import Changes, Consent, Prompt, QualityLevel, Reference, Seed, require_consent
 from flows.running import recorded_flow
 from presets.photoreal_portrait_v1 import PRESET
 from safelight.store.artifact import ArtifactRef
+from tasks.detail import detail
 from tasks.recorder import recorder
 from tasks.upscale import upscale
 
@@ -16,7 +15,7 @@ NONE: Changes = {}
 @recorded_flow
 def photoreal_portrait_v1(
     prompt: Prompt,
-    identity_reference: Media | None = None,
+    identity_reference: Reference = None,
     seed: Seed = None,
     quality: QualityLevel = "standard",
     consent: Consent = False,

@@ -2,7 +2,6 @@
 
 import json
 import signal
-import sys
 from collections.abc import Callable
 from functools import wraps
 from pathlib import Path
@@ -279,6 +278,7 @@ def deploy(
 
 
 def main() -> None:
-    """Entry point; a second Ctrl-C ends the command at once."""
-    signal.signal(signal.SIGTERM, lambda *_: signal.raise_signal(signal.SIGINT))
-    sys.exit(app())
+    """Entry point; SIGTERM ends the command as Ctrl-C does, also where SIGINT is ignored."""
+    signal.signal(signal.SIGTERM, signal.default_int_handler)
+    signal.signal(signal.SIGINT, signal.default_int_handler)
+    app()

@@ -39,7 +39,7 @@ def prefect_api() -> Generator[str]:
     """
     configured = configured_api_url()
     if configured is not None:
-        if not _answers(configured):
+        if not answers(configured):
             raise EngineOfflineError(
                 f"no Prefect server answers at {configured}",
                 "start it, or unset PREFECT_API_URL to use an embedded one",
@@ -60,6 +60,7 @@ def embedded_server(port: int, *, ui: bool, host: str = "127.0.0.1") -> Generato
         **QUIET,
         "PREFECT_HOME": str(home),
         "PREFECT_SERVER_UI_ENABLED": "true" if ui else "false",
+        "PREFECT_SERVER_UI_API_URL": f"http://{host}:{port}/api",
     }
     log = (home / "server.log").open("ab")
     command = [sys.executable, "-m", "prefect", "server", "start", "--host", host]
@@ -102,7 +103,8 @@ def stop_process(process: "subprocess.Popen[bytes]", grace_seconds: float = 20.0
             process.wait()
 
 
-def _answers(url: str) -> bool:
+def answers(url: str) -> bool:
+    """Whether a Prefect API answers at this address."""
     try:
         return httpx.get(f"{url}/health", timeout=5.0).is_success
     except httpx.HTTPError:
@@ -114,7 +116,7 @@ def _wait_for(process: "subprocess.Popen[bytes]", url: str, log: Path) -> None:
     while time.monotonic() < deadline:
         if process.poll() is not None:
             break
-        if _answers(url):
+        if answers(url):
             return
         time.sleep(0.1)
     tail = log.read_text(errors="replace")[-500:]

@@ -15,13 +15,14 @@ from prefect.exceptions import ObjectNotFound
 from prefect.settings import PREFECT_API_URL, temporary_settings
 
 from safelight.cli.printing import CONSOLE
-from safelight.cli.server import QUIET, configured_api_url, embedded_server, stop_process
+from safelight.cli.server import QUIET, answers, configured_api_url, embedded_server, stop_process
 from safelight.errors import DependencyMissingError, EngineOfflineError, UnknownError
 from safelight.store.results import register_results
 
 CHECKOUT = Path(__file__).resolve().parents[2]
 PREFECT_FILE = CHECKOUT / "deployments" / "prefect.yaml"
 POOL = "gpu"
+CHECK_SECONDS = 2.0
 POOL_TYPE = "process"
 
 
@@ -44,7 +45,9 @@ def serve(host: str, port: int) -> None:
         CONSOLE.print(f"Prefect UI and API: http://{host}:{port}   (Ctrl-C stops)")
         try:
             while worker.poll() is None:
-                time.sleep(0.5)
+                time.sleep(CHECK_SECONDS)
+                if not (answers(url) or answers(url)):
+                    raise EngineOfflineError("the Prefect server ended", "start safelight up again")
             raise EngineOfflineError(
                 f"the worker ended with {worker.returncode}", "read its output above"
             )

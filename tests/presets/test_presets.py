@@ -24,7 +24,7 @@ def test_a_preset_is_whole(preset_id: str):
     assert set(preset.required_inputs) <= set(flow.parameters.required)
     assert set(preset.optional_inputs) <= set(properties)
     for name, shown in properties.items():
-        assert shown.get("description"), f"{name} has no help text"
+        assert shown.get("description") not in (None, "", name), f"{name} has no help text"
         assert "position" in shown
 
 
