@@ -55,6 +55,20 @@ def note(text: str) -> None:
 
 
 @contextmanager
+def part(index: int, count: int) -> Generator[None]:
+    """Count the steps made inside as one of `count` equal parts of the stage; `index` from 0."""
+    listener = _listener.get()
+    if listener is None:
+        yield
+        return
+    token = _listener.set(lambda done, total: listener(index * total + done, count * total))
+    try:
+        yield
+    finally:
+        _listener.reset(token)
+
+
+@contextmanager
 def watching(listener: Listener | None) -> Generator[list[str]]:
     """Send the steps made inside to `listener`; yields the list that collects notes."""
     notes: list[str] = []

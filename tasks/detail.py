@@ -2,6 +2,7 @@
 
 from typing import Literal
 
+import numpy as np
 from pydantic import Field
 
 from safelight.engines import diffusion, mtcnn
@@ -10,14 +11,14 @@ from safelight.engines.identity import EngineIdentity
 from safelight.errors import DependencyMissingError, MissingRequiredFieldError
 from safelight.media.regions import BLOCK, Box, redrawn
 from safelight.params import Params
-from safelight.progress import note
+from safelight.progress import note, part
 from safelight.store.artifact import ArtifactRef
 from safelight.store.store import Pixels
 from safelight.weights.checkpoints import WeightsCard, find_checkpoint
 from tasks.keeping import keep_image, load_image, record_of
 from tasks.stage import stage
 
-REVISION = 1
+REVISION = 2
 """Raised when cutting out or blending changes the pixels."""
 SEEDS = 2**32
 """Seeds start again at 0 behind the largest."""
@@ -46,8 +47,15 @@ class DetailParams(Params):
     """How closely to follow the prompt."""
     model: str | None = None
     """Name of a model in the models folder; None takes the first, else the shipped one."""
+    scheduler: str | None = None
+    """As for generate; None is the model's own."""
     restore_faces: bool = False
     """Restore the faces with a network made for that; none is there yet."""
+
+    @property
+    def changes_nothing(self) -> bool:
+        """Whether no denoising step is taken."""
+        return int(self.steps * self.strength) < 1
 
 
 def _identity(params: DetailParams) -> EngineIdentity:
@@ -76,32 +84,36 @@ def detail(picture: ArtifactRef, params: DetailParams) -> ArtifactRef:
 
     Returns:
         A new artifact of the same size, equal to `picture` outside the squares around the faces;
-        `picture` itself when there is none. Metadata `regions` says how many were found.
+        `picture` itself when none is drawn. Metadata `regions` says how many were found.
 
     Raises:
         DependencyMissingError: the region, restoration or model asked for is not there.
+        InvalidFieldValueError: the scheduler is not known.
         MissingRequiredFieldError: faces were found and there is no seed to draw them with.
         OutOfMemoryError: too little memory even with everything moved off the device.
     """
     identity = _identity(params)
+    diffusion.check_scheduler(params.scheduler)
     image = load_image(picture)
     boxes = [
         Box(face.left, face.top, face.right, face.bottom)
         for face in mtcnn.find_faces(image, params.confidence)
     ]
-    if not boxes or params.strength == 0:
-        note(_unchanged(len(boxes), params))
+    note(_found(len(boxes), params))
+    if not boxes or params.changes_nothing:
         return picture.described(regions=len(boxes))
     card = find_checkpoint(params.model)
     seed = _seed(params)
 
-    def draw(part: Pixels, index: int) -> Pixels:
+    def draw(crop: Pixels, index: int) -> Pixels:
         drawing = _drawing(card, params, (seed + index) % SEEDS)
-        return diffusion.redraw(drawing, part, params.strength)[0]
+        with part(index, len(boxes)):
+            return diffusion.redraw(drawing, crop, params.strength)[0]
 
     longest = max(card.native_width, card.native_height) // BLOCK * BLOCK
     made = redrawn(image, boxes, params.padding, longest, draw)
-    note(f"{len(boxes)} {'face' if len(boxes) == 1 else 'faces'} found")
+    if np.array_equal(made, image):
+        return picture.described(regions=len(boxes))
     return keep_image(made, record_of("detail", params, identity, [picture])).described(
         regions=len(boxes)
     )
@@ -115,6 +127,7 @@ def _drawing(card: WeightsCard, params: DetailParams, seed: int) -> Drawing:
         seed=seed,
         steps=params.steps,
         guidance_scale=params.guidance_scale,
+        scheduler=params.scheduler,
     )
 
 
@@ -126,10 +139,16 @@ def _seed(params: DetailParams) -> int:
     return params.seed
 
 
-def _unchanged(faces: int, params: DetailParams) -> str:
-    if faces:
-        return f"{faces} found, strength is 0: the picture is unchanged"
-    return f"no face found with confidence {params.confidence:g} or more: the picture is unchanged"
+def _found(faces: int, params: DetailParams) -> str:
+    if not faces:
+        return f"no face found at confidence {params.confidence:g}"
+    found = f"{faces} {'face' if faces == 1 else 'faces'} found"
+    if params.changes_nothing:
+        return (
+            f"{found}; {params.steps} steps at strength {params.strength:g} are none: "
+            "the picture is unchanged"
+        )
+    return found
 
 
 def _require_networks(params: DetailParams) -> None:

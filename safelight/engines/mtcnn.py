@@ -48,6 +48,8 @@ PROPOSED, REFINED = 0.6, 0.7
 """Scores that pass the first and the second network; the third's is the caller's to choose."""
 REFINE_SIDE, FINAL_SIDE = 24, 48
 """Sides of the crops that the second and the third network look at."""
+LANDMARKS = 5
+"""Points that the third network places in each face."""
 BATCH = 256
 """Crops looked at together."""
 WITHIN_SIZE, BETWEEN = 0.5, 0.7
@@ -68,6 +70,9 @@ class Face:
     """Where it ends."""
     confidence: float
     """0 to 1."""
+    landmarks: tuple[tuple[float, float], ...] = ()
+    """Column and row of both eyes, the tip of the nose and both corners of the mouth; of each pair
+    the left one in the picture comes first."""
 
 
 def identity() -> EngineIdentity:
@@ -125,8 +130,13 @@ def find_faces(image: Pixels, confidence: float) -> list[Face]:
     with torch.inference_mode():
         boxes = _refined(networks, image, _proposals(networks, image))
         boxes = _final(networks, image, boxes, confidence)
-    found = [Face(*(float(value) for value in box)) for box in boxes]
-    return sorted(found, key=lambda face: (face.left, face.top))
+    return sorted((_face(box) for box in boxes), key=lambda face: (face.left, face.top))
+
+
+def _face(box: Floats) -> Face:
+    left, top, right, bottom, confidence, *points = (float(value) for value in box)
+    columns, rows = points[:LANDMARKS], points[LANDMARKS:]
+    return Face(left, top, right, bottom, confidence, tuple(zip(columns, rows, strict=True)))
 
 
 @dataclass(frozen=True)
@@ -176,17 +186,17 @@ class Networks:
         state = self.refining
         deep = functional.max_pool2d(_layer(state, 1, seen), 3, 2, ceil_mode=True)
         deep = functional.max_pool2d(_layer(state, 2, deep), 3, 2, ceil_mode=True)
-        return _judged(state, _layer(state, 3, deep), 4, "5")
+        return _judged(state, _layer(state, 3, deep), 4, ("5_1", "5_2"))
 
     def judge(self, seen: "Tensor") -> tuple[Floats, Floats]:
-        """Scores (n,) and box changes (n, 4) of crops (n, 3, 48, 48)."""
+        """Scores (n,), box changes and landmarks (n, 4 + 10) of crops (n, 3, 48, 48)."""
         from torch.nn import functional
 
         state = self.final
         deep = functional.max_pool2d(_layer(state, 1, seen), 3, 2, ceil_mode=True)
         deep = functional.max_pool2d(_layer(state, 2, deep), 3, 2, ceil_mode=True)
         deep = functional.max_pool2d(_layer(state, 3, deep), 2, 2, ceil_mode=True)
-        return _judged(state, _layer(state, 4, deep), 5, "6")
+        return _judged(state, _layer(state, 4, deep), 5, ("6_1", "6_2", "6_3"))
 
     def tensor(self, crops: list[Pixels]) -> "Tensor":
         """(n, 3, h, w), about -1 to 1, of crops of one size."""
@@ -204,7 +214,7 @@ def _layer(state: "dict[str, Tensor]", index: int, seen: "Tensor") -> "Tensor":
 
 
 def _judged(
-    state: "dict[str, Tensor]", deep: "Tensor", dense: int, heads: str
+    state: "dict[str, Tensor]", deep: "Tensor", dense: int, heads: tuple[str, ...]
 ) -> tuple[Floats, Floats]:
     from torch.nn import functional
 
@@ -212,13 +222,12 @@ def _judged(
     flat = deep.permute(0, 3, 2, 1).flatten(1)
     flat = functional.linear(flat, state[f"dense{dense}.weight"], state[f"dense{dense}.bias"])
     flat = functional.prelu(flat, state[f"prelu{dense}.weight"])
-    score, change = (
-        functional.linear(
-            flat, state[f"dense{heads}_{head}.weight"], state[f"dense{heads}_{head}.bias"]
-        )
-        for head in (1, 2)
+    score, *changes = (
+        functional.linear(flat, state[f"dense{head}.weight"], state[f"dense{head}.bias"])
+        for head in heads
     )
-    return _numpy(score.softmax(dim=1)[:, 1]), _numpy(change)
+    changed = np.concatenate([_numpy(change) for change in changes], axis=1)
+    return _numpy(score.softmax(dim=1)[:, 1]), changed
 
 
 def _numpy(tensor: "Tensor") -> Floats:
@@ -235,10 +244,9 @@ def _scales(height: int, width: int) -> Iterator[float]:
 def _proposals(networks: Networks, image: Pixels) -> Floats:
     """Square boxes (n, 5) from the first network at all sizes of the picture."""
     height, width = image.shape[:2]
-    scales = list(_scales(height, width))
     found = [np.zeros((0, 5), np.float32)]
-    for done, scale in enumerate(scales):
-        step(done, len(scales) + 2)  # the two other networks follow
+    for scale in _scales(height, width):
+        step(0, 1)  # too short to be counted, long enough to be stopped
         smaller = _resized(image, int(width * scale + 1), int(height * scale + 1))
         score, change = networks.propose(networks.tensor([smaller]))
         rows, columns = np.nonzero(score >= PROPOSED)
@@ -258,29 +266,40 @@ def _proposals(networks: Networks, image: Pixels) -> Floats:
 
 
 def _refined(networks: Networks, image: Pixels, boxes: Floats) -> Floats:
-    scores, changes = _looked_at(networks, image, boxes, REFINE_SIDE)
+    scores, changes = _looked_at(networks, image, boxes, REFINE_SIDE, 4)
     return _squared(_passed(boxes, scores, changes, REFINED))
 
 
 def _final(networks: Networks, image: Pixels, boxes: Floats, confidence: float) -> Floats:
-    scores, changes = _looked_at(networks, image, boxes, FINAL_SIDE)
-    found = _passed(boxes, scores, changes, confidence)
+    scores, changes = _looked_at(networks, image, boxes, FINAL_SIDE, 4 + 2 * LANDMARKS)
+    with_landmarks = np.concatenate([boxes, _landmarks(boxes, changes[:, 4:])], axis=1)
+    found = _passed(with_landmarks, scores, changes[:, :4], confidence)
     return found[suppressed(found, BETWEEN, of_smaller=True)]
+
+
+def _landmarks(boxes: Floats, shares: Floats) -> Floats:
+    """Columns, then rows, (n, 10), from parts of the box's sides."""
+    sides = boxes[:, 2:4] - boxes[:, :2] + 1
+    corner = boxes[:, :2] - 1  # the weights count pixels from 1
+    points = np.repeat(corner, LANDMARKS, axis=1) + shares * np.repeat(sides, LANDMARKS, axis=1)
+    return points.astype(np.float32)
 
 
 def _passed(boxes: Floats, scores: Floats, changes: Floats, least: float) -> Floats:
     """Boxes with their new scores, those below `least` and doubles gone, then moved."""
     passed = scores >= least
-    boxes = np.concatenate([boxes[passed, :4], scores[passed, None]], axis=1)
+    judged = [boxes[passed, :4], scores[passed, None], boxes[passed, 5:]]
+    boxes = np.concatenate(judged, axis=1)
     kept = suppressed(boxes, BETWEEN)
     return _moved(boxes[kept], changes[passed][kept], 1)
 
 
 def _looked_at(
-    networks: Networks, image: Pixels, boxes: Floats, side: int
+    networks: Networks, image: Pixels, boxes: Floats, side: int, values: int
 ) -> tuple[Floats, Floats]:
+    """What the second or third network says: scores (n,) and changes (n, values)."""
     look = networks.refine if side == REFINE_SIDE else networks.judge
-    scores, changes = [np.zeros(0, np.float32)], [np.zeros((0, 4), np.float32)]
+    scores, changes = [np.zeros(0, np.float32)], [np.zeros((0, values), np.float32)]
     for start in range(0, len(boxes), BATCH):
         crops = [_crop(image, box, side) for box in boxes[start : start + BATCH]]
         score, change = look(networks.tensor(crops))
@@ -329,7 +348,7 @@ def suppressed(boxes: Floats, overlap: float, *, of_smaller: bool = False) -> ND
     """Which of many boxes remain when each takes away the lesser ones that overlap it.
 
     Args:
-        boxes: (n, 5): left, top, right, bottom, score.
+        boxes: (n, 5 or more): left, top, right, bottom, score.
         overlap: part of the area that both cover, of the area that either covers.
         of_smaller: measure it as part of the smaller box instead.
 

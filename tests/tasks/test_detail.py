@@ -1,6 +1,8 @@
 """The detail stage on photographs put together from a real one, with a real, if random, model."""
 
 import io
+import shutil
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -8,12 +10,18 @@ from PIL import Image
 from pydantic import ValidationError
 
 from safelight.engines.loaded import forget_loaded
-from safelight.errors import DependencyMissingError, MissingRequiredFieldError
+from safelight.errors import (
+    DependencyMissingError,
+    InvalidFieldValueError,
+    InvalidMediaError,
+    MissingRequiredFieldError,
+)
 from safelight.provenance.embed import read_record
 from safelight.store.artifact import ArtifactRef
 from safelight.store.store import current_store
 from tasks.detail import DetailParams, detail
 from tasks.keeping import load_image
+from tasks.recorder import recording
 from tasks.stage import cache_key
 
 pytestmark = pytest.mark.usefixtures("tiny_model")
@@ -57,14 +65,47 @@ def test_no_face_gives_the_same_artifact_and_says_so():
     made = detail.fn(picture, DetailParams())
     assert made.sha256 == picture.sha256
     assert made.metadata["regions"] == 0
-    assert made.metadata["notes"] == [
-        "no face found with confidence 0.9 or more: the picture is unchanged"
-    ]
+    assert made.metadata["notes"] == ["no face found at confidence 0.9"]
 
 
-def test_strength_0_gives_the_same_artifact(photo: np.ndarray):
+def test_without_a_face_the_model_is_not_loaded(photo: np.ndarray, tiny_folder: Path):
+    from skimage import data
+
+    broken = tiny_folder.parent / "broken"
+    broken.mkdir()
+    try:
+        (broken / "model_index.json").write_text("{}")
+        picture = stored(data.coffee())
+        assert detail.fn(picture, QUICK.but(model="broken")).sha256 == picture.sha256
+        with pytest.raises(InvalidMediaError, match="cannot be loaded"):
+            detail.fn(stored(small(photo)), QUICK.but(model="broken"))
+    finally:
+        shutil.rmtree(broken)
+
+
+@pytest.mark.parametrize("strength", [0, 0.2])
+def test_too_little_strength_for_a_step_gives_the_same_artifact(photo: np.ndarray, strength: float):
     picture = stored(small(photo))
-    assert detail.fn(picture, QUICK.but(strength=0)).sha256 == picture.sha256
+    made = detail.fn(picture, QUICK.but(strength=strength))
+    assert made.sha256 == picture.sha256
+    assert "1 face found; 4 steps at strength" in str(made.metadata["notes"])
+
+
+def test_progress_counts_the_steps_of_all_faces(photo: np.ndarray):
+    seen: list[tuple[str, int, int]] = []
+    one = small(photo)
+    with recording(lambda *reported: seen.append(reported)):
+        detail.fn(stored(np.hstack([one, one])), QUICK)
+    drawn = [(done, total) for _, done, total in seen if done > 0]
+    assert drawn == [(1, 4), (2, 4), (3, 4), (4, 4)]  # half of 4 steps for each of 2 faces
+
+
+def test_the_scheduler_can_be_chosen(photo: np.ndarray):
+    picture = stored(small(photo, 128))
+    made = [detail.fn(picture, QUICK.but(scheduler=name)).sha256 for name in ("ddim", "euler")]
+    assert made[0] != made[1]
+    with pytest.raises(InvalidFieldValueError, match="scheduler is 'nothing'"):
+        detail.fn(picture, QUICK.but(scheduler="nothing"))
 
 
 def test_several_faces_are_drawn_each_with_its_own_noise(photo: np.ndarray):
@@ -100,8 +141,9 @@ def test_a_tiny_face_is_drawn_larger(photo: np.ndarray):
 
 
 def test_a_face_that_is_large_enough_is_left_alone(photo: np.ndarray):
-    made = detail.fn(stored(photo), QUICK)  # the crop takes 180 px, the model draws 64
-    assert np.array_equal(load_image(made), photo)
+    picture = stored(photo)
+    made = detail.fn(picture, QUICK)  # the crop takes 180 px, the model draws 64
+    assert made.sha256 == picture.sha256
     assert "the model draws at most 128 px: left as it is" in str(made.metadata["notes"])
 
 
