@@ -1,10 +1,9 @@
 """Drawing a picture at the size its model was made for, and large enough to be looked at."""
 
-from tasks.generate import GenerateParams, generate
-from tasks.sizing import size_for
-
 from flows.inputs import ingest_media
 from safelight.store.artifact import ArtifactRef
+from tasks.generate import GenerateParams, generate
+from tasks.sizing import size_for
 from tasks.upscale import UpscaleParams, upscale
 
 PLACEHOLDER = "{prompt}"

@@ -1,7 +1,6 @@
 """Text to image."""
 
-from tasks.generate import generate as stage
-
 from flows.single import stage_flow
+from tasks.generate import generate as stage
 
 generate = stage_flow(stage)

@@ -1,7 +1,6 @@
 """Image to image."""
 
-from tasks.transform import transform as stage
-
 from flows.single import stage_flow
+from tasks.transform import transform as stage
 
 transform = stage_flow(stage, image=("image",))

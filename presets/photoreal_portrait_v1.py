@@ -1,10 +1,9 @@
 """Photographs of people that look like skin, not plastic."""
 
-from tasks.detail import DetailParams
-from tasks.generate import GenerateParams
-
 from presets.portrait import DETAIL_FACES, NEGATIVE, UPRIGHT
 from presets.preset import Knobs, Preset
+from tasks.detail import DetailParams
+from tasks.generate import GenerateParams
 from tasks.upscale import UpscaleParams
 
 PROMPT = (
