@@ -1,6 +1,5 @@
 """Text-to-image models through diffusers: draw, draw over, fill in."""
 
-import hashlib
 import inspect
 import os
 import threading
@@ -8,7 +7,6 @@ import warnings
 from collections.abc import Callable, Generator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
-from functools import lru_cache
 from importlib.metadata import version
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -25,7 +23,8 @@ from safelight.errors import DependencyMissingError, InvalidFieldValueError, Inv
 from safelight.media.images import to_uint8
 from safelight.progress import note, step
 from safelight.settings import settings
-from safelight.weights.checkpoints import WeightsCard, models_folder
+from safelight.weights.checkpoints import WeightsCard, find_add_on, models_folder
+from safelight.weights.hashing import weights_sha256
 
 if TYPE_CHECKING:
     import torch
@@ -466,12 +465,6 @@ def _quiet() -> Generator[None]:
         yield
 
 
-@lru_cache(maxsize=256)
-def _file_digest(path: Path, size: int, changed: int) -> str:
-    del size, changed  # part of the key
-    return hashlib.sha256(path.read_bytes()).hexdigest()
-
-
 def add_on(kind: str, name: str, weight: float) -> AddOn:
     """A LoRA, embedding, ControlNet or IP-Adapter of the models folder.
 
@@ -481,20 +474,9 @@ def add_on(kind: str, name: str, weight: float) -> AddOn:
         weight: how strongly it takes part.
 
     Raises:
+        ForbiddenPathError: the name is a path, or a link leads out of the folder.
         DependencyMissingError: there is none of that name.
+        UnsafePickleError: one of its files could run code when it is loaded.
     """
-    folder = models_folder() / kind
-    found = sorted(folder.iterdir()) if folder.is_dir() else []
-    usable = [p for p in found if p.is_dir() or p.suffix.lower() == ".safetensors"]
-    for path in usable:
-        if name in (path.stem, path.name):
-            files = sorted(p for p in path.rglob("*") if p.is_file()) if path.is_dir() else [path]
-            stats = [(p, p.stat()) for p in files]
-            digests = [_file_digest(p, s.st_size, s.st_mtime_ns) for p, s in stats]
-            total = hashlib.sha256("".join(digests).encode()).hexdigest()
-            return AddOn(path, total if path.is_dir() else digests[0], weight)
-    there = ", ".join(path.stem for path in usable) or "none"
-    raise DependencyMissingError(
-        f"there is no {name!r} in {folder}; there are: {there}",
-        f"put its .safetensors file or folder into {folder}",
-    )
+    path = find_add_on(kind, name)
+    return AddOn(path, weights_sha256(path), weight)

@@ -1,25 +1,41 @@
 """Finds the files of text-to-image models: the operator's own, else the shipped one."""
 
-import hashlib
 import json
 import re
 from functools import lru_cache
 from pathlib import Path
+from typing import Any
 
-from pydantic import BaseModel, ConfigDict
+from pydantic import BaseModel, ConfigDict, ValidationError
 
-from safelight.digests import sha256_of
-from safelight.errors import DependencyMissingError, ForbiddenPathError
+from safelight.errors import DependencyMissingError, ForbiddenPathError, InvalidMediaError
 from safelight.settings import settings
-from safelight.weights.safety import check_single_file
+from safelight.weights.hashing import files_of, weights_sha256
+from safelight.weights.safety import check_weights, safetensors_header
 
 SINGLE_FILES = (".safetensors", ".ckpt")
 STARTER = Path(__file__).resolve().parents[2] / "weights" / "starter"
 """The small model that comes with the checkout."""
 FACTS = "safelight.json"
 """Facts beside a model: native size, recommended settings, subjects, licence."""
-_NAME = re.compile(r"[A-Za-z0-9_\-][A-Za-z0-9._\- ]{0,127}")
-_DEFAULT_NATIVE = 512
+FAMILIES = {
+    "StableDiffusionXL": "sdxl",
+    "StableDiffusion3": "sd3",
+    "StableDiffusion": "sd",
+    "Flux": "flux",
+}
+"""Beginnings of diffusers' pipeline names, the longer before the shorter."""
+_FAMILY_KEYS = {
+    "conditioner.embedders.1.": "sdxl",
+    "model.diffusion_model.joint_blocks.": "sd3",
+    "model.diffusion_model.double_blocks.": "flux",
+    "double_blocks.": "flux",
+    "cond_stage_model.": "sd",
+}
+"""Beginnings of tensor names that only one family has."""
+_NAME = re.compile(r"[^./\\\x00-\x1f][^/\\\x00-\x1f]{0,127}")
+_NATIVE = {"sdxl": 1024, "sd3": 1024, "flux": 1024}
+_DEFAULT_NATIVE, _LATENT_LEVELS = 512, 4
 
 
 class WeightsCard(BaseModel):
@@ -47,6 +63,12 @@ class WeightsCard(BaseModel):
     """Words it knows, for models that know few; empty for models that know many."""
     licence: str | None = None
     """Licence of the weights, as far as it is known."""
+    base_model: str | None = None
+    """Family it belongs to (sd, sdxl, sd3, flux), which LoRAs have to fit; None is unknown."""
+    description: str = ""
+    """What it draws well."""
+    tags: tuple[str, ...] = ()
+    """Words to find it by."""
 
 
 def models_folder() -> Path:
@@ -75,10 +97,8 @@ def find_checkpoint(name: str | None) -> WeightsCard:
         DependencyMissingError: there is no such model.
         UnsafePickleError: the file could run code when it is loaded.
     """
-    if name is not None and not _NAME.fullmatch(name):
-        raise ForbiddenPathError(
-            f"model {name[:80]!r} is not a plain name", "name a model, not a path"
-        )
+    if name is not None:
+        require_plain_name(name)
     names = checkpoint_names()
     wanted = name or next(iter(names), "starter")
     if wanted not in names:
@@ -89,14 +109,58 @@ def find_checkpoint(name: str | None) -> WeightsCard:
             f"there is no model {wanted!r} in {models_folder()}; there are: {known}",
             "put a diffusers folder or a .safetensors file there, or set SAFELIGHT_MODELS_DIR",
         )
-    path = next(p for p in sorted(models_folder().iterdir()) if _name_of(p) == wanted)
+    path = next(
+        p for p in sorted(models_folder().iterdir()) if _is_checkpoint(p) and _name_of(p) == wanted
+    )
+    _require_inside(path)
+    return _card(path)
+
+
+def find_add_on(kind: str, name: str) -> Path:
+    """The file or folder of a LoRA, embedding, ControlNet or IP-Adapter, looked into.
+
+    Args:
+        kind: folder below the models folder: loras, embeddings, controlnet or ip_adapter.
+        name: stem of a .safetensors file there, or name of a folder.
+
+    Raises:
+        ForbiddenPathError: the name is a path, or a link leads out of the models folder.
+        DependencyMissingError: there is none of that name.
+        UnsafePickleError: one of its files could run code when it is loaded.
+    """
+    require_plain_name(name)
+    folder = models_folder() / kind
+    found = sorted(folder.iterdir()) if folder.is_dir() else []
+    usable = [p for p in found if p.is_dir() or p.suffix.lower() == ".safetensors"]
+    for path in usable:
+        if name in (_name_of(path), path.name):
+            _require_inside(path)
+            check_weights(path)
+            return path
+    there = ", ".join(_name_of(path) for path in usable) or "none"
+    raise DependencyMissingError(
+        f"there is no {name!r} in {folder}; there are: {there}",
+        f"put its .safetensors file or folder into {folder}",
+    )
+
+
+def require_plain_name(name: str) -> None:
+    """Refuse a name that is a path, or is none at all.
+
+    Raises:
+        ForbiddenPathError: slashes, a leading dot, control characters, or more than 128 characters.
+    """
+    if not _NAME.fullmatch(name):
+        raise ForbiddenPathError(
+            f"model {name[:80]!r} is not a plain name", "name a model, not a path"
+        )
+
+
+def _require_inside(path: Path) -> None:
     if not path.resolve().is_relative_to(models_folder()):
         raise ForbiddenPathError(
-            f"model {wanted!r} is a link out of {models_folder()}", "put the files themselves there"
+            f"{path} is a link out of {models_folder()}", "put the files themselves there"
         )
-    if path.is_file():
-        check_single_file(path)
-    return _card(path)
 
 
 def _is_checkpoint(path: Path) -> bool:
@@ -110,48 +174,74 @@ def _name_of(path: Path) -> str:
 
 
 def _card(path: Path) -> WeightsCard:
-    files = sorted(p for p in path.rglob("*") if p.is_file()) if path.is_dir() else [path]
-    stamps = tuple((str(p), p.stat().st_size, p.stat().st_mtime_ns) for p in files)
-    return _described(path, stamps)
+    facts = [path / FACTS if path.is_dir() else path.with_suffix(".json")]
+    stats = [(p, p.stat()) for p in (*files_of(path), *facts) if p.is_file()]
+    return _described(path, tuple((str(p), s.st_size, s.st_mtime_ns) for p, s in stats))
 
 
 @lru_cache(maxsize=64)
 def _described(path: Path, stamps: tuple[tuple[str, int, int], ...]) -> WeightsCard:
-    facts_file = path / FACTS if path.is_dir() else path.with_suffix(".json")
-    facts = json.loads(facts_file.read_text()) if facts_file.is_file() else {}
-    side = _native_side(path)
-    return WeightsCard(
-        name=_name_of(path),
-        file_path=path,
-        file_size_bytes=sum(size for _, size, _ in stamps),
-        sha256=_digest(path, [Path(name) for name, _, _ in stamps]),
-        native_width=facts.get("native_width", side),
-        native_height=facts.get("native_height", side),
-        recommended_steps=facts.get("recommended_steps"),
-        recommended_guidance_scale=facts.get("recommended_guidance_scale"),
-        subjects=tuple(
-            word for s in facts.get("subjects", ()) for word in (s["name"], *s["words"])
-        ),
-        licence=facts.get("licence"),
-    )
+    del stamps  # part of the key: a changed file is looked into again
+    check_weights(path)
+    facts = _json(path / FACTS if path.is_dir() else path.with_suffix(".json"))
+    family = facts.get("base_model") or family_of(path)
+    side = _native_side(path, family)
+    try:
+        return WeightsCard(
+            name=_name_of(path),
+            file_path=path,
+            file_size_bytes=sum(file.stat().st_size for file in files_of(path)),
+            sha256=weights_sha256(path),
+            native_width=facts.get("native_width", side),
+            native_height=facts.get("native_height", side),
+            recommended_steps=facts.get("recommended_steps"),
+            recommended_guidance_scale=facts.get("recommended_guidance_scale"),
+            subjects=tuple(
+                word for s in facts.get("subjects") or () for word in (s["name"], *s["words"])
+            ),
+            licence=facts.get("licence"),
+            base_model=family,
+            description=facts.get("description", ""),
+            tags=facts.get("tags", ()),
+        )
+    except (ValidationError, KeyError, TypeError) as error:
+        raise InvalidMediaError(
+            f"the facts beside model {_name_of(path)} do not read as expected: {error}",
+            f"correct {FACTS} in its folder, or the .json file beside it",
+        ) from error
 
 
-def _native_side(folder: Path) -> int:
+def family_of(path: Path) -> str | None:
+    """sd, sdxl, sd3 or flux, from the names in a checkpoint; None where they do not tell."""
+    if path.is_dir():
+        made_for = str(_json(path / "model_index.json").get("_class_name", ""))
+        return next((FAMILIES[start] for start in FAMILIES if made_for.startswith(start)), None)
+    if path.suffix.lower() != ".safetensors":
+        return None
+    names = list(safetensors_header(path))
+    for start, family in _FAMILY_KEYS.items():
+        if any(name.startswith(start) for name in names):
+            return family
+    return None
+
+
+def _native_side(path: Path, family: str | None) -> int:
     """Pixels a side, from the size of the latents and the factor of the autoencoder."""
+    usual = _NATIVE.get(family or "", _DEFAULT_NATIVE)
     for part in ("unet", "transformer"):
-        config = folder / part / "config.json"
-        if config.is_file():
-            latents = json.loads(config.read_text()).get("sample_size")
-            vae = folder / "vae" / "config.json"
-            levels = json.loads(vae.read_text()).get("block_out_channels", [0] * 4)
-            return int(latents) * 2 ** (len(levels) - 1) if latents else _DEFAULT_NATIVE
-    return _DEFAULT_NATIVE
+        latents = _json(path / part / "config.json").get("sample_size")
+        if isinstance(latents, int):
+            levels = _json(path / "vae" / "config.json").get("block_out_channels")
+            return latents * 2 ** (len(levels or [0] * _LATENT_LEVELS) - 1)
+    return usual
 
 
-def _digest(path: Path, files: list[Path]) -> str:
-    if path.is_file():
-        return sha256_of(path)
-    total = hashlib.sha256()
-    for file in files:
-        total.update(f"{file.relative_to(path).as_posix()} {sha256_of(file)}\n".encode())
-    return total.hexdigest()
+def _json(file: Path) -> dict[str, Any]:
+    if not file.is_file():
+        return {}
+    try:
+        return json.loads(file.read_text())
+    except ValueError as error:
+        raise InvalidMediaError(
+            f"{file} is no JSON: {error}", "correct the file, or get the model again"
+        ) from error

@@ -4,125 +4,221 @@ import json
 import pickletools
 import struct
 import zipfile
+from collections.abc import Iterator
+from functools import lru_cache
+from io import BytesIO
+from math import prod
 from pathlib import Path
+from typing import IO, cast
 
 from safelight.errors import InvalidMediaError, UnsafePickleError
 
 LARGEST_HEADER = 100 * 2**20
 """Bytes; the limit the safetensors format sets for its header."""
-_SIZES = {
-    **dict.fromkeys(("BOOL", "U8", "I8", "F8_E5M2", "F8_E4M3"), 1),
-    **dict.fromkeys(("I16", "U16", "F16", "BF16"), 2),
-    **dict.fromkeys(("I32", "U32", "F32"), 4),
-    **dict.fromkeys(("I64", "U64", "F64"), 8),
+LARGEST_PICKLE = 256 * 2**20
+"""Bytes of a pickle inside an archive; the tensors lie beside it, so real ones are far smaller."""
+WEIGHTS_FILES = (".safetensors", ".ckpt", ".pth", ".pt", ".bin", ".pkl")
+"""Files that a library opens as weights; single models and parts of diffusers folders."""
+_ZIP = b"PK\x03\x04"
+_PICKLE = b"\x80"
+_LEGACY_PICKLES = 5
+"""torch's oldest format: magic number, version, system, the object, its storage keys."""
+_BITS = {
+    **dict.fromkeys(("F4",), 4),
+    **dict.fromkeys(("F6_E2M3", "F6_E3M2"), 6),
+    **dict.fromkeys(("BOOL", "U8", "I8"), 8),
+    **dict.fromkeys(("F8_E5M2", "F8_E4M3", "F8_E8M0", "F8_E5M2FNUZ", "F8_E4M3FNUZ"), 8),
+    **dict.fromkeys(("I16", "U16", "F16", "BF16"), 16),
+    **dict.fromkeys(("I32", "U32", "F32"), 32),
+    **dict.fromkeys(("I64", "U64", "F64", "C64"), 64),
 }
+_STORAGES = ("Float", "Half", "BFloat16", "Double", "Long", "Int", "Short", "Char", "Byte", "Bool")
 _ALLOWED_GLOBALS = frozenset(
     {
         "collections OrderedDict",
+        "torch._utils _rebuild_tensor",
         "torch._utils _rebuild_tensor_v2",
         "torch._utils _rebuild_parameter",
+        "torch.nn.parameter Parameter",
         "torch Size",
         "torch device",
-        *(
-            f"torch {kind}Storage"
-            for kind in ("Float", "Half", "BFloat16", "Double", "Long", "Int", "Short", "Byte")
-        ),
-        *(f"torch {kind}" for kind in ("float32", "float16", "bfloat16", "int64")),
+        "torch.storage UntypedStorage",
+        *(f"torch {kind}Storage" for kind in _STORAGES),
+        *(f"torch {kind}" for kind in ("float32", "float16", "bfloat16", "float64", "int64")),
         "_codecs encode",
-        "numpy.core.multiarray scalar",
-        "numpy._core.multiarray scalar",
-        "numpy dtype",
     }
 )
 """What a plain state dict refers to; anything else could run code."""
+_NAMED_ON_THE_STACK = frozenset({"STACK_GLOBAL", "EXT1", "EXT2", "EXT4", "OBJ", "NEWOBJ_EX"})
+"""Opcodes whose target no scan can tell for sure; torch itself never writes them."""
 
 
 def check_single_file(path: Path) -> None:
     """Refuse a weights file that is damaged, or whose pickle refers to anything but tensors.
 
-    The content decides, not the extension.
+    The content decides, not the extension. A file that did not change is looked at once.
 
     Raises:
         UnsafePickleError: a pickle that could run code, or a pickle that calls itself safetensors.
         InvalidMediaError: neither safetensors nor a torch checkpoint, or damaged.
     """
+    known = path.stat()
+    _check(path, known.st_size, known.st_mtime_ns)
+
+
+def check_folder(folder: Path) -> None:
+    """The same for every weights file of a diffusers folder.
+
+    Raises:
+        UnsafePickleError: as `check_single_file`.
+        InvalidMediaError: as `check_single_file`.
+    """
+    for path in sorted(folder.rglob("*")):
+        if path.suffix.lower() in WEIGHTS_FILES and path.is_file():
+            check_single_file(path)
+
+
+def safetensors_header(path: Path) -> dict[str, dict[str, object]]:
+    """Names of the tensors with dtype, shape and data_offsets; reads nothing else.
+
+    Raises:
+        InvalidMediaError: no safetensors file, or damaged.
+    """
+    size = path.stat().st_size
     with path.open("rb") as file:
         start = file.read(9)
-    if zipfile.is_zipfile(path) or start[:1] == b"\x80":
-        if path.suffix.lower() == ".safetensors":
-            raise UnsafePickleError(
-                f"{path.name} is a pickle, expected safetensors as its name says",
-                "get the model as safetensors from its maker",
+        length = struct.unpack("<Q", start[:8])[0] if len(start) == 9 else 0
+        if not 2 <= length <= min(LARGEST_HEADER, size - 8) or start[8:] != b"{":
+            raise InvalidMediaError(
+                f"{path.name} ({size} bytes) has no safetensors header", "download the file again"
             )
-        _check_pickle(path)
-        return
-    _check_safetensors(path, start)
-
-
-def _check_safetensors(path: Path, start: bytes) -> None:
-    size = path.stat().st_size
-    length = struct.unpack("<Q", start[:8])[0] if len(start) >= 8 else 0
-    if not 2 <= length <= min(LARGEST_HEADER, size - 8) or start[8:9] != b"{":
-        raise InvalidMediaError(
-            f"{path.name} ({size} bytes) has no safetensors header", "download the file again"
-        )
-    with path.open("rb") as file:
         file.seek(8)
         try:
-            header = json.loads(file.read(length))
-        except ValueError as error:
+            header: object = json.loads(file.read(length))
+        except (ValueError, RecursionError) as error:
             raise InvalidMediaError(
                 f"{path.name} has a damaged safetensors header", "download the file again"
             ) from error
-    ends = [0]
+    tensors = {k: v for k, v in cast("dict[str, object]", header).items() if k != "__metadata__"}
+    if not all(isinstance(tensor, dict) for tensor in tensors.values()):
+        raise InvalidMediaError(
+            f"{path.name} has a safetensors header that does not describe tensors",
+            "download the file again",
+        )
+    return cast("dict[str, dict[str, object]]", tensors)
+
+
+@lru_cache(maxsize=1024)
+def _check(path: Path, size: int, changed: int) -> None:
+    del changed  # part of the key
+    with path.open("rb") as file:
+        start = file.read(4)
+    # what torch would do with it: an archive by its first bytes, else a row of pickles
+    pickled = start == _ZIP or start[:1] == _PICKLE
+    if not pickled:
+        _check_safetensors(path, size)
+        return
+    if path.suffix.lower() == ".safetensors":
+        raise UnsafePickleError(
+            f"{path.name} is a pickle, expected safetensors as its name says",
+            "get the model as safetensors from its maker",
+        )
+    try:
+        for pickle in _pickles(path, archive=start == _ZIP):
+            _check_pickle(path, pickle)
+    except (ValueError, EOFError, zipfile.BadZipFile, struct.error) as error:
+        raise InvalidMediaError(
+            f"{path.name} is a damaged checkpoint: {error}", "download the file again"
+        ) from error
+
+
+def _check_safetensors(path: Path, size: int) -> None:
+    header = safetensors_header(path)
+    with path.open("rb") as file:
+        length = struct.unpack("<Q", file.read(8))[0]
+    spans: list[tuple[int, int]] = []
     for name, tensor in header.items():
-        if name == "__metadata__":
-            continue
-        first, last = tensor["data_offsets"]
-        count = 1
-        for side in tensor["shape"]:
-            count *= side
-        if last - first != count * _SIZES.get(tensor["dtype"], -1):
+        span = _span(tensor)
+        if span is None:
             raise InvalidMediaError(
-                f"{path.name}: tensor {name} has {last - first} bytes, its shape needs others",
+                f"{path.name}: the dtype {tensor.get('dtype')!r} and shape {tensor.get('shape')!r} "
+                f"of tensor {name} do not fit its place {tensor.get('data_offsets')!r}",
                 "download the file again",
             )
-        ends.append(last)
-    if max(ends) != size - 8 - length:
+        spans.append(span)
+    at = 0
+    for first, last in sorted(spans):
+        if first != at:
+            raise InvalidMediaError(
+                f"{path.name}: a tensor starts at byte {first}, expected {at}",
+                "download the file again",
+            )
+        at = last
+    if at != size - 8 - length:
         raise InvalidMediaError(
-            f"{path.name} has {size - 8 - length} bytes of tensors, its header lists {max(ends)}",
+            f"{path.name} has {size - 8 - length} bytes of tensors, its header lists {at}",
             "download the file again, it breaks off",
         )
 
 
-def _check_pickle(path: Path) -> None:
-    for pickle in _pickles(path):
-        strings: list[str] = []
-        try:
-            for opcode, argument, _ in pickletools.genops(pickle):
-                if opcode.name in ("SHORT_BINUNICODE", "BINUNICODE", "UNICODE"):
-                    strings.append(str(argument))
-                if opcode.name == "STACK_GLOBAL":
-                    _check_global(path, " ".join(strings[-2:]))
-                elif opcode.name in ("GLOBAL", "INST"):
-                    _check_global(path, str(argument))
-        except ValueError as error:
+def _span(tensor: dict[str, object]) -> tuple[int, int] | None:
+    """First and last byte, unless they contradict the shape."""
+    offsets, shape, bits = tensor.get("data_offsets"), tensor.get("shape"), tensor.get("dtype")
+    if not (_naturals(offsets) and _naturals(shape) and isinstance(bits, str) and bits in _BITS):
+        return None
+    if len(cast("list[int]", offsets)) != 2:
+        return None
+    first, last = cast("list[int]", offsets)
+    if 8 * (last - first) != prod(cast("list[int]", shape)) * _BITS[bits]:
+        return None
+    return first, last
+
+
+def _naturals(value: object) -> bool:
+    return isinstance(value, list) and all(
+        type(item) is int and item >= 0 for item in cast("list[object]", value)
+    )
+
+
+def _pickles(path: Path, *, archive: bool) -> Iterator[IO[bytes]]:
+    if not archive:
+        with path.open("rb") as file:
+            for _ in range(_LEGACY_PICKLES):
+                yield file
+        return
+    with zipfile.ZipFile(path) as opened:
+        names = [entry.filename for entry in opened.infolist()]
+        if len(set(names)) != len(names):
+            raise UnsafePickleError(
+                f"{path.name} holds two entries of one name, so nobody can say which one is loaded",
+                "get the model as safetensors from its maker",
+            )
+        held = [entry for entry in opened.infolist() if entry.filename.endswith(".pkl")]
+        if not held:
             raise InvalidMediaError(
-                f"{path.name} holds a damaged pickle", "download the file again"
-            ) from error
+                f"{path.name} is an archive without a data.pkl", "download the file again"
+            )
+        for entry in held:
+            if entry.file_size > LARGEST_PICKLE:
+                raise UnsafePickleError(
+                    f"{path.name}: {entry.filename} has {entry.file_size} bytes, "
+                    f"expected at most {LARGEST_PICKLE}",
+                    "get the model as safetensors from its maker",
+                )
+            yield BytesIO(opened.read(entry))
 
 
-def _pickles(path: Path) -> list[bytes]:
-    if not zipfile.is_zipfile(path):
-        return [path.read_bytes()]
-    with zipfile.ZipFile(path) as archive:
-        names = [name for name in archive.namelist() if name.endswith(".pkl")]
-        return [archive.read(name) for name in names]
+def _check_pickle(path: Path, pickle: IO[bytes]) -> None:
+    for opcode, argument, _ in pickletools.genops(pickle):
+        if opcode.name in ("GLOBAL", "INST"):
+            if argument not in _ALLOWED_GLOBALS:
+                raise _unsafe(path, f"refers to {str(argument)[:80]!r}")
+        elif opcode.name in _NAMED_ON_THE_STACK:
+            raise _unsafe(path, f"uses {opcode.name}")
 
 
-def _check_global(path: Path, name: str) -> None:
-    if name not in _ALLOWED_GLOBALS:
-        raise UnsafePickleError(
-            f"{path.name} refers to {name!r}, which is no part of a state dict and could run code",
-            "get the model as safetensors from its maker",
-        )
+def _unsafe(path: Path, what: str) -> UnsafePickleError:
+    return UnsafePickleError(
+        f"{path.name} {what}, which is no part of a state dict and could run code",
+        "get the model as safetensors from its maker",
+    )
