@@ -53,29 +53,23 @@ _NAMED_ON_THE_STACK = frozenset({"STACK_GLOBAL", "EXT1", "EXT2", "EXT4", "OBJ", 
 """Opcodes whose target no scan can tell for sure; torch itself never writes them."""
 
 
-def check_single_file(path: Path) -> None:
-    """Refuse a weights file that is damaged, or whose pickle refers to anything but tensors.
+def check_weights(path: Path) -> None:
+    """Refuse weights that are damaged, or whose pickle refers to anything but tensors.
 
     The content decides, not the extension. A file that did not change is looked at once.
+
+    Args:
+        path: a single file, or a folder whose weights files are all looked at.
 
     Raises:
         UnsafePickleError: a pickle that could run code, or a pickle that calls itself safetensors.
         InvalidMediaError: neither safetensors nor a torch checkpoint, or damaged.
     """
-    known = path.stat()
-    _check(path, known.st_size, known.st_mtime_ns)
-
-
-def check_folder(folder: Path) -> None:
-    """The same for every weights file of a diffusers folder.
-
-    Raises:
-        UnsafePickleError: as `check_single_file`.
-        InvalidMediaError: as `check_single_file`.
-    """
-    for path in sorted(folder.rglob("*")):
-        if path.suffix.lower() in WEIGHTS_FILES and path.is_file():
-            check_single_file(path)
+    held = sorted(path.rglob("*")) if path.is_dir() else [path]
+    for file in held:
+        if file == path or (file.suffix.lower() in WEIGHTS_FILES and file.is_file()):
+            known = file.stat()
+            _check(file, known.st_size, known.st_mtime_ns)
 
 
 def safetensors_header(path: Path) -> dict[str, dict[str, object]]:
@@ -222,3 +216,7 @@ def _unsafe(path: Path, what: str) -> UnsafePickleError:
         f"{path.name} {what}, which is no part of a state dict and could run code",
         "get the model as safetensors from its maker",
     )
+
+
+check_single_file = check_weights
+"""The name before folders were looked into as well."""

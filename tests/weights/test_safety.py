@@ -15,7 +15,7 @@ import torch
 from safetensors.torch import save_file
 
 from safelight.errors import InvalidMediaError, UnsafePickleError
-from safelight.weights.safety import check_folder, check_single_file
+from safelight.weights.safety import check_weights
 
 STATE = OrderedDict(a=torch.arange(6.0).reshape(2, 3), b=torch.ones(4, dtype=torch.float16))
 
@@ -40,13 +40,13 @@ def safetensors_of(header: object, data: bytes = b"") -> bytes:
 def test_state_dicts_pass(tmp_path: Path, suffix: str, archive: bool):
     path = tmp_path / f"model{suffix}"
     torch.save({"state_dict": STATE}, path, _use_new_zipfile_serialization=archive)
-    check_single_file(path)
+    check_weights(path)
     assert torch.load(path, weights_only=True)["state_dict"]["a"].sum() == 15
 
 
 def test_safetensors_pass(tmp_path: Path):
     save_file(dict(STATE), tmp_path / "model.safetensors", {"format": "pt"})
-    check_single_file(tmp_path / "model.safetensors")
+    check_weights(tmp_path / "model.safetensors")
 
 
 def test_pickles_that_run_code_are_refused(tmp_path: Path):
@@ -64,7 +64,7 @@ def test_pickles_that_run_code_are_refused(tmp_path: Path):
     for name, make in cases.items():
         make(tmp_path / name)
         with pytest.raises(UnsafePickleError, match=r"could run code|expected safetensors"):
-            check_single_file(tmp_path / name)
+            check_weights(tmp_path / name)
     assert not (tmp_path / "harmed").exists()
 
 
@@ -76,7 +76,7 @@ def test_names_hidden_in_the_memo_are_refused(tmp_path: Path):
     )
     (tmp_path / "memo.ckpt").write_bytes(hidden)
     with pytest.raises(UnsafePickleError, match="STACK_GLOBAL"):
-        check_single_file(tmp_path / "memo.ckpt")
+        check_weights(tmp_path / "memo.ckpt")
 
 
 def test_an_archive_glued_behind_a_pickle_hides_nothing(tmp_path: Path):
@@ -85,7 +85,7 @@ def test_an_archive_glued_behind_a_pickle_hides_nothing(tmp_path: Path):
     (tmp_path / "glued.ckpt").write_bytes(glued)
     assert zipfile.is_zipfile(tmp_path / "glued.ckpt")
     with pytest.raises(UnsafePickleError, match="system"):
-        check_single_file(tmp_path / "glued.ckpt")
+        check_weights(tmp_path / "glued.ckpt")
 
 
 def test_two_entries_of_one_name_are_refused(tmp_path: Path):
@@ -95,7 +95,7 @@ def test_two_entries_of_one_name_are_refused(tmp_path: Path):
         archive.writestr("archive/data.pkl", pickle.dumps(Evil(tmp_path), 2))
         archive.writestr("archive/data.pkl", pickle.dumps({}, 2))
     with pytest.raises(UnsafePickleError, match="two entries"):
-        check_single_file(path)
+        check_weights(path)
 
 
 @pytest.mark.parametrize(
@@ -125,7 +125,7 @@ def test_damaged_files_are_refused(tmp_path: Path, content: bytes):
     for name in ("model.safetensors", "model.ckpt"):
         (tmp_path / name).write_bytes(content)
         with pytest.raises(InvalidMediaError) as refused:
-            check_single_file(tmp_path / name)
+            check_weights(tmp_path / name)
         assert refused.value.remedy
 
 
@@ -133,23 +133,23 @@ def test_overlapping_tensors_are_refused(tmp_path: Path):
     one = {"dtype": "U8", "shape": [4], "data_offsets": [0, 4]}
     (tmp_path / "m.safetensors").write_bytes(safetensors_of({"a": one, "b": one}, b"1234"))
     with pytest.raises(InvalidMediaError, match="starts at byte 0, expected 4"):
-        check_single_file(tmp_path / "m.safetensors")
+        check_weights(tmp_path / "m.safetensors")
 
 
 def test_every_part_of_a_folder_counts(tmp_path: Path):
     (tmp_path / "unet").mkdir()
     save_file(dict(STATE), tmp_path / "unet" / "good.safetensors")
     (tmp_path / "config.json").write_text("{}")
-    check_folder(tmp_path)
+    check_weights(tmp_path)
     torch.save({"a": Evil(tmp_path)}, tmp_path / "unet" / "diffusion_pytorch_model.bin")
     with pytest.raises(UnsafePickleError, match="system"):
-        check_folder(tmp_path)
+        check_weights(tmp_path)
 
 
 def test_a_file_that_changed_is_looked_at_again(tmp_path: Path):
     path = tmp_path / "model.safetensors"
     save_file(dict(STATE), path)
-    check_single_file(path)
+    check_weights(path)
     path.write_bytes(b"broken")
     with pytest.raises(InvalidMediaError):
-        check_single_file(path)
+        check_weights(path)
