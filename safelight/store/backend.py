@@ -5,15 +5,26 @@ from typing import Protocol
 
 
 class Backend(Protocol):
-    """Keys are relative POSIX paths such as `outputs/ab/abcd.png`; writes are all or nothing."""
+    """Keys are relative POSIX paths such as `outputs/ab/abcd.png`; writes are all or nothing.
 
-    def write(self, key: str, source: Path | bytes, media_type: str) -> None:
+    All methods raise ForbiddenPathError for a key that `checked_key` refuses, StoreUnavailableError
+    when the store does not answer, and AuthInvalidError when it refuses the keys.
+    """
+
+    def write(
+        self, key: str, source: Path | bytes, media_type: str, sha256: str | None = None
+    ) -> None:
         """Keep bytes or a file under `key`; a reader sees all of it or nothing.
 
+        Args:
+            key: where.
+            source: what; a file stays where it is.
+            media_type: MIME type.
+            sha256: digest of the source, when it is known.
+
         Raises:
-            StoreUnavailableError: the store did not answer (retried).
             DiskFullError: no room is left.
-            ForbiddenPathError: the key leaves the store, or writing is not allowed.
+            ChecksumMismatchError: other bytes arrived than `sha256` says; nothing was kept.
         """
         ...
 
@@ -22,7 +33,7 @@ class Backend(Protocol):
 
         Raises:
             MissingFileError: nothing is kept under the key.
-            StoreUnavailableError: the store did not answer (retried).
+            ChecksumMismatchError: they are not the bytes that were written, where that is known.
         """
         ...
 

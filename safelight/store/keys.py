@@ -5,12 +5,14 @@ import re
 from safelight.errors import ForbiddenPathError
 
 LONGEST = 512
-"""Characters; file systems and S3 both take this many."""
-_PART = re.compile(r"[A-Za-z0-9_\-][A-Za-z0-9._\-]*")
+"""Characters of a key; file systems and S3 both take this many."""
+LONGEST_PART = 200
+"""Characters between two slashes; most file systems stop at 255 bytes."""
+_PART = re.compile(rf"[A-Za-z0-9_\-][A-Za-z0-9._\-]{{0,{LONGEST_PART - 1}}}")
 
 
 def checked_key(key: str) -> str:
-    """The key itself when it is a plain relative path.
+    """The key itself when it is a plain relative path; every backend asks here first.
 
     Raises:
         ForbiddenPathError: empty, too long, absolute, or with parts such as `..`, or characters
@@ -20,5 +22,6 @@ def checked_key(key: str) -> str:
         return key
     raise ForbiddenPathError(
         f"key {key[:80]!r} is not a plain relative path",
-        "use letters, digits, '.', '_', '-' and '/', no part starting with '.'",
+        f"use letters, digits, '.', '_', '-' and '/', no part starting with '.' or longer than "
+        f"{LONGEST_PART} characters",
     )

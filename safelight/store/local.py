@@ -1,14 +1,16 @@
 """The store as a folder."""
 
-import errno
+import hashlib
 import os
-import tempfile
-from collections.abc import Generator, Iterator
-from contextlib import contextmanager
+from collections.abc import Iterator
 from pathlib import Path
 
-from safelight.errors import DiskFullError, ForbiddenPathError, MissingFileError
+from safelight.errors import ChecksumMismatchError, ForbiddenPathError, MissingFileError
+from safelight.store.disk import disk_errors, half_made, sweep_abandoned, sync_folder
 from safelight.store.keys import checked_key
+
+UNFINISHED = ".unfinished"
+"""Where files are written before they get their name; no key can lead there."""
 
 
 class LocalFolder:
@@ -16,6 +18,7 @@ class LocalFolder:
 
     def __init__(self, root: Path) -> None:
         self.root = root.resolve()
+        sweep_abandoned(self.root / UNFINISHED)
 
     def path(self, key: str) -> Path:
         """The file of `key`.
@@ -31,28 +34,36 @@ class LocalFolder:
             )
         return path
 
-    def write(self, key: str, source: Path | bytes, media_type: str) -> None:
-        """See `Backend.write`; written beside its place, synced, then renamed."""
+    def write(
+        self, key: str, source: Path | bytes, media_type: str, sha256: str | None = None
+    ) -> None:
+        """See `Backend.write`; written elsewhere in the folder, synced, then renamed."""
         del media_type  # the extension says it
         path = self.path(key)
-        with _disk_errors(path):
+        with disk_errors(path), half_made(self.root / UNFINISHED) as half:
+            seen = hashlib.sha256()
+            with half.open("xb") as file:
+                for chunk in _chunks(source):
+                    seen.update(chunk)
+                    file.write(chunk)
+                file.flush()
+                os.fsync(file.fileno())
+            if sha256 is not None and seen.hexdigest() != sha256:
+                raise ChecksumMismatchError(
+                    f"{key} has sha256 {seen.hexdigest()}, expected {sha256}: the file changed "
+                    "while it was stored",
+                    "wait until the file is complete, then run the flow again",
+                )
+            new = [folder for folder in path.parents if not folder.exists()]
             path.parent.mkdir(parents=True, exist_ok=True)
-            handle, name = tempfile.mkstemp(prefix=".part-", dir=path.parent)
-            try:
-                with os.fdopen(handle, "wb") as file:
-                    for chunk in _chunks(source):
-                        file.write(chunk)
-                    file.flush()
-                    os.fsync(file.fileno())
-                os.replace(name, path)
-            except BaseException:
-                Path(name).unlink(missing_ok=True)
-                raise
+            os.replace(half, path)
+            for folder in (path.parent, *(folder.parent for folder in new)):
+                sync_folder(folder)
 
     def read(self, key: str) -> bytes:
         """See `Backend.read`."""
         path = self.path(key)
-        with _disk_errors(path):
+        with disk_errors(path):
             return path.read_bytes()
 
     def fetch(self, key: str, target: Path) -> Path:
@@ -60,7 +71,7 @@ class LocalFolder:
         del target
         path = self.path(key)
         if not path.is_file():
-            raise _missing(path)
+            raise MissingFileError(f"nothing is stored at {path}", "check the artifact's uri")
         return path
 
     def exists(self, key: str) -> bool:
@@ -74,16 +85,21 @@ class LocalFolder:
 
     def list(self, prefix: str) -> list[str]:
         """See `Backend.list`."""
+        folder = (self.root / prefix.rpartition("/")[0]).resolve()
+        if not folder.is_relative_to(self.root):
+            return []
         keys = (
-            path.relative_to(self.root).as_posix()
-            for path in self.root.rglob("*")
-            if path.is_file() and not path.name.startswith(".part-")
+            path.relative_to(self.root).as_posix() for path in folder.rglob("*") if path.is_file()
         )
-        return sorted(key for key in keys if key.startswith(prefix))
+        return sorted(
+            key for key in keys if key.startswith(prefix) and not key.startswith(UNFINISHED)
+        )
 
     def delete(self, key: str) -> None:
         """See `Backend.delete`."""
-        self.path(key).unlink(missing_ok=True)
+        path = self.path(key)
+        with disk_errors(path):
+            path.unlink(missing_ok=True)
 
     def link(self, key: str, seconds: int) -> str:
         """See `Backend.link`; a file: link does not expire."""
@@ -98,23 +114,3 @@ def _chunks(source: Path | bytes, size: int = 1 << 20) -> Iterator[bytes]:
     with source.open("rb") as file:
         while chunk := file.read(size):
             yield chunk
-
-
-def _missing(path: Path) -> MissingFileError:
-    return MissingFileError(f"nothing is stored at {path}", "check the artifact's uri")
-
-
-@contextmanager
-def _disk_errors(path: Path) -> Generator[None]:
-    try:
-        yield
-    except FileNotFoundError as error:
-        raise _missing(path) from error
-    except OSError as error:
-        if error.errno in (errno.ENOSPC, errno.EDQUOT):
-            raise DiskFullError(
-                f"no room left to write {path}", "free space or move VOLUME_ROOT to a larger disk"
-            ) from error
-        raise ForbiddenPathError(
-            f"{path}: {error.strerror}", "give this user read and write rights on VOLUME_ROOT"
-        ) from error

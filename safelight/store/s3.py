@@ -1,24 +1,27 @@
 """The store as a bucket of any S3-compatible service; the only place that imports boto3."""
 
-import base64
 import hashlib
-import os
-import tempfile
+import io
+import time
 from collections.abc import Generator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, BinaryIO
+from urllib.parse import urlsplit
 
+from safelight.digests import sha256_of
 from safelight.errors import (
     AuthInvalidError,
     AuthMissingError,
     ChecksumMismatchError,
     DiskFullError,
     ForbiddenPathError,
+    InvalidFieldValueError,
     MissingFileError,
     PipelineError,
     StoreUnavailableError,
 )
+from safelight.store.disk import disk_errors, half_made
 from safelight.store.keys import checked_key
 
 if TYPE_CHECKING:
@@ -26,24 +29,21 @@ if TYPE_CHECKING:
 
 MULTIPART_BYTES = 8 * 2**20
 """Size of one part, and the size above which an object is sent in parts."""
-THREADS = 4
+CONNECTIONS = 16
 ATTEMPTS = 4
-TIMEOUT_SECONDS = 30
-_MISSING = frozenset({"404", "NoSuchKey", "NoSuchBucket", "NotFound"})
+"""How often a request is tried, and how often a download that breaks off is taken up again."""
+CONNECT_SECONDS, TIMEOUT_SECONDS = 5, 30
+DIGEST = "sha256"
+"""Name of the object metadata that holds the hex digest of the whole object."""
+_MISSING = frozenset({"404", "NoSuchKey", "NotFound"})
 _REFUSED = frozenset(
-    {
-        "401",
-        "403",
-        "AccessDenied",
-        "InvalidAccessKeyId",
-        "SignatureDoesNotMatch",
-        "ExpiredToken",
-        "InvalidToken",
-    }
+    {"401", "403", "AccessDenied", "InvalidAccessKeyId", "SignatureDoesNotMatch", "ExpiredToken"}
+    | {"InvalidToken", "InvalidSecurity"}
 )
 _FULL = frozenset(
-    {"507", "InsufficientStorage", "QuotaExceeded", "EntityTooLarge", "XMinioStorageFull"}
+    {"507", "InsufficientStorage", "QuotaExceeded", "XMinioStorageFull", "XMinioAdminBucketQuota"}
 )
+_ALTERED = frozenset({"BadDigest", "XAmzContentSHA256Mismatch", "InvalidDigest"})
 
 
 class Bucket:
@@ -60,69 +60,81 @@ class Bucket:
         secret_key: "SecretStr | None",
         path_style: bool,
     ) -> None:
+        """Nothing is asked of the service yet.
+
+        Raises:
+            InvalidFieldValueError: the endpoint is no address.
+            AuthMissingError: one of the two keys is set without the other.
+        """
         import boto3
         from botocore.config import Config
 
         self.bucket = bucket
         self.prefix = f"{prefix.strip('/')}/" if prefix.strip("/") else ""
-        self._where = f"s3://{bucket} at {endpoint_url or 'AWS'}"
-        self._client: Any = boto3.client(
-            "s3",
-            endpoint_url=endpoint_url,
-            region_name=region,
-            aws_access_key_id=access_key.get_secret_value() if access_key else None,
-            aws_secret_access_key=secret_key.get_secret_value() if secret_key else None,
-            config=Config(
-                signature_version="s3v4",
-                s3={"addressing_style": "path" if path_style else "auto"},
-                retries={"max_attempts": ATTEMPTS, "mode": "standard"},
-                connect_timeout=5,
-                read_timeout=TIMEOUT_SECONDS,
-                max_pool_connections=4 * THREADS,
-            ),
-        )
+        host = urlsplit(endpoint_url).netloc.rpartition("@")[2] if endpoint_url else "AWS"
+        self._where = f"s3://{bucket} at {host}"
+        with self._errors(""):
+            self._client: Any = boto3.client(
+                "s3",
+                endpoint_url=endpoint_url,
+                region_name=region,
+                aws_access_key_id=access_key.get_secret_value() if access_key else None,
+                aws_secret_access_key=secret_key.get_secret_value() if secret_key else None,
+                config=Config(
+                    signature_version="s3v4",
+                    # the signature covers the sha256 of each body: any service checks it, also
+                    # those that do not know the newer checksum headers
+                    s3={
+                        "addressing_style": "path" if path_style else "auto",
+                        "payload_signing_enabled": True,
+                    },
+                    request_checksum_calculation="when_required",
+                    response_checksum_validation="when_required",
+                    retries={"total_max_attempts": ATTEMPTS, "mode": "standard"},
+                    connect_timeout=CONNECT_SECONDS,
+                    read_timeout=TIMEOUT_SECONDS,
+                    max_pool_connections=CONNECTIONS,
+                ),
+            )
 
-    def write(self, key: str, source: Path | bytes, media_type: str) -> None:
+    def write(
+        self, key: str, source: Path | bytes, media_type: str, sha256: str | None = None
+    ) -> None:
         """See `Backend.write`; large files go up in parts, shown only once all are there."""
+        from boto3.s3.transfer import TransferConfig
+
         name = self._name(key)
+        facts = {
+            "ContentType": media_type,
+            "Metadata": {DIGEST: sha256_of(source) if sha256 is None else sha256},
+        }
+        config = TransferConfig(
+            multipart_threshold=MULTIPART_BYTES,
+            multipart_chunksize=MULTIPART_BYTES,
+            use_threads=False,  # those of boto3 would keep a process from ending
+        )
         with self._errors(key):
-            if isinstance(source, bytes) and len(source) <= MULTIPART_BYTES:
-                digest = hashlib.sha256(source).digest()
-                self._client.put_object(
-                    Bucket=self.bucket,
-                    Key=name,
-                    Body=source,
-                    ContentType=media_type,
-                    ChecksumSHA256=base64.b64encode(digest).decode(),
+            if isinstance(source, bytes):
+                self._client.upload_fileobj(
+                    io.BytesIO(source), self.bucket, name, ExtraArgs=facts, Config=config
                 )
-                return
-            with _as_file(source) as path:
+            else:
                 self._client.upload_file(
-                    str(path),
-                    self.bucket,
-                    name,
-                    ExtraArgs={"ContentType": media_type, "ChecksumAlgorithm": "SHA256"},
-                    Config=_transfer(),
+                    str(source), self.bucket, name, ExtraArgs=facts, Config=config
                 )
 
     def read(self, key: str) -> bytes:
         """See `Backend.read`."""
-        with self._errors(key):
-            answer = self._client.get_object(Bucket=self.bucket, Key=self._name(key))
-            with answer["Body"] as body:
-                return body.read()
+        sink = io.BytesIO()
+        self._stream(key, sink)
+        return sink.getvalue()
 
     def fetch(self, key: str, target: Path) -> Path:
         """See `Backend.fetch`; downloads beside `target`, then renames."""
-        handle, name = tempfile.mkstemp(prefix=".part-", dir=target.parent)
-        os.close(handle)
-        try:
-            with self._errors(key):
-                self._client.download_file(self.bucket, self._name(key), name, Config=_transfer())
-            os.replace(name, target)
-        except BaseException:
-            Path(name).unlink(missing_ok=True)
-            raise
+        with disk_errors(target), half_made(target.parent) as half:
+            with half.open("xb") as sink:
+                self._stream(key, sink)
+            half.replace(target)
         return target
 
     def exists(self, key: str) -> bool:
@@ -168,50 +180,100 @@ class Bucket:
     def _name(self, key: str) -> str:
         return self.prefix + checked_key(key)
 
+    def _stream(self, key: str, sink: BinaryIO) -> None:
+        """Download into `sink`; what breaks off is taken up where it stopped."""
+        from botocore.exceptions import HTTPClientError, IncompleteReadError
+
+        name, seen, done, failures = self._name(key), hashlib.sha256(), 0, 0
+        wanted: dict[str, str] = {}
+        while True:
+            with self._errors(key):
+                answer = self._client.get_object(Bucket=self.bucket, Key=name, **wanted)
+                expected = answer["Metadata"].get(DIGEST)
+                try:
+                    with answer["Body"] as body:
+                        for chunk in body.iter_chunks(1 << 20):
+                            sink.write(chunk)
+                            seen.update(chunk)
+                            done += len(chunk)
+                    break
+                except (HTTPClientError, IncompleteReadError):
+                    failures += 1
+                    if failures == ATTEMPTS:
+                        raise
+            wanted = {"IfMatch": answer["ETag"]} | ({"Range": f"bytes={done}-"} if done else {})
+            time.sleep(0.1 * 2**failures)
+        if expected is not None and seen.hexdigest() != expected:
+            raise ChecksumMismatchError(
+                f"{key} in {self._where} has sha256 {seen.hexdigest()}, not {expected}",
+                f"delete {name} from the bucket, then run the flow again",
+            )
+
     @contextmanager
     def _errors(self, key: str) -> Generator[None]:
         """Botocore's exceptions as ours; their texts never hold a secret key or a signature."""
         from boto3.exceptions import Boto3Error
-        from botocore.exceptions import BotoCoreError, ClientError, NoCredentialsError
+        from botocore.exceptions import (
+            BotoCoreError,
+            ClientError,
+            NoCredentialsError,
+            ParamValidationError,
+            PartialCredentialsError,
+        )
 
         try:
             yield
         except ClientError as error:
             raise self._translated(key, error.response) from error
-        except NoCredentialsError as error:
+        except (NoCredentialsError, PartialCredentialsError) as error:
             raise AuthMissingError(
                 f"no keys for {self._where}",
-                "set SAFELIGHT_S3_ACCESS_KEY and SAFELIGHT_S3_SECRET_KEY",
+                "set both SAFELIGHT_S3_ACCESS_KEY and SAFELIGHT_S3_SECRET_KEY",
             ) from error
         except Boto3Error as error:
             cause = error.__cause__ or error.__context__
             if isinstance(cause, ClientError):
                 raise self._translated(key, cause.response) from error
             raise self._unreachable(key, error) from error
+        except (ParamValidationError, ValueError) as error:
+            raise InvalidFieldValueError(
+                f"{self._where} is no bucket that can be asked ({type(error).__name__})",
+                "correct the bucket in SAFELIGHT_STORE, and SAFELIGHT_S3_ENDPOINT_URL",
+            ) from error
         except (BotoCoreError, ConnectionError, TimeoutError) as error:
             raise self._unreachable(key, error) from error
 
     def _translated(self, key: str, response: Any) -> PipelineError:  # noqa: ANN401  (botocore's)
         code = str(response.get("Error", {}).get("Code", "?"))
         status = int(response.get("ResponseMetadata", {}).get("HTTPStatusCode", 0))
+        if code == "NoSuchBucket":
+            return MissingFileError(
+                f"there is no bucket {self.bucket} ({self._where})",
+                "create the bucket, or correct SAFELIGHT_STORE",
+            )
         if code in _MISSING:
             return MissingFileError(
                 f"nothing is stored under {key} in {self._where}", "check the artifact's uri"
             )
+        if code in _FULL or status == 507:  # before 403, which some services give a full quota
+            return DiskFullError(
+                f"{self._where} has no room for {key} ({status} {code})",
+                "free space there, or raise the quota",
+            )
+        if code == "RequestTimeTooSkewed":
+            return AuthInvalidError(
+                f"{self._where} refused a request: the clocks differ", "set this machine's clock"
+            )
         if code in _REFUSED or status in (401, 403):
             return AuthInvalidError(
-                f"{self._where} refused the keys ({code})",
+                f"{self._where} refused the keys ({status} {code})",
                 "correct SAFELIGHT_S3_ACCESS_KEY and SAFELIGHT_S3_SECRET_KEY and their rights",
             )
-        if code in _FULL or status == 507:
-            return DiskFullError(
-                f"{self._where} has no room for {key} ({code})", "free space there"
-            )
-        if code in ("BadDigest", "XAmzContentSHA256Mismatch", "InvalidDigest"):
+        if code in _ALTERED:
             return ChecksumMismatchError(
                 f"{self._where} received other bytes for {key} than were sent", "run the flow again"
             )
-        if status >= 500 or status == 429 or status == 0:
+        if status >= 500 or status in (0, 408, 409, 412, 429):
             return StoreUnavailableError(
                 f"{self._where} answered {status} {code} for {key}",
                 "look at the S3 service, then run the flow again",
@@ -225,24 +287,3 @@ class Bucket:
             f"{self._where} did not answer for {key}: {type(error).__name__}",
             "check SAFELIGHT_S3_ENDPOINT_URL and that the service runs, then run the flow again",
         )
-
-
-@contextmanager
-def _as_file(source: Path | bytes) -> Generator[Path]:
-    if isinstance(source, Path):
-        yield source
-        return
-    with tempfile.NamedTemporaryFile() as file:
-        file.write(source)
-        file.flush()
-        yield Path(file.name)
-
-
-def _transfer() -> Any:  # noqa: ANN401  (boto3 is imported only where it is used)
-    from boto3.s3.transfer import TransferConfig
-
-    return TransferConfig(
-        multipart_threshold=MULTIPART_BYTES,
-        multipart_chunksize=MULTIPART_BYTES,
-        max_concurrency=THREADS,
-    )

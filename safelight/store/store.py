@@ -2,11 +2,12 @@
 
 import hashlib
 import os
+import secrets
 import shutil
 import tempfile
 import threading
 from collections import OrderedDict
-from functools import lru_cache
+from contextlib import suppress
 from pathlib import Path
 from typing import Literal
 
@@ -19,9 +20,10 @@ from safelight.errors import ChecksumMismatchError, InvalidMediaError
 from safelight.settings import settings
 from safelight.store.artifact import EXTENSIONS, ArtifactRef
 from safelight.store.backend import Backend
+from safelight.store.disk import disk_errors, half_made, work_prefix
 from safelight.store.local import LocalFolder
 from safelight.store.s3 import Bucket
-from safelight.store.scratch import sweep
+from safelight.store.scratch import CheckedFiles, sweep, trim, used_now
 from safelight.store.uploading import Uploads
 
 Pixels = NDArray[np.uint8]
@@ -39,6 +41,7 @@ class Store:
         self.scratch = scratch
         """Local folder for downloads and half-made videos."""
         self._uploads = Uploads(backend) if remote else None
+        self._checked = CheckedFiles()
         self._pixel_bytes = pixel_bytes
         self._pixels: OrderedDict[str, Pixels] = OrderedDict()
         self._lock = threading.Lock()
@@ -58,10 +61,20 @@ class Store:
     ) -> ArtifactRef:
         """Keep bytes or a file; `pixels`, if given, are what it decodes to.
 
-        Bytes that are stored already are not written again, unless their size shows damage.
+        A remote store gets the bytes in the background; the caller may delete the file at once.
+        What is stored already is not written again, unless its size shows damage.
+
+        Raises:
+            MissingFileError: there is no such file.
+            DiskFullError: no room is left.
+            StoreUnavailableError: the store did not answer; a remote one says so in `settle`.
         """
-        digest = sha256_of(source)
-        size = len(source) if isinstance(source, bytes) else source.stat().st_size
+        kept = source
+        if isinstance(source, Path) and self._uploads is not None:
+            kept = self._own(source)
+        with disk_errors(source if isinstance(source, Path) else self.scratch):
+            digest = sha256_of(kept)
+            size = len(kept) if isinstance(kept, bytes) else kept.stat().st_size
         key = f"{folder}/{digest[:2]}/{digest}{EXTENSIONS.get(media_type, '.bin')}"
         ref = ArtifactRef(
             uri=SCHEME + key,
@@ -75,39 +88,58 @@ class Store:
             metadata=metadata or {},
         )
         if self._uploads is not None:
-            kept = source if isinstance(source, bytes) else self._scratch_copy(source, ref)
-            self._uploads.send(key, kept, media_type, size)
+            if isinstance(kept, Path):
+                with suppress(OSError):  # no hard links here: the next `fetch` downloads it
+                    self._scratch_path(ref).hardlink_to(kept)
+            self._uploads.send(key, kept, media_type, digest)
         elif self.backend.size(key) != size:
-            self.backend.write(key, source, media_type)
+            self.backend.write(key, source, media_type, digest)
         if pixels is not None:
             self.remember(ref, pixels)
         return ref
 
     def read(self, ref: ArtifactRef) -> bytes:
-        """The artifact's bytes, checked against its sha256."""
+        """The artifact's bytes.
+
+        Raises:
+            MissingFileError: nothing is stored there.
+            ChecksumMismatchError: the stored bytes are damaged.
+        """
         data = self._read(key_of(ref))
         if hashlib.sha256(data).hexdigest() != ref.sha256:
             raise _altered(ref)
         return data
 
     def fetch(self, ref: ArtifactRef) -> Path:
-        """A local file with the artifact's bytes, checked; treat it as read-only."""
+        """A local file with the artifact's bytes; treat it as read-only.
+
+        Raises:
+            MissingFileError: nothing is stored there.
+            ChecksumMismatchError: the stored bytes are damaged.
+            DiskFullError: no room for the download.
+        """
+        key = key_of(ref)
         target = self._scratch_path(ref)
-        if self._uploads is not None and target.is_file() and sha256_of(target) == ref.sha256:
-            target.touch()  # used just now: the last to be swept
-            return target
-        waiting = self._uploads.on_its_way(key_of(ref)) if self._uploads else None
-        if isinstance(waiting, bytes):
-            path = _written(waiting, target)
-        else:
-            path = self.backend.fetch(key_of(ref), target)
-        if sha256_of(path) != ref.sha256:
-            raise _altered(ref)
-        return path
+        if self._uploads is None:
+            path = self.backend.fetch(key, target)
+            with disk_errors(path):
+                if not self._checked.intact(path, ref.sha256):
+                    raise _altered(ref)
+            return path
+        with disk_errors(target), half_made(self.scratch) as half:
+            if self._downloaded(target, ref):
+                return target
+            self._copy_to(half, key)
+            if sha256_of(half) != ref.sha256:
+                raise _altered(ref)
+            os.replace(half, target)
+        trim(self.scratch)
+        return target
 
     def remember(self, ref: ArtifactRef, pixels: Pixels) -> None:
         """Keep decoded pixels for the next stage, the oldest dropped when memory is full."""
-        kept = pixels.view()
+        # a part of a larger array would keep all of that one in memory
+        kept = pixels.view() if pixels.flags.owndata else pixels.copy()
         kept.flags.writeable = False
         with self._lock:
             self._pixels[ref.sha256] = kept
@@ -154,7 +186,7 @@ class Store:
     def workspace(self) -> tempfile.TemporaryDirectory[str]:
         """A scratch folder that is gone when its `with` ends."""
         self.scratch.mkdir(parents=True, exist_ok=True)
-        return tempfile.TemporaryDirectory(prefix=f"work-{os.getpid()}-", dir=self.scratch)
+        return tempfile.TemporaryDirectory(prefix=work_prefix(), dir=self.scratch)
 
     def sweep(self) -> None:
         """Remove what killed processes left in the scratch folder, and old downloads."""
@@ -162,25 +194,49 @@ class Store:
 
     def _read(self, key: str) -> bytes:
         waiting = self._uploads.on_its_way(key) if self._uploads else None
-        if waiting is None:
-            return self.backend.read(key)
-        return waiting if isinstance(waiting, bytes) else waiting.read_bytes()
+        if isinstance(waiting, bytes):
+            return waiting
+        if waiting is not None:
+            with suppress(FileNotFoundError):  # it has just arrived
+                return waiting.read_bytes()
+        return self.backend.read(key)
 
     def _scratch_path(self, ref: ArtifactRef) -> Path:
-        self.scratch.mkdir(parents=True, exist_ok=True)
         return self.scratch / f"{ref.sha256}{ref.extension}"
 
-    def _scratch_copy(self, source: Path, ref: ArtifactRef) -> Path:
-        """The file under a name of our own, so that the caller may delete his."""
-        target = self._scratch_path(ref)
-        with tempfile.TemporaryDirectory(prefix=f"work-{os.getpid()}-", dir=self.scratch) as folder:
-            copy = Path(folder) / target.name
-            try:
-                os.link(source, copy)
-            except OSError:  # another file system
-                shutil.copyfile(source, copy)
-            os.replace(copy, target)
-        return target
+    def _downloaded(self, target: Path, ref: ArtifactRef) -> bool:
+        with suppress(FileNotFoundError):  # never there, or swept just now
+            if self._checked.intact(target, ref.sha256):
+                used_now(target)
+                return True
+        return False
+
+    def _copy_to(self, target: Path, key: str) -> None:
+        waiting = self._uploads.on_its_way(key) if self._uploads else None
+        if isinstance(waiting, bytes):
+            target.write_bytes(waiting)
+            return
+        if waiting is not None:
+            with suppress(FileNotFoundError):  # it has just arrived
+                shutil.copyfile(waiting, target)
+                return
+        self.backend.fetch(key, target)
+
+    def _own(self, source: Path) -> Path:
+        """The file under a name of our own, which the upload removes in the end."""
+        with disk_errors(source):
+            self.scratch.mkdir(parents=True, exist_ok=True)
+            own = self.scratch / f"{work_prefix()}{secrets.token_hex(8)}"
+            if source.resolve().is_relative_to(self.scratch):
+                with suppress(OSError):  # no hard links here
+                    own.hardlink_to(source)
+                    return own
+            try:  # other people's files may change later, so a link would not do
+                shutil.copyfile(source, own)
+            except BaseException:
+                own.unlink(missing_ok=True)
+                raise
+        return own
 
 
 def key_of(ref: ArtifactRef) -> str:
@@ -196,9 +252,30 @@ def key_of(ref: ArtifactRef) -> str:
     return ref.uri.removeprefix(SCHEME)
 
 
-@lru_cache(maxsize=1)
-def current_store() -> Store:
-    """The store that the settings name, opened once per process."""
+class _Current:
+    """The one store of the process; `lru_cache` would open two for two threads at once."""
+
+    def __init__(self) -> None:
+        self._store: Store | None = None
+        self._lock = threading.Lock()
+
+    def __call__(self) -> Store:
+        """The store that the settings name, opened at the first call."""
+        with self._lock:
+            if self._store is None:
+                self._store = _opened()
+            return self._store
+
+    def cache_clear(self) -> None:
+        """Open it again at the next call; for a process whose settings change."""
+        with self._lock:
+            self._store = None
+
+
+current_store = _Current()
+
+
+def _opened() -> Store:
     known = settings()
     root = known.volume_root.resolve()
     scratch = root / "cache" / "scratch"
@@ -219,16 +296,8 @@ def current_store() -> Store:
     return Store(remote, scratch, pixel_bytes, remote=True)
 
 
-def _written(data: bytes, target: Path) -> Path:
-    handle, name = tempfile.mkstemp(prefix=f"work-{os.getpid()}-", dir=target.parent)
-    with os.fdopen(handle, "wb") as file:
-        file.write(data)
-    os.replace(name, target)
-    return target
-
-
 def _altered(ref: ArtifactRef) -> ChecksumMismatchError:
     return ChecksumMismatchError(
         f"stored bytes of {ref.uri} do not have sha256 {ref.sha256}",
-        "run the flow again; the damaged file is replaced",
+        f"delete {key_of(ref)} from the store, then run the flow again: its stage runs again",
     )

@@ -75,7 +75,7 @@ def keep_media(path: Path, kinds: tuple[MediaKind, ...]) -> ArtifactRef:
     if _is_image(start):
         _require("image", kinds, path)
         data = path.read_bytes()
-        media_type, _, _ = inspect_image(data)
+        media_type, _, _ = inspect_image(data, settings().max_input_megapixels)
         pixels = decode_image(data)  # a picture that breaks off is found here, not by a model
         height, width = pixels.shape[:2]
         return store.put(

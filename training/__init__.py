@@ -1,0 +1,1 @@
+"""Recipes that produce the weights this project ships; never imported by the pipelines."""

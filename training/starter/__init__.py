@@ -1,0 +1,1 @@
+"""The starter model: a small text-to-image model drawn from one open emoji font."""

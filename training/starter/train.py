@@ -1,0 +1,394 @@
+"""Train the autoencoder, then the text encoder and denoiser; every run continues the last one."""
+
+import argparse
+import os
+import random
+import time
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import torch
+import torch.nn.functional as functional
+from diffusers import AutoencoderKL, DDIMScheduler, UNet2DConditionModel
+from torch import Tensor
+from transformers import CLIPTextConfig, CLIPTextModel, CLIPTokenizer
+
+from training.starter.render import SIDE, other_pictures, training_pictures
+from training.starter.subjects import SUBJECTS, training_prompt
+from training.starter.vocabulary import MAX_TOKENS, write_tokenizer
+
+WORK = Path(__file__).parent / "work"
+"""Pictures, checkpoints and sheets; not part of the repository."""
+SEED = 0
+VARIANTS = 8
+"""Pictures a subject: enough that seeds differ in size and place, few enough to learn by heart."""
+SAVE_EVERY_SECONDS = 120.0
+TEXT_WIDTH = 192
+"""Channels of the text encoder and of the denoiser's cross attention."""
+
+
+def new_autoencoder() -> AutoencoderKL:
+    """Build the autoencoder: 64 px to 16 x 16 x 4, 0.9 M parameters.
+
+    Four channels because the inpainting pipelines take no other number.
+    """
+    return AutoencoderKL(
+        in_channels=3,
+        out_channels=3,
+        down_block_types=("DownEncoderBlock2D",) * 3,
+        up_block_types=("UpDecoderBlock2D",) * 3,
+        block_out_channels=(32, 64, 64),
+        layers_per_block=1,
+        latent_channels=4,
+        norm_num_groups=16,
+        sample_size=SIDE,
+        mid_block_add_attention=False,
+    )
+
+
+def new_denoiser() -> UNet2DConditionModel:
+    """Build the denoiser: plain convolutions at 16 x 16, cross attention at 8 x 8 and 4 x 4."""
+    return UNet2DConditionModel(
+        sample_size=SIDE // 4,
+        in_channels=4,
+        out_channels=4,
+        down_block_types=("DownBlock2D", "CrossAttnDownBlock2D", "CrossAttnDownBlock2D"),
+        up_block_types=("CrossAttnUpBlock2D", "CrossAttnUpBlock2D", "UpBlock2D"),
+        block_out_channels=DENOISER_CHANNELS,
+        layers_per_block=1,
+        cross_attention_dim=TEXT_WIDTH,
+        attention_head_dim=HEADS,
+        norm_num_groups=16,
+    )
+
+
+DENOISER_CHANNELS = (64, 128, 160)
+HEADS = 4
+"""Attention heads a layer (the config calls it attention_head_dim)."""
+
+
+def new_text_encoder(tokenizer: CLIPTokenizer) -> CLIPTextModel:
+    """Build the text encoder: two layers, 0.6 M parameters and the word table."""
+    return CLIPTextModel(
+        CLIPTextConfig(
+            vocab_size=len(tokenizer),
+            hidden_size=TEXT_WIDTH,
+            intermediate_size=2 * TEXT_WIDTH,
+            projection_dim=TEXT_WIDTH,
+            num_hidden_layers=2,
+            num_attention_heads=4,
+            max_position_embeddings=MAX_TOKENS,
+            bos_token_id=tokenizer.bos_token_id,
+            eos_token_id=tokenizer.eos_token_id,
+            pad_token_id=tokenizer.pad_token_id,
+        )
+    )
+
+
+def new_scheduler() -> DDIMScheduler:
+    """Build the noise schedule: v-prediction that ends in pure noise, so few steps suffice.
+
+    Source:
+        Lin et al. 2023, arXiv:2305.08891: zero terminal SNR, trailing steps.
+    """
+    return DDIMScheduler(
+        num_train_timesteps=1000,
+        beta_start=0.00085,
+        beta_end=0.012,
+        beta_schedule="scaled_linear",
+        prediction_type="v_prediction",
+        rescale_betas_zero_snr=True,
+        timestep_spacing="trailing",
+        clip_sample=False,
+        set_alpha_to_one=True,
+    )
+
+
+@dataclass
+class Clock:
+    """Time spent on one part, over all runs."""
+
+    budget_seconds: float
+    spent_seconds: float
+
+    def __post_init__(self) -> None:
+        """Start counting from what earlier runs spent."""
+        self._begun = time.monotonic() - self.spent_seconds
+
+    def spent(self) -> float:
+        """Seconds spent so far, earlier runs included."""
+        return time.monotonic() - self._begun
+
+    def progress(self) -> float:
+        """Share of the budget spent, 0 to 1."""
+        return min(1.0, self.spent() / self.budget_seconds)
+
+
+def pictures() -> tuple[np.ndarray, np.ndarray]:
+    """Draw the training pictures, or read them back.
+
+    Returns:
+        (subjects, VARIANTS, SIDE, SIDE, 4) and (others, SIDE, SIDE, 4), uint8 RGBA.
+    """
+    file = WORK / "pictures.npz"
+    if not file.exists():
+        WORK.mkdir(parents=True, exist_ok=True)
+        np.savez(file, subjects=training_pictures(VARIANTS, SEED), others=other_pictures())
+    with np.load(file) as kept:
+        return kept["subjects"], kept["others"]
+
+
+def compose(rgba: Tensor, background: Tensor) -> Tensor:
+    """Lay pictures on colours.
+
+    Args:
+        rgba: (n, SIDE, SIDE, 4) uint8.
+        background: (n, 3) float, 0 to 1.
+
+    Returns:
+        (n, 3, SIDE, SIDE) float32, -1 to 1.
+    """
+    values = rgba.float().div(255).permute(0, 3, 1, 2)
+    alpha = values[:, 3:]
+    mixed = values[:, :3] * alpha + background[:, :, None, None] * (1 - alpha)
+    return mixed * 2 - 1
+
+
+def edge_loss(drawn: Tensor, wanted: Tensor) -> Tensor:
+    """Mean absolute difference of the first differences along both axes."""
+    across = (drawn.diff(dim=-1) - wanted.diff(dim=-1)).abs().mean()
+    return across + (drawn.diff(dim=-2) - wanted.diff(dim=-2)).abs().mean()
+
+
+def train_autoencoder(minutes: float) -> None:
+    """Train on all emoji, the subjects half of the time, on white and coloured grounds."""
+    subjects, others = (torch.from_numpy(part) for part in pictures())
+    subjects = subjects.flatten(0, 1)
+    model = new_autoencoder().to(memory_format=torch.channels_last)
+    optimiser = torch.optim.AdamW(model.parameters(), 1.5e-3, weight_decay=1e-4)
+    file, step, spent = WORK / "autoencoder.pt", 0, 0.0
+    if file.exists():
+        kept = torch.load(file)
+        model.load_state_dict(kept["model"])
+        optimiser.load_state_dict(kept["optimiser"])
+        step, spent = kept["step"], kept["seconds"]
+    clock = Clock(minutes * 60, spent)
+    saved = shown = clock.spent()
+    running = 0.0
+    while clock.progress() < 1:
+        draw = torch.Generator().manual_seed(SEED * 1_000_003 + step)
+        rgba = torch.cat(
+            [
+                subjects[torch.randint(len(subjects), (8,), generator=draw)],
+                others[torch.randint(len(others), (8,), generator=draw)],
+            ]
+        )
+        plain = torch.rand(16, 1, generator=draw) < 0.65
+        background = torch.where(plain, 1.0, torch.rand(16, 3, generator=draw))
+        wanted = compose(rgba, background)
+        right, down = torch.randint(-4, 5, (2,), generator=draw).tolist()
+        wanted = wanted.roll((down, right), (2, 3))
+        if torch.rand((), generator=draw) < 0.5:
+            wanted = wanted.flip(-1)
+        if torch.rand((), generator=draw) < 0.2:
+            wanted = wanted[:, torch.randperm(3, generator=draw)]
+        wanted = wanted.contiguous(memory_format=torch.channels_last)
+        with torch.autocast("cpu", torch.bfloat16):
+            posterior = model.encode(wanted).latent_dist
+            latents = posterior.mean + posterior.std * torch.randn(
+                posterior.mean.shape, generator=draw
+            )
+            drawn = model.decode(latents).sample
+        drawn = drawn.float()
+        loss = functional.l1_loss(drawn, wanted) + functional.mse_loss(drawn, wanted)
+        loss = loss + 0.5 * edge_loss(drawn, wanted) + 1e-6 * posterior.kl().float().mean()
+        for group in optimiser.param_groups:
+            group["lr"] = 1.5e-3 * min(1.0, (step + 1) / 100) * max(0.02, 1 - clock.progress())
+        optimiser.zero_grad()
+        loss.backward()
+        torch.nn.utils.clip_grad_norm_(model.parameters(), 1.0)
+        optimiser.step()
+        step += 1
+        running += loss.item()
+        if step % 50 == 0:
+            rate = (clock.spent() - shown) / 50
+            print(f"autoencoder {step} loss {running / 50:.4f} {rate:.2f} s/step", flush=True)
+            running, shown = 0.0, clock.spent()
+        if clock.spent() - saved > SAVE_EVERY_SECONDS or clock.progress() >= 1:
+            _save(
+                file,
+                model=model.state_dict(),
+                optimiser=optimiser.state_dict(),
+                step=step,
+                seconds=clock.spent(),
+            )
+            saved = clock.spent()
+
+
+def _save(file: Path, **parts: object) -> None:
+    part = file.with_suffix(".part")
+    torch.save(parts, part)
+    part.replace(file)  # a run killed while saving keeps the checkpoint before
+
+
+def load_autoencoder() -> AutoencoderKL:
+    """Read the trained autoencoder, with the scaling factor that gives latents unit variance."""
+    model = new_autoencoder()
+    model.load_state_dict(torch.load(WORK / "autoencoder.pt")["model"])
+    model.requires_grad_(False).eval()
+    latents = _encode(model)
+    model.register_to_config(scaling_factor=round(1 / float(latents.std()), 4))
+    return model
+
+
+@torch.no_grad()
+def _encode(model: AutoencoderKL) -> Tensor:
+    subjects = torch.from_numpy(pictures()[0])
+    count, variants = subjects.shape[:2]
+    rows = [
+        model.encode(compose(part, torch.ones(len(part), 3))).latent_dist.mean
+        for part in subjects.flatten(0, 1).split(64)
+    ]
+    return torch.cat(rows).unflatten(0, (count, variants))
+
+
+def training_latents(model: AutoencoderKL) -> Tensor:
+    """Encode every training picture once.
+
+    Returns:
+        (subjects, VARIANTS, 4, 16, 16) float32, unit variance.
+    """
+    return _encode(model) * model.config["scaling_factor"]
+
+
+def tokenize(tokenizer: CLIPTokenizer, prompts: list[str]) -> Tensor:
+    """Turn prompts into (n, MAX_TOKENS) token ids, as StableDiffusionPipeline does."""
+    return tokenizer(
+        prompts,
+        padding="max_length",
+        max_length=MAX_TOKENS,
+        truncation=True,
+        return_tensors="pt",
+    ).input_ids
+
+
+def train_denoiser(minutes: float, batch: int = 16, peak: float = 1.2e-3) -> None:
+    """Train text encoder and denoiser together on the cached latents.
+
+    Args:
+        minutes: in all, earlier runs included; the learning rate falls to its end over them.
+        batch: pictures a step.
+        peak: largest learning rate.
+    """
+    autoencoder = load_autoencoder()
+    latents = training_latents(autoencoder)
+    tokenizer = write_tokenizer(WORK / "tokenizer")
+    torch.manual_seed(SEED)
+    text, model, schedule = new_text_encoder(tokenizer), new_denoiser(), new_scheduler()
+    model = model.to(memory_format=torch.channels_last)
+    parameters = [*model.parameters(), *text.parameters()]
+    average = [parameter.detach().clone() for parameter in parameters]
+    optimiser = torch.optim.AdamW(parameters, peak, betas=(0.9, 0.99), weight_decay=0.01)
+    file, step, spent = WORK / "denoiser.pt", 0, 0.0
+    if file.exists():
+        kept = torch.load(file)
+        model.load_state_dict(kept["model"])
+        text.load_state_dict(kept["text"])
+        optimiser.load_state_dict(kept["optimiser"])
+        average, step, spent = kept["average"], kept["step"], kept["seconds"]
+    clock = Clock(minutes * 60, spent)
+    saved = shown = clock.spent()
+    running = 0.0
+    while clock.progress() < 1:
+        words = random.Random(SEED * 1_000_003 + step)
+        draw = torch.Generator().manual_seed(SEED * 1_000_003 + step)
+        chosen = torch.randperm(len(SUBJECTS), generator=draw)[:batch]
+        clean = latents[chosen, torch.randint(VARIANTS, (batch,), generator=draw)]
+        prompts = [
+            "" if words.random() < 0.1 else training_prompt(SUBJECTS[index], words)
+            for index in chosen.tolist()
+        ]
+        # One timestep from each of `batch` equal parts of the schedule: less noise in the loss.
+        moments = (torch.arange(batch) + torch.rand(batch, generator=draw)) / batch
+        moments = (moments * 1000).long().clamp(max=999)
+        noise = torch.randn(clean.shape, generator=draw)
+        noisy = schedule.add_noise(clean, noise, moments)  # type: ignore[arg-type]
+        wanted = schedule.get_velocity(clean, noise, moments)  # type: ignore[arg-type]
+        with torch.autocast("cpu", torch.bfloat16):
+            states = text(tokenize(tokenizer, prompts)).last_hidden_state
+            noisy = noisy.contiguous(memory_format=torch.channels_last)
+            guess = model(noisy, moments, states).sample
+        loss = functional.mse_loss(guess.float(), wanted)
+        rate = peak * min(1.0, (step + 1) / 300) * learning_rate_share(clock.progress())
+        for group in optimiser.param_groups:
+            group["lr"] = rate
+        optimiser.zero_grad()
+        loss.backward()
+        torch.nn.utils.clip_grad_norm_(parameters, 1.0)
+        optimiser.step()
+        step += 1
+        keep = min(0.998, (step + 1) / (step + 10))
+        with torch.no_grad():
+            torch._foreach_lerp_(average, parameters, 1 - keep)
+        running += loss.item()
+        if step % 100 == 0:
+            seconds = (clock.spent() - shown) / 100
+            print(
+                f"denoiser {step} loss {running / 100:.4f} {seconds:.3f} s/step "
+                f"{clock.spent() / 60:.1f} min",
+                flush=True,
+            )
+            running, shown = 0.0, clock.spent()
+        if clock.spent() - saved > SAVE_EVERY_SECONDS or clock.progress() >= 1:
+            _save(
+                file,
+                model=model.state_dict(),
+                text=text.state_dict(),
+                average=average,
+                optimiser=optimiser.state_dict(),
+                step=step,
+                seconds=clock.spent(),
+                subjects=[subject.name for subject in SUBJECTS],
+            )
+            saved = clock.spent()
+
+
+def learning_rate_share(progress: float) -> float:
+    """Share of the peak: level for 40 % of the time, then a cosine to 2 %."""
+    if progress < 0.4:
+        return 1.0
+    return 0.02 + 0.98 * 0.5 * (1 + float(np.cos(np.pi * (progress - 0.4) / 0.6)))
+
+
+def load_denoiser() -> tuple[UNet2DConditionModel, CLIPTextModel, CLIPTokenizer, int]:
+    """Read the averaged weights of the last checkpoint, and its number of steps."""
+    tokenizer = write_tokenizer(WORK / "tokenizer")
+    text, model = new_text_encoder(tokenizer), new_denoiser()
+    kept = torch.load(WORK / "denoiser.pt")
+    with torch.no_grad():
+        for parameter, mean in zip(
+            [*model.parameters(), *text.parameters()], kept["average"], strict=True
+        ):
+            parameter.copy_(mean)
+    return model.eval(), text.eval(), tokenizer, kept["step"]
+
+
+def main() -> None:
+    """Read the command line and train one part."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("part", choices=["autoencoder", "denoiser"])
+    parser.add_argument(
+        "--minutes", type=float, required=True, help="in all, earlier runs included"
+    )
+    arguments = parser.parse_args()
+    torch.set_num_threads(len(os.sched_getaffinity(0)))
+    torch.manual_seed(SEED)
+    if arguments.part == "autoencoder":
+        train_autoencoder(arguments.minutes)
+    else:
+        train_denoiser(arguments.minutes)
+
+
+if __name__ == "__main__":
+    main()
