@@ -1,11 +1,12 @@
 """Text-to-image models through diffusers: draw, draw over, fill in."""
 
+import copy
 import inspect
 import os
 import threading
 import warnings
 from collections.abc import Callable, Generator, Sequence
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager, nullcontext
 from dataclasses import dataclass, field
 from importlib.metadata import version
 from pathlib import Path
@@ -19,9 +20,14 @@ from safelight.engines.device import device_class, resolve_device, torch_dtype
 from safelight.engines.identity import EngineIdentity
 from safelight.engines.loaded import loaded
 from safelight.engines.memory import with_less_memory
-from safelight.errors import DependencyMissingError, InvalidFieldValueError, InvalidMediaError
+from safelight.errors import (
+    DependencyMissingError,
+    InvalidFieldValueError,
+    InvalidMediaError,
+    OutOfMemoryError,
+)
 from safelight.media.images import to_uint8
-from safelight.progress import note, step
+from safelight.progress import note, part, step
 from safelight.settings import settings
 from safelight.weights.checkpoints import WeightsCard, find_add_on, models_folder
 from safelight.weights.hashing import weights_sha256
@@ -192,6 +198,18 @@ def note_unknown_subject(card: WeightsCard, prompt: str) -> None:
         )
 
 
+def preload(name: str | None) -> None:
+    """Load a model now, so that the first picture does not wait for it.
+
+    Args:
+        name: see `find_checkpoint`.
+
+    Raises:
+        DependencyMissingError: there is no such model.
+    """
+    _model(find_checkpoint(name))
+
+
 def _steps_taken(steps: int, strength: float) -> int:
     return min(int(steps * strength), steps)
 
@@ -307,7 +325,7 @@ def _call(
         control = Image.fromarray(drawing.control_image)
         name = "image" if auto_class == "AutoPipelineForText2Image" else "control_image"
         call[name] = control
-        call["controlnet_conditioning_scale"] = drawing.controlnet.weight
+        call["controlnet_conditioning_scale"] = float(drawing.controlnet.weight)
     if drawing.ip_adapter is not None:
         references = [Image.fromarray(image) for image in drawing.reference_images]
         call["ip_adapter_image"] = [references] if len(references) > 1 else references[0]
@@ -334,35 +352,75 @@ def _frugally(
 
     def batches(size: int) -> list[Pixels]:
         made: list[Pixels] = []
-        for first in range(0, drawing.num_images, size):
+        firsts = range(0, drawing.num_images, size)
+        for index, first in enumerate(firsts):
             count = min(size, drawing.num_images - first)
             prompts: dict[str, object] = {"prompt": [drawing.prompt] * count}
             if "negative_prompt" in understood:
                 prompts["negative_prompt"] = [drawing.negative_prompt] * count
             seeds = [drawing.seed + first + i for i in range(count)]
-            result = view(**prompts, generator=_generators(seeds), **call)
+            with part(index, len(firsts)):
+                result = view(**prompts, generator=_generators(seeds), **call)
             made.extend(to_uint8(np.asarray(image, np.float32)) for image in result.images)
         return made
 
     def sliced() -> list[Pixels]:
-        for name in ("enable_attention_slicing", "enable_vae_slicing", "enable_vae_tiling"):
-            getattr(view, name, lambda: None)()
-        return batches(1)
+        with _attention_in_slices(view):
+            return batches(1)
+
+    def tiled() -> list[Pixels]:
+        with attention(view), _decoder_in_tiles(view):
+            return batches(1)
 
     def offloaded() -> list[Pixels]:
-        view.enable_model_cpu_offload()
-        return batches(1)
+        with attention(view), _decoder_in_tiles(view), _off_the_device(model, view):
+            return batches(1)
 
     rungs: list[tuple[str, Callable[[], list[Pixels]]]] = [
         ("the whole batch", lambda: batches(drawing.num_images))
     ]
     if drawing.num_images > 1:
         rungs.append(("one picture at a time", lambda: batches(1)))
-    rungs.append(("attention and decoder in slices", sliced))
+    attention = nullcontext if drawing.ip_adapter is not None else _attention_in_slices
+    if drawing.ip_adapter is None:  # its attention cannot be sliced
+        rungs.append(("attention in slices", sliced))
+    rungs.append(("the decoder in tiles, which changes the picture a little", tiled))
     if resolve_device().startswith("cuda"):
         rungs.append(("the model moved to the CPU between steps", offloaded))
-    del model
     return with_less_memory(f"drawing with {drawing.card.name}", rungs)
+
+
+@contextmanager
+def _attention_in_slices(view: Any) -> Generator[None]:  # noqa: ANN401
+    """Head by head; the models are shared, so they are put back as they were."""
+    with ExitStack() as put_back:
+        for module in view.components.values():
+            if hasattr(module, "set_attention_slice"):
+                put_back.callback(module.set_attn_processor, dict(module.attn_processors))
+        view.enable_attention_slicing()
+        yield
+
+
+@contextmanager
+def _decoder_in_tiles(view: Any) -> Generator[None]:  # noqa: ANN401
+    view.vae.enable_tiling()
+    try:
+        yield
+    finally:
+        view.vae.disable_tiling()
+
+
+@contextmanager
+def _off_the_device(model: _Model, view: Any) -> Generator[None]:  # noqa: ANN401
+    """Only the part of the model at work is on the device."""
+    device = model.pipeline.device
+    try:
+        view.enable_model_cpu_offload()
+        yield
+    finally:
+        view.remove_all_hooks()
+        view.to(device)
+        model.views.clear()  # this one remembers that it was moved
 
 
 def _generators(seeds: list[int]) -> "list[torch.Generator]":
@@ -374,40 +432,125 @@ def _generators(seeds: list[int]) -> "list[torch.Generator]":
 
 @contextmanager
 def _add_ons(model: _Model, drawing: Drawing) -> Generator[Any]:
-    """Put LoRAs, embeddings and adapters on the model, and take them off again."""
-    pipeline = model.pipeline
-    names = [f"lora_{position}" for position in range(len(drawing.loras))]
-    words: list[str] = []
+    """Put LoRAs, embeddings and adapters on the model, and take them off again.
+
+    Raises:
+        InvalidMediaError: one of them does not fit the model, or is none.
+        DependencyMissingError: the folder of an IP-Adapter is not complete.
+    """
+    with ExitStack() as taken_off:
+        if drawing.loras:
+            _put_loras(model, drawing, taken_off)
+        if drawing.embeddings:
+            _put_embeddings(model, drawing, taken_off)
+        if drawing.ip_adapter is not None:
+            _put_ip_adapter(model, drawing, drawing.ip_adapter, taken_off)
+        yield _controlnet(model, drawing)
+
+
+@contextmanager
+def _fitting(drawing: Drawing, kind: str, added: AddOn) -> Generator[None]:
+    """Name the add-on that the libraries cannot put on this model."""
+    import torch
+    from safetensors import SafetensorError
+
     try:
-        for name, lora in zip(names, drawing.loras, strict=True):
+        yield
+    except torch.cuda.OutOfMemoryError as error:
+        raise OutOfMemoryError(
+            f"{kind} {added.path.name} does not fit into the device's memory",
+            "leave it out, or choose a smaller model",
+        ) from error
+    except (OSError, ValueError, KeyError, TypeError, RuntimeError, SafetensorError) as error:
+        raise InvalidMediaError(
+            f"{kind} {added.path.name} cannot be put on model {drawing.card.name}: "
+            f"{str(error)[:300]}",
+            f"choose a {kind} made for this model, or another model",
+        ) from error
+
+
+def _require(drawing: Drawing, pipeline: Any, kind: str, method: str) -> None:  # noqa: ANN401
+    if not hasattr(pipeline, method):
+        raise InvalidFieldValueError(
+            f"model {drawing.card.name} is a {type(pipeline).__name__}, which takes no {kind}",
+            f"leave the {kind} out, or choose another model",
+        )
+
+
+def _put_loras(model: _Model, drawing: Drawing, taken_off: ExitStack) -> None:
+    pipeline = model.pipeline
+    _require(drawing, pipeline, "LoRA", "load_lora_weights")
+    taken_off.callback(pipeline.unload_lora_weights)
+    names = [f"lora_{position}" for position in range(len(drawing.loras))]
+    for name, lora in zip(names, drawing.loras, strict=True):
+        with _fitting(drawing, "LoRA", lora):
             pipeline.load_lora_weights(
                 lora.path.parent, weight_name=lora.path.name, adapter_name=name
             )
-        if names:
-            pipeline.set_adapters(names, [lora.weight for lora in drawing.loras])
+            pipeline.set_adapters([name])  # fails where no layer of the model was found in it
+    pipeline.set_adapters(names, [lora.weight for lora in drawing.loras])
+
+
+def _put_embeddings(model: _Model, drawing: Drawing, taken_off: ExitStack) -> None:
+    """Add words to copies of the tokenizers and of the tables of words."""
+    pipeline = model.pipeline
+    _require(drawing, pipeline, "embedding", "load_textual_inversion")
+    suffixes = [s for s in ("", "_2") if getattr(pipeline, f"text_encoder{s}", None) is not None]
+    own = {f"tokenizer{suffix}": getattr(pipeline, f"tokenizer{suffix}") for suffix in suffixes}
+    taken_off.callback(model.views.clear)
+    taken_off.callback(pipeline.register_modules, **own)
+    pipeline.register_modules(**{name: copy.deepcopy(own[name]) for name in own})
+    model.views.clear()  # those have the tokenizers without the words
+    for position, suffix in enumerate(suffixes):
+        tokenizer = getattr(pipeline, f"tokenizer{suffix}")
+        encoder = getattr(pipeline, f"text_encoder{suffix}")
+        table = encoder.get_input_embeddings()
+        taken_off.callback(setattr, encoder.config, "vocab_size", encoder.config.vocab_size)
+        taken_off.callback(encoder.set_input_embeddings, table)
+        encoder.set_input_embeddings(copy.deepcopy(table))
         for embedding in drawing.embeddings:
-            pipeline.load_textual_inversion(embedding.path, token=embedding.path.stem)
-            words.append(embedding.path.stem)
-        if drawing.ip_adapter is not None:
-            _load_ip_adapter(pipeline, drawing.ip_adapter)
-            model.views.clear()  # views made before lack the image encoder
-        yield _controlnet(drawing, pipeline)
-    finally:
-        if names:
-            pipeline.unload_lora_weights()
-        if words:
-            pipeline.unload_textual_inversion(words)
-        if drawing.ip_adapter is not None:
-            pipeline.unload_ip_adapter()
-            model.views.clear()
+            with _fitting(drawing, "embedding", embedding):
+                word = embedding.path.stem
+                vectors = _vectors(embedding.path, position, len(suffixes), table.embedding_dim)
+                if len(tokenizer.tokenize(word)) == 1:
+                    raise InvalidMediaError(
+                        f"the model knows the word {word!r} of embedding {embedding.path.name}",
+                        f"rename {embedding.path.name} to a word of your own",
+                    )
+                pipeline.load_textual_inversion(
+                    {word: vectors}, token=word, tokenizer=tokenizer, text_encoder=encoder
+                )
 
 
-def _controlnet(drawing: Drawing, pipeline: Any) -> Any:  # noqa: ANN401
-    if drawing.controlnet is None:
+def _vectors(path: Path, position: int, encoders: int, width: int) -> "torch.Tensor":
+    """What an embedding says to one of the model's text encoders: (vectors, width).
+
+    Raises:
+        ValueError: it was made for other encoders.
+    """
+    from safetensors.torch import load_file
+
+    tensors = load_file(path)
+    name = "emb_params" if "emb_params" in tensors else next(iter(tensors), "")
+    if encoders > 1:
+        name = ("clip_l", "clip_g")[position]
+    if name not in tensors or (encoders == 1 and len(tensors) > 1 and name != "emb_params"):
+        expected = "clip_l and clip_g" if encoders > 1 else "one"
+        raise ValueError(f"it holds {', '.join(tensors) or 'nothing'}, expected {expected}")
+    vectors = tensors[name]
+    if vectors.shape[-1] != width:
+        raise ValueError(f"its vectors are {vectors.shape[-1]} wide, the model's are {width}")
+    return vectors
+
+
+def _controlnet(model: _Model, drawing: Drawing) -> Any:  # noqa: ANN401
+    added = drawing.controlnet
+    if added is None:
         return None
     from diffusers.models.controlnets.controlnet import ControlNetModel
 
-    path = drawing.controlnet.path
+    pipeline = model.pipeline
+    path = added.path
 
     def load() -> Any:  # noqa: ANN401
         opened = (
@@ -417,37 +560,56 @@ def _controlnet(drawing: Drawing, pipeline: Any) -> Any:  # noqa: ANN401
         )
         return opened.to(pipeline.device, pipeline.dtype)
 
-    key = ("controlnet", drawing.controlnet.sha256, str(pipeline.device), str(pipeline.dtype))
-    return loaded(key, load, 2**30)
+    key = ("controlnet", added.sha256, str(pipeline.device), str(pipeline.dtype))
+    with _fitting(drawing, "ControlNet", added):
+        net = loaded(key, load, 2**30)
+        has, wants = net.config.cross_attention_dim, pipeline.unet.config.cross_attention_dim
+        if has != wants:
+            raise ValueError(f"it reads prompts {has} wide, the model's are {wants}")
+    return net
 
 
-def _load_ip_adapter(pipeline: Any, adapter: AddOn) -> None:  # noqa: ANN401
+def _put_ip_adapter(model: _Model, drawing: Drawing, added: AddOn, taken_off: ExitStack) -> None:
     """An adapter is a folder with its weights and, in `image_encoder`, what it sees with."""
     from transformers import CLIPImageProcessor, CLIPVisionModelWithProjection
 
-    files = sorted(adapter.path.glob("*.safetensors"))
-    encoder = adapter.path / "image_encoder"
+    pipeline = model.pipeline
+    _require(drawing, pipeline, "IP-Adapter", "load_ip_adapter")
+    files = sorted(added.path.glob("*.safetensors"))
+    encoder = added.path / "image_encoder"
     if len(files) != 1 or not encoder.is_dir():
         raise DependencyMissingError(
-            f"IP-Adapter {adapter.path.name} has {len(files)} .safetensors files and "
+            f"IP-Adapter {added.path.name} has {len(files)} .safetensors files and "
             f"{'an' if encoder.is_dir() else 'no'} image_encoder folder, expected one and one",
             "put exactly these into its folder",
         )
-    seen = CLIPVisionModelWithProjection.from_pretrained(encoder, local_files_only=True)
-    side = int(str(seen.config.image_size))
-    size = {"height": side, "width": side}
-    pipeline.register_modules(
-        image_encoder=seen.to(pipeline.device, pipeline.dtype),
-        feature_extractor=CLIPImageProcessor(size={"shortest_edge": side}, crop_size=size),
-    )
-    pipeline.load_ip_adapter(
-        str(adapter.path),
-        subfolder="",
-        weight_name=files[0].name,
-        image_encoder_folder=None,
-        local_files_only=True,
-    )
-    pipeline.set_ip_adapter_scale(adapter.weight)
+
+    def load() -> Any:  # noqa: ANN401
+        opened = CLIPVisionModelWithProjection.from_pretrained(encoder, local_files_only=True)
+        return opened.to(pipeline.device, pipeline.dtype)
+
+    key = ("image_encoder", added.sha256, str(pipeline.device), str(pipeline.dtype))
+    own = {name: getattr(pipeline, name, None) for name in ("image_encoder", "feature_extractor")}
+    taken_off.callback(model.views.clear)
+    taken_off.callback(pipeline.register_modules, **own)
+    taken_off.callback(pipeline.unload_ip_adapter)
+    model.views.clear()  # those lack the image encoder
+    with _fitting(drawing, "IP-Adapter", added):
+        seen = loaded(key, load, sum(file.stat().st_size for file in encoder.iterdir()))
+        side = int(str(seen.config.image_size))
+        size = {"height": side, "width": side}
+        pipeline.register_modules(
+            image_encoder=seen,
+            feature_extractor=CLIPImageProcessor(size={"shortest_edge": side}, crop_size=size),
+        )
+        pipeline.load_ip_adapter(
+            str(added.path),
+            subfolder="",
+            weight_name=files[0].name,
+            image_encoder_folder=None,
+            local_files_only=True,
+        )
+        pipeline.set_ip_adapter_scale(added.weight)
 
 
 @contextmanager

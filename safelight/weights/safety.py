@@ -203,12 +203,15 @@ def _pickles(path: Path, *, archive: bool) -> Iterator[IO[bytes]]:
 
 
 def _check_pickle(path: Path, pickle: IO[bytes]) -> None:
+    last = ("", "")  # strings read; only for the message, since the memo can bring others
     for opcode, argument, _ in pickletools.genops(pickle):
+        if isinstance(argument, str) and opcode.name.endswith("UNICODE"):
+            last = (last[1], argument[:80])
         if opcode.name in ("GLOBAL", "INST"):
             if argument not in _ALLOWED_GLOBALS:
                 raise _unsafe(path, f"refers to {str(argument)[:80]!r}")
         elif opcode.name in _NAMED_ON_THE_STACK:
-            raise _unsafe(path, f"uses {opcode.name}")
+            raise _unsafe(path, f"uses {opcode.name} (last names read: {' '.join(last)!r})")
 
 
 def _unsafe(path: Path, what: str) -> UnsafePickleError:
