@@ -7,8 +7,9 @@ from typing import Protocol
 class Backend(Protocol):
     """Keys are relative POSIX paths such as `outputs/ab/abcd.png`; writes are all or nothing.
 
-    All methods raise ForbiddenPathError for a key that `checked_key` refuses, StoreUnavailableError
-    when the store does not answer, and AuthInvalidError when it refuses the keys.
+    All methods raise ForbiddenPathError for a key that `checked_key` refuses or a prefix that
+    `checked_prefix` refuses, StoreUnavailableError when the store does not answer, and
+    AuthInvalidError when it refuses the keys.
     """
 
     def write(

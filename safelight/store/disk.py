@@ -27,6 +27,7 @@ _REFUSED = (
     errno.EACCES,
     errno.EPERM,
     errno.EROFS,
+    errno.EEXIST,
     errno.EISDIR,
     errno.ENOTDIR,
     errno.ELOOP,

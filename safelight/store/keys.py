@@ -25,3 +25,13 @@ def checked_key(key: str) -> str:
         f"use letters, digits, '.', '_', '-' and '/', no part starting with '.' or longer than "
         f"{LONGEST_PART} characters",
     )
+
+
+def checked_prefix(prefix: str) -> str:
+    """The prefix itself when a key may start with it; the empty one starts them all.
+
+    Raises:
+        ForbiddenPathError: no key can start with it.
+    """
+    checked_key(prefix if prefix and not prefix.endswith("/") else f"{prefix}x")
+    return prefix

@@ -4,10 +4,11 @@ import hashlib
 import os
 from collections.abc import Iterator
 from pathlib import Path
+from stat import S_ISREG
 
 from safelight.errors import ChecksumMismatchError, ForbiddenPathError, MissingFileError
 from safelight.store.disk import disk_errors, half_made, sweep_abandoned, sync_folder
-from safelight.store.keys import checked_key
+from safelight.store.keys import checked_key, checked_prefix
 
 UNFINISHED = ".unfinished"
 """Where files are written before they get their name; no key can lead there."""
@@ -26,8 +27,12 @@ class LocalFolder:
         Raises:
             ForbiddenPathError: the key is no plain relative path, or leads out of the folder.
         """
-        path = (self.root / checked_key(key)).resolve()  # follows links, which may lead out
-        if not path.is_relative_to(self.root):
+        named = self.root / checked_key(key)
+        try:
+            path = named.resolve()  # follows links, which may lead out
+        except RuntimeError:  # in circles
+            path = None
+        if path is None or not path.is_relative_to(self.root):
             raise ForbiddenPathError(
                 f"key {key!r} leads outside the store folder {self.root}",
                 "remove the link that leads there",
@@ -81,15 +86,22 @@ class LocalFolder:
     def size(self, key: str) -> int | None:
         """See `Backend.size`."""
         path = self.path(key)
-        return path.stat().st_size if path.is_file() else None
+        with disk_errors(path):
+            try:
+                facts = path.stat()
+            except (FileNotFoundError, NotADirectoryError):
+                return None
+        return facts.st_size if S_ISREG(facts.st_mode) else None
 
     def list(self, prefix: str) -> list[str]:
         """See `Backend.list`."""
-        folder = (self.root / prefix.rpartition("/")[0]).resolve()
-        if not folder.is_relative_to(self.root):
-            return []
+        folder = checked_prefix(prefix).rpartition("/")[0]
+        top = self.path(folder) if folder else self.root
         keys = (
-            path.relative_to(self.root).as_posix() for path in folder.rglob("*") if path.is_file()
+            path.relative_to(self.root).as_posix()
+            for parent, _, names in os.walk(top)  # does not mind folders that vanish meanwhile
+            for path in (Path(parent, name) for name in names)
+            if path.is_file()
         )
         return sorted(
             key for key in keys if key.startswith(prefix) and not key.startswith(UNFINISHED)

@@ -4,12 +4,11 @@ import hashlib
 import io
 import time
 from collections.abc import Generator
-from contextlib import contextmanager
+from contextlib import closing, contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, BinaryIO
 from urllib.parse import urlsplit
 
-from safelight.digests import sha256_of
 from safelight.errors import (
     AuthInvalidError,
     AuthMissingError,
@@ -22,7 +21,7 @@ from safelight.errors import (
     StoreUnavailableError,
 )
 from safelight.store.disk import disk_errors, half_made
-from safelight.store.keys import checked_key
+from safelight.store.keys import checked_key, checked_prefix
 
 if TYPE_CHECKING:
     from pydantic import SecretStr
@@ -104,24 +103,23 @@ class Bucket:
         from boto3.s3.transfer import TransferConfig
 
         name = self._name(key)
-        facts = {
-            "ContentType": media_type,
-            "Metadata": {DIGEST: sha256_of(source) if sha256 is None else sha256},
-        }
         config = TransferConfig(
             multipart_threshold=MULTIPART_BYTES,
             multipart_chunksize=MULTIPART_BYTES,
             use_threads=False,  # those of boto3 would keep a process from ending
         )
-        with self._errors(key):
-            if isinstance(source, bytes):
-                self._client.upload_fileobj(
-                    io.BytesIO(source), self.bucket, name, ExtraArgs=facts, Config=config
+        where = source if isinstance(source, Path) else Path(key)
+        with disk_errors(where), _opened(source) as file, self._errors(key):
+            digest = hashlib.file_digest(file, DIGEST).hexdigest()
+            if sha256 not in (None, digest):
+                raise ChecksumMismatchError(
+                    f"{key} has sha256 {digest}, expected {sha256}: the file changed while it "
+                    "was stored",
+                    "wait until the file is complete, then run the flow again",
                 )
-            else:
-                self._client.upload_file(
-                    str(source), self.bucket, name, ExtraArgs=facts, Config=config
-                )
+            file.seek(0)
+            facts = {"ContentType": media_type, "Metadata": {DIGEST: digest}}
+            self._client.upload_fileobj(file, self.bucket, name, ExtraArgs=facts, Config=config)
 
     def read(self, key: str) -> bytes:
         """See `Backend.read`."""
@@ -155,7 +153,7 @@ class Bucket:
         found: list[str] = []
         with self._errors(prefix):
             pages = self._client.get_paginator("list_objects_v2").paginate(
-                Bucket=self.bucket, Prefix=self.prefix + prefix
+                Bucket=self.bucket, Prefix=self.prefix + checked_prefix(prefix)
             )
             for page in pages:
                 found.extend(
@@ -191,7 +189,7 @@ class Bucket:
                 answer = self._client.get_object(Bucket=self.bucket, Key=name, **wanted)
                 expected = answer["Metadata"].get(DIGEST)
                 try:
-                    with answer["Body"] as body:
+                    with closing(answer["Body"]) as body:  # its own `with` gives the raw stream
                         for chunk in body.iter_chunks(1 << 20):
                             sink.write(chunk)
                             seen.update(chunk)
@@ -287,3 +285,7 @@ class Bucket:
             f"{self._where} did not answer for {key}: {type(error).__name__}",
             "check SAFELIGHT_S3_ENDPOINT_URL and that the service runs, then run the flow again",
         )
+
+
+def _opened(source: Path | bytes) -> io.BytesIO | io.BufferedReader:
+    return io.BytesIO(source) if isinstance(source, bytes) else source.open("rb")
