@@ -160,11 +160,17 @@ class Line:
     Args:
         port: of the server on loopback.
         cut_connections: this many connections are cut, the first ones.
-        cut_after: bytes from the server, or from the client, after which they are cut.
+        cut_after: bytes, both ways together, after which they are cut.
+        held_after: bytes from the client after which no more get through until `released` is set.
     """
 
     def __init__(
-        self, port: int, *, cut_connections: int = 0, cut_after: int = 0, held: bool = False
+        self,
+        port: int,
+        *,
+        cut_connections: int = 0,
+        cut_after: int = 0,
+        held_after: int | None = None,
     ) -> None:
         self._server_port = port
         self._cuts = cut_connections
@@ -172,11 +178,9 @@ class Line:
         self.cut = 0
         """Connections that were cut."""
         self.reached = threading.Event()
-        """Set when the client has connected."""
+        """Set when bytes of the client are held back."""
         self.released = threading.Event()
-        """While it is not set, nothing goes to the server."""
-        if not held:
-            self.released.set()
+        self._hold_after = held_after
         self._lock = threading.Lock()
         self._open: list[socket.socket] = []
         self._listener = socket.create_server(("127.0.0.1", 0))
@@ -200,7 +204,6 @@ class Line:
         with suppress(OSError):  # closed
             while True:
                 client, _ = self._listener.accept()
-                self.reached.set()
                 server = socket.create_connection(("127.0.0.1", self._server_port))
                 with self._lock:
                     self._open += [client, server]
@@ -218,7 +221,7 @@ class Line:
         with suppress(OSError):
             while data := source.recv(1 << 16):
                 if gated:
-                    self.released.wait()
+                    self._pass(len(data))
                 if budget is not None:
                     data = data[: budget[0]]
                     budget[0] -= len(data)
@@ -227,6 +230,16 @@ class Line:
                     break
         for end in (source, sink):
             _close(end)
+
+    def _pass(self, size: int) -> None:
+        with self._lock:
+            if self._hold_after is None:
+                return
+            self._hold_after -= size
+            held = self._hold_after < 0
+        if held:
+            self.reached.set()
+            self.released.wait()
 
 
 def free_ports(count: int) -> list[int]:
