@@ -10,7 +10,8 @@ from contextlib import ExitStack, contextmanager, nullcontext
 from dataclasses import dataclass, field
 from importlib.metadata import version
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from tempfile import TemporaryDirectory
+from typing import TYPE_CHECKING, Any, cast
 
 import numpy as np
 from numpy.typing import NDArray
@@ -29,8 +30,14 @@ from safelight.errors import (
 from safelight.media.images import to_uint8
 from safelight.progress import note, part, step
 from safelight.settings import settings
-from safelight.weights.checkpoints import WeightsCard, find_add_on, models_folder
+from safelight.weights.checkpoints import (
+    WeightsCard,
+    find_add_on,
+    find_checkpoint,
+    models_folder,
+)
 from safelight.weights.hashing import weights_sha256
+from safelight.weights.layouts import write_layout
 
 if TYPE_CHECKING:
     import torch
@@ -280,22 +287,19 @@ def _no_checker(card: WeightsCard) -> dict[str, object]:
 
 def _from_single_file(path: Path, dtype: "torch.dtype") -> Any:  # noqa: ANN401
     import diffusers
-    from diffusers.loaders.single_file_utils import (
-        infer_diffusers_model_type,
-        load_single_file_checkpoint,
-    )
+    import torch
+    from diffusers.loaders.single_file_utils import load_single_file_checkpoint
 
-    kind = str(infer_diffusers_model_type(load_single_file_checkpoint(str(path))))
-    name = "StableDiffusionPipeline"
-    if kind.startswith(("xl", "playground")):
-        name = "StableDiffusionXLPipeline"
-    elif kind.startswith("sd3"):
-        name = "StableDiffusion3Pipeline"
-    elif kind.startswith("flux"):
-        name = "FluxPipeline"
-    return getattr(diffusers, name).from_single_file(
-        str(path), torch_dtype=dtype, local_files_only=True
-    )
+    held = load_single_file_checkpoint(str(path), local_files_only=True)
+    shapes = {
+        name: tuple(tensor.shape) for name, tensor in held.items() if hasattr(tensor, "shape")
+    }
+    del held
+    with TemporaryDirectory() as folder:
+        name = write_layout(shapes, path.name, Path(folder))
+        return getattr(diffusers, name).from_single_file(
+            str(path), config=folder, torch_dtype=dtype, local_files_only=True
+        )
 
 
 def _run(drawing: Drawing, auto_class: str, extra: dict[str, object]) -> list[Pixels]:

@@ -1,0 +1,244 @@
+"""Sizes of single-file models, read off their tensors: what a diffusers folder says in its configs.
+
+Single files bring neither configs nor a tokenizer. The libraries would ask a hub for them; here
+they are worked out, so that a file someone brings opens offline.
+"""
+
+import json
+import lzma
+from collections.abc import Mapping
+from functools import lru_cache
+from pathlib import Path
+
+from safelight.errors import InvalidMediaError
+
+Shapes = Mapping[str, tuple[int, ...]]
+Config = dict[str, object]
+MERGES = Path(__file__).with_name("clip_merges.txt.xz")
+"""Byte-pair merges of CLIP (OpenAI, MIT), which all Stable Diffusions read prompts with."""
+_UNET, _VAE = "model.diffusion_model.", "first_stage_model."
+_CLIP = "cond_stage_model.transformer.text_model."
+_CLIP_XL, _OPEN_CLIP_XL = (
+    "conditioner.embedders.0.transformer.text_model.",
+    "conditioner.embedders.1.model.",
+)
+_HEAD_WIDTH, _HEADS_OF_SD1 = 64, 8
+_START, _END = "<|startoftext|>", "<|endoftext|>"
+_NOISE: Config = {
+    "beta_start": 0.00085,
+    "beta_end": 0.012,
+    "beta_schedule": "scaled_linear",
+    "num_train_timesteps": 1000,
+    "steps_offset": 1,
+}
+
+
+Part = tuple[str, str, Config]
+"""Library, class and config of a part of a pipeline."""
+
+
+def write_layout(shapes: Shapes, name: str, folder: Path) -> str:
+    """Write the configs and tokenizers of a model in the layout that diffusers opens.
+
+    Args:
+        shapes: of all tensors in the single file, by name.
+        name: of the file, for the error.
+        folder: an empty one.
+
+    Returns:
+        The pipeline's class name.
+
+    Raises:
+        InvalidMediaError: neither the layout of Stable Diffusion 1 nor that of XL.
+    """
+    if f"{_CLIP}embeddings.token_embedding.weight" in shapes:
+        pipeline, parts = "StableDiffusionPipeline", _sd1
+    elif (
+        f"{_OPEN_CLIP_XL}token_embedding.weight" in shapes
+        and f"{_UNET}label_emb.0.0.weight" in shapes
+    ):
+        pipeline, parts = "StableDiffusionXLPipeline", _xl
+    else:
+        raise InvalidMediaError(
+            f"{name} has {len(shapes)} tensors, but not those of a single file of Stable "
+            "Diffusion 1.x or XL",
+            "bring this model as a diffusers folder",
+        )
+    try:
+        made = parts(shapes)
+    except (KeyError, ValueError, IndexError) as error:
+        raise InvalidMediaError(
+            f"{name} lacks tensors of a {pipeline}: {error}", "get the whole model again"
+        ) from error
+    index: Config = {"_class_name": pipeline}
+    for part, (library, kind, config) in made.items():
+        index[part] = [library, kind]
+        (folder / part).mkdir()
+        if kind == "CLIPTokenizer":
+            _write_tokenizer(folder / part, str(config["pad_token"]))
+        else:
+            file = "scheduler_config.json" if part == "scheduler" else "config.json"
+            (folder / part / file).write_text(json.dumps({"_class_name": kind, **config}))
+    if pipeline == "StableDiffusionPipeline":
+        index |= {"safety_checker": [None, None], "feature_extractor": [None, None]}
+        index["requires_safety_checker"] = False
+    (folder / "model_index.json").write_text(json.dumps(index))
+    return pipeline
+
+
+def _levels(shapes: Shapes, prefix: str) -> tuple[Config, list[bool]]:
+    """What the descending half says, and at which of its levels the prompt is read."""
+    channels: list[int] = []
+    depths: list[int] = []
+    layers, number = [0], 1
+    while f"{prefix}input_blocks.{number}.0.in_layers.0.weight" in shapes or (
+        f"{prefix}input_blocks.{number}.0.op.weight" in shapes
+    ):
+        block = f"{prefix}input_blocks.{number}."
+        if f"{block}0.op.weight" in shapes:
+            layers.append(0)
+        else:
+            if layers[-1] == 0:
+                channels.append(shapes[f"{block}0.out_layers.3.weight"][0])
+                depths.append(_count(shapes, f"{block}1.transformer_blocks."))
+            layers[-1] += 1
+        number += 1
+    middle = f"{prefix}middle_block.1."
+    linear = len(shapes[f"{middle}proj_in.weight"]) == 2  # a convolution in Stable Diffusion 1
+    crossing = [depth > 0 for depth in depths]
+    depths[-1] = depths[-1] or _count(shapes, f"{middle}transformer_blocks.")
+    config: Config = {
+        "in_channels": shapes[f"{prefix}input_blocks.0.0.weight"][1],
+        "block_out_channels": channels,
+        "layers_per_block": layers[0],
+        "down_block_types": [f"{'CrossAttn' * here}DownBlock2D" for here in crossing],
+        "cross_attention_dim": shapes[f"{middle}transformer_blocks.0.attn2.to_k.weight"][1],
+        "transformer_layers_per_block": [max(depth, 1) for depth in depths],
+        "use_linear_projection": linear,
+        "attention_head_dim": (  # diffusers' name for the number of heads
+            [max(count // _HEAD_WIDTH, 1) for count in channels] if linear else _HEADS_OF_SD1
+        ),
+    }
+    return config, crossing
+
+
+def _unet(shapes: Shapes, side: int) -> Config:
+    config, crossing = _levels(shapes, _UNET)
+    up = [f"{'CrossAttn' * here}UpBlock2D" for here in reversed(crossing)]
+    levels_of_vae = _count(shapes, f"{_VAE}encoder.down.")
+    return {**config, "up_block_types": up, "sample_size": side // 2 ** (levels_of_vae - 1)}
+
+
+def _sd1(shapes: Shapes) -> dict[str, Part]:
+    noise = {**_NOISE, "skip_prk_steps": True, "set_alpha_to_one": False}
+    return {
+        "unet": ("diffusers", "UNet2DConditionModel", _unet(shapes, 512)),
+        "vae": ("diffusers", "AutoencoderKL", _vae(shapes, 512, 0.18215)),
+        "text_encoder": ("transformers", "CLIPTextModel", _clip(shapes, _CLIP)),
+        "tokenizer": ("transformers", "CLIPTokenizer", {"pad_token": _END}),
+        "scheduler": ("diffusers", "PNDMScheduler", noise),
+    }
+
+
+def _xl(shapes: Shapes) -> dict[str, Part]:
+    unet = {
+        **_unet(shapes, 1024),
+        "addition_embed_type": "text_time",
+        "addition_time_embed_dim": 256,
+        "projection_class_embeddings_input_dim": shapes[f"{_UNET}label_emb.0.0.weight"][1],
+    }
+    second = _open_clip(shapes, _OPEN_CLIP_XL)
+    return {
+        "unet": ("diffusers", "UNet2DConditionModel", unet),
+        "vae": ("diffusers", "AutoencoderKL", _vae(shapes, 1024, 0.13025)),
+        "text_encoder": ("transformers", "CLIPTextModel", _clip(shapes, _CLIP_XL)),
+        "text_encoder_2": ("transformers", "CLIPTextModelWithProjection", second),
+        "tokenizer": ("transformers", "CLIPTokenizer", {"pad_token": _END}),
+        "tokenizer_2": ("transformers", "CLIPTokenizer", {"pad_token": "!"}),
+        "scheduler": ("diffusers", "EulerDiscreteScheduler", {**_NOISE}),
+    }
+
+
+def _vae(shapes: Shapes, side: int, scaling_factor: float) -> Config:
+    levels = _count(shapes, f"{_VAE}encoder.down.")
+    channels = [
+        shapes[f"{_VAE}encoder.down.{level}.block.0.conv1.weight"][0] for level in range(levels)
+    ]
+    return {
+        "sample_size": side,
+        "block_out_channels": channels,
+        "down_block_types": ["DownEncoderBlock2D"] * levels,
+        "up_block_types": ["UpDecoderBlock2D"] * levels,
+        "layers_per_block": _count(shapes, f"{_VAE}encoder.down.0.block."),
+        "latent_channels": shapes[f"{_VAE}decoder.conv_in.weight"][1],
+        "scaling_factor": scaling_factor,
+    }
+
+
+def _clip(shapes: Shapes, prefix: str) -> Config:
+    words, width = shapes[f"{prefix}embeddings.token_embedding.weight"]
+    return {
+        **_text(words, width),
+        "max_position_embeddings": shapes[f"{prefix}embeddings.position_embedding.weight"][0],
+        "num_hidden_layers": _count(shapes, f"{prefix}encoder.layers."),
+        "intermediate_size": shapes[f"{prefix}encoder.layers.0.mlp.fc1.weight"][0],
+        "projection_dim": width,
+        "hidden_act": "quick_gelu",
+    }
+
+
+def _open_clip(shapes: Shapes, prefix: str) -> Config:
+    words, width = shapes[f"{prefix}token_embedding.weight"]
+    return {
+        **_text(words, width),
+        "max_position_embeddings": shapes[f"{prefix}positional_embedding"][0],
+        "num_hidden_layers": _count(shapes, f"{prefix}transformer.resblocks."),
+        "intermediate_size": shapes[f"{prefix}transformer.resblocks.0.mlp.c_fc.weight"][0],
+        "projection_dim": shapes[f"{prefix}text_projection"][1],
+        "hidden_act": "gelu",
+    }
+
+
+def _text(words: int, width: int) -> Config:
+    return {
+        "vocab_size": words,
+        "hidden_size": width,
+        "num_attention_heads": max(width // _HEAD_WIDTH, 1),
+        "bos_token_id": words - 2,
+        "eos_token_id": words - 1,
+        "pad_token_id": 1,
+    }
+
+
+def _count(shapes: Shapes, prefix: str) -> int:
+    """How many numbers follow the prefix in the names."""
+    return len({name[len(prefix) :].split(".")[0] for name in shapes if name.startswith(prefix)})
+
+
+def _write_tokenizer(folder: Path, pad_token: str) -> None:
+    vocabulary, merges = clip_vocabulary()
+    (folder / "vocab.json").write_text(vocabulary, encoding="utf-8")
+    (folder / "merges.txt").write_text(merges, encoding="utf-8")
+    config = {
+        "tokenizer_class": "CLIPTokenizer",
+        "model_max_length": 77,
+        "bos_token": _START,
+        "eos_token": _END,
+        "unk_token": _END,
+        "pad_token": pad_token,
+    }
+    (folder / "tokenizer_config.json").write_text(json.dumps(config))
+
+
+@lru_cache(maxsize=1)
+def clip_vocabulary() -> tuple[str, str]:
+    """CLIP's vocab.json, 49408 tokens, and merges.txt."""
+    merges = lzma.decompress(MERGES.read_bytes()).decode()
+    printable = [*range(33, 127), *range(161, 173), *range(174, 256)]
+    others = 256 - len(printable)
+    characters = [*map(chr, printable), *(chr(256 + position) for position in range(others))]
+    tokens = [*characters, *(character + "</w>" for character in characters)]
+    tokens += ["".join(line.split(" ")) for line in merges.splitlines()]
+    tokens += [_START, _END]
+    vocabulary = {token: number for number, token in enumerate(tokens)}
+    return json.dumps(vocabulary, ensure_ascii=False), f"#version: 0.2\n{merges}"

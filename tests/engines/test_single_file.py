@@ -1,0 +1,202 @@
+"""A single file as people bring it draws what the folder it was made of draws."""
+
+import re
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from safetensors.torch import save_file
+
+from safelight.engines.diffusion import Drawing, Pixels, draw
+from safelight.engines.loaded import forget_loaded
+from safelight.errors import InvalidMediaError
+from safelight.settings import settings
+from safelight.weights.checkpoints import find_checkpoint
+from safelight.weights.layouts import clip_vocabulary
+
+Tensors = dict[str, torch.Tensor]
+CHANNELS = (32, 32, 64, 64)
+LEVELS = len(CHANNELS)
+RESNET = {
+    "norm1": "in_layers.0",
+    "conv1": "in_layers.2",
+    "norm2": "out_layers.0",
+    "conv2": "out_layers.3",
+    "time_emb_proj": "emb_layers.1",
+    "conv_shortcut": "skip_connection",
+}
+ENDS = {
+    "time_embedding.linear_1": "time_embed.0",
+    "time_embedding.linear_2": "time_embed.2",
+    "conv_in": "input_blocks.0.0",
+    "conv_norm_out": "out.0",
+    "conv_out": "out.2",
+}
+VAE = [
+    (r"mid_block\.attentions\.0\.", "mid.attn_1."),
+    (r"mid_block\.resnets\.(\d)", lambda m: f"mid.block_{int(m[1]) + 1}"),
+    (r"encoder\.down_blocks\.(\d)\.resnets", r"encoder.down.\1.block"),
+    (r"down_blocks\.(\d)\.downsamplers\.0", r"down.\1.downsample"),
+    (r"up_blocks\.(\d)\.resnets", lambda m: f"up.{LEVELS - 1 - int(m[1])}.block"),
+    (r"up_blocks\.(\d)\.upsamplers\.0", lambda m: f"up.{LEVELS - 1 - int(m[1])}.upsample"),
+    ("conv_norm_out", "norm_out"),
+    ("conv_shortcut", "nin_shortcut"),
+    ("group_norm", "norm"),
+    (r"to_([qkv])\.", r"\1."),
+    (r"to_out\.0", "proj_out"),
+]
+
+
+def unet_name(name: str) -> str:
+    """Its name in the files of the first authors."""
+    for ours, theirs in ENDS.items():
+        if name.startswith(f"{ours}."):
+            return name.replace(ours, theirs, 1)
+    if "resnets" in name:
+        for ours, theirs in RESNET.items():
+            name = name.replace(f".{ours}.", f".{theirs}.")
+    for pattern, theirs in (
+        (r"^down_blocks\.(\d)\.resnets\.(\d)", lambda m: f"input_blocks.{at(m) + 1}.0"),
+        (r"^down_blocks\.(\d)\.attentions\.(\d)", lambda m: f"input_blocks.{at(m) + 1}.1"),
+        (
+            r"^down_blocks\.(\d)\.downsamplers\.0\.conv",
+            lambda m: f"input_blocks.{3 * (int(m[1]) + 1)}.0.op",
+        ),
+        (r"^up_blocks\.(\d)\.resnets\.(\d)", lambda m: f"output_blocks.{at(m)}.0"),
+        (r"^up_blocks\.(\d)\.attentions\.(\d)", lambda m: f"output_blocks.{at(m)}.1"),
+        (
+            r"^up_blocks\.(\d)\.upsamplers\.0",
+            lambda m: f"output_blocks.{3 * int(m[1]) + 2}.{1 if m[1] == '0' else 2}",
+        ),
+        (r"^mid_block\.attentions\.0", lambda m: "middle_block.1"),
+        (r"^mid_block\.resnets\.(\d)", lambda m: f"middle_block.{2 * int(m[1])}"),
+    ):
+        name = re.sub(pattern, theirs, name)
+    return name
+
+
+def at(found: re.Match[str]) -> int:
+    return 3 * int(found[1]) + int(found[2])
+
+
+def vae_tensor(name: str, tensor: torch.Tensor) -> tuple[str, torch.Tensor]:
+    for pattern, theirs in VAE:
+        name = re.sub(pattern, theirs, name)
+    squared = "attn_1" in name and tensor.ndim == 2
+    return name, tensor[..., None, None] if squared else tensor
+
+
+def tokenizer(folder: Path):
+    from transformers import CLIPTokenizer
+
+    folder.mkdir()
+    vocabulary, merges = clip_vocabulary()
+    (folder / "vocab.json").write_text(vocabulary)
+    (folder / "merges.txt").write_text(merges)
+    return CLIPTokenizer.from_pretrained(folder, model_max_length=77)
+
+
+def build(folder: Path, seed: int) -> Tensors:
+    """Save a Stable Diffusion 1.5, narrow but with all its levels; give its tensors."""
+    from diffusers import (
+        AutoencoderKL,
+        PNDMScheduler,
+        StableDiffusionPipeline,
+        UNet2DConditionModel,
+    )
+    from transformers import CLIPTextConfig, CLIPTextModel
+
+    torch.manual_seed(seed)
+    unet = UNet2DConditionModel(
+        block_out_channels=CHANNELS, cross_attention_dim=64, attention_head_dim=8, sample_size=8
+    )
+    vae = AutoencoderKL(
+        block_out_channels=CHANNELS,
+        down_block_types=["DownEncoderBlock2D"] * LEVELS,
+        up_block_types=["UpDecoderBlock2D"] * LEVELS,
+        layers_per_block=2,
+    )
+    text = CLIPTextModel(
+        CLIPTextConfig(
+            vocab_size=49408,
+            hidden_size=64,
+            intermediate_size=96,
+            num_hidden_layers=3,
+            num_attention_heads=1,
+            eos_token_id=49407,
+        )
+    )
+    pipeline = StableDiffusionPipeline(
+        vae=vae,
+        text_encoder=text,
+        tokenizer=tokenizer(folder.parent / "words"),
+        unet=unet,
+        scheduler=PNDMScheduler(
+            beta_start=0.00085,
+            beta_end=0.012,
+            beta_schedule="scaled_linear",
+            skip_prk_steps=True,
+            steps_offset=1,
+        ),
+        safety_checker=None,
+        feature_extractor=None,
+        requires_safety_checker=False,
+    )
+    pipeline.save_pretrained(folder)
+    words = "cond_stage_model.transformer.text_model."
+    made = {f"model.diffusion_model.{unet_name(n)}": t for n, t in unet.state_dict().items()}
+    for name, tensor in vae.state_dict().items():
+        name, tensor = vae_tensor(name, tensor)
+        made[f"first_stage_model.{name}"] = tensor
+    made |= {f"{words}{n.removeprefix('text_model.')}": t for n, t in text.state_dict().items()}
+    return {name: tensor.contiguous().clone() for name, tensor in made.items()}
+
+
+@pytest.fixture(scope="session")
+def models(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("single")
+    tensors = build(folder / "narrow", seed=1)
+    save_file(tensors, folder / "whole.safetensors")
+    torch.save({"state_dict": tensors}, folder / "older.ckpt")
+    bent = {**tensors, "model.diffusion_model.out.2.bias": torch.full((4,), 0.5)}
+    save_file(bent, folder / "bent.safetensors")
+    kept = {name: t for name, t in tensors.items() if not name.startswith("first_stage_model")}
+    save_file(kept, folder / "blind.safetensors")
+    save_file({"weight": torch.ones(4)}, folder / "other.safetensors")
+    return folder
+
+
+@pytest.fixture(autouse=True)
+def _settings(models: Path, volume: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("SAFELIGHT_MODELS_DIR", str(models))
+    settings.cache_clear()
+    forget_loaded()
+
+
+def drawn(name: str, prompt: str = "a photograph of an astronaut") -> Pixels:
+    return draw(Drawing(card=find_checkpoint(name), prompt=prompt, seed=3, steps=3), 64, 64)[0]
+
+
+@pytest.mark.parametrize("name", ["whole", "older"])
+def test_a_single_file_draws_what_its_folder_draws(name: str):
+    folder = drawn("narrow")
+    assert np.abs(drawn(name).astype(int) - folder).max() <= 1
+    assert np.abs(drawn("bent").astype(int) - folder).max() > 1
+    assert np.abs(drawn(name, "a cat").astype(int) - folder).max() > 1
+
+
+def test_what_a_single_file_holds_is_told_without_loading_it():
+    card = find_checkpoint("whole")
+    assert (card.base_model, card.native_width, card.native_height) == ("sd", 512, 512)
+
+
+@pytest.mark.parametrize("name", ["blind", "other"])
+def test_a_file_that_is_no_whole_model_is_named(name: str):
+    with pytest.raises(InvalidMediaError, match=f"{name}.safetensors"):
+        drawn(name)
+
+
+def test_the_vocabulary_is_that_of_clip(tmp_path: Path):
+    words = tokenizer(tmp_path / "words")
+    assert words("a photo of a cat")["input_ids"] == [49406, 320, 1125, 539, 320, 2368, 49407]
