@@ -381,12 +381,14 @@ HELD_OUT_SENTENCES: tuple[str, ...] = (
 )
 """Never trained on; half of their words are not in the training sentences either."""
 
-FILLER_WORDS: tuple[str, ...] = (
-    "very really just some of in on at with and the a this that here now today great fine good "
-    "best pretty bright clean clear simple plain fun happy funny sharp soft modern classic "
-    "style quality light color colour background view scene art work print poster sticker "
-    "make create generate give us we you can to for me please want like look"
-).split(" ")  # type: ignore[assignment]
+FILLER_WORDS: tuple[str, ...] = tuple(
+    (
+        "very really just some of in on at with and the a this that here now today great fine good "
+        "best pretty bright clean clear simple plain fun happy funny sharp soft modern classic "
+        "style quality light color colour background view scene art work print poster sticker "
+        "make create generate give us we you can to for me please want like look"
+    ).split()
+)
 """Words that say nothing about the subject; strewn around the name while training."""
 
 

@@ -10,13 +10,16 @@ from pathlib import Path
 import numpy as np
 import torch
 import torch.nn.functional as functional
-from diffusers import AutoencoderKL, DDIMScheduler, UNet2DConditionModel
+from diffusers.models.autoencoders.autoencoder_kl import AutoencoderKL
+from diffusers.models.unets.unet_2d_condition import UNet2DConditionModel
+from diffusers.schedulers.scheduling_ddim import DDIMScheduler
+from numpy.typing import NDArray
 from torch import Tensor
 from transformers import CLIPTextConfig, CLIPTextModel, CLIPTokenizer
 
 from training.starter.render import SIDE, other_pictures, training_pictures
 from training.starter.subjects import SUBJECTS, training_prompt
-from training.starter.vocabulary import MAX_TOKENS, write_tokenizer
+from training.starter.vocabulary import END, MAX_TOKENS, START, write_tokenizer
 
 WORK = Path(__file__).parent / "work"
 """Pictures, checkpoints and sheets; not part of the repository."""
@@ -36,9 +39,10 @@ def new_autoencoder() -> AutoencoderKL:
     return AutoencoderKL(
         in_channels=3,
         out_channels=3,
-        down_block_types=("DownEncoderBlock2D",) * 3,
-        up_block_types=("UpDecoderBlock2D",) * 3,
-        block_out_channels=(32, 64, 64),
+        # the library declares tuples of one
+        down_block_types=("DownEncoderBlock2D",) * 3,  # pyright: ignore[reportArgumentType]
+        up_block_types=("UpDecoderBlock2D",) * 3,  # pyright: ignore[reportArgumentType]
+        block_out_channels=(32, 64, 64),  # pyright: ignore[reportArgumentType]
         layers_per_block=1,
         latent_channels=4,
         norm_num_groups=16,
@@ -79,9 +83,9 @@ def new_text_encoder(tokenizer: CLIPTokenizer) -> CLIPTextModel:
             num_hidden_layers=2,
             num_attention_heads=4,
             max_position_embeddings=MAX_TOKENS,
-            bos_token_id=tokenizer.bos_token_id,
-            eos_token_id=tokenizer.eos_token_id,
-            pad_token_id=tokenizer.pad_token_id,
+            bos_token_id=tokenizer.get_vocab()[START],
+            eos_token_id=tokenizer.get_vocab()[END],
+            pad_token_id=tokenizer.get_vocab()[END],
         )
     )
 
@@ -125,7 +129,7 @@ class Clock:
         return min(1.0, self.spent() / self.budget_seconds)
 
 
-def pictures() -> tuple[np.ndarray, np.ndarray]:
+def pictures() -> tuple[NDArray[np.uint8], NDArray[np.uint8]]:
     """Draw the training pictures, or read them back.
 
     Returns:
@@ -165,7 +169,8 @@ def train_autoencoder(minutes: float) -> None:
     """Train on all emoji, the subjects half of the time, on white and coloured grounds."""
     subjects, others = (torch.from_numpy(part) for part in pictures())
     subjects = subjects.flatten(0, 1)
-    model = new_autoencoder().to(memory_format=torch.channels_last)
+    model = new_autoencoder()
+    model.to(memory_format=torch.channels_last)  # pyright: ignore[reportCallIssue]
     optimiser = torch.optim.AdamW(model.parameters(), 1.5e-3, weight_decay=1e-4)
     file, step, spent = WORK / "autoencoder.pt", 0, 0.0
     if file.exists():
@@ -195,11 +200,11 @@ def train_autoencoder(minutes: float) -> None:
             wanted = wanted[:, torch.randperm(3, generator=draw)]
         wanted = wanted.contiguous(memory_format=torch.channels_last)
         with torch.autocast("cpu", torch.bfloat16):
-            posterior = model.encode(wanted).latent_dist
+            posterior = model.encode(wanted).latent_dist  # pyright: ignore[reportAttributeAccessIssue]
             latents = posterior.mean + posterior.std * torch.randn(
                 posterior.mean.shape, generator=draw
             )
-            drawn = model.decode(latents).sample
+            drawn = model.decode(latents).sample  # pyright: ignore[reportAttributeAccessIssue]
         drawn = drawn.float()
         loss = functional.l1_loss(drawn, wanted) + functional.mse_loss(drawn, wanted)
         loss = loss + 0.5 * edge_loss(drawn, wanted) + 1e-6 * posterior.kl().float().mean()
@@ -247,7 +252,7 @@ def _encode(model: AutoencoderKL) -> Tensor:
     subjects = torch.from_numpy(pictures()[0])
     count, variants = subjects.shape[:2]
     rows = [
-        model.encode(compose(part, torch.ones(len(part), 3))).latent_dist.mean
+        model.encode(compose(part, torch.ones(len(part), 3))).latent_dist.mean  # pyright: ignore[reportAttributeAccessIssue]
         for part in subjects.flatten(0, 1).split(64)
     ]
     return torch.cat(rows).unflatten(0, (count, variants))
@@ -286,7 +291,7 @@ def train_denoiser(minutes: float, batch: int = 16, peak: float = 1.2e-3) -> Non
     tokenizer = write_tokenizer(WORK / "tokenizer")
     torch.manual_seed(SEED)
     text, model, schedule = new_text_encoder(tokenizer), new_denoiser(), new_scheduler()
-    model = model.to(memory_format=torch.channels_last)
+    model.to(memory_format=torch.channels_last)  # pyright: ignore[reportCallIssue]
     parameters = [*model.parameters(), *text.parameters()]
     average = [parameter.detach().clone() for parameter in parameters]
     optimiser = torch.optim.AdamW(parameters, peak, betas=(0.9, 0.99), weight_decay=0.01)
@@ -313,8 +318,8 @@ def train_denoiser(minutes: float, batch: int = 16, peak: float = 1.2e-3) -> Non
         moments = (torch.arange(batch) + torch.rand(batch, generator=draw)) / batch
         moments = (moments * 1000).long().clamp(max=999)
         noise = torch.randn(clean.shape, generator=draw)
-        noisy = schedule.add_noise(clean, noise, moments)  # type: ignore[arg-type]
-        wanted = schedule.get_velocity(clean, noise, moments)  # type: ignore[arg-type]
+        noisy = schedule.add_noise(clean, noise, moments)  # pyright: ignore[reportArgumentType]
+        wanted = schedule.get_velocity(clean, noise, moments)  # pyright: ignore[reportArgumentType]
         with torch.autocast("cpu", torch.bfloat16):
             states = text(tokenize(tokenizer, prompts)).last_hidden_state
             noisy = noisy.contiguous(memory_format=torch.channels_last)
@@ -330,7 +335,8 @@ def train_denoiser(minutes: float, batch: int = 16, peak: float = 1.2e-3) -> Non
         step += 1
         keep = min(0.998, (step + 1) / (step + 10))
         with torch.no_grad():
-            torch._foreach_lerp_(average, parameters, 1 - keep)
+            for mean, parameter in zip(average, parameters, strict=True):
+                mean.lerp_(parameter, 1 - keep)
         running += loss.item()
         if step % 100 == 0:
             seconds = (clock.spent() - shown) / 100
