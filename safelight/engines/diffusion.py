@@ -290,10 +290,8 @@ def _from_single_file(path: Path, dtype: "torch.dtype") -> Any:  # noqa: ANN401
     import torch
     from diffusers.loaders.single_file_utils import load_single_file_checkpoint
 
-    held = load_single_file_checkpoint(str(path), local_files_only=True)
-    shapes = {
-        name: tuple(tensor.shape) for name, tensor in held.items() if hasattr(tensor, "shape")
-    }
+    held = cast("dict[str, object]", load_single_file_checkpoint(str(path), local_files_only=True))
+    shapes = {name: tuple(t.shape) for name, t in held.items() if isinstance(t, torch.Tensor)}
     del held
     with TemporaryDirectory() as folder:
         name = write_layout(shapes, path.name, Path(folder))

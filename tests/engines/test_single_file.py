@@ -2,6 +2,7 @@
 
 import re
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import numpy as np
 import pytest
@@ -14,6 +15,9 @@ from safelight.errors import InvalidMediaError
 from safelight.settings import settings
 from safelight.weights.checkpoints import find_checkpoint
 from safelight.weights.layouts import clip_vocabulary
+
+if TYPE_CHECKING:
+    from transformers import CLIPTextConfig, CLIPTokenizer
 
 Tensors = dict[str, torch.Tensor]
 CHANNELS = (32, 32, 64, 64)
@@ -29,6 +33,8 @@ RESNET = {
 ENDS = {
     "time_embedding.linear_1": "time_embed.0",
     "time_embedding.linear_2": "time_embed.2",
+    "add_embedding.linear_1": "label_emb.0.0",
+    "add_embedding.linear_2": "label_emb.0.2",
     "conv_in": "input_blocks.0.0",
     "conv_norm_out": "out.0",
     "conv_out": "out.2",
@@ -87,14 +93,14 @@ def vae_tensor(name: str, tensor: torch.Tensor) -> tuple[str, torch.Tensor]:
     return name, tensor[..., None, None] if squared else tensor
 
 
-def tokenizer(folder: Path):
+def tokenizer(folder: Path, **changes: str) -> "CLIPTokenizer":
     from transformers import CLIPTokenizer
 
     folder.mkdir()
     vocabulary, merges = clip_vocabulary()
     (folder / "vocab.json").write_text(vocabulary)
     (folder / "merges.txt").write_text(merges)
-    return CLIPTokenizer.from_pretrained(folder, model_max_length=77)
+    return CLIPTokenizer.from_pretrained(folder, model_max_length=77, **changes)
 
 
 def build(folder: Path, seed: int) -> Tensors:
@@ -153,6 +159,105 @@ def build(folder: Path, seed: int) -> Tensors:
     return {name: tensor.contiguous().clone() for name, tensor in made.items()}
 
 
+def build_xl(folder: Path, seed: int) -> Tensors:
+    """Save a Stable Diffusion XL, narrow; give its tensors."""
+    from diffusers import (
+        AutoencoderKL,
+        EulerDiscreteScheduler,
+        StableDiffusionXLPipeline,
+        UNet2DConditionModel,
+    )
+    from transformers import CLIPTextConfig, CLIPTextModel, CLIPTextModelWithProjection
+
+    torch.manual_seed(seed)
+    width, second_width = 64, 128
+    unet = UNet2DConditionModel(
+        block_out_channels=(32, 64, 128),
+        down_block_types=("DownBlock2D", "CrossAttnDownBlock2D", "CrossAttnDownBlock2D"),
+        up_block_types=("CrossAttnUpBlock2D", "CrossAttnUpBlock2D", "UpBlock2D"),
+        transformer_layers_per_block=(1, 2, 3),
+        cross_attention_dim=width + second_width,
+        attention_head_dim=(1, 1, 2),
+        use_linear_projection=True,
+        addition_embed_type="text_time",
+        addition_time_embed_dim=256,
+        projection_class_embeddings_input_dim=second_width + 6 * 256,
+        sample_size=8,
+    )
+    vae = AutoencoderKL(
+        block_out_channels=CHANNELS,
+        down_block_types=["DownEncoderBlock2D"] * LEVELS,
+        up_block_types=["UpDecoderBlock2D"] * LEVELS,
+        layers_per_block=2,
+        scaling_factor=0.13025,
+    )
+
+    def text(width: int, act: str) -> "CLIPTextConfig":
+        return CLIPTextConfig(
+            vocab_size=49408,
+            hidden_size=width,
+            intermediate_size=96,
+            num_hidden_layers=3,
+            num_attention_heads=width // 64,
+            hidden_act=act,
+            projection_dim=width,
+            eos_token_id=49407,
+        )
+
+    first = CLIPTextModel(text(width, "quick_gelu"))
+    second = CLIPTextModelWithProjection(text(second_width, "gelu"))
+    words = tokenizer(folder.parent / "words_xl")
+    second_words = tokenizer(folder.parent / "words_xl_2", pad_token="!")
+    StableDiffusionXLPipeline(
+        vae=vae,
+        text_encoder=first,
+        text_encoder_2=second,
+        tokenizer=words,
+        tokenizer_2=second_words,
+        unet=unet,
+        scheduler=EulerDiscreteScheduler(
+            beta_start=0.00085, beta_end=0.012, beta_schedule="scaled_linear", steps_offset=1
+        ),
+    ).save_pretrained(folder)
+    made = {f"model.diffusion_model.{unet_name(n)}": t for n, t in unet.state_dict().items()}
+    for name, tensor in vae.state_dict().items():
+        name, tensor = vae_tensor(name, tensor)
+        made[f"first_stage_model.{name}"] = tensor
+    prefix = "conditioner.embedders.0.transformer.text_model."
+    made |= {f"{prefix}{n.removeprefix('text_model.')}": t for n, t in first.state_dict().items()}
+    made |= open_clip(second.state_dict(), "conditioner.embedders.1.model.")
+    return {name: tensor.contiguous().clone() for name, tensor in made.items()}
+
+
+def open_clip(state: Tensors, prefix: str) -> Tensors:
+    """A text encoder as OpenCLIP saves it: query, key and value in one tensor."""
+    made: Tensors = {}
+    for name, tensor in state.items():
+        name = name.removeprefix("text_model.")
+        if ".q_proj." in name:
+            parts = [state[f"text_model.{name}".replace("q_proj", f"{p}_proj")] for p in "qkv"]
+            name = name.replace(".q_proj.", ".in_proj_").replace("self_attn", "attn")
+            tensor = torch.cat(parts)
+        elif ".k_proj." in name or ".v_proj." in name:
+            continue
+        for ours, theirs in (
+            ("encoder.layers", "transformer.resblocks"),
+            ("self_attn", "attn"),
+            ("layer_norm1", "ln_1"),
+            ("layer_norm2", "ln_2"),
+            ("final_layer_norm", "ln_final"),
+            ("fc1", "c_fc"),
+            ("fc2", "c_proj"),
+            ("embeddings.token_embedding", "token_embedding"),
+            ("embeddings.position_embedding.weight", "positional_embedding"),
+        ):
+            name = name.replace(ours, theirs)
+        if name == "text_projection.weight":
+            name, tensor = "text_projection", tensor.T
+        made[f"{prefix}{name}"] = tensor
+    return made
+
+
 @pytest.fixture(scope="session")
 def models(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("single")
@@ -163,6 +268,7 @@ def models(tmp_path_factory: pytest.TempPathFactory) -> Path:
     save_file(bent, folder / "bent.safetensors")
     kept = {name: t for name, t in tensors.items() if not name.startswith("first_stage_model")}
     save_file(kept, folder / "blind.safetensors")
+    save_file(build_xl(folder / "narrow_xl", seed=2), folder / "whole_xl.safetensors")
     save_file({"weight": torch.ones(4)}, folder / "other.safetensors")
     return folder
 
@@ -184,6 +290,13 @@ def test_a_single_file_draws_what_its_folder_draws(name: str):
     assert np.abs(drawn(name).astype(int) - folder).max() <= 1
     assert np.abs(drawn("bent").astype(int) - folder).max() > 1
     assert np.abs(drawn(name, "a cat").astype(int) - folder).max() > 1
+
+
+def test_a_single_file_of_xl_draws_what_its_folder_draws():
+    folder = drawn("narrow_xl")
+    assert np.abs(drawn("whole_xl").astype(int) - folder).max() <= 1
+    assert np.abs(drawn("narrow_xl", "a cat").astype(int) - folder).max() > 1
+    assert find_checkpoint("whole_xl").base_model == "sdxl"
 
 
 def test_what_a_single_file_holds_is_told_without_loading_it():
