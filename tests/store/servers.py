@@ -161,7 +161,8 @@ class Line:
         port: of the server on loopback.
         cut_connections: this many connections are cut, the first ones.
         cut_after: bytes, both ways together, after which they are cut.
-        held_after: bytes from the client after which no more get through until `released` is set.
+        held_after: bytes from the client after which no more of a connection get through until
+            `released` is set.
     """
 
     def __init__(
@@ -218,10 +219,13 @@ class Line:
     def _pump(
         self, source: socket.socket, sink: socket.socket, gated: bool, budget: list[int] | None
     ) -> None:
+        passed = 0
         with suppress(OSError):
             while data := source.recv(1 << 16):
-                if gated:
-                    self._pass(len(data))
+                passed += len(data)
+                if gated and self._hold_after is not None and passed > self._hold_after:
+                    self.reached.set()
+                    self.released.wait()
                 if budget is not None:
                     data = data[: budget[0]]
                     budget[0] -= len(data)
@@ -230,16 +234,6 @@ class Line:
                     break
         for end in (source, sink):
             _close(end)
-
-    def _pass(self, size: int) -> None:
-        with self._lock:
-            if self._hold_after is None:
-                return
-            self._hold_after -= size
-            held = self._hold_after < 0
-        if held:
-            self.reached.set()
-            self.released.wait()
 
 
 def free_ports(count: int) -> list[int]:

@@ -319,11 +319,13 @@ def test_a_writer_killed_half_way_leaves_nothing_that_is_seen(tmp_path: Path):
 
 
 def test_an_uploader_killed_half_way_leaves_nothing_that_is_seen(moto: S3Server):
-    with Line(moto.port, held_after=10 * 2**20) as line:
+    with Line(moto.port, held_after=4 * 2**20) as line:
         keys = (moto.bucket, "killed", ACCESS_KEY, SECRET_KEY)
         uploader = python(UPLOADER, line.url, *keys)
-        assert line.reached.wait(30)
-        kill(uploader)
+        try:
+            assert line.reached.wait(30)
+        finally:
+            kill(uploader)
     store = moto.opened("killed")
     assert store.list("") == []
     assert not store.exists("outputs/x")
