@@ -109,10 +109,12 @@ def _check(path: Path, size: int, changed: int) -> None:
         start = file.read(4)
     # what torch would do with it: an archive by its first bytes, else a row of pickles
     pickled = start == _ZIP or start[:1] == _PICKLE
-    if not pickled:
+    named = path.suffix.lower() == ".safetensors"
+    # a header of 640 bytes starts like a pickle; libraries never unpickle what has this name
+    if not pickled or (named and _has_safetensors_header(path)):
         _check_safetensors(path, size)
         return
-    if path.suffix.lower() == ".safetensors":
+    if named:
         raise UnsafePickleError(
             f"{path.name} is a pickle, expected safetensors as its name says",
             "get the model as safetensors from its maker",
@@ -124,6 +126,14 @@ def _check(path: Path, size: int, changed: int) -> None:
         raise InvalidMediaError(
             f"{path.name} is a damaged checkpoint: {error}", "download the file again"
         ) from error
+
+
+def _has_safetensors_header(path: Path) -> bool:
+    try:
+        safetensors_header(path)
+    except InvalidMediaError:
+        return False
+    return True
 
 
 def _check_safetensors(path: Path, size: int) -> None:

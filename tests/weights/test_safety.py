@@ -49,6 +49,18 @@ def test_safetensors_pass(tmp_path: Path):
     check_weights(tmp_path / "model.safetensors")
 
 
+@pytest.mark.parametrize("length", [128, 640, 0x0580])
+def test_safetensors_that_start_like_a_pickle_pass(tmp_path: Path, length: int):
+    header = b'{"a": {"dtype": "U8", "shape": [4], "data_offsets": [0, 4]}}'.ljust(length)
+    path = tmp_path / "model.safetensors"
+    path.write_bytes(struct.pack("<Q", length) + header + b"1234")
+    assert path.read_bytes()[:1] == pickle.PROTO
+    check_weights(path)
+    path.rename(tmp_path / "model.ckpt")  # torch would read this one as a pickle
+    with pytest.raises(InvalidMediaError):
+        check_weights(tmp_path / "model.ckpt")
+
+
 def test_pickles_that_run_code_are_refused(tmp_path: Path):
     evil = Evil(tmp_path)
     cases = {
