@@ -37,7 +37,7 @@ from safelight.weights.checkpoints import (
     models_folder,
 )
 from safelight.weights.hashing import weights_sha256
-from safelight.weights.layouts import write_layout
+from safelight.weights.layouts import write_controlnet_layout, write_layout
 
 if TYPE_CHECKING:
     import torch
@@ -287,17 +287,21 @@ def _no_checker(card: WeightsCard) -> dict[str, object]:
 
 def _from_single_file(path: Path, dtype: "torch.dtype") -> Any:  # noqa: ANN401
     import diffusers
+
+    with TemporaryDirectory() as folder:
+        name = write_layout(_shapes(path), path.name, Path(folder))
+        return getattr(diffusers, name).from_single_file(
+            str(path), config=folder, torch_dtype=dtype, local_files_only=True
+        )
+
+
+def _shapes(path: Path) -> dict[str, tuple[int, ...]]:
+    """Of the tensors in a single file."""
     import torch
     from diffusers.loaders.single_file_utils import load_single_file_checkpoint
 
     held = cast("dict[str, object]", load_single_file_checkpoint(str(path), local_files_only=True))
-    shapes = {name: tuple(t.shape) for name, t in held.items() if isinstance(t, torch.Tensor)}
-    del held
-    with TemporaryDirectory() as folder:
-        name = write_layout(shapes, path.name, Path(folder))
-        return getattr(diffusers, name).from_single_file(
-            str(path), config=folder, torch_dtype=dtype, local_files_only=True
-        )
+    return {name: tuple(t.shape) for name, t in held.items() if isinstance(t, torch.Tensor)}
 
 
 def _run(drawing: Drawing, auto_class: str, extra: dict[str, object]) -> list[Pixels]:
@@ -552,14 +556,16 @@ def _controlnet(model: _Model, drawing: Drawing) -> Any:  # noqa: ANN401
     from diffusers.models.controlnets.controlnet import ControlNetModel
 
     pipeline = model.pipeline
-    path = added.path
 
     def load() -> Any:  # noqa: ANN401
-        opened = (
-            ControlNetModel.from_pretrained(path, local_files_only=True)
-            if path.is_dir()
-            else ControlNetModel.from_single_file(str(path), local_files_only=True)
-        )
+        if added.path.is_dir():
+            opened = ControlNetModel.from_pretrained(added.path, local_files_only=True)
+        else:
+            with TemporaryDirectory() as folder:
+                write_controlnet_layout(_shapes(added.path), added.path.name, Path(folder))
+                opened = ControlNetModel.from_single_file(
+                    str(added.path), config=folder, local_files_only=True
+                )
         return opened.to(pipeline.device, pipeline.dtype)
 
     key = ("controlnet", added.sha256, str(pipeline.device), str(pipeline.dtype))

@@ -86,6 +86,32 @@ def write_layout(shapes: Shapes, name: str, folder: Path) -> str:
     return pipeline
 
 
+def write_controlnet_layout(shapes: Shapes, name: str, folder: Path) -> None:
+    """Write the config of a ControlNet that lies in a single file, as `write_layout` does.
+
+    Raises:
+        InvalidMediaError: it has not the tensors that its first authors gave it.
+    """
+    prefix = next((p for p in ("control_model.", "") if f"{p}time_embed.0.weight" in shapes), None)
+    if prefix is None:
+        raise InvalidMediaError(
+            f"{name} has {len(shapes)} tensors, but not those of a single file of a ControlNet",
+            "bring this ControlNet as a diffusers folder",
+        )
+    try:
+        config, _ = _levels(shapes, prefix)
+        hint = f"{prefix}input_hint_block"
+        config["conditioning_channels"] = shapes[f"{hint}.0.weight"][1]
+        config["conditioning_embedding_out_channels"] = [
+            shapes[f"{hint}.{number}.weight"][0] for number in (0, 4, 8, 12)
+        ]
+    except (KeyError, ValueError, IndexError) as error:
+        raise InvalidMediaError(
+            f"{name} lacks tensors of a ControlNet: {error}", "get the whole ControlNet again"
+        ) from error
+    (folder / "config.json").write_text(json.dumps({"_class_name": "ControlNetModel", **config}))
+
+
 def _levels(shapes: Shapes, prefix: str) -> tuple[Config, list[bool]]:
     """What the descending half says, and at which of its levels the prompt is read."""
     channels: list[int] = []
@@ -119,6 +145,11 @@ def _levels(shapes: Shapes, prefix: str) -> tuple[Config, list[bool]]:
             [max(count // _HEAD_WIDTH, 1) for count in channels] if linear else _HEADS_OF_SD1
         ),
     }
+    sizes = f"{prefix}label_emb.0.0.weight"  # the size of the picture is an input of XL
+    if sizes in shapes:
+        config["addition_embed_type"] = "text_time"
+        config["addition_time_embed_dim"] = 256
+        config["projection_class_embeddings_input_dim"] = shapes[sizes][1]
     return config, crossing
 
 
@@ -141,15 +172,9 @@ def _sd1(shapes: Shapes) -> dict[str, Part]:
 
 
 def _xl(shapes: Shapes) -> dict[str, Part]:
-    unet = {
-        **_unet(shapes, 1024),
-        "addition_embed_type": "text_time",
-        "addition_time_embed_dim": 256,
-        "projection_class_embeddings_input_dim": shapes[f"{_UNET}label_emb.0.0.weight"][1],
-    }
     second = _open_clip(shapes, _OPEN_CLIP_XL)
     return {
-        "unet": ("diffusers", "UNet2DConditionModel", unet),
+        "unet": ("diffusers", "UNet2DConditionModel", _unet(shapes, 1024)),
         "vae": ("diffusers", "AutoencoderKL", _vae(shapes, 1024, 0.13025)),
         "text_encoder": ("transformers", "CLIPTextModel", _clip(shapes, _CLIP_XL)),
         "text_encoder_2": ("transformers", "CLIPTextModelWithProjection", second),

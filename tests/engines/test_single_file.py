@@ -9,7 +9,7 @@ import pytest
 import torch
 from safetensors.torch import save_file
 
-from safelight.engines.diffusion import Drawing, Pixels, draw
+from safelight.engines.diffusion import Drawing, Pixels, add_on, draw
 from safelight.engines.loaded import forget_loaded
 from safelight.errors import InvalidMediaError
 from safelight.settings import settings
@@ -91,6 +91,38 @@ def vae_tensor(name: str, tensor: torch.Tensor) -> tuple[str, torch.Tensor]:
         name = re.sub(pattern, theirs, name)
     squared = "attn_1" in name and tensor.ndim == 2
     return name, tensor[..., None, None] if squared else tensor
+
+
+def build_controlnet(folder: Path, seed: int) -> Tensors:
+    """Save a ControlNet for the narrow model; give its tensors."""
+    from diffusers import ControlNetModel
+
+    torch.manual_seed(seed)
+    net = ControlNetModel(
+        block_out_channels=CHANNELS,
+        cross_attention_dim=64,
+        attention_head_dim=8,
+        conditioning_embedding_out_channels=(4, 8, 8, 16),
+    )
+    last = net.controlnet_cond_embedding.conv_out
+    for block in (*net.controlnet_down_blocks, net.controlnet_mid_block, last):
+        torch.nn.init.normal_(block.weight)  # zero at first, which would do nothing
+    for block in (net.controlnet_cond_embedding.conv_in, *net.controlnet_cond_embedding.blocks):
+        torch.nn.init.normal_(block.weight, std=0.5)  # so that the picture is heard
+    net.save_pretrained(folder)
+    made: Tensors = {}
+    for name, tensor in net.state_dict().items():
+        name = re.sub(r"^controlnet_down_blocks\.(\d+)", r"zero_convs.\1.0", name)
+        name = name.replace("controlnet_mid_block", "middle_block_out.0")
+        name = name.replace("controlnet_cond_embedding.conv_in", "input_hint_block.0")
+        name = name.replace("controlnet_cond_embedding.conv_out", "input_hint_block.14")
+        name = re.sub(
+            r"^controlnet_cond_embedding\.blocks\.(\d)",
+            lambda m: f"input_hint_block.{2 * int(m[1]) + 2}",
+            name,
+        )
+        made[f"control_model.{unet_name(name)}"] = tensor.clone()
+    return made
 
 
 def tokenizer(folder: Path, **changes: str) -> "CLIPTokenizer":
@@ -269,6 +301,10 @@ def models(tmp_path_factory: pytest.TempPathFactory) -> Path:
     kept = {name: t for name, t in tensors.items() if not name.startswith("first_stage_model")}
     save_file(kept, folder / "blind.safetensors")
     save_file(build_xl(folder / "narrow_xl", seed=2), folder / "whole_xl.safetensors")
+    nets = folder / "controlnet"
+    nets.mkdir()
+    save_file(build_controlnet(nets / "edges", seed=3), nets / "lines.safetensors")
+    save_file({"weight": torch.ones(4)}, nets / "other.safetensors")
     save_file({"weight": torch.ones(4)}, folder / "other.safetensors")
     return folder
 
@@ -297,6 +333,28 @@ def test_a_single_file_of_xl_draws_what_its_folder_draws():
     assert np.abs(drawn("whole_xl").astype(int) - folder).max() <= 1
     assert np.abs(drawn("narrow_xl", "a cat").astype(int) - folder).max() > 1
     assert find_checkpoint("whole_xl").base_model == "sdxl"
+
+
+def steered(net: str, left: int) -> Pixels:
+    image = np.zeros((64, 64, 3), np.uint8)
+    image[20:44, left : left + 20] = 255
+    drawing = Drawing(
+        card=find_checkpoint("narrow"),
+        prompt="a photograph",
+        seed=3,
+        steps=3,
+        controlnet=add_on("controlnet", net, 1),
+        control_image=image,
+    )
+    return draw(drawing, 64, 64)[0]
+
+
+def test_a_controlnet_in_a_single_file_steers_as_its_folder_does():
+    folder = steered("edges", 4)
+    assert np.abs(steered("lines", 4).astype(int) - folder).max() <= 1
+    assert np.abs(steered("lines", 36).astype(int) - folder).max() > 1
+    with pytest.raises(InvalidMediaError, match=r"other\.safetensors"):
+        steered("other", 4)
 
 
 def test_what_a_single_file_holds_is_told_without_loading_it():
