@@ -305,6 +305,10 @@ def models(tmp_path_factory: pytest.TempPathFactory) -> Path:
     nets.mkdir()
     save_file(build_controlnet(nets / "edges", seed=3), nets / "lines.safetensors")
     save_file({"weight": torch.ones(4)}, nets / "other.safetensors")
+    (folder / "embeddings").mkdir()
+    both = {"clip_l": torch.randn(2, 64), "clip_g": torch.randn(2, 128)}
+    save_file(both, folder / "embeddings" / "zzwish.safetensors")
+    save_file({"emb_params": both["clip_l"]}, folder / "embeddings" / "zzhalf.safetensors")
     save_file({"weight": torch.ones(4)}, folder / "other.safetensors")
     return folder
 
@@ -355,6 +359,20 @@ def test_a_controlnet_in_a_single_file_steers_as_its_folder_does():
     assert np.abs(steered("lines", 36).astype(int) - folder).max() > 1
     with pytest.raises(InvalidMediaError, match=r"other\.safetensors"):
         steered("other", 4)
+
+
+def test_an_embedding_speaks_to_both_encoders_of_xl():
+    def wished(*names: str) -> Pixels:
+        embeddings = tuple(add_on("embeddings", name, 1) for name in names)
+        card = find_checkpoint("narrow_xl")
+        drawing = Drawing(card=card, prompt="zzwish", seed=3, steps=3, embeddings=embeddings)
+        return draw(drawing, 64, 64)[0]
+
+    plain = wished()
+    assert not np.array_equal(wished("zzwish"), plain)
+    with pytest.raises(InvalidMediaError, match="emb_params, expected clip_l and clip_g"):
+        wished("zzhalf")
+    assert np.array_equal(wished(), plain)
 
 
 def test_what_a_single_file_holds_is_told_without_loading_it():
