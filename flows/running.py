@@ -10,15 +10,16 @@ from typing import Any, ParamSpec, TypeVar, cast, get_args, get_type_hints
 from uuid import uuid4
 
 from prefect import Flow
+from prefect.client.schemas.objects import State
 from prefect.context import FlowRunContext
-from prefect.states import Cancelled
+from prefect.states import AwaitingRetry, Cancelled
 from pydantic import BaseModel, ConfigDict, JsonValue, TypeAdapter, ValidationError, create_model
 
 from flows.publishing import ProgressBoard, publish
 from safelight.engines.device import device_class
 from safelight.errors import PipelineError, UnknownError
 from safelight.params import refusal
-from safelight.progress import StopRequestedError
+from safelight.progress import StopReason, StopRequestedError, stop_reason
 from safelight.provenance.manifest import (
     Failure,
     Manifest,
@@ -98,11 +99,17 @@ def _recorded(body: Callable[..., Any]) -> Callable[..., Any]:
             body(**called)
             current_store().settle()
         if ledger.stopped is not None:
-            return Cancelled(message=ledger.stopped)
+            return _stopped_state(ledger.stopped)
         return RunResult.of(ledger.manifest())
 
     run.__doc__ = _documented(body)
     return run
+
+
+def _stopped_state(message: str) -> State[None]:
+    if stop_reason() is StopReason.RESCHEDULE:
+        return AwaitingRetry(message=f"{message}; goes on in another process")
+    return Cancelled(message=message)
 
 
 def _documented(body: Callable[..., Any]) -> str:

@@ -8,6 +8,7 @@ import threading
 from collections.abc import Callable, Generator
 from contextlib import contextmanager
 from contextvars import ContextVar
+from enum import StrEnum
 
 Listener = Callable[[int, int], None]
 _listener: ContextVar[Listener | None] = ContextVar("progress_listener", default=None)
@@ -15,12 +16,26 @@ _notes: ContextVar[list[str] | None] = ContextVar("progress_notes", default=None
 _stop = threading.Event()
 
 
+class StopReason(StrEnum):
+    """What shall become of a run that is asked to stop."""
+
+    CANCEL = "cancel"
+    """It ends as Cancelled."""
+    RESCHEDULE = "reschedule"
+    """Its process must go; another one takes it up where it was."""
+
+
+_reason = StopReason.CANCEL
+
+
 class StopRequestedError(Exception):
     """The run was asked to stop; raised at the next step."""
 
 
-def request_stop() -> None:
-    """Ask the stage that runs in this process to stop at its next step; safe in signal handlers."""
+def request_stop(reason: StopReason = StopReason.CANCEL) -> None:
+    """Ask the stage that runs in this process to stop at its next step."""
+    global _reason
+    _reason = reason
     _stop.set()
 
 
@@ -32,6 +47,11 @@ def clear_stop() -> None:
 def stop_requested() -> bool:
     """Whether a stop was asked for and not cleared."""
     return _stop.is_set()
+
+
+def stop_reason() -> StopReason:
+    """What the last request to stop was for."""
+    return _reason
 
 
 def step(done: int, total: int) -> None:

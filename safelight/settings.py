@@ -47,6 +47,18 @@ class Settings(BaseSettings):
     """Larger pictures are refused; 67.2 lets 8192 x 8192 through."""
     models_dir: Path | None = None
     """Folder of the operator's own weights; None is `volume_root`/models."""
+    pool_devices: str = Field(
+        default="auto", pattern=r"^(auto|cpu(:\d+)?|mps|cuda:\d+(,cuda:\d+)*)$"
+    )
+    """Devices a worker runs flow runs on, one at a time on each; auto takes every CUDA device, then
+    Metal, then `cpu:1`. `cpu:N` is N processes that share the cores."""
+    pool_preload: str = ""
+    """What a warm process loads when it starts, separated by commas: modules, or `model:NAME`."""
+    pool_recycle_after: int = Field(default=1000, ge=1)
+    """Flow runs after which a warm process is replaced by a fresh one."""
+    pool_process_memory_gib: float | None = Field(default=None, gt=0)
+    """A warm process above this is replaced after its run; None is 80 % of the machine's memory,
+    shared equally between the devices."""
 
 
 @lru_cache(maxsize=1)

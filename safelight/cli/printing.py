@@ -11,7 +11,7 @@ from rich.console import Console
 from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn
 from rich.table import Table
 
-from safelight.cli.runs import OnProgress, Outcome
+from safelight.cli.runs import OnProgress, RunEnd
 from safelight.errors import PipelineError
 from safelight.store.artifact import ArtifactRef
 from safelight.store.store import current_store
@@ -46,7 +46,7 @@ def watching(title: str) -> Generator[OnProgress]:
         yield update
 
 
-def show_outcome(outcome: Outcome, output: Path | None) -> None:
+def show_outcome(outcome: RunEnd, output: Path | None) -> None:
     """How a run ended, its stages, and where its results lie."""
     manifest = outcome.manifest
     if manifest is not None:

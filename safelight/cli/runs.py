@@ -1,39 +1,44 @@
 """Creates flow runs through the Prefect API, follows them, and reads what they leave."""
 
 import os
-import subprocess
-import sys
 import time
 from collections.abc import Callable, Generator
+from concurrent.futures import Future, wait
 from contextlib import contextmanager
 from dataclasses import dataclass
+from typing import Self
 from uuid import UUID
 
 from prefect.client.orchestration import SyncPrefectClient, get_client
 from prefect.client.schemas.filters import ArtifactFilter, ArtifactFilterFlowRunId
-from prefect.client.schemas.objects import FlowRun, State
+from prefect.client.schemas.objects import FlowRun
 from prefect.exceptions import ObjectNotFound, PrefectHTTPStatusError
-from prefect.states import Cancelled, Cancelling, Crashed
+from prefect.states import Cancelling
 from pydantic import JsonValue
 
-from safelight.cli.server import configured_api_url, prefect_api, stop_process
+from safelight.cli.server import configured_api_url, prefect_api
 from safelight.errors import DependencyMissingError, InvalidFieldValueError
+from safelight.pool.devices import GIB, Device, machine_memory
+from safelight.pool.messages import Run
+from safelight.pool.process import Outcome, WarmProcess
+from safelight.pool.reporting import next_state
+from safelight.progress import StopReason
 from safelight.provenance.manifest import MANIFESTS, Manifest, load_manifest
 from safelight.store.results import register_results
 from safelight.store.store import current_store
 
 POLL_SECONDS = 0.3
-LINGER_SECONDS = 30.0
-"""A child whose run has ended may take this long to send its last log lines."""
 FRESH = {"PREFECT_TASKS_REFRESH_CACHE": "true"}
 """Makes Prefect run every task again."""
 GRACE_SECONDS = 20.0
 """Between a request to stop and the end of a run that does not heed it."""
+THIS_MACHINE = Device("this machine", "cpu", machine_memory() / GIB, environment=())
+"""Whatever `SAFELIGHT_DEVICE` names; one process uses all of it."""
 OnProgress = Callable[[float, str], None]
 
 
 @dataclass(frozen=True)
-class Outcome:
+class RunEnd:
     """How a flow run ended."""
 
     flow_run: FlowRun
@@ -54,11 +59,27 @@ class Outcome:
 
 
 class Session:
-    """A Prefect API with a way to have runs executed: its workers, or a child process of ours."""
+    """A Prefect API with a way to have runs executed: its workers, or a warm process of ours."""
 
     def __init__(self, api_url: str, *, embedded: bool) -> None:
         self.api_url = api_url
         self._embedded = embedded
+        environment = {
+            "PREFECT_API_URL": api_url,
+            "PREFECT_LOGGING_LEVEL": os.environ.get("PREFECT_LOGGING_LEVEL", "WARNING"),
+        }
+        self._process = WarmProcess(THIS_MACHINE, environment) if embedded else None
+
+    def __enter__(self) -> Self:
+        """Start the process that runs flow runs while the first of them is prepared."""
+        if self._process is not None:
+            self._process.start()
+        return self
+
+    def __exit__(self, *error: object) -> None:
+        """End that process."""
+        if self._process is not None:
+            self._process.close()
 
     def run(
         self,
@@ -67,7 +88,7 @@ class Session:
         on_progress: OnProgress | None = None,
         *,
         fresh: bool = False,
-    ) -> Outcome:
+    ) -> RunEnd:
         """Create a run of a flow's deployment and follow it to its end; Ctrl-C cancels it.
 
         Args:
@@ -94,8 +115,11 @@ class Session:
                     f"the server refused the parameters of {flow}: {error.response.text}",
                     "correct the field it names",
                 ) from error
-            with self._executing(created.id, extra_env) as child:
-                return self._follow(client, created.id, child, on_progress)
+            running = None
+            if self._process is not None:
+                command = Run(flow_run_id=created.id, environment=extra_env)
+                running = self._process.run(command)
+            return self._follow(client, created.id, running, on_progress)
 
     def _deployment(self, client: SyncPrefectClient, flow: str) -> UUID:
         if self._embedded:
@@ -114,59 +138,41 @@ class Session:
                 "run: safelight deploy",
             ) from error
 
-    @contextmanager
-    def _executing(
-        self, flow_run_id: UUID, extra_env: dict[str, str]
-    ) -> Generator["subprocess.Popen[bytes] | None"]:
-        if not self._embedded:
-            yield None  # a worker of the configured server takes it
-            return
-        environment = {
-            **os.environ,
-            **extra_env,
-            "PREFECT_API_URL": self.api_url,
-            "PREFECT_LOGGING_LEVEL": os.environ.get("PREFECT_LOGGING_LEVEL", "WARNING"),
-        }
-        command = [sys.executable, "-m", "safelight.pool.child", "--flow-run-id", str(flow_run_id)]
-        process = subprocess.Popen(command, env=environment, start_new_session=True)
-        try:
-            yield process
-            process.wait(LINGER_SECONDS)
-        finally:
-            stop_process(process)
-
     def _follow(
         self,
         client: SyncPrefectClient,
         flow_run_id: UUID,
-        child: "subprocess.Popen[bytes] | None",
+        running: "Future[Outcome] | None",
         on_progress: OnProgress | None,
-    ) -> Outcome:
+    ) -> RunEnd:
         asked_to_stop = False
         patience = float("inf")
         while True:
             try:
-                if child is not None and time.monotonic() > patience:
-                    child.kill()
-                    child.wait()
-                gone = child is not None and child.poll() is not None
+                if self._process is not None and time.monotonic() > patience:
+                    self._process.kill()
+                done = running is not None and running.done()
                 flow_run = client.read_flow_run(flow_run_id)
                 if flow_run.state is not None and flow_run.state.is_final():
-                    return Outcome(flow_run, _manifest_of(flow_run_id))
-                if gone and child is not None:
-                    client.set_flow_run_state(flow_run_id, _lost(child, asked_to_stop), force=True)
+                    return RunEnd(flow_run, _manifest_of(flow_run_id))
+                if done and running is not None:
+                    state = next_state(flow_run, running.result(), asked_to_stop, restarts=0)
+                    client.set_flow_run_state(flow_run_id, state, force=True)
                     continue
                 if on_progress is not None:
                     on_progress(*_progress(client, flow_run_id))
-                time.sleep(POLL_SECONDS)
+                if running is None:
+                    time.sleep(POLL_SECONDS)
+                else:
+                    wait([running], POLL_SECONDS)
             except KeyboardInterrupt:
                 if asked_to_stop:
                     raise
                 asked_to_stop = True
                 patience = time.monotonic() + GRACE_SECONDS
                 client.set_flow_run_state(flow_run_id, Cancelling(message="stopped with Ctrl-C"))
-                if child is not None:
-                    child.terminate()
+                if self._process is not None:
+                    self._process.stop(flow_run_id, StopReason.CANCEL)
 
 
 @contextmanager
@@ -176,13 +182,8 @@ def session() -> Generator[Session]:
     with prefect_api() as url:
         if embedded:
             register_results()
-        yield Session(url, embedded=embedded)
-
-
-def _lost(child: "subprocess.Popen[bytes]", asked_to_stop: bool) -> State[None]:
-    if asked_to_stop:
-        return Cancelled(message=f"did not stop within {GRACE_SECONDS:.0f} s and was killed")
-    return Crashed(message=f"the process of the run ended with {child.returncode}")
+        with Session(url, embedded=embedded) as opened:
+            yield opened
 
 
 def _manifest_of(flow_run_id: UUID) -> Manifest | None:

@@ -17,13 +17,13 @@ from prefect.settings import PREFECT_API_URL, temporary_settings
 from safelight.cli.printing import CONSOLE
 from safelight.cli.server import QUIET, answers, configured_api_url, embedded_server, stop_process
 from safelight.errors import DependencyMissingError, EngineOfflineError, UnknownError
+from safelight.pool.configuration import POOL_TYPE
 from safelight.store.results import register_results
 
 CHECKOUT = Path(__file__).resolve().parents[2]
 PREFECT_FILE = CHECKOUT / "deployments" / "prefect.yaml"
 POOL = "gpu"
 CHECK_SECONDS = 2.0
-POOL_TYPE = "process"
 
 
 def serve(host: str, port: int) -> None:

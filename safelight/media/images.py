@@ -46,7 +46,6 @@ def decode_image(data: bytes, max_megapixels: float | None = None) -> NDArray[np
     try:
         with Image.open(io.BytesIO(data), formats=tuple(MEDIA_TYPES)) as image:
             colours, alpha = _layers(image, data)
-            image.load()  # a break shows here; the profile's conversion would hide it
             turn = _TURNS.get(image.getexif().get(ExifTags.Base.Orientation, 1))
             shown = _in_srgb(colours, image.info.get("icc_profile"))
             if alpha is not None:

@@ -12,19 +12,24 @@ def probe_sound(path: Path) -> str:
     """The media type of a sound file.
 
     Raises:
-        InvalidMediaError: not WAV, MP3 or M4A, or no sound in it.
+        InvalidMediaError: not WAV, MP3 or M4A, no sound in it, or a video.
     """
     import av
     import av.error
+    from av.stream import Disposition
 
+    # a list, because other formats open files that their text names
+    only = {"format_whitelist": ",".join(MEDIA_TYPES), "protocol_whitelist": "file"}
     try:
-        with av.open(str(path)) as container:
-            media_type = MEDIA_TYPES.get(container.format.name)
-            if media_type is not None and container.streams.audio:
-                return media_type
-            found = f"{container.format.name} with {len(container.streams.audio)} sound tracks"
+        with av.open(str(path), options=only) as container:
+            sound, cover = len(container.streams.audio), Disposition.attached_pic
+            video = sum(not each.disposition & cover for each in container.streams.video)
+            if sound and not video:
+                return MEDIA_TYPES[container.format.name]
+            found = f"{sound} sound and {video} video tracks"
     except av.error.FFmpegError as error:
         found = f"nothing that can be decoded ({error})"
     raise InvalidMediaError(
-        f"{path.name} holds {found}, expected WAV, MP3 or M4A sound", "convert the sound to WAV"
+        f"{path.name} holds {found}, expected WAV, MP3 or M4A sound alone",
+        "convert the sound to WAV",
     )

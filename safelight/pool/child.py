@@ -1,54 +1,228 @@
-"""Runs flow runs in this process, whose models stay loaded from one to the next.
+"""The warm process: runs one flow run after another, its models stay loaded in between.
 
-`python -m safelight.pool.child --flow-run-id ID` runs one and ends with status 0 when it
-completed, 1 otherwise.
+A worker starts it as `python -m safelight.pool.child FD`; FD is a socket on which they exchange
+`safelight.pool.messages`. Flow runs are executed on the main thread. When the worker goes away the
+process stops its run, so that another takes it up, and ends.
 """
 
-import argparse
+import asyncio
+import gc
+import importlib
+import inspect
+import logging
+import os
+import queue
 import signal
+import socket
 import sys
-from types import FrameType
-from typing import cast
+import threading
+import time
+from collections.abc import Generator
+from contextlib import contextmanager
+from typing import Any
 from uuid import UUID
 
-from prefect.client.schemas.objects import State
-from prefect.exceptions import TerminationSignal
+import psutil
+from prefect.client.schemas.objects import FlowRun, State
+from prefect.context import SettingsContext, get_settings_context
+from prefect.exceptions import Abort, Pause, TerminationSignal
 from prefect.flow_engine import load_flow, load_flow_run, run_flow
+from prefect.logging.loggers import flow_run_logger
+from prefect.settings import PREFECT_FLOWS_HEARTBEAT_FREQUENCY, Settings, temporary_settings
 
-from safelight.progress import clear_stop, request_stop, stop_requested
-from safelight.settings import reload_settings
+from safelight.pool.freshness import ImportedModules
+from safelight.pool.messages import Ended, Ready, Run, Stale, Stop, ToProcess
+from safelight.progress import StopReason, clear_stop, request_stop
+from safelight.settings import reload_settings, settings
+
+ORPHAN_SECONDS = 20.0
+"""A run that does not stop this long after the worker went away ends with its process."""
+IDLE_SECONDS = 0.5
+"""Without a command for this long, garbage is collected."""
+MODEL = "model:"
 
 
-def run_once(flow_run_id: UUID) -> bool:
-    """Run one flow run on the main thread and tell whether it completed.
+class Host:
+    """Runs what comes over the socket until the socket closes."""
 
-    The first SIGTERM or SIGINT asks its stages to stop at their next step, so that it ends as
-    Cancelled and keeps what is finished; the second ends it at once.
+    def __init__(self, connection: socket.socket) -> None:
+        self._lines = connection.makefile("r", encoding="utf-8")
+        self._replies = connection.makefile("w", encoding="utf-8")
+        self._runs: queue.SimpleQueue[Run | None] = queue.SimpleQueue()
+        self._current: UUID | None = None
+        self._stopped: set[UUID] = set()
+        self._lock = threading.Lock()
+        self._modules = ImportedModules()
+        self._versions: dict[UUID, str | None] = {}
+
+    def serve(self) -> None:
+        """Load what the settings name, then run flow runs until the worker goes away."""
+        threading.Thread(target=self._listen, name="commands", daemon=True).start()
+        began = time.monotonic()
+        preload(settings().pool_preload)
+        self._say(Ready(seconds=time.monotonic() - began))
+        while (command := self._next()) is not None:
+            self._say(self._run(command))
+
+    def _next(self) -> Run | None:
+        try:
+            return self._runs.get(timeout=IDLE_SECONDS)
+        except queue.Empty:
+            gc.collect()
+        return self._runs.get()
+
+    def _listen(self) -> None:
+        for line in self._lines:
+            command = ToProcess.validate_json(line)
+            if isinstance(command, Run):
+                self._runs.put(command)
+            else:
+                self._stop(command)
+        self._runs.put(None)
+        with self._lock:
+            orphaned = self._current is not None
+            request_stop(StopReason.RESCHEDULE)
+        if orphaned:
+            time.sleep(ORPHAN_SECONDS)
+            os._exit(1)
+
+    def _stop(self, command: Stop) -> None:
+        with self._lock:
+            if command.flow_run_id == self._current:
+                request_stop(command.reason)
+            else:
+                self._stopped.add(command.flow_run_id)  # it has not begun
+
+    def _begin(self, command: Run) -> bool:
+        with self._lock:
+            if command.flow_run_id in self._stopped:
+                self._stopped.discard(command.flow_run_id)
+                return False
+            clear_stop()
+            self._current = command.flow_run_id
+            return True
+
+    def _run(self, command: Run) -> Stale | Ended:
+        if not self._begin(command):
+            return self._ended(command, "stopped before it began")
+        began = time.time()
+        try:
+            with run_environment(command):
+                flow_run = load_flow_run(command.flow_run_id)
+                found = self._outdated(flow_run)
+                if found is not None:
+                    return Stale(flow_run_id=command.flow_run_id, found=found)
+                problem = execute(flow_run)
+        except Exception as error:  # noqa: BLE001  (whatever it was, the worker must hear of it)
+            problem = f"{type(error).__name__}: {error}"
+        finally:
+            self._modules.remember(began)
+            with self._lock:
+                self._current = None
+        return self._ended(command, problem)
+
+    def _ended(self, command: Run, problem: str) -> Ended:
+        return Ended(
+            flow_run_id=command.flow_run_id,
+            outcome="unreported" if problem else "reported",
+            problem=problem,
+            memory_bytes=psutil.Process().memory_info().rss,
+            models_bytes=_models_bytes(),
+        )
+
+    def _outdated(self, flow_run: FlowRun) -> str | None:
+        if flow_run.deployment_id is not None:
+            version = self._versions.setdefault(flow_run.deployment_id, flow_run.deployment_version)
+            if version != flow_run.deployment_version:
+                return f"the deployment's version, {version} to {flow_run.deployment_version}"
+        return self._modules.changed()
+
+    def _say(self, message: Ready | Stale | Ended) -> None:
+        try:
+            self._replies.write(message.model_dump_json() + "\n")
+            self._replies.flush()
+        except OSError:  # the worker is gone; the listener ends this process
+            return
+
+
+def execute(flow_run: FlowRun) -> str:
+    """Run a flow run on this thread, as `python -m prefect.engine` does.
+
+    Returns:
+        Why the state it ended in could not be reported to the server; empty when it was.
     """
-    clear_stop()
-    reload_settings()
-    flow_run = load_flow_run(flow_run_id)
-    flow = load_flow(flow_run)
-    state = cast("State[object]", run_flow(flow, flow_run=flow_run, return_type="state"))
-    return state.is_completed()
+    logger = flow_run_logger(flow_run)
+    try:
+        flow = load_flow(flow_run)
+        result: Any = run_flow(flow, flow_run=flow_run, return_type="state")
+        if inspect.iscoroutine(result):
+            result = asyncio.run(result)
+    except Abort as error:  # the server wants another state, a cancelled run for one
+        logger.info("not run: %s", error)
+        return ""
+    except Pause:
+        return ""
+    except TerminationSignal:
+        return "the process was told to end"
+    except Exception as error:
+        logger.exception("could not be run")
+        return f"{type(error).__name__}: {error}"
+    finally:
+        for handler in logging.getLogger("prefect.flow_runs").handlers:
+            handler.flush()
+    reported = not isinstance(result, State) or result.is_final() or result.is_scheduled()
+    return "" if reported or result.is_paused() else f"it stopped as {result.name}"
 
 
-def on_signal(number: int, frame: FrameType | None) -> None:
-    """Ask politely, then end."""
-    del frame
-    if stop_requested():
-        raise TerminationSignal(signal=number)
-    request_stop()
+@contextmanager
+def run_environment(command: Run) -> Generator[None]:
+    """The environment, settings and working directory of one run; the process's own afterwards."""
+    environment, folder, path = dict(os.environ), os.getcwd(), list(sys.path)
+    os.environ.update(command.environment)
+    try:
+        if command.working_dir is not None:
+            os.chdir(command.working_dir)
+        reload_settings()
+        profile = get_settings_context().profile
+        with (
+            SettingsContext(profile=profile, settings=Settings()),
+            temporary_settings({PREFECT_FLOWS_HEARTBEAT_FREQUENCY: None}),  # the worker's beat
+        ):
+            yield
+    finally:
+        os.environ.clear()
+        os.environ.update(environment)
+        os.chdir(folder)
+        sys.path[:] = path
+        reload_settings()
+
+
+def preload(wanted: str) -> None:
+    """Import modules and load models before the first run needs them.
+
+    Args:
+        wanted: see `Settings.pool_preload`.
+    """
+    for name in filter(None, map(str.strip, wanted.split(","))):
+        if name.startswith(MODEL):
+            from safelight.engines import diffusion
+
+            diffusion.preload(name.removeprefix(MODEL))
+        else:
+            importlib.import_module(name)
+
+
+def _models_bytes() -> int:
+    from safelight.engines.loaded import loaded_stats
+
+    return loaded_stats().kept_bytes
 
 
 def main() -> int:
     """Entry point."""
-    parser = argparse.ArgumentParser(description=run_once.__doc__)
-    parser.add_argument("--flow-run-id", type=UUID, required=True)
-    arguments = parser.parse_args()
-    signal.signal(signal.SIGTERM, on_signal)
-    signal.signal(signal.SIGINT, on_signal)
-    return 0 if run_once(arguments.flow_run_id) else 1
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is for the worker, which tells us
+    Host(socket.socket(fileno=int(sys.argv[1]))).serve()
+    return 0
 
 
 if __name__ == "__main__":

@@ -1,19 +1,25 @@
 """Files that people bring: looked at before they are kept, named by their content."""
 
 import os
+import re
+from dataclasses import dataclass
 from pathlib import Path
+from stat import S_ISREG
 
 from safelight.errors import ForbiddenPathError, InvalidMediaError, MissingFileError
 from safelight.media.images import decode_image, inspect_image
 from safelight.media.sound import probe_sound
 from safelight.media.video import probe
 from safelight.settings import settings
-from safelight.store.artifact import ArtifactRef, MediaKind
-from safelight.store.store import SCHEME, current_store
+from safelight.store.artifact import EXTENSIONS, ArtifactRef, MediaKind
+from safelight.store.disk import disk_errors
+from safelight.store.store import SCHEME, Pixels, current_store
 
 IMAGE_STARTS = (b"\x89PNG\r\n\x1a\n", b"\xff\xd8\xff", b"RIFF")
 EXAMPLES = Path(__file__).resolve().parents[2] / "examples"
 """Sample media of the checkout; may be read from everywhere."""
+_ARTIFACT = re.compile(r"(?:outputs|uploads)/[0-9a-f]{2}/([0-9a-f]{64})(\.[a-z0-9]+)")
+_MEDIA_TYPES = {extension: media_type for media_type, extension in EXTENSIONS.items()}
 
 
 def allowed_roots() -> tuple[Path, ...]:
@@ -29,13 +35,11 @@ def allowed_file(location: str) -> Path:
         ForbiddenPathError: it lies outside the folders inputs may come from, or is no plain file.
         MissingFileError: there is no such file.
     """
-    if "\0" in location:
-        raise ForbiddenPathError(f"path {location!r} holds a NUL", "correct the path")
-    path = Path(location).resolve()
+    path = _resolved(Path(location))
     if not any(path.is_relative_to(root) for root in allowed_roots()):
         roots = ", ".join(str(root) for root in allowed_roots())
         raise ForbiddenPathError(
-            f"{location} lies outside the folders inputs may come from: {roots}",
+            f"{_shown(location)} lies outside the folders inputs may come from: {roots}",
             "move the file there, add its folder to SAFELIGHT_INPUT_ROOTS, or upload it",
         )
     return _plain_file(path, location)
@@ -49,7 +53,7 @@ def upload_local(file: Path) -> str:
         ForbiddenPathError: it is a folder, device or pipe.
         InvalidMediaError: it holds no picture, video or sound.
     """
-    path = _plain_file(file.resolve(), str(file))
+    path = _plain_file(_resolved(file), str(file))
     return keep_media(path, ("image", "video", "audio")).uri
 
 
@@ -63,37 +67,15 @@ def keep_media(path: Path, kinds: tuple[MediaKind, ...]) -> ArtifactRef:
     Raises:
         InvalidMediaError: empty, damaged, too large, or none of `kinds`.
     """
-    size = path.stat().st_size
-    if size == 0:
-        raise InvalidMediaError(
-            f"{path.name} is empty (0 bytes), expected {' or '.join(kinds)}",
-            "upload the file again",
-        )
-    with path.open("rb") as file:
-        start = file.read(12)
-    store = current_store()
-    if _is_image(start):
-        _require("image", kinds, path)
-        data = path.read_bytes()
-        media_type, _, _ = inspect_image(data, settings().max_input_megapixels)
-        pixels = decode_image(data)  # a picture that breaks off is found here, not by a model
-        height, width = pixels.shape[:2]
-        return store.put(
-            data, media_type, width=width, height=height, pixels=pixels, folder="uploads"
-        )
-    if kinds == ("image",):
-        inspect_image(start)  # says what was found
-    if "video" not in kinds:
-        _require("audio", kinds, path)
-        return store.put(path, probe_sound(path), folder="uploads")
-    info = probe(path)
-    return store.put(
-        path,
-        info.media_type,
-        width=info.width,
-        height=info.height,
-        frames=info.frames,
-        fps=float(info.fps),
+    found = _looked_into(path, kinds)
+    return current_store().put(
+        path if found.data is None else found.data,
+        found.media_type,
+        width=found.width,
+        height=found.height,
+        frames=found.frames,
+        fps=found.fps,
+        pixels=found.pixels,
         folder="uploads",
     )
 
@@ -103,19 +85,75 @@ def find_stored(uri: str, kinds: tuple[MediaKind, ...]) -> ArtifactRef:
 
     Raises:
         MissingFileError: nothing is stored there.
+        ChecksumMismatchError: the stored bytes are damaged.
         ForbiddenPathError: the link leads out of uploads and outputs.
         InvalidMediaError: it is none of `kinds`.
     """
-    key = uri.removeprefix(SCHEME)
-    if not key.startswith(("outputs/", "uploads/")):
+    key = _ARTIFACT.fullmatch(uri.removeprefix(SCHEME))
+    if key is None:
         raise ForbiddenPathError(
-            f"{uri} is neither an upload nor an output", "pass the link of an artifact"
+            f"{_shown(uri)} is neither an upload nor an output", "pass the link of an artifact"
         )
     store = current_store()
-    store.scratch.mkdir(parents=True, exist_ok=True)
-    path = store.backend.fetch(key, store.scratch / Path(key).name)
-    ref = keep_media(path, kinds)
-    return ref.model_copy(update={"uri": uri}) if ref.sha256 == Path(key).stem else ref
+    named = ArtifactRef(
+        uri=uri, sha256=key[1], media_type=_MEDIA_TYPES.get(key[2], "other/unknown"), bytes=0
+    )
+    path = store.fetch(named)
+    found = _looked_into(path, kinds)
+    ref = ArtifactRef(
+        uri=uri,
+        sha256=key[1],
+        media_type=found.media_type,
+        bytes=path.stat().st_size,
+        width=found.width,
+        height=found.height,
+        frames=found.frames,
+        fps=found.fps,
+    )
+    if found.pixels is not None:
+        store.remember(ref, found.pixels)
+    return ref
+
+
+@dataclass(frozen=True)
+class _Found:
+    media_type: str
+    width: int | None = None
+    height: int | None = None
+    frames: int | None = None
+    fps: float | None = None
+    data: bytes | None = None
+    pixels: Pixels | None = None
+
+
+def _looked_into(path: Path, kinds: tuple[MediaKind, ...]) -> _Found:
+    with disk_errors(path):
+        size = path.stat().st_size
+        with path.open("rb") as file:
+            start = file.read(12)
+    if size == 0:
+        raise InvalidMediaError(
+            f"{path.name} is empty (0 bytes), expected {' or '.join(kinds)}",
+            "upload the file again",
+        )
+    if _is_image(start):
+        _require("image", kinds, path)
+        with disk_errors(path):
+            data = path.read_bytes()
+        media_type, _, _ = inspect_image(data, settings().max_input_megapixels)
+        pixels = decode_image(data)  # a picture that breaks off is found here, not by a model
+        height, width = pixels.shape[:2]
+        return _Found(media_type, width, height, data=data, pixels=pixels)
+    if kinds == ("image",):
+        inspect_image(start)  # says what was found
+    if "audio" in kinds:
+        try:
+            return _Found(probe_sound(path))
+        except InvalidMediaError:
+            if "video" not in kinds:
+                raise
+    info = probe(path)
+    return _Found(info.media_type, info.width, info.height, info.frames, float(info.fps))
 
 
 def _is_image(start: bytes) -> bool:
@@ -132,9 +170,35 @@ def _require(found: MediaKind, kinds: tuple[MediaKind, ...], path: Path) -> None
         )
 
 
-def _plain_file(path: Path, shown: str) -> Path:
-    if path.is_file():
-        return path
-    if path.exists():
-        raise ForbiddenPathError(f"{shown} is not a plain file", "name a picture, video or sound")
-    raise MissingFileError(f"there is no file {shown}", "correct the path")
+def _resolved(path: Path) -> Path:
+    try:
+        return path.resolve()
+    except (OSError, RuntimeError, ValueError) as error:  # links in a circle, characters of no file
+        raise ForbiddenPathError(
+            f"{_shown(str(path))} is no path ({type(error).__name__})", "correct the path"
+        ) from error
+
+
+def _plain_file(path: Path, location: str) -> Path:
+    try:
+        mode = path.stat().st_mode
+    except (FileNotFoundError, NotADirectoryError) as error:
+        raise MissingFileError(
+            f"there is no file {_shown(location)}", "correct the path"
+        ) from error
+    except OSError as error:
+        raise ForbiddenPathError(
+            f"{_shown(location)} cannot be looked at: {error.strerror}",
+            "correct the path, or give this user the right to read there",
+        ) from error
+    if not S_ISREG(mode):
+        raise ForbiddenPathError(
+            f"{_shown(location)} is not a plain file", "name a picture, video or sound"
+        )
+    return path
+
+
+def _shown(location: str) -> str:
+    """What was given, short, and without characters that would break a line of a log."""
+    short = location if len(location) <= 200 else f"{location[:200]}..."
+    return short if short.isprintable() else repr(short)

@@ -2,8 +2,10 @@
 
 import json
 import os
+import signal
 import subprocess
 import sys
+import time
 from pathlib import Path
 
 import pytest
@@ -84,3 +86,29 @@ def test_the_doctor_names_what_is_there(tmp_path: Path):
     assert findings["store"]["level"] == "ok"
     assert findings["weights of upscale"]["level"] == "ok"
     assert findings["prefect server"]["level"] == "ok"
+
+
+def test_ctrl_c_stops_the_run_and_leaves_no_half_file(tmp_path: Path):
+    environment = {name: value for name, value in os.environ.items() if name != "PREFECT_API_URL"}
+    environment |= {"VOLUME_ROOT": str(tmp_path), "COLUMNS": "200"}
+    process = subprocess.Popen(
+        [*COMMAND, "interpolate", "examples/box.mp4", "--target-fps", "240"],
+        cwd=CHECKOUT,
+        env=environment,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+    )
+    scratch = tmp_path / "cache" / "scratch"
+    while process.poll() is None and not list(scratch.glob("work-*/*")):
+        time.sleep(0.05)  # the pytest timeout bounds this
+    process.send_signal(signal.SIGINT)
+    _, errors = process.communicate(timeout=120)
+    assert process.returncode == 1
+    assert "Traceback" not in errors
+    (manifest,) = (tmp_path / "outputs" / "manifests").glob("*.json")
+    assert [entry["status"] for entry in json.loads(manifest.read_text())["stages"]] == [
+        "cancelled"
+    ]
+    assert not list(scratch.glob("work-*"))
+    assert not list((tmp_path / "outputs").rglob("*.mp4"))

@@ -1,0 +1,83 @@
+"""Tells whether the code on disk is still the code that a process has imported."""
+
+import sys
+import sysconfig
+from collections.abc import Iterator
+from importlib.util import find_spec
+from pathlib import Path
+
+PACKAGES = ("flows", "presets", "tasks", "safelight")
+Stamp = tuple[int, int]
+"""Time of the last change in ns, and size."""
+
+
+def code_stamps() -> dict[str, Stamp]:
+    """Stamps of every source file of this project, and of the folder of installed packages.
+
+    Taken before a process starts, so that nothing it imports can be older than they say.
+    """
+    stamps = {str(path): stamp for path in _sources() if (stamp := _stamp(path)) is not None}
+    installed = Path(sysconfig.get_path("purelib"))
+    if (stamp := _stamp(installed)) is not None:
+        stamps[str(installed)] = (stamp[0], 0)  # its time changes when a package comes or goes
+    return stamps
+
+
+def changed_since(stamps: dict[str, Stamp]) -> str | None:
+    """Name a file that came, went or changed since the stamps were taken; None when none did."""
+    now = code_stamps()
+    differing = {name for name, _ in now.items() ^ stamps.items()}
+    return min(differing, default=None)
+
+
+class ImportedModules:
+    """Watches modules from outside this project and outside the installed packages.
+
+    Flows of other projects run in the same processes, from folders that nobody told us before.
+    """
+
+    def __init__(self) -> None:
+        checkout = str(Path(__file__).resolve().parents[2])
+        self._ours = (checkout, *sysconfig.get_paths().values())
+        self._stamps: dict[str, Stamp | None] = {}
+
+    def remember(self, since: float) -> None:
+        """Note what has been imported meanwhile.
+
+        Args:
+            since: `time.time()` before the imports; a file changed after that counts as changed,
+                for it is unknown which of its contents was read.
+        """
+        for name in self._foreign():
+            if name not in self._stamps:
+                stamp = _stamp(Path(name))
+                fresh = stamp is not None and stamp[0] < since * 1e9
+                self._stamps[name] = stamp if fresh else None
+
+    def changed(self) -> str | None:
+        """Name a module's file that is not what was imported; None when all are."""
+        for name, stamp in self._stamps.items():
+            if stamp is None or _stamp(Path(name)) != stamp:
+                return name
+        return None
+
+    def _foreign(self) -> Iterator[str]:
+        for module in list(sys.modules.values()):
+            file = getattr(module, "__file__", None)
+            if isinstance(file, str) and not file.startswith(self._ours):
+                yield file
+
+
+def _sources() -> Iterator[Path]:
+    for package in PACKAGES:
+        spec = find_spec(package)
+        for folder in (spec.submodule_search_locations or ()) if spec else ():
+            yield from Path(folder).rglob("*.py")
+
+
+def _stamp(path: Path) -> Stamp | None:
+    try:
+        found = path.stat()
+    except OSError:
+        return None
+    return found.st_mtime_ns, found.st_size

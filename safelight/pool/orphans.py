@@ -1,0 +1,70 @@
+"""Finds runs whose worker and process are both gone, and has them go on."""
+
+import socket
+from uuid import UUID
+
+import psutil
+from prefect.client.orchestration import PrefectClient
+from prefect.client.schemas.filters import (
+    FlowRunFilter,
+    FlowRunFilterState,
+    FlowRunFilterStateType,
+    WorkPoolFilter,
+    WorkPoolFilterName,
+)
+from prefect.client.schemas.objects import FlowRun, StateType
+
+from safelight.pool.reporting import next_state
+
+OWNED = (StateType.PENDING, StateType.RUNNING, StateType.CANCELLING)
+WORKER_LABEL = "prefect.worker.name"
+RESTARTS = 3
+"""Times a run is started again whose workers died; each has done some of its stages."""
+
+
+async def take_over(client: PrefectClient, pool: str, worker: str, mine: set[UUID]) -> None:
+    """Reschedule runs that nobody runs any more.
+
+    A run is left alone while its process lives on this machine, or while the worker that has it
+    is online elsewhere.
+
+    Args:
+        client: of the Prefect API.
+        pool: name of the work pool.
+        worker: name of the worker that asks.
+        mine: runs that it runs itself.
+    """
+    running = await client.read_flow_runs(
+        flow_run_filter=FlowRunFilter(
+            state=FlowRunFilterState(type=FlowRunFilterStateType(any_=list(OWNED)))
+        ),
+        work_pool_filter=WorkPoolFilter(name=WorkPoolFilterName(any_=[pool])),
+    )
+    candidates = [run for run in running if run.id not in mine and run.infrastructure_pid]
+    if not candidates:
+        return
+    online = {
+        found.name
+        for found in await client.read_workers_for_work_pool(pool)
+        if found.status == "ONLINE"
+    }
+    for run in candidates:
+        if is_orphan(run, worker, online):
+            await client.set_flow_run_state(
+                run.id, next_state(run, None, False, RESTARTS), force=True
+            )
+
+
+def is_orphan(run: FlowRun, worker: str, online: set[str]) -> bool:
+    """Whether nobody runs this run.
+
+    Args:
+        run: Pending, Running or Cancelling, with a host and process.
+        worker: name of the worker that asks and does not run it.
+        online: names of the workers of the pool that the server hears of.
+    """
+    host, _, pid = (run.infrastructure_pid or "").partition(":")
+    if host == socket.gethostname() and pid.isdigit():
+        return not psutil.pid_exists(int(pid))
+    owner = run.labels.get(WORKER_LABEL)
+    return owner != worker and owner not in online

@@ -1,0 +1,59 @@
+"""Every private part of Prefect that Safelight uses; each has a test, so an upgrade shows at once.
+
+- `BaseWorker._get_scheduled_flow_runs()`: the runs of the pool that are due, by queue priority.
+- `BaseWorker._submit_scheduled_flow_runs(flow_run_response)`: takes runs up to the limit.
+- `BaseWorker._has_successfully_synced`: whether the pool is known yet.
+- `BaseWorker._runs_task_group`: the task group that a worker waits for when it ends.
+- `BaseWorker._last_polled_time`: what the health check looks at.
+- `BaseWorker._limit`: the most runs at a time, read when the worker is set up.
+"""
+
+import asyncio
+from collections.abc import Callable, Coroutine
+from datetime import UTC, datetime
+from typing import Any
+
+from anyio.abc import TaskGroup
+from prefect.client.schemas.responses import WorkerFlowRunResponse
+from prefect.workers.base import BaseWorker
+
+# pyright: reportPrivateUsage=false
+AnyWorker = BaseWorker[Any, Any, Any]
+
+
+def limit_runs(worker: AnyWorker, most: int) -> None:
+    """Let a worker that is not set up yet take no more than `most` runs at a time."""
+    worker._limit = most if worker._limit is None else min(worker._limit, most)
+
+
+async def due_flow_runs(worker: AnyWorker) -> list[WorkerFlowRunResponse]:
+    """Ask the server for runs of the pool that are due or soon will be; none before it is known."""
+    worker._last_polled_time = datetime.now(UTC)
+    if not worker._has_successfully_synced:
+        return []
+    return await worker._get_scheduled_flow_runs()
+
+
+async def submit(worker: AnyWorker, runs: list[WorkerFlowRunResponse]) -> None:
+    """Start as many of these runs as the limit allows."""
+    await worker._submit_scheduled_flow_runs(runs)
+
+
+def start_soon(worker: AnyWorker, work: Callable[[], Coroutine[Any, Any, None]]) -> None:
+    """Run something beside the flow runs; it must end before the worker does."""
+    group: TaskGroup | None = worker._runs_task_group
+    if group is not None:
+        group.start_soon(work)
+
+
+def in_progress(worker: AnyWorker) -> set[Any]:
+    """Ids of flow runs that this worker is about to start."""
+    return set(worker._submitting_flow_run_ids)
+
+
+def current_task() -> "asyncio.Task[Any]":
+    """The task this is called from."""
+    task = asyncio.current_task()
+    if task is None:
+        raise RuntimeError("not called from a task")
+    return task

@@ -1,0 +1,216 @@
+"""A warm process as its worker sees it."""
+
+import logging
+import os
+import socket
+import subprocess
+import sys
+import threading
+from collections.abc import Mapping
+from concurrent.futures import Future
+from dataclasses import dataclass
+from uuid import UUID
+
+from safelight.pool.devices import GIB, Device, machine_memory
+from safelight.pool.freshness import Stamp, changed_since, code_stamps
+from safelight.pool.messages import Ended, FromProcess, Ready, Run, Stale, Stop
+from safelight.progress import StopReason
+from safelight.settings import settings
+
+LOG = logging.getLogger(__name__)
+MEMORY_SHARE = 0.8
+CLOSE_SECONDS = 25.0
+"""A process whose socket was closed has this long to stop its run and end."""
+
+
+@dataclass(frozen=True)
+class Died:
+    """The process ended in the middle of a run."""
+
+    returncode: int
+    """As `subprocess` tells it: -9 after SIGKILL."""
+
+
+Outcome = Ended | Died
+
+
+class WarmProcess:
+    """One long-lived process on one device; started when first needed, replaced when it must be.
+
+    Args:
+        device: what it runs on.
+        environment: added to the worker's own.
+        devices: processes that share this machine's memory.
+    """
+
+    def __init__(
+        self, device: Device, environment: Mapping[str, str] | None = None, devices: int = 1
+    ) -> None:
+        self.device = device
+        self.warm: list[str] = []
+        """What its last runs were about, the latest last; see `routing`."""
+        self.runs = 0
+        """Flow runs since the process started."""
+        self.starts = 0
+        """Processes started so far."""
+        self._environment = {**(environment or {}), **dict(device.environment)}
+        self._devices = devices
+        self._process: subprocess.Popen[bytes] | None = None
+        self._socket: socket.socket | None = None
+        self._stamps: dict[str, Stamp] = {}
+        self._lock = threading.RLock()
+        self._pending: tuple[Run, Future[Outcome]] | None = None
+        self._bloated = False
+
+    @property
+    def pid(self) -> int | None:
+        """Process id; None while there is no process."""
+        return self._process.pid if self._process else None
+
+    @property
+    def alive(self) -> bool:
+        """Whether there is a process."""
+        return self._process is not None and self._process.poll() is None
+
+    def start(self) -> None:
+        """Start the process unless it runs; what is sent meanwhile waits until it is ready."""
+        with self._lock:
+            if not self.alive:
+                self._spawn()
+
+    def run(self, command: Run) -> "Future[Outcome]":
+        """Have a flow run executed; only one at a time. Waits for a process that is replaced.
+
+        Returns:
+            A future of how it ended; it never raises.
+        """
+        with self._lock:
+            self.refresh()
+            self.start()
+            future: Future[Outcome] = Future()
+            self._pending = (command, future)
+            self._send(command)
+            return future
+
+    def stop(self, flow_run_id: UUID, reason: StopReason) -> None:
+        """Ask a run to stop at its next step."""
+        with self._lock:
+            if self._pending and self._pending[0].flow_run_id == flow_run_id:
+                self._send(Stop(flow_run_id=flow_run_id, reason=reason))
+
+    def kill(self) -> None:
+        """End the process at once, and the run in it."""
+        with self._lock:
+            if self._process is not None:
+                self._process.kill()
+
+    def close(self) -> None:
+        """End the process: at once when it is idle, else after its run has stopped."""
+        with self._lock:
+            process, connection = self._process, self._socket
+            self._socket = None
+        if connection is not None:
+            connection.shutdown(socket.SHUT_RDWR)
+            connection.close()
+        if process is not None:
+            try:
+                process.wait(CLOSE_SECONDS)
+            except subprocess.TimeoutExpired:
+                process.kill()
+                process.wait()
+
+    def _spawn(self) -> None:
+        ours, theirs = socket.socketpair()
+        self._stamps = code_stamps()
+        with theirs:
+            self._process = subprocess.Popen(
+                [sys.executable, "-m", "safelight.pool.child", str(theirs.fileno())],
+                env={**os.environ, **self._environment},
+                pass_fds=[theirs.fileno()],
+                stdin=subprocess.DEVNULL,
+                start_new_session=True,  # Ctrl-C goes to the worker alone
+            )
+        self._socket = ours
+        self.warm, self.runs, self._bloated = [], 0, False
+        self.starts += 1
+        threading.Thread(
+            target=self._listen,
+            args=(self._process, ours),
+            name=f"process {self._process.pid}",
+            daemon=True,
+        ).start()
+        LOG.info("process %d on %s started", self._process.pid, self.device.name)
+
+    def refresh(self) -> None:
+        """End an idle process that should not run anything any more."""
+        with self._lock:
+            if self._pending or not self.alive:
+                return
+            changed = changed_since(self._stamps)
+            if changed is not None:
+                LOG.info("process %s is replaced: %s changed", self.pid, changed)
+            elif self.runs >= settings().pool_recycle_after:
+                LOG.info("process %s is replaced after %d runs", self.pid, self.runs)
+            elif not self._bloated:
+                return
+            self.close()
+
+    def _send(self, message: Run | Stop) -> None:
+        try:
+            if self._socket is not None:
+                self._socket.sendall(message.model_dump_json().encode() + b"\n")
+        except OSError:  # it died; the listening thread says so
+            return
+
+    def _listen(self, process: "subprocess.Popen[bytes]", connection: socket.socket) -> None:
+        try:
+            with connection.makefile("r", encoding="utf-8") as lines:
+                for line in lines:
+                    self._hear(FromProcess.validate_json(line))
+        except OSError:  # reset by a process that was killed
+            pass
+        returncode = process.wait()
+        with self._lock:
+            if self._process is process:
+                self._process, self._socket, self.warm = None, None, []
+                self._finish(Died(returncode))
+
+    def _hear(self, message: Ready | Stale | Ended) -> None:
+        if isinstance(message, Ready):
+            LOG.info("process %s is ready, %.1f s of preloading", self.pid, message.seconds)
+        elif isinstance(message, Stale):
+            threading.Thread(target=self._again, args=(message,), daemon=True).start()
+        else:
+            self.runs += 1
+            self._finish(message)
+            if message.memory_bytes > self._most_bytes():
+                LOG.info(
+                    "process %s is replaced: it holds %.1f GiB, %.1f GiB of it models",
+                    self.pid,
+                    message.memory_bytes / GIB,
+                    message.models_bytes / GIB,
+                )
+                self._bloated = True
+
+    def _again(self, stale: Stale) -> None:
+        LOG.info("process %s is replaced: %s changed", self.pid, stale.found)
+        with self._lock:
+            waiting = self._pending
+            self._pending = None
+            self.close()
+            self._spawn()
+            if waiting is not None:
+                self._pending = waiting
+                self._send(waiting[0])
+
+    def _finish(self, outcome: Outcome) -> None:
+        with self._lock:
+            waiting, self._pending = self._pending, None
+        if waiting is not None:
+            waiting[1].set_result(outcome)
+
+    def _most_bytes(self) -> float:
+        limit = settings().pool_process_memory_gib
+        if limit is not None:
+            return limit * GIB
+        return MEMORY_SHARE * machine_memory() / self._devices

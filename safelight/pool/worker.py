@@ -1,0 +1,391 @@
+"""The Prefect worker type `safelight-gpu`: flow runs in processes that keep their models loaded."""
+
+import asyncio
+import signal
+import socket
+import time
+from contextlib import suppress
+from typing import Any, ClassVar, cast
+from uuid import UUID
+
+import anyio
+import anyio.abc
+import httpx
+from prefect.client.schemas.filters import (
+    FlowRunFilter,
+    FlowRunFilterId,
+)
+from prefect.client.schemas.objects import FlowRun
+from prefect.client.schemas.responses import WorkerFlowRunResponse
+from prefect.events import Event, emit_event
+from prefect.events.clients import get_events_subscriber
+from prefect.events.filters import EventAnyResourceFilter, EventFilter, EventNameFilter
+from prefect.exceptions import InfrastructureNotFound, ObjectNotFound
+from prefect.workers.base import BaseWorker
+
+from safelight.pool import prefect_internals as internals
+from safelight.pool.configuration import (
+    POOL_TYPE,
+    PoolJobConfiguration,
+    PoolResult,
+    PoolVariables,
+)
+from safelight.pool.devices import find_devices
+from safelight.pool.messages import Ended, Run
+from safelight.pool.orphans import take_over
+from safelight.pool.process import Died, Outcome, WarmProcess
+from safelight.pool.reporting import settle
+from safelight.pool.routing import choose, fits, remember
+from safelight.progress import StopReason
+from safelight.settings import settings
+
+SCHEDULED = "prefect.flow-run.Scheduled"
+CANCELLING = "prefect.flow-run.Cancelling"
+DUE_EVENTS = (
+    SCHEDULED,
+    "prefect.flow-run.AwaitingRetry",
+    "prefect.flow-run.Resuming",
+    "prefect.flow-run.Late",
+)
+HEARTBEAT = "prefect.flow-run.heartbeat"
+HEARTBEAT_SECONDS = 30.0
+"""How often running runs give a sign of life, for automations that look for stuck ones."""
+WATCH_SECONDS = 2.0
+"""How often the server is asked about running runs, in case an event was lost."""
+RECONNECT_SECONDS = 1.0
+ADOPT_SECONDS = 15.0
+"""How often this worker looks for runs whose worker and process are both gone."""
+STOP_SECONDS = 20.0
+"""Time for running stages to stop when the worker must go at once."""
+FLOW_RUN = "prefect.flow-run."
+
+
+class _Running:
+    """A flow run in a process."""
+
+    def __init__(self, flow_run: FlowRun, process: WarmProcess, grace_seconds: float) -> None:
+        self.flow_run = flow_run
+        self.process = process
+        self.grace_seconds = grace_seconds
+        self.cancelling = False
+        self.over = asyncio.Event()
+
+
+class SafelightWorker(BaseWorker[PoolJobConfiguration, PoolVariables, PoolResult]):
+    """Hands flow runs to one warm process per device.
+
+    Runs start when their event arrives rather than at the next poll. SIGTERM or Ctrl-C lets
+    running flow runs finish and takes no new ones; the second stops them at their next step, and
+    another worker goes on with them.
+    """
+
+    type: ClassVar[str] = POOL_TYPE  # pyright: ignore[reportIncompatibleVariableOverride]
+    job_configuration = PoolJobConfiguration
+    job_configuration_variables = PoolVariables
+    _display_name = "Safelight GPU"
+    _description = (
+        "Runs flow runs in long-lived processes, one per GPU, so that models stay loaded."
+    )
+
+    def __init__(self, *args: Any, **kwargs: Any) -> None:  # noqa: ANN401  (Prefect's own)
+        super().__init__(*args, **kwargs)
+        devices = find_devices(settings().pool_devices)
+        internals.limit_runs(self, len(devices))
+        self._processes = [WarmProcess(device, devices=len(devices)) for device in devices]
+        self._free = list(self._processes)
+        self._running: dict[UUID, _Running] = {}
+        self._wants: dict[UUID, dict[str, Any]] = {}
+        self._submitting = anyio.Lock()
+        self._wake = asyncio.Event()
+        self._changed = asyncio.Condition()
+        self._draining = False
+        self._drain_asked = asyncio.Event()
+        self._services: anyio.CancelScope | None = None
+
+    async def setup(self) -> None:
+        """Start the processes and the services beside the poll."""
+        await super().setup()
+        self._main = internals.current_task()
+        self._services = anyio.CancelScope()
+        internals.start_soon(self, self._serve)
+        loop = asyncio.get_running_loop()
+        with suppress(ValueError, RuntimeError):  # not the main thread
+            for number in (signal.SIGTERM, signal.SIGINT):
+                loop.add_signal_handler(number, self._on_signal)
+        for process in self._processes:
+            await anyio.to_thread.run_sync(process.start)
+
+    async def teardown(self, *exc_info: Any) -> None:  # noqa: ANN401  (Prefect's own)
+        """End the services, then the processes."""
+        if self._services is not None:
+            self._services.cancel()
+        try:
+            await super().teardown(*exc_info)
+        finally:
+            with anyio.CancelScope(shield=True):
+                async with anyio.create_task_group() as group:
+                    for process in self._processes:
+                        group.start_soon(anyio.to_thread.run_sync, process.close)
+
+    async def get_and_submit_flow_runs(self) -> list[FlowRun]:
+        """Take the due runs that a free device suits."""
+        if self._draining:
+            return []
+        async with self._submitting:
+            found = await internals.due_flow_runs(self)
+            chosen = await self._suitable(found)
+            await internals.submit(self, chosen)
+            return [entry.flow_run for entry in chosen]
+
+    async def run(
+        self,
+        flow_run: FlowRun,
+        configuration: PoolJobConfiguration,
+        task_status: "anyio.abc.TaskStatus[int] | None" = None,
+    ) -> PoolResult:
+        """Run a flow run in a warm process and see to it that it ends in a state."""
+        process = await self._seat(flow_run.id, configuration)
+        running = _Running(flow_run, process, configuration.grace_seconds)
+        self._running[flow_run.id] = running
+        try:
+            command = Run(
+                flow_run_id=flow_run.id,
+                environment={k: v for k, v in configuration.env.items() if v is not None},
+                working_dir=configuration.working_dir,
+            )
+            future = await anyio.to_thread.run_sync(process.run, command)
+            if task_status is not None:
+                status = cast("anyio.abc.TaskStatus[Any]", task_status)
+                status.started(infrastructure_id(process))
+            outcome = await self._finished(running, asyncio.wrap_future(future))
+            remember(process, _key(flow_run, configuration))
+            code = 0
+            if isinstance(outcome, Died) or outcome.outcome == "unreported":
+                code = await settle(
+                    flow_run.id, outcome, running.cancelling, configuration.restarts
+                )
+            return PoolResult(identifier=infrastructure_id(process), status_code=code)
+        finally:
+            running.over.set()
+            del self._running[flow_run.id]
+            self._free.append(process)
+            self._wake.set()
+            async with self._changed:
+                self._changed.notify_all()
+
+    async def kill_infrastructure(
+        self,
+        infrastructure_pid: str,
+        configuration: PoolJobConfiguration,
+        grace_seconds: int = 30,
+    ) -> None:
+        """Stop a run that was cancelled before it began; Prefect's own path for pending runs."""
+        del configuration, grace_seconds  # each run has its own
+        for running in list(self._running.values()):
+            if infrastructure_id(running.process) == infrastructure_pid:
+                self._cancel(running)
+                await running.over.wait()
+                return
+        raise InfrastructureNotFound(f"{infrastructure_pid} is not running")
+
+    async def _serve(self) -> None:
+        if self._services is None:
+            return
+        with self._services:
+            async with anyio.create_task_group() as group:
+                group.start_soon(self._dispatch)
+                group.start_soon(self._listen)
+                group.start_soon(self._watch)
+                group.start_soon(self._beat)
+                group.start_soon(self._adopt)
+                group.start_soon(self._drain)
+
+    async def _dispatch(self) -> None:
+        while True:
+            await self._wake.wait()
+            self._wake.clear()
+            with suppress(httpx.HTTPError):  # the poll tries again
+                await self.get_and_submit_flow_runs()
+
+    async def _listen(self) -> None:
+        while True:
+            if self._work_pool is None:  # not synced yet
+                await anyio.sleep(RECONNECT_SECONDS)
+                continue
+            pool = EventAnyResourceFilter(id=[f"prefect.work-pool.{self.work_pool.id}"])
+            names = EventNameFilter(name=[*DUE_EVENTS, CANCELLING])
+            try:
+                async with get_events_subscriber(
+                    EventFilter(event=names, any_resource=pool), reconnect_on_clean_close=True
+                ) as events:
+                    self._wake.set()
+                    async for event in events:
+                        self._heard(event)
+            except Exception as error:  # noqa: BLE001  (Prefect raises a bare Exception)
+                self._logger.info("no events from the server, polling meanwhile: %s", error)
+            await anyio.sleep(RECONNECT_SECONDS)
+
+    def _heard(self, event: Event) -> None:
+        if event.event != CANCELLING:
+            self._wake.set()
+            return
+        name = event.resource.id.removeprefix(FLOW_RUN)
+        running = self._running.get(UUID(name))
+        if running is not None:
+            self._cancel(running)
+
+    async def _watch(self) -> None:
+        while True:
+            await anyio.sleep(WATCH_SECONDS)
+            ids = list(self._running)
+            if not ids:
+                continue
+            with suppress(httpx.HTTPError):
+                for found in await self.client.read_flow_runs(
+                    flow_run_filter=FlowRunFilter(id=FlowRunFilterId(any_=ids))
+                ):
+                    running = self._running.get(found.id)
+                    state = found.state
+                    if running is None or state is None:
+                        continue
+                    if state.is_cancelling() or state.is_cancelled():
+                        self._cancel(running)
+
+    async def _beat(self) -> None:
+        while True:
+            for running in list(self._running.values()):
+                if running.process.alive:
+                    emit_event(HEARTBEAT, resource=_resource(running.flow_run))
+            await anyio.sleep(HEARTBEAT_SECONDS)
+
+    async def _adopt(self) -> None:
+        while True:
+            with suppress(httpx.HTTPError):
+                if self._work_pool is not None:
+                    await take_over(self.client, self.work_pool.name, self.name, set(self._running))
+            await anyio.sleep(ADOPT_SECONDS)
+
+    def _cancel(self, running: _Running) -> None:
+        if not running.cancelling:
+            running.cancelling = True
+            internals.start_soon(self, lambda: self._stop(running, StopReason.CANCEL))
+
+    async def _stop(self, running: _Running, reason: StopReason) -> None:
+        run_id = running.flow_run.id
+        await anyio.to_thread.run_sync(running.process.stop, run_id, reason)
+        with anyio.move_on_after(running.grace_seconds):
+            await running.over.wait()
+        if not running.over.is_set():
+            self._logger.warning(
+                "flow run %s did not stop in %.0f s; its process is killed",
+                run_id,
+                running.grace_seconds,
+            )
+            running.process.kill()
+
+    async def _finished(self, running: _Running, future: "asyncio.Future[Outcome]") -> Ended | Died:
+        try:
+            return await asyncio.shield(future)
+        except asyncio.CancelledError:  # the worker must go, this run shall go on elsewhere
+            with anyio.CancelScope(shield=True):
+                await anyio.to_thread.run_sync(
+                    running.process.stop, running.flow_run.id, StopReason.RESCHEDULE
+                )
+                await asyncio.wait([future], timeout=STOP_SECONDS)
+                if not future.done():
+                    running.process.kill()
+                await future
+            return future.result()
+
+    async def _seat(self, run_id: UUID, configuration: PoolJobConfiguration) -> WarmProcess:
+        async with self._changed:
+            while True:
+                suiting = [
+                    process
+                    for process in self._free
+                    if fits(process.device, configuration.device, configuration.min_vram_gib)
+                ]
+                if suiting:
+                    break
+                await self._changed.wait()
+            process = choose(suiting, self._wants.pop(run_id, {}).get("key", ""))
+            self._free.remove(process)
+            return process
+
+    async def _suitable(self, found: list[WorkerFlowRunResponse]) -> list[WorkerFlowRunResponse]:
+        """Those that are due and that a free device suits; one device for each."""
+        starting = internals.in_progress(self)
+        free = list(self._free)
+        for run_id in starting - set(self._running):
+            _reserve(free, self._wants.get(run_id, {}))
+        chosen: list[WorkerFlowRunResponse] = []
+        for entry in found:
+            flow_run = entry.flow_run
+            if flow_run.id in starting or flow_run.id in self._running:
+                continue
+            if not self._is_due(flow_run):
+                continue
+            wants = await self._wanted(flow_run)
+            if _reserve(free, wants):
+                self._wants[flow_run.id] = wants
+                chosen.append(entry)
+        return chosen
+
+    def _is_due(self, flow_run: FlowRun) -> bool:
+        due = flow_run.next_scheduled_start_time
+        wait = due.timestamp() - time.time() if due else 0.0
+        if wait > 0:
+            asyncio.get_running_loop().call_later(wait, self._wake.set)
+        return wait <= 0
+
+    async def _wanted(self, flow_run: FlowRun) -> dict[str, Any]:
+        """The job variables of a run, without what only the process needs."""
+        known = self.work_pool.base_job_template.get("variables", {}).get("properties", {})
+        wants = {name: entry["default"] for name, entry in known.items() if "default" in entry}
+        if flow_run.deployment_id is not None:
+            with suppress(ObjectNotFound):
+                deployment = await self.client.read_deployment(flow_run.deployment_id)
+                wants |= deployment.job_variables or {}
+        wants |= flow_run.job_variables or {}
+        wants["key"] = wants.get("model") or str(flow_run.deployment_id)
+        return wants
+
+    def _on_signal(self) -> None:
+        if self._draining:
+            self._logger.info("stopping now; running flow runs go on in another worker")
+            self._main.cancel()
+            return
+        self._draining = True
+        self._drain_asked.set()
+        self._logger.info("taking no new runs, waiting for %d", len(self._running))
+
+    async def _drain(self) -> None:
+        await self._drain_asked.wait()
+        while self._running or internals.in_progress(self):
+            await anyio.sleep(0.1)
+        self._main.cancel()
+
+
+def infrastructure_id(process: WarmProcess) -> str:
+    """What Prefect keeps as the run's infrastructure: host and process."""
+    return f"{socket.gethostname()}:{process.pid}"
+
+
+def _resource(flow_run: FlowRun) -> dict[str, str]:
+    return {
+        "prefect.resource.id": f"{FLOW_RUN}{flow_run.id}",
+        "prefect.resource.name": flow_run.name,
+    }
+
+
+def _key(flow_run: FlowRun, configuration: PoolJobConfiguration) -> str:
+    return configuration.model or str(flow_run.deployment_id)
+
+
+def _reserve(free: list[WarmProcess], wants: dict[str, Any]) -> bool:
+    device, vram = wants.get("device", "any"), float(wants.get("min_vram_gib") or 0)
+    for process in free:
+        if fits(process.device, device, vram):
+            free.remove(process)
+            return True
+    return False
