@@ -18,6 +18,7 @@ from safelight.store.results import SafelightResults
 from safelight.store.s3 import Bucket
 from safelight.store.store import Store, current_store
 from safelight.store.uploading import THREADS, Uploads
+from safelight.store.uploads import EXAMPLES, find_stored, upload_local
 from tests.store.servers import ACCESS_KEY, SECRET_KEY, Line, S3Server, free_ports, until
 
 ENDING = """
@@ -251,10 +252,9 @@ def test_a_process_that_ends_waits_for_its_uploads_but_not_for_ever(
         assert b"2 artifacts and records were not stored within 1" in told
 
 
-def test_results_of_stages_are_read_back_only_while_their_files_are_there(
-    moto: S3Server, volume: Path, monkeypatch: pytest.MonkeyPatch
-):
-    """The whole way: settings, store, the block that Prefect keeps results with."""
+@pytest.fixture
+def configured(moto: S3Server, volume: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """The settings name a prefix of moto's bucket; the volume root of this machine."""
     from safelight.settings import settings
 
     monkeypatch.setenv("SAFELIGHT_STORE", f"s3://{moto.bucket}/{volume.parent.name}")
@@ -263,6 +263,11 @@ def test_results_of_stages_are_read_back_only_while_their_files_are_there(
     monkeypatch.setenv("SAFELIGHT_S3_SECRET_KEY", SECRET_KEY)
     settings.cache_clear()
     current_store.cache_clear()
+    return volume
+
+
+def test_results_of_stages_are_read_back_only_while_their_files_are_there(configured: Path):
+    """The whole way: settings, store, the block that Prefect keeps results with."""
     store, block = current_store(), SafelightResults()
     ref = store.put(b"picture", "image/png")
     record = json.dumps({"result": ref.model_dump_json()}).encode()
@@ -277,3 +282,18 @@ def test_results_of_stages_are_read_back_only_while_their_files_are_there(
         block.read_path("stage-2")
     with pytest.raises(MissingFileError):
         current_store().read_record("cache/results/stage-2")
+
+
+def test_an_upload_is_found_from_another_machine(configured: Path, tmp_path: Path, monkeypatch):
+    from safelight.settings import settings
+
+    (tmp_path / "x.png").write_bytes((EXAMPLES / "astronaut.png").read_bytes())
+    uri = upload_local(tmp_path / "x.png")
+    assert find_stored(uri, ("image",)).width == 512, "also while it is on its way"
+    current_store().settle()
+    monkeypatch.setenv("VOLUME_ROOT", str(tmp_path / "another"))
+    settings.cache_clear()
+    current_store.cache_clear()
+    found = find_stored(uri, ("image",))
+    assert (found.uri, found.width, found.bytes) == (uri, 512, (tmp_path / "x.png").stat().st_size)
+    assert current_store().backend.list("") == [uri.removeprefix("store:")]
