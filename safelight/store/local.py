@@ -67,7 +67,7 @@ class LocalFolder:
 
     def read(self, key: str) -> bytes:
         """See `Backend.read`."""
-        path = self.path(key)
+        path = self.fetch(key, self.root)
         with disk_errors(path):
             return path.read_bytes()
 
