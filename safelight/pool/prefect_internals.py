@@ -2,6 +2,7 @@
 
 - `BaseWorker._get_scheduled_flow_runs()`: the runs of the pool that are due, by queue priority.
 - `BaseWorker._submit_scheduled_flow_runs(flow_run_response)`: takes runs up to the limit.
+- `BaseWorker._submitting_flow_run_ids`: runs that were taken and have not started yet.
 - `BaseWorker._has_successfully_synced`: whether the pool is known yet.
 - `BaseWorker._runs_task_group`: the task group that a worker waits for when it ends.
 - `BaseWorker._last_polled_time`: what the health check looks at.

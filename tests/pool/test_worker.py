@@ -175,7 +175,8 @@ def test_queues_are_served_by_priority(pool: Pool):
     high = pool.client.request(
         "POST", f"/work_pools/{pool.name}/queues/", json={"name": "urgent", "priority": 1}
     )
-    assert low.is_success and high.is_success
+    assert low.is_success
+    assert high.is_success
     deployment = pool.deploy("environment")
     created: dict[str, UUID] = {}
     for queue in ("night", "urgent"):  # the later one goes first

@@ -1,0 +1,140 @@
+"""One warm process, its worker played by the test."""
+
+import os
+from collections.abc import Iterator
+from concurrent.futures import Future
+from uuid import UUID
+
+import psutil
+import pytest
+
+from safelight.pool.devices import Device
+from safelight.pool.messages import Ended, Run
+from safelight.pool.process import Died, Outcome, WarmProcess
+from safelight.progress import StopReason
+from safelight.settings import reload_settings
+from tests.pool.conftest import Pool, eventually
+
+DEVICE = Device("cpu:0", "cpu", 8.0, (("SAFELIGHT_DEVICE", "cpu"),))
+
+
+@pytest.fixture
+def process() -> Iterator[WarmProcess]:
+    made = WarmProcess(DEVICE)
+    yield made
+    made.close()
+
+
+def ended(future: "Future[Outcome]") -> Ended:
+    outcome = future.result(60)
+    assert isinstance(outcome, Ended)
+    return outcome
+
+
+def run(pool: Pool, process: WarmProcess, flow: str, **parameters: object) -> UUID:
+    created = pool.create(flow, **parameters)
+    assert ended(process.run(Run(flow_run_id=created))).outcome == "reported"
+    return created
+
+
+def test_a_changed_flow_is_never_run_from_memory(pool: Pool, process: WarmProcess):
+    run(pool, process, "value")
+    first = process.pid
+    source = pool.project.module.read_text()
+    pool.project.module.write_text(source.replace("VALUE = 1", "VALUE = 2"))
+    run(pool, process, "value")
+    assert pool.project.notes == ["1", "2"]
+    assert process.pid != first
+    os.utime(pool.project.module, (1, 1))  # written in the same second as it was read
+    run(pool, process, "value")
+    run(pool, process, "value")
+    assert process.starts == 3
+
+
+def test_another_version_of_a_deployment_gets_a_fresh_process(pool: Pool, process: WarmProcess):
+    for version, starts in (("1", 1), ("1", 1), ("2", 2), ("2", 2)):
+        deployment = pool.deploy("pid", version=version)
+        created = pool.client.create_flow_run_from_deployment(deployment).id
+        assert ended(process.run(Run(flow_run_id=created))).outcome == "reported"
+        assert process.starts == starts
+
+
+def test_a_changed_source_of_this_project_is_seen_before_the_next_run(
+    pool: Pool, process: WarmProcess, monkeypatch: pytest.MonkeyPatch
+):
+    from safelight.pool import freshness
+
+    package = pool.project.folder / "extra_package"
+    package.mkdir()
+    (package / "__init__.py").write_text("")
+    monkeypatch.syspath_prepend(str(pool.project.folder))
+    monkeypatch.setattr(freshness, "PACKAGES", (*freshness.PACKAGES, "extra_package"))
+    run(pool, process, "pid")
+    run(pool, process, "pid")
+    assert process.starts == 1
+    (package / "new.py").write_text("")
+    run(pool, process, "pid")
+    assert process.starts == 2
+
+
+def test_a_process_is_replaced_after_its_share_of_runs(
+    pool: Pool, process: WarmProcess, monkeypatch: pytest.MonkeyPatch
+):
+    monkeypatch.setenv("SAFELIGHT_POOL_RECYCLE_AFTER", "2")
+    reload_settings()
+    for _ in range(5):
+        run(pool, process, "pid")
+    assert [pool.project.notes.count(pid) for pid in dict.fromkeys(pool.project.notes)] == [2, 2, 1]
+
+
+def test_a_process_that_holds_too_much_memory_is_replaced(
+    pool: Pool, process: WarmProcess, monkeypatch: pytest.MonkeyPatch
+):
+    monkeypatch.setenv("SAFELIGHT_POOL_PROCESS_MEMORY_GIB", "0.5")
+    reload_settings()
+    run(pool, process, "pid")
+    run(pool, process, "greedy", mebibytes=600)
+    run(pool, process, "pid")
+    first, greedy, last = pool.project.notes
+    assert first == greedy != last
+
+
+def test_a_run_that_is_stopped_before_it_began_does_not_begin(pool: Pool, process: WarmProcess):
+    busy, waiting = pool.create("steps", count=2000), pool.create("pid")
+    future = process.run(Run(flow_run_id=busy))
+    eventually(lambda: "begin" in pool.project.notes)
+    process.stop(waiting, StopReason.CANCEL)  # of another run: nothing happens
+    process.stop(busy, StopReason.CANCEL)
+    assert ended(future).outcome == "reported"
+    assert pool.state(busy).is_cancelled()
+
+
+def test_a_killed_process_says_how_it_ended(pool: Pool, process: WarmProcess):
+    future = process.run(Run(flow_run_id=pool.create("stubborn")))
+    eventually(lambda: "begin" in pool.project.notes)
+    process.kill()
+    assert future.result(60) == Died(-9)
+    run(pool, process, "pid")
+    assert process.starts == 2
+
+
+def test_closing_ends_an_idle_process(pool: Pool, process: WarmProcess):
+    run(pool, process, "pid")
+    pid = process.pid
+    assert pid is not None
+    process.close()
+    assert not psutil.pid_exists(pid)
+
+
+def test_a_flow_that_cannot_be_loaded_says_why(pool: Pool, process: WarmProcess):
+    created = pool.create("no_such_flow")
+    outcome = ended(process.run(Run(flow_run_id=created)))
+    assert outcome.outcome == "unreported"
+    assert "no_such_flow" in outcome.problem
+
+
+def test_environment_is_restored(pool: Pool, process: WarmProcess):
+    for environment in ({"COLOUR": "red"}, {}):
+        created = pool.create("environment", name="COLOUR")
+        ended(process.run(Run(flow_run_id=created, environment=environment)))
+    assert [note.split()[0] for note in pool.project.notes] == ["red", "None"]
