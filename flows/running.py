@@ -100,7 +100,8 @@ def _recorded(body: Callable[..., Any]) -> Callable[..., Any]:
             current_store().settle()
         if ledger.stopped is not None:
             return _stopped_state(ledger.stopped)
-        return RunResult.of(ledger.manifest())
+        result = RunResult.of(ledger.manifest())
+        return result.model_copy(update={"data": {**result.data, **ledger.answer}})
 
     run.__doc__ = _documented(body)
     return run
@@ -163,6 +164,11 @@ class _Ledger:
         publish(manifest)
         self._board.finish()
         return self.stopped is not None
+
+    @property
+    def answer(self) -> dict[str, JsonValue]:
+        """What the body added to the result."""
+        return self._recorder.answer
 
     def manifest(self) -> Manifest:
         """Everything that is known about the run by now."""

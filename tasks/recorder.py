@@ -54,6 +54,8 @@ class Recorder:
     """In the order the stages finished."""
     inputs: dict[str, ArtifactRef] = field(default_factory=dict[str, ArtifactRef])
     """Media the run was given, by the name of the parameter."""
+    answer: dict[str, JsonValue] = field(default_factory=dict[str, JsonValue])
+    """What the flow adds to the `data` of its result."""
     _lock: Lock = field(default_factory=Lock)
 
     def add(self, facts: StageFacts) -> None:

@@ -121,6 +121,16 @@ def stacked(sheets: Sequence[Pixels]) -> Pixels:
     return np.concatenate(widened)
 
 
+def fitted(pixels: Pixels, cell: int) -> Pixels:
+    """A picture scaled down into a cell as a sheet does it, so that many take little memory.
+
+    Args:
+        pixels: (H, W, 3) uint8 sRGB.
+        cell: side of the square, in pixels; a smaller picture is kept as it is.
+    """
+    return np.array(_fitted(pixels, cell))
+
+
 @dataclass(frozen=True)
 class _Style:
     font: Font

@@ -1,0 +1,209 @@
+"""Many runs of one flow: from a file, a list or a grid of parameters."""
+
+import hashlib
+from collections.abc import Sequence
+from dataclasses import replace
+from typing import Annotated
+
+from prefect.context import FlowRunContext
+from prefect.logging import get_run_logger
+from pydantic import Field, JsonValue
+
+from flows.dispatching import BatchOutcome, Dispatch, Where, find_workers
+from flows.laying_out import BatchReport, lay_out_all, lay_out_grid, publish_table, sheet_axes
+from flows.requests import (
+    Request,
+    Row,
+    batch_digest,
+    check_requests,
+    find_target,
+    grid_rows,
+    listed,
+    read_file,
+)
+from flows.running import parameters_model, recorded_flow
+from safelight.errors import InvalidFieldValueError, MissingRequiredFieldError, PipelineError
+from safelight.progress import StopRequestedError, watching
+from safelight.store.artifact import ArtifactRef
+from tasks.recorder import recorder
+
+NOTHING: dict[str, JsonValue] = {}
+NAMED_FAILURES = 5
+"""Failures that the state's message names; the report names all."""
+Axis = Annotated[str | None, Field(max_length=100)]
+
+
+class BatchIncompleteError(PipelineError):
+    """Requests of a batch failed; all others are finished."""
+
+    code = "UNKNOWN_ERROR"
+
+
+@recorded_flow
+def batch(
+    flow: Annotated[
+        str, Field(min_length=1, max_length=100, description="The flow that each request runs.")
+    ],
+    file: Annotated[
+        str | None,
+        Field(
+            min_length=1,
+            max_length=4096,
+            description="Requests: one JSON object a line, or a table (CSV) whose header names "
+            "parameters. A file under the volume root, or the store: link of one.",
+        ),
+    ] = None,
+    requests: Annotated[
+        list[dict[str, JsonValue]] | None,
+        Field(description="Requests, each an object of parameters; instead of a file."),
+    ] = None,
+    grid: Annotated[
+        dict[str, list[JsonValue]] | None,
+        Field(
+            description="Every combination of these values, instead of a file: "
+            '{"steps": [20, 30], "guidance_scale": [5, 8]}.'
+        ),
+    ] = None,
+    parameters: Annotated[
+        dict[str, JsonValue],
+        Field(description="Given to every request; a request's own values win."),
+    ] = NOTHING,
+    parallel: Annotated[
+        int, Field(ge=1, le=64, description="Requests that are under way at once.")
+    ] = 4,
+    retries: Annotated[
+        int,
+        Field(ge=0, le=10, description="More tries for a request whose failure may pass."),
+    ] = 1,
+    where: Annotated[
+        Where,
+        Field(
+            description="On the workers of the flow's deployment, here one by one, or whichever "
+            "of them is possible."
+        ),
+    ] = "auto",
+    key: Annotated[
+        str | None,
+        Field(
+            pattern=r"^[A-Za-z0-9._-]{1,100}$",
+            description="Batches of the same key share their finished requests. Empty: all "
+            "batches that ask for the same.",
+        ),
+    ] = None,
+    again: Annotated[
+        bool, Field(description="Run finished requests again, with other seeds.")
+    ] = False,
+    allow_failures: Annotated[
+        bool,
+        Field(description="End as completed though requests failed; the result lists them."),
+    ] = False,
+    x: Annotated[Axis, Field(description="Key of the grid that runs across a sheet.")] = None,
+    y: Annotated[Axis, Field(description="Key of the grid that runs down a sheet.")] = None,
+    z: Annotated[Axis, Field(description="Key of the grid with a sheet for each value.")] = None,
+) -> list[ArtifactRef]:
+    """Run a flow for every request of a file, a list or a grid, and lay out what it makes."""
+    target = find_target(flow)
+    rows = _rows(file, requests, grid)
+    order = sheet_axes(grid or {}, x, y, z)
+    checked = check_requests(target, rows, parameters)
+    name = _run_id() if again else key or batch_digest(checked)
+    if "seed" in parameters_model(target.fn).model_fields:
+        checked = [_seeded(request, name) for request in checked]
+    deployment = find_workers(flow, where)
+    get_run_logger().info(
+        "batch %s: %d requests %s",
+        name,
+        len(checked),
+        f"in work pool {deployment.work_pool_name}" if deployment else "in this process",
+    )
+    dispatch = Dispatch(target, checked, name, parallel, retries)
+    try:
+        with watching(recorder().stage_listener("requests")):
+            dispatch.run(deployment)
+    except StopRequestedError:
+        _conclude(dispatch, on_workers=deployment is not None)
+        raise
+    report = _conclude(dispatch, on_workers=deployment is not None)
+    sheets = lay_out_grid(grid, order, checked, dispatch.outcomes) if grid else []
+    sheets += lay_out_all(checked, dispatch.outcomes)
+    counts = report.counts()
+    if counts["succeeded"] != len(checked) and not allow_failures:
+        raise _incomplete(report)
+    return sheets
+
+
+def _rows(
+    file: str | None,
+    requests: Sequence[dict[str, JsonValue]] | None,
+    grid: dict[str, list[JsonValue]] | None,
+) -> list[Row]:
+    given = [
+        name
+        for name, value in (("file", file), ("requests", requests), ("grid", grid))
+        if value is not None
+    ]
+    if not given:
+        raise MissingRequiredFieldError(
+            "batch: none of file, requests and grid is given", "give one of them"
+        )
+    if len(given) > 1:
+        raise InvalidFieldValueError(
+            f"batch: {' and '.join(given)} are given, expected one of them", "remove all but one"
+        )
+    if file is not None:
+        return read_file(file)
+    return grid_rows(grid) if grid is not None else listed(requests or [])
+
+
+def _seeded(request: Request, name: str) -> Request:
+    """With a seed of its own where none was given; every cell of a grid has the same.
+
+    A retry of the request then draws the same picture and finds its finished stages.
+    """
+    if request.parameters.get("seed") is not None:
+        return request
+    source = name if request.place else f"{name}:{request.identity}"
+    seed = int.from_bytes(hashlib.sha256(source.encode()).digest()[:4], "big")
+    return replace(request, parameters={**request.parameters, "seed": seed})
+
+
+def _run_id() -> str:
+    context = FlowRunContext.get()
+    if context is None or context.flow_run is None:
+        raise InvalidFieldValueError("again is set outside of a flow run", "set again to false")
+    return str(context.flow_run.id)
+
+
+def _conclude(dispatch: Dispatch, *, on_workers: bool) -> BatchReport:
+    """Keep the report, show the table, and put the counts into the result."""
+    outcomes: list[BatchOutcome] = [outcome for _, outcome in sorted(dispatch.outcomes.items())]
+    report = BatchReport(
+        flow=dispatch.target.name,
+        key=dispatch.key,
+        ran="workers" if on_workers else "here",
+        requests=len(dispatch.requests),
+        outcomes=tuple(outcomes),
+    )
+    recorder().answer.update(
+        {
+            "batch": {"key": report.key, "ran": report.ran, **report.counts()},
+            "failures": report.failures(),
+            "report": report.keep().uri,
+        }
+    )
+    publish_table(dispatch.requests, dispatch.outcomes)
+    return report
+
+
+def _incomplete(report: BatchReport) -> BatchIncompleteError:
+    bad = [o for o in report.outcomes if o.state != "succeeded"]
+    named = "; ".join(
+        f"{o.where}: " + (f"[{o.error.code}] {o.error.problem}" if o.error else o.state)
+        for o in bad[:NAMED_FAILURES]
+    )
+    more = f"; and {len(bad) - NAMED_FAILURES} more" if len(bad) > NAMED_FAILURES else ""
+    remedy = next((o.error.remedy for o in bad if o.error is not None), "look at their runs")
+    return BatchIncompleteError(
+        f"{len(bad)} of {report.requests} requests did not succeed: {named}{more}",
+        f"{remedy}; then run the batch again: finished requests are kept",
+    )

@@ -1,0 +1,452 @@
+"""Runs the requests of a batch: on the workers of the target's pool, or here, one by one."""
+
+import copy
+import re
+import time
+from collections import deque
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, field
+from functools import wraps
+from typing import Any, Literal, TypeVar, cast
+from uuid import UUID
+
+import httpx
+from prefect import Flow, Task
+from prefect.client.orchestration import SyncPrefectClient, get_client
+from prefect.client.schemas.filters import (
+    FlowRunFilter,
+    FlowRunFilterId,
+    FlowRunFilterTags,
+)
+from prefect.client.schemas.objects import FlowRun, State
+from prefect.client.schemas.responses import DeploymentResponse
+from prefect.context import FlowRunContext
+from prefect.exceptions import ObjectNotFound, PrefectHTTPStatusError
+from prefect.states import Cancelling, Pending
+
+from flows.requests import Request
+from flows.running import RecordedFlow
+from safelight.errors import (
+    ContractMismatchError,
+    DependencyMissingError,
+    EngineOfflineError,
+    InvalidFieldValueError,
+    PipelineError,
+    UnknownError,
+)
+from safelight.params import Params
+from safelight.progress import StopReason, StopRequestedError, step, stop_reason, stop_requested
+from safelight.provenance.manifest import MANIFESTS, Failure, Manifest, RunResult, load_manifest
+from safelight.store.artifact import ArtifactRef
+from safelight.store.store import current_store, key_of
+
+POLL_SECONDS = 0.5
+PATIENCE_SECONDS = 300.0
+"""How long a Prefect server may be away before the batch gives up; its requests go on."""
+PAGE = 100
+"""Flow runs asked for at once."""
+TAG = "batch:"
+_MESSAGE = re.compile(r"\[([A-Z_]+)\] (.*)\. Fix: (.*)\.", re.DOTALL)
+T = TypeVar("T")
+Where = Literal["auto", "workers", "here"]
+
+
+class BatchOutcome(Params):
+    """What became of one request."""
+
+    number: int
+    """From 1."""
+    where: str
+    """Line, request or cell."""
+    state: Literal["succeeded", "failed", "crashed", "cancelled"]
+    """How its run ended."""
+    flow_run_id: str = ""
+    """Its run; empty when the server refused to create one."""
+    seconds: float = 0.0
+    """How long the run took."""
+    reused: bool = False
+    """An earlier run of the same batch had finished it."""
+    results: tuple[ArtifactRef, ...] = ()
+    """What the last stage of the run made."""
+    error: Failure | None = None
+    """Why it did not succeed."""
+
+
+@dataclass
+class Dispatch:
+    """A batch under way."""
+
+    target: RecordedFlow[...]
+    """The flow that each request runs."""
+    requests: Sequence[Request]
+    """All of them."""
+    key: str
+    """Names the batch; the same key finds the runs again."""
+    parallel: int
+    """Requests under way at once."""
+    retries: int
+    """More tries for a request whose failure may pass."""
+    outcomes: dict[int, BatchOutcome] = field(default_factory=dict[int, BatchOutcome])
+    """Of the finished requests, by number."""
+
+    def run(self, deployment: DeploymentResponse | None) -> None:
+        """Run everything that is not finished, on the deployment's workers or in this process.
+
+        Raises:
+            StopRequestedError: the batch was asked to stop; its runs are asked as well.
+        """
+        if deployment is None:
+            self._run_here()
+            return
+        with get_client(sync_client=True) as client:
+            _Workers(self, client, deployment).run()
+
+    def finished(self, request: Request, outcome: BatchOutcome) -> None:
+        """Enter the outcome of a request, and report progress."""
+        self.outcomes[request.number] = outcome
+        step(len(self.outcomes), len(self.requests))
+
+    def _run_here(self) -> None:
+        for request in self.requests:
+            step(len(self.outcomes), len(self.requests))
+            outcome = self._called(request, 0)
+            for attempt in range(1, self.retries + 1):
+                if not _may_pass(outcome):
+                    break
+                outcome = self._called(request, attempt)
+            self.finished(request, outcome)
+
+    def _called(self, request: Request, attempt: int) -> BatchOutcome:
+        started = time.monotonic()
+        own = _named_for(self.target, f"{request.identity}-{attempt}")
+        state = cast("State[Any]", own(**request.parameters, return_state=True))
+        seconds = round(time.monotonic() - started, 2)
+        return _outcome(request, state, str(state.state_details.flow_run_id), seconds)
+
+
+def find_workers(target: str, where: Where) -> DeploymentResponse | None:
+    """The deployment whose workers run the requests; None when they run in this process.
+
+    A run never waits for a work pool that it, or a run that waits for it, takes a place of: with
+    every place taken by waiting batches, none of them would ever go on.
+
+    Raises:
+        DependencyMissingError: workers were asked for, and the target has no deployment with any.
+        ContractMismatchError: workers were asked for, and this run is in their way.
+    """
+    if where == "here":
+        return None
+    with get_client(sync_client=True) as client:
+        try:
+            deployment = client.read_deployment_by_name(f"{target}/{target}")
+        except ObjectNotFound:
+            deployment = None
+        if deployment is None or deployment.work_pool_name is None:
+            if where == "auto":
+                return None
+            raise DependencyMissingError(
+                f"the server has no deployment {target}/{target} with a work pool",
+                "run: safelight deploy, or set where to here",
+            )
+        if deployment.work_pool_name in _occupied(client):
+            if where == "auto":
+                return None
+            raise ContractMismatchError(
+                f"the batch itself runs in work pool {deployment.work_pool_name}, whose workers "
+                f"are to run {target}; it would wait for its own place",
+                "run the batch in another work pool, or set where to auto",
+            )
+        return deployment
+
+
+def _occupied(client: SyncPrefectClient) -> frozenset[str]:
+    """Work pools in which this run, and those that wait for it, take a place."""
+    pools: set[str] = set()
+    context = FlowRunContext.get()
+    flow_run = context.flow_run if context else None
+    while flow_run is not None:
+        flow_run = client.read_flow_run(flow_run.id)
+        if flow_run.work_pool_name is not None:
+            pools.add(flow_run.work_pool_name)
+        if flow_run.parent_task_run_id is None:
+            break
+        parent = client.read_task_run(flow_run.parent_task_run_id).flow_run_id
+        flow_run = client.read_flow_run(parent) if parent else None
+    return frozenset(pools)
+
+
+@dataclass
+class _Job:
+    request: Request
+    attempt: int
+    """Over all runs of the batch; part of the idempotency key."""
+    tries: int = 0
+    """In this run of the batch."""
+
+
+class _Workers:
+    """Creates flow runs and waits for them; what it knows is on the server, so it may die."""
+
+    def __init__(
+        self, dispatch: Dispatch, client: SyncPrefectClient, deployment: DeploymentResponse
+    ) -> None:
+        self._dispatch = dispatch
+        self._client = client
+        self._deployment = deployment
+        context = FlowRunContext.get()
+        self._own = context.flow_run.id if context and context.flow_run else None
+        self._waiting: deque[_Job] = deque()
+        self._running: dict[UUID, _Job] = {}
+
+    def run(self) -> None:
+        self._find_earlier()
+        try:
+            while self._waiting or self._running:
+                while self._waiting and len(self._running) < self._dispatch.parallel:
+                    job = self._waiting.popleft()
+                    self._start(job)
+                if not self._collected():
+                    time.sleep(POLL_SECONDS)
+                step(len(self._dispatch.outcomes), len(self._dispatch.requests))
+        except BaseException:  # also the signal of a worker that ends this process
+            if self._is_cancelled():
+                self._cancel_all()
+            raise
+
+    def _find_earlier(self) -> None:
+        newest: dict[str, tuple[int, FlowRun]] = {}
+        for flow_run in self._tagged():
+            identity, attempt = _parts(flow_run.idempotency_key or "")
+            if attempt >= newest.get(identity, (0, None))[0]:
+                newest[identity] = attempt, flow_run
+        for request in self._dispatch.requests:
+            attempt, flow_run = newest.get(request.identity, (-1, None))
+            if flow_run is None or flow_run.state is None:
+                self._waiting.append(_Job(request, attempt + 1))
+            elif not flow_run.state.is_final():
+                self._running[flow_run.id] = _Job(request, attempt)
+            else:
+                outcome = _outcome_of(request, flow_run)
+                if outcome.state == "succeeded":
+                    reused = outcome.model_copy(update={"reused": True})
+                    self._dispatch.finished(request, reused)
+                else:
+                    self._waiting.append(_Job(request, attempt + 1))
+
+    def _tagged(self) -> Iterator[FlowRun]:
+        wanted = FlowRunFilter(tags=FlowRunFilterTags(all_=[TAG + self._dispatch.key]))
+        for offset in range(0, 10**9, PAGE):
+            page = _patiently(
+                lambda offset=offset: self._client.read_flow_runs(
+                    flow_run_filter=wanted, limit=PAGE, offset=offset
+                )
+            )
+            yield from page
+            if len(page) < PAGE:
+                return
+
+    def _start(self, job: _Job) -> None:
+        try:
+            self._running[_patiently(lambda: self._created(job))] = job
+        except PrefectHTTPStatusError as error:  # what the flow accepts, the form may refuse
+            refused = InvalidFieldValueError(
+                f"the server refused the parameters: {error.response.text[:500]}",
+                "correct the field it names",
+            )
+            self._dispatch.finished(job.request, _not_run(job.request, refused))
+
+    def _created(self, job: _Job) -> UUID:
+        """Create the run of a request, or find it when it was created before."""
+        name = f"{self._dispatch.target.name}/{self._deployment.name}"
+        key = f"{self._dispatch.key}:{job.request.identity}:{job.attempt}"
+        parent = None
+        if self._own is not None:
+            parent = self._client.create_task_run(
+                Task(fn=_nothing, name=name),
+                flow_run_id=self._own,
+                dynamic_key=key,
+                name=f"{name} {job.request.where}",
+                state=Pending(),
+            ).id
+        return self._client.create_flow_run_from_deployment(
+            self._deployment.id,
+            parameters=job.request.parameters,
+            name=f"{self._dispatch.target.name} {job.request.where}",
+            tags=[TAG + self._dispatch.key],
+            idempotency_key=key,
+            parent_task_run_id=parent,
+        ).id
+
+    def _collected(self) -> bool:
+        """Whether a run has ended; its outcome is entered, or its next try is queued."""
+        ids = list(self._running)
+        found = {flow_run.id: flow_run for flow_run in self._states(ids)}
+        own = found.pop(self._own, None) if self._own else None
+        if own is not None and own.state and (own.state.is_cancelling() or _cancelled(own)):
+            raise StopRequestedError("the batch was cancelled")
+        ended = False
+        for run_id in ids:
+            flow_run = found.get(run_id)
+            if flow_run is not None and not (flow_run.state and flow_run.state.is_final()):
+                continue
+            ended = True
+            job = self._running.pop(run_id)
+            outcome = (
+                _not_run(job.request, _deleted(), str(run_id))
+                if flow_run is None
+                else _outcome_of(job.request, flow_run)
+            )
+            if _may_pass(outcome) and job.tries < self._dispatch.retries:
+                self._waiting.append(_Job(job.request, job.attempt + 1, job.tries + 1))
+            else:
+                self._dispatch.finished(job.request, outcome)
+        return ended
+
+    def _states(self, ids: list[UUID]) -> Iterator[FlowRun]:
+        asked = [*ids, *([self._own] if self._own else [])]
+        for start in range(0, len(asked), PAGE):
+            wanted = FlowRunFilter(id=FlowRunFilterId(any_=asked[start : start + PAGE]))
+            yield from _patiently(
+                lambda wanted=wanted: self._client.read_flow_runs(
+                    flow_run_filter=wanted, limit=PAGE
+                )
+            )
+
+    def _is_cancelled(self) -> bool:
+        if stop_requested():
+            return stop_reason() is StopReason.CANCEL
+        if self._own is None:
+            return False
+        own = self._client.read_flow_run(self._own)
+        return own.state is not None and (own.state.is_cancelling() or _cancelled(own))
+
+    def _cancel_all(self) -> None:
+        for run_id in self._running:
+            try:
+                self._client.set_flow_run_state(
+                    run_id, Cancelling(message="its batch was cancelled")
+                )
+            except ObjectNotFound:
+                continue
+
+
+def _nothing() -> None:
+    """Stands in the batch's graph for a run on another machine."""
+
+
+def _named_for(target: Flow[..., RunResult], name: str) -> Flow[..., RunResult]:
+    """The flow under a name of its own in the run's graph.
+
+    Prefect tells the subflows of a run apart by counting calls. Made again after a crash, with a
+    file that has changed since, the third call would get the result of another request.
+    """
+
+    @wraps(target.fn)
+    def run(*args: Any, **kwargs: Any) -> Any:  # noqa: ANN401  (the flow's own parameters)
+        return target.fn(*args, **kwargs)
+
+    run.__qualname__ = f"{target.name}-{name}"
+    named = copy.copy(target)
+    named.fn = run
+    return named
+
+
+def _patiently(call: Callable[[], T]) -> T:
+    """Call the server, again and again for some minutes while it does not answer."""
+    deadline = time.monotonic() + PATIENCE_SECONDS
+    while True:
+        try:
+            return call()
+        except (httpx.TransportError, httpx.HTTPStatusError) as error:
+            answered = isinstance(error, httpx.HTTPStatusError) and error.response.status_code < 500
+            if answered:
+                raise
+            if time.monotonic() > deadline:
+                raise EngineOfflineError(
+                    f"the Prefect server has not answered for {PATIENCE_SECONDS:.0f} s: {error}",
+                    "start it, then retry the batch: its requests went on meanwhile",
+                ) from error
+        if stop_requested():
+            raise StopRequestedError("the batch was asked to stop")
+        time.sleep(POLL_SECONDS)
+
+
+def _parts(key: str) -> tuple[str, int]:
+    _, identity, attempt = [*key.split(":"), "", "", ""][:3]
+    return (identity, int(attempt)) if attempt.isdecimal() else ("", -1)
+
+
+def _cancelled(flow_run: FlowRun) -> bool:
+    return flow_run.state is not None and flow_run.state.is_cancelled()
+
+
+def _outcome_of(request: Request, flow_run: FlowRun) -> BatchOutcome:
+    state = flow_run.state
+    seconds = round(flow_run.total_run_time.total_seconds(), 2)
+    return _outcome(request, state, str(flow_run.id), seconds)
+
+
+def _outcome(
+    request: Request, state: State[Any] | None, run_id: str, seconds: float
+) -> BatchOutcome:
+    """What a final state says, and what the run left in the store."""
+    ended: dict[str, Any] = {
+        "number": request.number,
+        "where": request.where,
+        "flow_run_id": run_id,
+        "seconds": seconds,
+    }
+    if state is not None and state.is_cancelled():
+        return BatchOutcome(state="cancelled", **ended)
+    if state is None or not state.is_completed():
+        how = "crashed" if state is not None and state.is_crashed() else "failed"
+        return BatchOutcome(state=how, error=_failure(state), **ended)
+    try:
+        manifest = load_manifest(f"{MANIFESTS}{run_id}.json")
+        results = _last_results(manifest)
+    except PipelineError as error:  # its results were deleted
+        return BatchOutcome(state="failed", error=Failure.of(error), **ended)
+    return BatchOutcome(state="succeeded", results=results, **ended)
+
+
+def _last_results(manifest: Manifest) -> tuple[ArtifactRef, ...]:
+    results = next((entry.results for entry in reversed(manifest.stages) if entry.results), ())
+    for ref in results:
+        if not current_store().holds(key_of(ref), ref.bytes):
+            current_store().fetch(ref)  # says what is wrong with it
+    return results
+
+
+def _failure(state: State[Any] | None) -> Failure:
+    message = (state.message or state.name or "") if state else "it has no state"
+    said = _MESSAGE.search(message)
+    if said is not None:
+        return Failure(code=said[1], problem=said[2], remedy=said[3])
+    return Failure(
+        code=UnknownError.code, problem=message, remedy="read its log, then run the batch again"
+    )
+
+
+def _deleted() -> UnknownError:
+    return UnknownError("its run was deleted", "run the batch again")
+
+
+def _not_run(request: Request, error: PipelineError, run_id: str = "") -> BatchOutcome:
+    return BatchOutcome(
+        number=request.number,
+        where=request.where,
+        state="failed",
+        flow_run_id=run_id,
+        error=Failure.of(error),
+    )
+
+
+def _may_pass(outcome: BatchOutcome) -> bool:
+    code = outcome.error.code if outcome.error else ""
+    return outcome.state == "crashed" or (outcome.state == "failed" and code in _passing())
+
+
+def _passing(root: type[PipelineError] = PipelineError) -> frozenset[str]:
+    """Codes of errors that the same call may not meet a moment later."""
+    below = frozenset[str]().union(*(_passing(kind) for kind in root.__subclasses__()))
+    return below | {root.code} if root.transient else below

@@ -1,0 +1,124 @@
+"""Many results on one picture: contact sheets, and grids with a parameter along each side."""
+
+from typing import Self
+
+import numpy as np
+from pydantic import Field, model_validator
+
+from safelight.engines.identity import EngineIdentity
+from safelight.media.previews import poster_strip
+from safelight.media.sheets import PAPER, contact_sheet, fitted, grid
+from safelight.params import Params
+from safelight.progress import step
+from safelight.store.artifact import ArtifactRef
+from safelight.store.store import Pixels, current_store
+from tasks.keeping import keep_image, load_image, record_of
+from tasks.stage import stage
+
+REVISION = "1"
+"""Raised when the same sheet would look different."""
+
+
+class SheetParams(Params):
+    """A contact sheet."""
+
+    captions: tuple[str, ...]
+    """One for each picture, written below it."""
+    columns: int = Field(default=8, ge=1, le=64)
+    """Pictures in a row."""
+    cell: int = Field(default=256, ge=16, le=1024)
+    """Side of the square that each picture has, px."""
+
+
+class GridSheetParams(Params):
+    """An X/Y sheet."""
+
+    columns: tuple[str, ...] = Field(min_length=1)
+    """Label of each column."""
+    rows: tuple[str, ...] = Field(min_length=1)
+    """Label of each row."""
+    cells: tuple[int | None, ...]
+    """Row by row, which of the pictures stands there, from 0; None leaves the cell empty."""
+    title: str = ""
+    """Written above."""
+    cell: int = Field(default=256, ge=16, le=1024)
+    """Side of the square that each picture has, px."""
+
+    @model_validator(mode="after")
+    def _every_cell_is_described(self) -> Self:
+        if len(self.cells) != len(self.columns) * len(self.rows):
+            raise ValueError(
+                f"cells has {len(self.cells)} entries for {len(self.rows)} rows and "
+                f"{len(self.columns)} columns"
+            )
+        return self
+
+
+def _identity(params: Params) -> EngineIdentity:
+    del params
+    return EngineIdentity(engine_id="sheets", version=REVISION)
+
+
+@stage(takes=("image", "video"), gives="image", identity=_identity)
+def contact(pictures: list[ArtifactRef], params: SheetParams) -> ArtifactRef:
+    """Lay out pictures, or the middle frames of videos, row by row with their captions.
+
+    Args:
+        pictures: as many as there are captions.
+        params: captions and measures.
+
+    Returns:
+        A new picture.
+    """
+    shown = _thumbnails(pictures, params.cell)
+    captioned = list(zip(params.captions, shown, strict=True))
+    return _kept("contact", contact_sheet(captioned, params.columns, params.cell), pictures, params)
+
+
+@stage(takes=("image", "video"), gives="image", identity=_identity)
+def axes(pictures: list[ArtifactRef], params: GridSheetParams) -> ArtifactRef:
+    """Lay out pictures by the values of one parameter across and of another down.
+
+    Args:
+        pictures: those that the cells name.
+        params: labels, and which picture stands where.
+
+    Returns:
+        A new picture.
+    """
+    shown = _thumbnails(pictures, params.cell)
+    blank = _empty(params.cell)
+    placed = [blank if at is None else shown[at] for at in params.cells]
+    width = len(params.columns)
+    rows = [
+        (label, placed[row * width : (row + 1) * width]) for row, label in enumerate(params.rows)
+    ]
+    sheet = grid(rows, params.columns, params.cell, params.title)
+    return _kept("axes", sheet, pictures, params)
+
+
+def _thumbnails(pictures: list[ArtifactRef], cell: int) -> list[Pixels]:
+    shown: list[Pixels] = []
+    for done, ref in enumerate(pictures):
+        step(done, len(pictures))
+        whole = load_image(ref) if ref.kind == "image" else _frame(ref)
+        shown.append(fitted(whole, cell))
+    step(len(pictures), len(pictures))
+    return shown
+
+
+def _frame(ref: ArtifactRef) -> Pixels:
+    return poster_strip(current_store().fetch(ref), 1)
+
+
+def _empty(cell: int) -> Pixels:
+    return np.full((cell, cell, 3), PAPER, np.uint8)
+
+
+def _kept(
+    name: str, sheet: Pixels, pictures: list[ArtifactRef], params: SheetParams | GridSheetParams
+) -> ArtifactRef:
+    """Stored with the names of its sources; their histories stay in their own files."""
+    record = record_of(name, params, _identity(params), [])
+    sources = tuple(ref.sha256 for ref in pictures)
+    return keep_image(sheet, record.model_copy(update={"sources": sources}))
