@@ -36,3 +36,6 @@ def photo() -> np.ndarray:
     from skimage import data
 
     return data.astronaut()
+
+
+from tests.prefect_pool import api, pool, prefect_server, project  # noqa: E402, F401

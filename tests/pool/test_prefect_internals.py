@@ -12,7 +12,7 @@ from prefect.workers.base import BaseWorker
 
 from safelight.pool import prefect_internals
 from safelight.pool.worker import SafelightWorker
-from tests.pool.conftest import Pool
+from tests.prefect_pool import Pool
 
 NAMED = re.findall(r"`BaseWorker\.(\w+)", prefect_internals.__doc__ or "")
 

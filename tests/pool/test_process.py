@@ -13,7 +13,7 @@ from safelight.pool.messages import Ended, Run
 from safelight.pool.process import Died, Outcome, WarmProcess
 from safelight.progress import StopReason
 from safelight.settings import reload_settings
-from tests.pool.conftest import Pool, eventually
+from tests.prefect_pool import Pool, eventually
 
 DEVICE = Device("cpu:0", "cpu", 8.0, (("SAFELIGHT_DEVICE", "cpu"),))
 

@@ -10,7 +10,7 @@ import pytest
 from prefect.client.schemas.filters import LogFilter, LogFilterFlowRunId
 from prefect.client.schemas.objects import StateType
 
-from tests.pool.conftest import Pool, children, eventually
+from tests.prefect_pool import Pool, children, eventually
 
 
 def begun(pool: Pool, times: int = 1) -> None:

@@ -1,4 +1,4 @@
-"""A real Prefect server, real workers and warm processes, flows of a project of its own."""
+"""Fixtures: a real Prefect server, real workers and warm processes, flows of a test project."""
 
 import os
 import signal
