@@ -4,13 +4,14 @@ import hashlib
 from collections.abc import Sequence
 from dataclasses import replace
 from typing import Annotated
+from uuid import uuid4
 
 from prefect.context import FlowRunContext
 from prefect.logging import get_run_logger
 from pydantic import Field, JsonValue
 
-from flows.dispatching import BatchOutcome, Dispatch, Where, find_workers
-from flows.laying_out import BatchReport, lay_out_all, lay_out_grid, publish_table, sheet_axes
+from flows.dispatching import Dispatch, Where, find_workers
+from flows.laying_out import lay_out_all, lay_out_grid, publish_table, sheet_axes
 from flows.requests import (
     Request,
     Row,
@@ -24,6 +25,7 @@ from flows.requests import (
 from flows.running import parameters_model, recorded_flow
 from safelight.errors import InvalidFieldValueError, MissingRequiredFieldError, PipelineError
 from safelight.progress import StopRequestedError, watching
+from safelight.provenance.batches import BatchReport, keep_report
 from safelight.store.artifact import ArtifactRef
 from tasks.recorder import recorder
 
@@ -169,26 +171,26 @@ def _seeded(request: Request, name: str) -> Request:
 
 def _run_id() -> str:
     context = FlowRunContext.get()
-    if context is None or context.flow_run is None:
-        raise InvalidFieldValueError("again is set outside of a flow run", "set again to false")
-    return str(context.flow_run.id)
+    return str(context.flow_run.id if context and context.flow_run else uuid4())
 
 
 def _conclude(dispatch: Dispatch, *, on_workers: bool) -> BatchReport:
     """Keep the report, show the table, and put the counts into the result."""
-    outcomes: list[BatchOutcome] = [outcome for _, outcome in sorted(dispatch.outcomes.items())]
+    outcomes = [outcome for _, outcome in sorted(dispatch.outcomes.items())]
     report = BatchReport(
+        flow_run_id=_run_id(),
         flow=dispatch.target.name,
-        key=dispatch.key,
+        batch=dispatch.key,
         ran="workers" if on_workers else "here",
         requests=len(dispatch.requests),
         outcomes=tuple(outcomes),
     )
+    keep_report(report)
     recorder().answer.update(
         {
-            "batch": {"key": report.key, "ran": report.ran, **report.counts()},
+            "batch": {"key": report.batch, "ran": report.ran, **report.counts()},
             "failures": report.failures(),
-            "report": report.keep().uri,
+            "report": report.key,
         }
     )
     publish_table(dispatch.requests, dispatch.outcomes)

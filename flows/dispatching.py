@@ -34,8 +34,8 @@ from safelight.errors import (
     PipelineError,
     UnknownError,
 )
-from safelight.params import Params
 from safelight.progress import StopReason, StopRequestedError, step, stop_reason, stop_requested
+from safelight.provenance.batches import BatchOutcome
 from safelight.provenance.manifest import MANIFESTS, Failure, Manifest, RunResult, load_manifest
 from safelight.store.artifact import ArtifactRef
 from safelight.store.store import current_store, key_of
@@ -49,27 +49,6 @@ TAG = "batch:"
 _MESSAGE = re.compile(r"\[([A-Z_]+)\] (.*)\. Fix: (.*)\.", re.DOTALL)
 T = TypeVar("T")
 Where = Literal["auto", "workers", "here"]
-
-
-class BatchOutcome(Params):
-    """What became of one request."""
-
-    number: int
-    """From 1."""
-    where: str
-    """Line, request or cell."""
-    state: Literal["succeeded", "failed", "crashed", "cancelled"]
-    """How its run ended."""
-    flow_run_id: str = ""
-    """Its run; empty when the server refused to create one."""
-    seconds: float = 0.0
-    """How long the run took."""
-    reused: bool = False
-    """An earlier run of the same batch had finished it."""
-    results: tuple[ArtifactRef, ...] = ()
-    """What the last stage of the run made."""
-    error: Failure | None = None
-    """Why it did not succeed."""
 
 
 @dataclass

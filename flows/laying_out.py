@@ -5,19 +5,16 @@ import math
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import product
-from typing import Literal
 
 from prefect.artifacts import create_table_artifact
 from pydantic import JsonValue
 
-from flows.dispatching import BatchOutcome
 from flows.requests import Request
 from safelight.errors import ContractMismatchError
 from safelight.media.previews import picture_preview
 from safelight.media.sheets import fitted
-from safelight.params import Params
+from safelight.provenance.batches import BatchOutcome
 from safelight.store.artifact import ArtifactRef
-from safelight.store.store import current_store
 from tasks.keeping import load_image
 from tasks.sheets import GridSheetParams, SheetParams, axes, contact
 
@@ -30,46 +27,6 @@ ROWS_WITH_PICTURES = 60
 """Rows of the table that show their picture; Prefect keeps it all in its database."""
 THUMBNAIL, THUMBNAIL_CHARACTERS = 96, 8000
 Grid = Mapping[str, Sequence[JsonValue]]
-
-
-class BatchReport(Params):
-    """How a batch went; kept in the store as JSON."""
-
-    flow: str
-    """What each request ran."""
-    key: str
-    """Names the batch; the same key finds its runs again."""
-    ran: Literal["workers", "here"]
-    """On workers, or one by one in the process of the batch."""
-    requests: int
-    """How many there are."""
-    outcomes: tuple[BatchOutcome, ...] = ()
-    """Of the requests that ended, in their order."""
-
-    def counts(self) -> dict[str, JsonValue]:
-        """How many requests ended in which way."""
-        states = [outcome.state for outcome in self.outcomes]
-        return {
-            "requests": self.requests,
-            "succeeded": states.count("succeeded"),
-            "failed": states.count("failed") + states.count("crashed"),
-            "cancelled": states.count("cancelled"),
-            "unfinished": self.requests - len(states),
-            "reused": sum(outcome.reused for outcome in self.outcomes),
-        }
-
-    def failures(self) -> list[JsonValue]:
-        """The requests that failed, each with code, problem and remedy."""
-        return [
-            {"request": outcome.where, "flow_run_id": outcome.flow_run_id, **error.model_dump()}
-            for outcome in self.outcomes
-            if (error := outcome.error) is not None
-        ]
-
-    def keep(self) -> ArtifactRef:
-        """Put the report into the store."""
-        data = self.model_dump(mode="json", exclude_defaults=True)
-        return current_store().put(json.dumps(data, indent=1).encode(), "application/json")
 
 
 @dataclass(frozen=True)

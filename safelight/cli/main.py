@@ -3,6 +3,7 @@
 import json
 import signal
 from collections.abc import Callable
+from datetime import UTC, datetime
 from functools import wraps
 from pathlib import Path
 from typing import Annotated, ParamSpec
@@ -11,6 +12,8 @@ import typer
 from pydantic import JsonValue, TypeAdapter, ValidationError
 
 from safelight.cli import health, serving
+from safelight.cli.backfilling import backfill
+from safelight.cli.batching import run_batch
 from safelight.cli.catalog import catalog
 from safelight.cli.inputs import offered, parse_options, upload
 from safelight.cli.printing import CONSOLE, fail, show_outcome, show_preset, show_presets, watching
@@ -192,6 +195,42 @@ def inpaint(
         model=model,
     )
     run_flow("inpaint", given, output)
+
+
+@app.command(
+    context_settings={"allow_extra_args": True, "ignore_unknown_options": True},
+    help="Run a flow for every request of a file (JSON lines or CSV); extra options, for instance "
+    "--steps 30, are given to every request that has none of its own.",
+)
+@reporting
+def batch(
+    context: typer.Context,
+    file: FileArgument,
+    flow: Annotated[str, typer.Option(help="Preset or other flow that each request runs.")],
+    parallel: Annotated[int | None, typer.Option(help="Requests under way at once.")] = None,
+    retries: Annotated[int | None, typer.Option(help="More tries after a passing fault.")] = None,
+    key: Annotated[str | None, typer.Option(help="Batches of one key share results.")] = None,
+    again: Annotated[bool, typer.Option(help="Also what is finished, with other seeds.")] = False,
+    output: OutputOption = None,
+) -> None:
+    """Run a batch."""
+    given = offered(flow=flow, parallel=parallel, retries=retries, key=key, again=again)
+    run_batch(file, {**given, "parameters": parse_options(context.args)}, output)
+
+
+@app.command("backfill", help="Create the runs that a paused or missed schedule would have made.")
+@reporting
+def fill_in(
+    deployment: Annotated[str, typer.Argument(help="flow/deployment, or one name for both.")],
+    since: Annotated[datetime, typer.Option(help="First moment, UTC: 2026-01-31 or with a time.")],
+    until: Annotated[datetime | None, typer.Option(help="Last moment, UTC; now.")] = None,
+    schedule: Annotated[str | None, typer.Option(help="Only the one with this slug.")] = None,
+) -> None:
+    """Fill in missed runs."""
+    last = until.replace(tzinfo=UTC) if until else datetime.now(UTC)
+    for run in backfill(deployment, since.replace(tzinfo=UTC), last, schedule):
+        verb = "created" if run.created else "was there"
+        CONSOLE.print(f"{run.due.isoformat()} {run.name} {verb}", markup=False)
 
 
 @app.command(help="Enlarge and clean up a picture in one step.")

@@ -16,13 +16,20 @@ from prefect.settings import PREFECT_API_URL, temporary_settings
 
 from safelight.cli.printing import CONSOLE
 from safelight.cli.server import QUIET, answers, configured_api_url, embedded_server, stop_process
-from safelight.errors import DependencyMissingError, EngineOfflineError, UnknownError
+from safelight.errors import (
+    DependencyMissingError,
+    EngineOfflineError,
+    InvalidFieldValueError,
+    UnknownError,
+)
 from safelight.pool.configuration import POOL_TYPE
 from safelight.store.results import register_results
 
 CHECKOUT = Path(__file__).resolve().parents[2]
 PREFECT_FILE = CHECKOUT / "deployments" / "prefect.yaml"
 POOL = "gpu"
+BATCHES = "batches"
+"""Stock process pool: its runs wait for runs in the other pool, whose places they must not take."""
 CHECK_SECONDS = 2.0
 
 
@@ -37,28 +44,35 @@ def serve(host: str, port: int) -> None:
         temporary_settings({PREFECT_API_URL: url}),
     ):
         deploy(POOL)
-        worker = subprocess.Popen(
-            [sys.executable, "-m", "prefect", "worker", "start", "--pool", POOL],
-            env={**os.environ, **QUIET, "PREFECT_API_URL": url},
-            start_new_session=True,
-        )
+        workers = [_start_worker(pool, url) for pool in (POOL, BATCHES)]
         CONSOLE.print(f"Prefect UI and API: http://{host}:{port}   (Ctrl-C stops)")
         try:
-            while worker.poll() is None:
+            while all(worker.poll() is None for worker in workers):
                 time.sleep(CHECK_SECONDS)
                 if not (answers(url) or answers(url)):
                     raise EngineOfflineError("the Prefect server ended", "start safelight up again")
-            raise EngineOfflineError(
-                f"the worker ended with {worker.returncode}", "read its output above"
-            )
+            codes = ", ".join(str(worker.returncode) for worker in workers if worker.returncode)
+            raise EngineOfflineError(f"a worker ended with {codes}", "read its output above")
         except KeyboardInterrupt:
             CONSOLE.print("stopping")
         finally:
-            stop_process(worker, grace_seconds=60.0)
+            for worker in reversed(workers):
+                stop_process(worker, grace_seconds=60.0)
+
+
+def _start_worker(pool: str, url: str) -> "subprocess.Popen[bytes]":
+    return subprocess.Popen(
+        [sys.executable, "-m", "prefect", "worker", "start", "--pool", pool],
+        env={**os.environ, **QUIET, "PREFECT_API_URL": url},
+        start_new_session=True,
+    )
 
 
 def deploy(pool: str) -> None:
-    """Make the work pool, the result block and one deployment per flow on the configured server.
+    """Make the work pools, the result block and one deployment per flow on the configured server.
+
+    Args:
+        pool: of all flows but batches, which wait for them in a pool of their own.
 
     Raises:
         DependencyMissingError: no server is configured, or this is no checkout.
@@ -75,10 +89,17 @@ def deploy(pool: str) -> None:
             f"there is no {PREFECT_FILE}", "install Safelight from a checkout"
         )
     register_results()
-    make_pool(pool)
+    if pool == BATCHES:
+        raise InvalidFieldValueError(
+            f"pool is {BATCHES}, which is kept for batches: they would wait for their own places",
+            "choose another name",
+        )
+    make_pool(pool, POOL_TYPE)
+    make_pool(BATCHES, "process")
     described = cast("dict[str, Any]", yaml.safe_load(PREFECT_FILE.read_text()))
     for deployment in described["deployments"]:
-        deployment["work_pool"]["name"] = pool
+        if deployment["work_pool"]["name"] != BATCHES:
+            deployment["work_pool"]["name"] = pool
     with tempfile.TemporaryDirectory() as folder:
         prefect_file = Path(folder) / "prefect.yaml"
         prefect_file.write_text(yaml.safe_dump(described))
@@ -102,10 +123,10 @@ def deploy(pool: str) -> None:
     CONSOLE.print(f"{len(described['deployments'])} deployments on pool {pool}")
 
 
-def make_pool(pool: str) -> None:
-    """Create the work pool unless it is there."""
+def make_pool(pool: str, pool_type: str) -> None:
+    """Create a work pool of this type unless it is there."""
     with get_client(sync_client=True) as client:
         try:
             client.read_work_pool(pool)
         except ObjectNotFound:
-            client.create_work_pool(WorkPoolCreate(name=pool, type=POOL_TYPE))
+            client.create_work_pool(WorkPoolCreate(name=pool, type=pool_type))
