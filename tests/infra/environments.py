@@ -6,7 +6,9 @@ from pathlib import Path
 import yaml
 from prefect.settings.base import PrefectBaseSettings
 from prefect.settings.models.root import Settings as PrefectSettings
+from prefect_redis.cleanup_queue import RedisWorkerCleanupQueueSettings
 from prefect_redis.client import RedisMessagingSettings
+from prefect_redis.messaging import RedisMessagingPublisherSettings
 from pydantic import AliasChoices
 from pydantic_settings import BaseSettings
 
@@ -36,6 +38,8 @@ def names_of(settings: type[BaseSettings]) -> Iterator[str]:
 REAL = {
     *names_of(PrefectSettings),
     *names_of(RedisMessagingSettings),
+    *names_of(RedisMessagingPublisherSettings),
+    *names_of(RedisWorkerCleanupQueueSettings),
     *names_of(Settings),
 }
 OURS = ("PREFECT_", "SAFELIGHT_", "VOLUME_ROOT")
