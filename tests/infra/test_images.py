@@ -144,3 +144,10 @@ def ask(port: int) -> "subprocess.CompletedProcess[str]":
         text=True,
         check=False,
     )
+
+
+def test_the_settings_of_a_lone_worker_are_real():
+    (block,) = re.findall(r"```\n(PREFECT_.+?)```", (INFRA / "README.md").read_text(), re.DOTALL)
+    names = [line.partition("=")[0] for line in block.split()]
+    assert len(names) == 6
+    assert unknown(names, read_from_files()) == set()
