@@ -11,6 +11,6 @@ from safelight.store.results import register_results
 @pytest.fixture(scope="session")
 def server() -> Iterator[None]:
     """A Prefect test server with the result block on it."""
-    with prefect_test_harness():
+    with prefect_test_harness(server_startup_timeout=120):
         register_results()
         yield

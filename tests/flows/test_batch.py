@@ -1,0 +1,419 @@
+"""Batches on a real Prefect server with a real worker: what runs, what is kept, how they end."""
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+
+import pytest
+from hypothesis import given
+from hypothesis import settings as effort
+from hypothesis import strategies as st
+from PIL import Image
+from prefect import get_client
+from prefect.client.schemas.actions import DeploymentScheduleCreate, WorkPoolCreate
+from prefect.client.schemas.filters import FlowRunFilter, FlowRunFilterTags
+from prefect.client.schemas.schedules import CronSchedule
+from prefect.deployments import run_deployment
+from prefect.settings import PREFECT_API_URL
+from prefect.states import Cancelling
+
+from flows import dispatching
+from flows.batch import batch
+from flows.dispatching import TAG
+from flows.laying_out import sheet_axes
+from flows.requests import (
+    LARGEST_FILE,
+    MOST_REQUESTS,
+    batch_digest,
+    check_requests,
+    find_target,
+    grid_rows,
+    listed,
+    parse,
+    read_file,
+)
+from safelight.cli.backfilling import backfill
+from safelight.errors import (
+    ContractMismatchError,
+    DependencyMissingError,
+    InvalidFieldValueError,
+    PipelineError,
+)
+from safelight.progress import clear_stop, request_stop
+from safelight.provenance.batches import BatchReport, load_report
+from safelight.provenance.manifest import load_manifest
+from safelight.store.store import current_store
+from tasks.keeping import load_image
+
+CHECKOUT = Path(__file__).resolve().parents[2]
+PHOTO = CHECKOUT / "examples" / "astronaut.png"
+VALUES = st.one_of(
+    st.none(), st.booleans(), st.integers(-(2**53), 2**53), st.text(st.characters(codec="utf-8"))
+)
+CELLS = st.text(st.characters(codec="utf-8", exclude_characters="\r\0\ufeff"), max_size=12)
+
+
+# --- reading requests -------------------------------------------------------------------------
+
+
+@given(st.lists(st.dictionaries(st.text(st.characters(codec="utf-8")), VALUES), min_size=1))
+def test_json_lines_come_back_as_they_were_written(requests: list[dict[str, object]]):
+    for ascii_only in (True, False):
+        text = "\n".join(json.dumps(request, ensure_ascii=ascii_only) for request in requests)
+        rows = parse(text.encode())
+        assert [row.values for row in rows] == requests
+        assert [row.where for row in rows] == [f"line {n + 1}" for n in range(len(requests))]
+
+
+@given(
+    st.lists(st.lists(CELLS.filter(str.strip), min_size=2, max_size=2), min_size=1), st.booleans()
+)
+def test_tables_come_back_as_they_were_written(cells: list[list[str]], bom: bool):
+    import csv
+    import io
+
+    out = io.StringIO()
+    csv.writer(out).writerows([["a", "b"], *cells])
+    rows = parse((b"\xef\xbb\xbf" if bom else b"") + out.getvalue().encode())
+    assert [list(row.values.values()) for row in rows] == cells
+    lines = out.getvalue().split("\n")
+    for row, (first, _) in zip(rows, cells, strict=True):
+        start = lines[int(row.where.removeprefix("line ")) - 1].lstrip('"')
+        assert start.startswith(first.split("\n")[0].replace('"', '""').lstrip('"'))
+
+
+@given(st.binary(max_size=300))
+def test_whatever_the_bytes_are_they_are_read_or_refused_with_a_code(data: bytes):
+    for start in (b"", b"{", b"prompt,steps\n"):
+        try:
+            rows = parse(start + data)
+        except PipelineError as error:
+            assert error.remedy
+        else:
+            assert rows
+
+
+AXES = st.dictionaries(
+    st.sampled_from(["steps", "seed", "prompt", "width"]),
+    st.lists(st.integers(1, 9), min_size=1, max_size=4),
+    min_size=1,
+)
+
+
+@given(AXES)
+def test_a_grid_has_every_combination_once_and_in_order(grid: dict[str, list[int]]):
+    rows = grid_rows(grid)
+    size = 1
+    for values in grid.values():
+        size *= len(values)
+    assert len({row.place for row in rows}) == len(rows) == size
+    assert [row.place for row in rows] == sorted(row.place for row in rows)
+    for row in rows:
+        at = dict(zip(grid, row.place, strict=True))
+        assert row.values == {name: grid[name][at[name]] for name in grid}
+
+
+@given(AXES, st.data())
+def test_every_axis_of_a_grid_has_one_place(grid: dict[str, list[int]], data: st.DataObject):
+    named = data.draw(st.lists(st.sampled_from(list(grid)), unique=True, max_size=3))
+    slots = data.draw(st.permutations(["x", "y", "z"]))
+    chosen = dict(zip(slots, named, strict=False))
+    axes = sheet_axes(grid, chosen.get("x"), chosen.get("y"), chosen.get("z"))
+    placed = [name for name in (axes.across, axes.down, *axes.others) if name is not None]
+    assert sorted(placed) == sorted(grid)
+    assert axes.across == chosen.get("x", axes.across)
+    assert axes.down == chosen.get("y", axes.down)
+    if "z" in chosen:
+        assert axes.others[0] == chosen["z"]
+
+
+GOOD = b'{"prompt": "a"}\n'
+HOSTILE = {
+    "empty": (b"", "INVALID_FIELD_VALUE", "no request"),
+    "only a BOM": (b"\xef\xbb\xbf \n", "INVALID_FIELD_VALUE", "no request"),
+    "latin-1": (GOOD + b'{"prompt": "caf\xe9"}', "INVALID_FIELD_VALUE", "line 2: byte 0xe9"),
+    "utf-16": ('{"prompt": "a"}'.encode("utf-16"), "INVALID_FIELD_VALUE", "line 1: byte 0xff"),
+    "a line of 10 MB": (
+        GOOD + b'{"prompt": "' + b"a" * 10_000_000 + b'"}',
+        "INVALID_FIELD_VALUE",
+        "line 2 has 10000014 characters",
+    ),
+    "a file of 33 MB": (b"\n" * (LARGEST_FILE + 1), "INVALID_FIELD_VALUE", str(LARGEST_FILE)),
+    "a JSON list": (b'[{"prompt": "a"}]', "INVALID_FIELD_VALUE", "line 1 starts with ["),
+    "broken JSON": (GOOD + b'{"prompt": "a"', "INVALID_FIELD_VALUE", "line 2 is not JSON"),
+    "not an object": (GOOD + b"7", "INVALID_FIELD_VALUE", "line 2 is int"),
+    "a field twice": (b'{"prompt": "a", "prompt": "b"}', "INVALID_FIELD_VALUE", "prompt is given"),
+    "not a number": (b'{"prompt": "a", "steps": NaN}', "INVALID_FIELD_VALUE", "NaN"),
+    "very deep": (b'{"a": ' + b"[" * 100_000, "INVALID_FIELD_VALUE", "line 1"),
+    "digits": (b'{"seed": ' + b"1" * 5000 + b"}", "INVALID_FIELD_VALUE", "line 1"),
+    "unknown field": (GOOD + b'{"promt": "a"}', "MISSING_REQUIRED_FIELD", "line 2"),
+    "unknown column": (b"prompt,stpes\na,3\n", "CONTRACT_MISMATCH", "line 2: generate: there is no"),
+    "column twice": (b"prompt,prompt\na,b\n", "CONTRACT_MISMATCH", "column prompt is there 2"),
+    "column without name": (b"prompt,\na,b\n", "MISSING_REQUIRED_FIELD", "line 1: a column"),
+    "missing": (b"steps\n3\n", "MISSING_REQUIRED_FIELD", "line 2: generate: field prompt"),
+    "empty cell": (b"prompt,steps\na,3\n,3\n", "MISSING_REQUIRED_FIELD", "line 3: generate"),
+    "outside": (b"prompt,steps\na,3\nb,999999\n", "INVALID_FIELD_VALUE", "line 3: generate: field steps"),
+    "too many cells": (b"prompt,steps\na,3,4\n", "INVALID_FIELD_VALUE", "line 2 has 3 cells"),
+    "open quote": (b'prompt\n"a\nb\n', "INVALID_FIELD_VALUE", "line 2"),
+    "only a header": (b"prompt,steps\n", "INVALID_FIELD_VALUE", "no row"),
+    "too many": (GOOD * (MOST_REQUESTS + 1), "INVALID_FIELD_VALUE", f"{MOST_REQUESTS + 1} requests"),
+    "several bad": (GOOD + b'{"steps": 3}\n\n{"seed": 1}', "MISSING_REQUIRED_FIELD", "line 4"),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("case", HOSTILE)
+def test_bad_files_are_refused_by_line_and_field(case: str):
+    data, code, words = HOSTILE[case]
+    with pytest.raises(PipelineError) as caught:
+        check_requests(find_target("generate"), parse(data), {})
+    assert caught.value.code == code
+    assert words in caught.value.problem
+    assert caught.value.remedy
+
+
+def test_cells_mean_what_the_field_says():
+    table = b'prompt,steps,loras\n[a] cat,12,\n"b",,"[{""name"": ""x"", ""weight"": 0.5}]"\n'
+    rows = parse(table)
+    assert rows[0].values == {"prompt": "[a] cat", "steps": "12"}
+    checked = check_requests(find_target("generate"), rows[:1], {"guidance_scale": 3})
+    assert checked[0].parameters == {"prompt": "[a] cat", "steps": 12, "guidance_scale": 3}
+
+
+@given(st.permutations(range(4)))
+def test_a_request_keeps_its_name_wherever_it_stands(order: list[int]):
+    given_ones = [{"prompt": "a"}, {"prompt": "b"}, {"prompt": "a"}, {"prompt": "c"}]
+    target = find_target("generate")
+    one = check_requests(target, listed(given_ones), {})
+    other = check_requests(target, listed([given_ones[place] for place in order]), {})
+    assert {r.identity for r in one} == {r.identity for r in other}
+    assert len({r.identity for r in one}) == 4
+    assert batch_digest(one) == batch_digest(other)
+    assert batch_digest(one) != batch_digest(one[:3])
+
+
+def test_the_target_is_a_known_flow_and_not_a_batch():
+    for name in ("nothing", "batch", "../etc", "running", "generate.generate"):
+        with pytest.raises(ContractMismatchError, match="a batch can run cinematic"):
+            find_target(name)
+
+
+def test_files_come_from_allowed_places(volume: Path, tmp_path: Path):
+    outside = tmp_path / "requests.jsonl"
+    outside.write_bytes(GOOD)
+    with pytest.raises(PipelineError) as refused:
+        read_file(str(outside))
+    assert refused.value.code == "PERMISSION_DENIED"
+    stored = current_store().put(GOOD, "text/plain", folder="uploads")
+    assert read_file(stored.uri) == read_file(str(_written(volume, "r.jsonl", GOOD)))
+    for link in (
+        "store:cache/secret",
+        "store:uploads/../x",
+        "store:outputs/ab/" + "0" * 64 + ".txt",
+    ):
+        with pytest.raises(PipelineError) as refused:
+            read_file(link)
+        assert refused.value.code in ("PERMISSION_DENIED", "FILE_NOT_FOUND")
+
+
+def _written(volume: Path, name: str, data: bytes) -> Path:
+    path = volume / "uploads" / name
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_bytes(data)
+    return path
+
+
+# --- in this process --------------------------------------------------------------------------
+
+
+def small(volume: Path, name: str = "small.png", shift: int = 0) -> str:
+    """A tiny picture where runs may read it."""
+    path = volume / "uploads" / name
+    path.parent.mkdir(parents=True, exist_ok=True)
+    Image.open(PHOTO).crop((200 + shift, 60, 232 + shift, 92)).save(path)
+    return str(path)
+
+
+def graded(image: str, colour: str, grain: float = 0.0) -> dict[str, object]:
+    look = {"stage_type": "grade", "name": "look", "parameters": {"colour": colour}}
+    return {"call_input": {"image": image}, "stages": [look], "parameters": {"grain": grain}}
+
+
+def run_batch(**called: object) -> tuple[object, BatchReport]:
+    state = batch(**called, return_state=True)
+    return state, load_report(str(state.state_details.flow_run_id))
+
+
+def states(report: BatchReport) -> list[str]:
+    return [f"{o.state} before" if o.reused else o.state for o in report.outcomes]
+
+
+def colours_of(run_ids: list[str]) -> list[object]:
+    manifests = [load_manifest(run_id) for run_id in run_ids]
+    return [manifest.stages[-1].parameters["colour"] for manifest in manifests]
+
+
+@pytest.mark.usefixtures("server")
+def test_one_failed_request_stops_no_other_and_the_next_batch_runs_only_it(volume: Path):
+    image, late = small(volume), volume / "uploads" / "late.png"
+    requests = [graded(image, "warm"), graded(str(late), "warm"), graded(image, "cool")]
+    state, report = run_batch(flow="pipeline", requests=requests, where="here")
+    assert state.is_failed()
+    assert states(report) == ["succeeded", "failed", "succeeded"]
+    assert "1 of 3 requests did not succeed: request 2: [FILE_NOT_FOUND]" in state.message
+    (failure,) = report.failures()
+    assert failure["code"] == "FILE_NOT_FOUND"
+    assert failure["remedy"] == "correct the path"
+    small(volume, "late.png", shift=8)
+    state, report = run_batch(flow="pipeline", requests=requests, where="here")
+    assert state.is_completed()
+    assert states(report) == ["succeeded"] * 3
+    manifests = [load_manifest(outcome.flow_run_id) for outcome in report.outcomes]
+    assert [m.stages[0].status for m in manifests] == ["cached", "done", "cached"]
+    result = state.result()
+    assert result.data["batch"]["succeeded"] == 3
+    assert result.data["failures"] == []
+    (sheet,) = result.artifacts
+    assert load_image(sheet).shape[1] > 2 * 256
+
+
+@pytest.mark.usefixtures("server")
+def test_failures_can_be_allowed(volume: Path):
+    requests = [graded(small(volume), "warm"), graded("/etc/passwd", "warm")]
+    result = batch(flow="pipeline", requests=requests, allow_failures=True)
+    assert result.data["batch"] | {"key": ""} == {
+        "key": "", "ran": "here", "requests": 2, "succeeded": 1, "failed": 1, "cancelled": 0,
+        "unfinished": 0, "reused": 0,
+    }  # fmt: skip
+    (failure,) = result.data["failures"]
+    assert (failure["request"], failure["code"]) == ("request 2", "PERMISSION_DENIED")
+
+
+@pytest.mark.usefixtures("server")
+def test_a_grid_makes_a_sheet_for_each_z_with_labelled_axes(volume: Path):
+    image = small(volume)
+    looks = [
+        [{"stage_type": "grade", "name": "look", "parameters": {"colour": colour}}]
+        for colour in ("warm", "cool", "none")
+    ]
+    result = batch(
+        flow="pipeline",
+        grid={
+            "stages": looks,
+            "parameters": [{"grain": 0.1}, {"grain": 0.6}],
+            "seed": [1, 2],
+            "call_input": [{"image": image}],
+        },
+        z="parameters",
+        y="seed",
+        x="stages",
+    )
+    *sheets, everything = result.artifacts
+    assert len(sheets) == 2
+    stages = load_manifest(result.data["flow_run_id"]).stages
+    assert [entry.stage_type for entry in stages] == ["axes", "axes", "contact"]
+    assert stages[0].parameters["rows"] == ["seed 1", "seed 2"]
+    assert [label.count("warm") for label in stages[0].parameters["columns"]] == [1, 0, 0]
+    assert stages[0].parameters["title"] == 'parameters {"grain": 0.1}, call_input ' + json.dumps(
+        {"image": image}
+    )
+    assert "0.6" in stages[1].parameters["title"]
+    report = load_report(result.data["flow_run_id"])
+    first = [
+        o
+        for o in report.outcomes
+        if load_manifest(o.flow_run_id).parameters["parameters"] == {"grain": 0.1}
+    ]
+    by_row = [[o.results[0].sha256 for o in first if load_manifest(o.flow_run_id).parameters["seed"] == seed] for seed in (1, 2)]  # fmt: skip
+    assert list(stages[0].sources) == [*by_row[0], *by_row[1]]
+    assert load_image(sheets[0]).shape == load_image(sheets[1]).shape
+    assert load_image(everything).size > 0
+
+
+@pytest.mark.usefixtures("server")
+def test_requests_without_a_seed_get_one_that_a_grid_shares(volume: Path):
+    image = small(volume)
+    request = graded(image, "warm", grain=0.5)
+    listed_runs = batch(flow="pipeline", requests=[request, request])
+    in_grid = batch(flow="pipeline", grid={name: [value] if name != "parameters" else [value, {"grain": 0.7}] for name, value in request.items()})  # fmt: skip
+    again = batch(flow="pipeline", requests=[request, request], again=True)
+    seeds = []
+    for result in (listed_runs, in_grid, again):
+        report = load_report(result.data["flow_run_id"])
+        seeds.append([load_manifest(o.flow_run_id).parameters["seed"] for o in report.outcomes])
+    assert seeds[0][0] != seeds[0][1]
+    assert seeds[1][0] == seeds[1][1]
+    assert not set(seeds[0]) & set(seeds[2])
+
+
+@pytest.mark.usefixtures("server")
+def test_the_page_of_a_batch_shows_a_table_with_pictures(volume: Path):
+    requests = [graded(small(volume), "warm"), graded("/etc/passwd", "warm")]
+    result = batch(flow="pipeline", requests=requests, allow_failures=True)
+    with get_client(sync_client=True) as client:
+        (table,) = [
+            json.loads(str(artifact.data))
+            for artifact in client.read_artifacts()
+            if str(artifact.flow_run_id) == result.data["flow_run_id"]
+            and artifact.key == "requests"
+        ]
+    assert [row["state"] for row in table] == ["succeeded", "failed"]
+    assert table[0]["picture"].startswith("![](data:image/webp;base64,")
+    assert "PERMISSION_DENIED" in table[1]["error"]
+
+
+@pytest.mark.usefixtures("server", "volume")
+def test_nothing_starts_when_any_request_is_bad(volume: Path):
+    path = _written(
+        volume, "bad.csv", b"image,quality_preset\n%s,low\nx.png,lowest\n" % small(volume).encode()
+    )
+    state = batch(flow="enhance", file=str(path), return_state=True)
+    assert state.is_failed()
+    assert (
+        "[INVALID_FIELD_VALUE] line 3: enhance: field quality_preset is 'lowest'" in state.message
+    )
+    with get_client(sync_client=True) as client:
+        run = client.read_flow_run(state.state_details.flow_run_id)
+        below = client.read_task_runs(flow_run_filter=FlowRunFilter(id={"any_": [run.id]}))
+    assert below == []
+
+
+@pytest.mark.usefixtures("server", "volume")
+def test_one_source_of_requests_is_given():
+    for called in ({}, {"requests": [{}], "grid": {"a": [1]}}, {"requests": []}, {"grid": {}}):
+        state = batch(flow="enhance", **called, return_state=True)
+        assert state.is_failed()
+        assert "Fix: " in state.message
+
+
+@pytest.mark.usefixtures("server")
+def test_a_batch_asked_to_stop_ends_cancelled_and_goes_on_later(
+    volume: Path, monkeypatch: pytest.MonkeyPatch
+):
+    image = small(volume)
+    requests = [graded(image, colour) for colour in ("warm", "cool", "none")]
+    ended = dispatching.Dispatch.finished
+
+    def stop_after_first(self: dispatching.Dispatch, *args: object) -> None:
+        request_stop()
+        ended(self, *args)
+
+    monkeypatch.setattr(dispatching.Dispatch, "finished", stop_after_first)
+    try:
+        state, report = run_batch(flow="pipeline", requests=requests)
+    finally:
+        clear_stop()
+    assert state.is_cancelled()
+    assert states(report) == ["succeeded"]
+    assert report.counts()["unfinished"] == 2
+    monkeypatch.setattr(dispatching.Dispatch, "finished", ended)
+    state, report = run_batch(flow="pipeline", requests=requests)
+    assert states(report) == ["succeeded"] * 3
+    assert colours_of([o.flow_run_id for o in report.outcomes]) == ["warm", "cool", "none"]
