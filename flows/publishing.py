@@ -1,8 +1,12 @@
 """What people see of a run in the Prefect UI: progress, the result as a picture, the manifest."""
 
+import logging
 import time
+from collections.abc import Generator
+from contextlib import contextmanager
 from uuid import UUID
 
+import httpx
 from prefect.artifacts import (
     create_link_artifact,
     create_markdown_artifact,
@@ -18,6 +22,7 @@ from safelight.store.store import current_store
 from tasks.keeping import load_image
 from tasks.recorder import Recorder
 
+LOG = logging.getLogger(__name__)
 SECONDS_BETWEEN_UPDATES = 1.0
 LINK_SECONDS = 7 * 24 * 3600
 """The longest that S3 lets a presigned link live."""
@@ -54,15 +59,36 @@ class ProgressBoard:
         return round(100.0 * (len(self.recorder.facts) + of_stage) / expected, 1)
 
     def _show(self, percent: float, text: str) -> None:
-        if self._artifact is None:
-            created = create_progress_artifact(percent, key="progress", description=text)
-            self._artifact = created if isinstance(created, UUID) else None
-        else:
-            update_progress_artifact(self._artifact, percent, description=text)
+        with _left_out():
+            if self._artifact is None:
+                created = create_progress_artifact(percent, key="progress", description=text)
+                self._artifact = created if isinstance(created, UUID) else None
+            else:
+                update_progress_artifact(self._artifact, percent, description=text)
 
 
 def publish(manifest: Manifest) -> None:
-    """Leave the result, the manifest as a table, and a link to each file on the run's page."""
+    """Leave the result, the manifest as a table, and a link to each file on the run's page.
+
+    A Prefect server that does not answer costs the page, never the run.
+    """
+    with _left_out():
+        _publish(manifest)
+
+
+@contextmanager
+def _left_out() -> Generator[None]:
+    try:
+        yield
+    except httpx.HTTPStatusError as error:
+        if error.response.status_code < 500:
+            raise
+        LOG.warning("left out on the run's page: %s", error)
+    except httpx.TransportError as error:
+        LOG.warning("left out on the run's page: %s", error)
+
+
+def _publish(manifest: Manifest) -> None:
     last = next((entry for entry in reversed(manifest.stages) if entry.results), None)
     shown = list(last.results[:SHOWN_RESULTS]) if last else []
     pictures = "\n\n".join(_shown(ref) for ref in shown)

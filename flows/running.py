@@ -2,6 +2,7 @@
 
 import hashlib
 import inspect
+import logging
 from collections.abc import Callable
 from datetime import UTC, datetime
 from functools import lru_cache, wraps
@@ -34,6 +35,7 @@ from safelight.store.results import RESULTS
 from safelight.store.store import current_store
 from tasks.recorder import Recorder, StageFacts, recording
 
+LOG = logging.getLogger(__name__)
 P = ParamSpec("P")
 Outcome = TypeVar("Outcome", ArtifactRef, list[ArtifactRef])
 
@@ -159,11 +161,21 @@ class _Ledger:
         if error is not None:
             known = error if isinstance(error, PipelineError) else _unknown(error)
             self._failure = Failure(code=known.code, problem=known.problem, remedy=known.remedy)
-        manifest = self.manifest()
+        try:
+            self._publish(self.manifest())
+        except StopRequestedError as stop:  # while the store did not answer
+            self.stopped = self.stopped or str(stop)
+        except PipelineError as lost:
+            if error is None:
+                raise
+            LOG.warning("the manifest was not kept: %s", lost)  # why it failed counts
+        return self.stopped is not None
+
+    def _publish(self, manifest: Manifest) -> None:
         keep_manifest(current_store(), manifest)
         publish(manifest)
         self._board.finish()
-        return self.stopped is not None
+        current_store().settle()
 
     @property
     def answer(self) -> dict[str, JsonValue]:

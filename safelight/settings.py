@@ -33,6 +33,8 @@ class Settings(BaseSettings):
     """Secret key; never logged."""
     s3_path_style: bool = True
     """Bucket in the path, as most services outside AWS need it."""
+    store_patience_seconds: float = Field(default=120.0, ge=0)
+    """A bucket that does not answer is asked again for this long before a run fails."""
     device: str = Field(default="auto", pattern=r"^(auto|cpu|mps|cuda(:\d+)?)$")
     """auto takes CUDA when there is any, then Metal, then the CPU."""
     precision: Literal["auto", "fp32", "fp16", "bf16"] = "auto"

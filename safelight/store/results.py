@@ -3,6 +3,7 @@
 import json
 from collections.abc import Iterator
 
+from prefect.context import TaskRunContext
 from prefect.filesystems import WritableFileSystem
 from prefect.utilities.asyncutils import run_sync_in_worker_thread
 
@@ -42,8 +43,14 @@ class SafelightResults(WritableFileSystem):
     def write_path(  # pyright: ignore[reportIncompatibleMethodOverride]
         self, path: str, content: bytes, *, _sync: bool = True
     ) -> None:
-        """Keep a record, after every artifact put before it is durable."""
+        """Keep a record, after every artifact put before it is durable.
+
+        That of a stage goes in the background; that of a flow is durable on return, so that no
+        run is called completed whose result a crash could still take away.
+        """
         current_store().write_record(PREFIX + path, content)
+        if TaskRunContext.get() is None:
+            current_store().settle()
 
     async def aread_path(self, path: str) -> bytes:
         """`read_path` for Prefect's asynchronous callers."""

@@ -22,6 +22,7 @@ from safelight.store.artifact import EXTENSIONS, ArtifactRef
 from safelight.store.backend import Backend
 from safelight.store.disk import disk_errors, half_made, work_prefix
 from safelight.store.local import LocalFolder
+from safelight.store.patience import Patient
 from safelight.store.s3 import Bucket
 from safelight.store.scratch import CheckedFiles, sweep, trim, used_now
 from safelight.store.uploading import Uploads
@@ -34,13 +35,21 @@ class Store:
     """Content-addressed artifacts over a backend."""
 
     def __init__(
-        self, backend: Backend, scratch: Path, pixel_bytes: int, *, remote: bool = False
+        self,
+        backend: Backend,
+        scratch: Path,
+        pixel_bytes: int,
+        *,
+        remote: bool = False,
+        patience_seconds: float = 0.0,
     ) -> None:
-        self.backend = backend
+        self.backend = Patient(backend, patience_seconds, stops=True) if remote else backend
         """Where the bytes lie."""
         self.scratch = scratch
         """Local folder for downloads and half-made videos."""
-        self._uploads = Uploads(backend) if remote else None
+        self._uploads: Uploads | None = None
+        if remote:
+            self._uploads = Uploads(Patient(backend, patience_seconds, stops=False))
         self._checked = CheckedFiles()
         self._pixel_bytes = pixel_bytes
         self._pixels: OrderedDict[str, Pixels] = OrderedDict()
@@ -179,6 +188,7 @@ class Store:
 
         Raises:
             PipelineError: an upload failed; its records were dropped, so the stage runs again.
+            StopRequestedError: the run was asked to stop; the rest goes on in the background.
         """
         if self._uploads is not None:
             self._uploads.settle()
@@ -293,7 +303,9 @@ def _opened() -> Store:
         secret_key=known.s3_secret_key,
         path_style=known.s3_path_style,
     )
-    return Store(remote, scratch, pixel_bytes, remote=True)
+    return Store(
+        remote, scratch, pixel_bytes, remote=True, patience_seconds=known.store_patience_seconds
+    )
 
 
 def _altered(ref: ArtifactRef) -> ChecksumMismatchError:

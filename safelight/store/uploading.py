@@ -12,6 +12,7 @@ from queue import SimpleQueue
 from types import TracebackType
 from weakref import WeakSet
 
+from safelight.progress import StopRequestedError, stop_requested
 from safelight.store.backend import Backend
 
 THREADS = 3
@@ -19,6 +20,7 @@ THREADS = 3
 PENDING_BYTES = 512 * 2**20
 PENDING_ARTIFACTS = 64
 """More than these on their way make the next `send` wait, so that memory and disk stay bounded."""
+STOP_CHECK_SECONDS = 0.5
 EXIT_SECONDS = 10
 """A process that ends without `settle` waits this long for what is on its way, and no longer."""
 
@@ -92,8 +94,11 @@ class Uploads:
 
         Raises:
             PipelineError: the first failure since the last call.
+            StopRequestedError: the run was asked to stop; the rest goes on in the background.
         """
-        self.wait()
+        while left := self.wait(STOP_CHECK_SECONDS):
+            if stop_requested():
+                raise StopRequestedError(f"stopped while {left} artifacts and records were sent")
         with self._changed:
             failure, self._failure = self._failure, None
         if failure is not None:

@@ -1,0 +1,157 @@
+"""What must be true when the faults are over."""
+
+import hashlib
+import json
+import time
+from collections import defaultdict
+from contextlib import suppress
+from pathlib import Path
+from typing import Any
+
+import psutil
+from prefect.results import ResultRecord
+
+from safelight.provenance.manifest import MANIFESTS, Manifest, RunResult
+from safelight.store.disk import sweep_abandoned
+from safelight.store.results import PREFIX as RECORDS
+from safelight.store.results import named_artifacts
+from tests.chaos.campaign import PREFIX, Campaign, marked
+
+DRAIN_SECONDS = 40.0
+GONE_SECONDS = 30.0
+
+
+def check(campaign: Campaign) -> None:
+    """Enter every violation in the report; stops the workers on the way."""
+    contents, first_seen = objects(campaign)
+    found = campaign.report.violations
+    found += runs_that_did_not_end(campaign)
+    found += artifacts_that_are_not_there(campaign, contents)
+    found += results_that_are_not_there(campaign, contents)
+    found += stages_that_ran_again(campaign, first_seen)
+    found += what_does_not_stop(campaign)
+    found += what_is_left_on_disk(campaign)
+
+
+def objects(campaign: Campaign) -> tuple[dict[str, bytes], dict[str, float]]:
+    """Content of every object, and when each was first there; read from the server's memory."""
+    from moto.core import DEFAULT_ACCOUNT_ID
+    from moto.s3.models import s3_backends
+
+    bucket = s3_backends[DEFAULT_ACCOUNT_ID]["aws"].buckets[campaign.s3.bucket]
+    contents: dict[str, bytes] = {}
+    first_seen: dict[str, float] = {}
+    start = f"{PREFIX}/"
+    for name, versions in bucket.keys.lists():
+        key = name.removeprefix(start)
+        contents[key] = versions[-1].value
+        first_seen[key] = min(version.last_modified.timestamp() for version in versions)
+    return contents, first_seen
+
+
+def runs_that_did_not_end(campaign: Campaign) -> list[str]:
+    """Every run is over, and Completed unless it was cancelled."""
+    found = []
+    for run in campaign.runs:
+        ended = campaign.ended.get(run)
+        state = (
+            ended.state if ended else campaign.ask(lambda c, run=run: c.read_flow_run(run)).state
+        )
+        name = state.name if state else "no state"
+        campaign.report.ends[f"{name}, asked to stop" if run in campaign.asked else name] += 1
+        allowed = {"Completed", "Cancelled"} if run in campaign.asked else {"Completed"}
+        if ended is None or name not in allowed:
+            found.append(f"run {run} is {name}: {history(campaign, run)}")
+    return found
+
+
+def history(campaign: Campaign, run: Any) -> str:
+    """The states of a run, for people."""
+    states = campaign.ask(lambda client: client.read_flow_run_states(run))
+    return "; ".join(
+        f"{state.timestamp.timestamp():.1f} {state.name} {state.message or ''}" for state in states
+    )
+
+
+def artifacts_that_are_not_there(campaign: Campaign, contents: dict[str, bytes]) -> list[str]:
+    """Every artifact that a manifest or a record names is stored and has its sha256."""
+    named: dict[str, str] = {}
+    for key, content in contents.items():
+        if key.startswith(MANIFESTS) and "/by-artifact/" not in key:
+            manifest = Manifest.model_validate_json(content)
+            for ref in (*manifest.artifacts, *manifest.inputs.values()):
+                named[ref.uri.removeprefix("store:")] = f"manifest {key}"
+        elif key.startswith(RECORDS):
+            for artifact, _ in named_artifacts(content):
+                named[artifact] = f"record {key}"
+    campaign.report.facts["artifacts named"] = str(len(named))
+    found = []
+    for key, where in named.items():
+        if key not in contents:
+            found.append(f"{key}, named by {where}, is lost")
+        elif hashlib.sha256(contents[key]).hexdigest() != Path(key).stem:
+            found.append(f"{key}, named by {where}, is corrupt")
+    return found
+
+
+def results_that_are_not_there(campaign: Campaign, contents: dict[str, bytes]) -> list[str]:
+    """A completed run has a manifest of success and a result that can be read."""
+    found = []
+    for run, ended in campaign.ended.items():
+        if ended.state is None or not ended.state.is_completed():
+            continue
+        manifest = contents.get(f"{MANIFESTS}{run}.json")
+        if manifest is None:
+            found.append(f"run {run} is completed and has no manifest")
+        elif not Manifest.model_validate_json(manifest).success:
+            found.append(f"run {run} is completed and its manifest says it failed")
+        key = getattr(ended.state.data, "storage_key", None)
+        record = contents.get(f"{RECORDS}{key}")
+        if record is None:
+            found.append(f"run {run} is completed and its result {key} is lost")
+        else:
+            RunResult.model_validate(ResultRecord.deserialize(record).result)
+    return found
+
+
+def stages_that_ran_again(campaign: Campaign, first_seen: dict[str, float]) -> list[str]:
+    """No stage began after its record was in the store."""
+    found = []
+    times: dict[str, list[dict[str, Any]]] = defaultdict(list)
+    for line in campaign.executions.read_text().splitlines():
+        entry = json.loads(line)
+        times[entry["key"]].append(entry)
+    for key, entries in times.items():
+        durable = first_seen.get(RECORDS + key)
+        late = [entry for entry in entries if durable is not None and entry["at"] > durable]
+        found += [f"{key} was durable at {durable} and ran again: {entry}" for entry in late]
+    executions = sum(len(entries) for entries in times.values())
+    campaign.report.facts["stages executed"] = f"{executions}, {len(times)} different"
+    return found
+
+
+def what_does_not_stop(campaign: Campaign) -> list[str]:
+    """Workers end when asked to, and nothing outlives them."""
+    found = []
+    for worker in campaign.alive():
+        status = worker.drain(DRAIN_SECONDS)
+        if status != 0:
+            found.append(f"worker {worker.name} ended with {status} when drained: {worker.log}")
+    alive = len(campaign.alive())
+    if alive:
+        found.append(f"{alive} workers still run")
+    end = time.monotonic() + GONE_SECONDS
+    while (left := marked(campaign.mark)) and time.monotonic() < end:
+        time.sleep(0.2)
+    for process in left:
+        with suppress(psutil.Error):
+            found.append(f"process {process.pid} is left: {' '.join(process.cmdline())}")
+    return found
+
+
+def what_is_left_on_disk(campaign: Campaign) -> list[str]:
+    """Half-made files are gone once the next process has looked."""
+    scratch = campaign.volume / "cache" / "scratch"
+    sweep_abandoned(scratch)  # as each process does when it opens its store
+    left = [*campaign.volume.rglob("work-*"), *campaign.temporary.rglob("*")]
+    return [f"{path} is left" for path in left]

@@ -1,0 +1,199 @@
+"""What the campaign breaks: a Prefect server, workers, and the line to the store."""
+
+import os
+import signal
+import socket
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Mapping
+from contextlib import suppress
+from pathlib import Path
+from typing import Literal, Self
+
+import psutil
+
+from safelight.cli.server import QUIET, answers, free_port
+
+START_SECONDS = 120.0
+CHILD = "safelight.pool.child"
+Outage = Literal["refused", "cut", "held"]
+
+
+class Server:
+    """A Prefect server on SQLite that is started again on the same port."""
+
+    def __init__(self, folder: Path) -> None:
+        self._home = folder / "server"
+        self._home.mkdir()
+        self._port = free_port()
+        self.url = f"http://127.0.0.1:{self._port}/api"
+        self.log = folder / "server.log"
+        self.process: subprocess.Popen[bytes] | None = None
+
+    def start(self) -> None:
+        """Start it and wait until it answers."""
+        environment = {
+            **os.environ,
+            **QUIET,
+            "PREFECT_HOME": str(self._home),
+            "PREFECT_SERVER_UI_ENABLED": "false",
+        }
+        with self.log.open("ab") as log:
+            self.process = subprocess.Popen(
+                [
+                    *(sys.executable, "-m", "prefect", "server", "start"),
+                    *("--host", "127.0.0.1", "--port", str(self._port)),
+                ],
+                env=environment,
+                stdout=log,
+                stderr=log,
+                start_new_session=True,
+            )
+        end = time.monotonic() + START_SECONDS
+        while not answers(self.url):
+            assert self.process.poll() is None, f"the server ended, see {self.log}"
+            assert time.monotonic() < end, f"the server does not answer, see {self.log}"
+            time.sleep(0.1)
+
+    def stop(self, number: signal.Signals) -> None:
+        """End it; SIGKILL takes its helpers too."""
+        process = self.process
+        if process is None:
+            return
+        if number is signal.SIGTERM:
+            process.terminate()
+            with suppress(subprocess.TimeoutExpired):
+                process.wait(20)
+        with suppress(ProcessLookupError):
+            os.killpg(process.pid, signal.SIGKILL)
+        process.wait()
+
+
+class Worker:
+    """A worker process as Prefect's command starts it."""
+
+    def __init__(self, name: str, pool: str, folder: Path, environment: Mapping[str, str]) -> None:
+        self.name = name
+        self.log = folder / f"worker-{name}.log"
+        with self.log.open("ab") as log:
+            self.process = subprocess.Popen(
+                [
+                    *(sys.executable, "-m", "prefect", "worker", "start"),
+                    *("--pool", pool, "--name", name),
+                ],
+                env={**os.environ, **environment},
+                stdout=log,
+                stderr=log,
+                start_new_session=True,
+            )
+
+    @property
+    def alive(self) -> bool:
+        """Whether it runs."""
+        return self.process.poll() is None
+
+    def children(self) -> list[psutil.Process]:
+        """Its warm processes."""
+        try:
+            found = psutil.Process(self.process.pid).children()
+            return [child for child in found if CHILD in child.cmdline()]
+        except psutil.Error:
+            return []
+
+    def drain(self, seconds: float) -> int | None:
+        """End it as an operator does; its exit status, None when it had to be killed."""
+        self.process.terminate()
+        try:
+            return self.process.wait(seconds)
+        except subprocess.TimeoutExpired:
+            self.process.kill()
+            self.process.wait()
+            return None
+
+
+class Gate:
+    """A TCP line to a server on loopback that can be shut for a while."""
+
+    def __init__(self, port: int) -> None:
+        self._server_port = port
+        self._port = free_port()
+        self.url = f"http://127.0.0.1:{self._port}"
+        self._open: set[socket.socket] = set()
+        self._lock = threading.Lock()
+        self._flowing = threading.Event()
+        self._flowing.set()
+        self._cutting = False
+        self._listener: socket.socket | None = None
+
+    def __enter__(self) -> Self:
+        self._listen()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._unlisten()
+        self._flowing.set()
+        self._cut()
+
+    def shut(self, how: Outage) -> None:
+        """Refuse connections, cut each at once, or let nothing through; those open are hit too."""
+        if how == "refused":
+            self._unlisten()
+            self._cut()
+        elif how == "cut":
+            self._cutting = True
+            self._cut()
+        else:
+            self._flowing.clear()
+
+    def open(self) -> None:
+        """Let everything through again."""
+        self._cutting = False
+        self._flowing.set()
+        if self._listener is None:
+            self._listen()
+
+    def _listen(self) -> None:
+        self._listener = socket.create_server(("127.0.0.1", self._port), backlog=128)
+        threading.Thread(target=self._accept, args=(self._listener,), daemon=True).start()
+
+    def _unlisten(self) -> None:
+        listener, self._listener = self._listener, None
+        if listener is not None:
+            _close(listener)
+
+    def _accept(self, listener: socket.socket) -> None:
+        with suppress(OSError):  # closed
+            while True:
+                client, _ = listener.accept()
+                if self._cutting:
+                    _close(client)
+                    continue
+                server = socket.create_connection(("127.0.0.1", self._server_port))
+                with self._lock:
+                    self._open |= {client, server}
+                for source, sink in ((client, server), (server, client)):
+                    threading.Thread(target=self._pump, args=(source, sink), daemon=True).start()
+
+    def _pump(self, source: socket.socket, sink: socket.socket) -> None:
+        with suppress(OSError):
+            while data := source.recv(1 << 16):
+                self._flowing.wait()
+                sink.sendall(data)
+        with self._lock:
+            self._open -= {source, sink}
+        _close(source)
+        _close(sink)
+
+    def _cut(self) -> None:
+        with self._lock:
+            doomed, self._open = self._open, set()
+        for end in doomed:
+            _close(end)
+
+
+def _close(end: socket.socket) -> None:
+    with suppress(OSError):
+        end.shutdown(socket.SHUT_RDWR)
+    end.close()
