@@ -3,21 +3,20 @@
 import shutil
 from collections.abc import Callable, Iterator
 from importlib.util import find_spec
-from typing import Literal
 
-import httpx
-from pydantic import BaseModel
+from rich.markup import escape
 from rich.table import Table
 
+from safelight.cli.findings import Finding, Level
 from safelight.cli.printing import CONSOLE
-from safelight.cli.server import configured_api_url
+from safelight.cli.server_health import server_findings
 from safelight.engines.device import resolve_device
 from safelight.errors import PipelineError
+from safelight.pool.devices import find_devices
 from safelight.provenance.manifest import device_description, versions
 from safelight.settings import settings
 from safelight.store.store import current_store
 
-Level = Literal["ok", "warning", "problem"]
 GIB = 2**30
 ROOM_GIB = 5
 WEIGHTS = {
@@ -28,40 +27,28 @@ WEIGHTS = {
 """Stage to the package that its shipped weights come from."""
 
 
-class Finding(BaseModel):
-    """One checked thing."""
-
-    what: str
-    """Name of the thing."""
-    level: Level
-    """`problem` keeps runs from working."""
-    found: str
-    """What is there."""
-    remedy: str = ""
-    """What to do; empty when all is well."""
-
-
 def examine() -> list[Finding]:
-    """Check versions, device, store, disk, weights and server."""
+    """Check versions, devices, store, disk, weights, server, pools, workers and crashed runs."""
     checks: tuple[Callable[[], Iterator[Finding]], ...] = (
-        _versions,
-        _device,
-        _store,
-        _disk,
-        _weights,
-        _models,
-        _server,
+        check_versions,
+        check_device,
+        check_pool_devices,
+        check_store,
+        check_disk,
+        check_weights,
+        check_models,
+        server_findings,
     )
-    found: list[Finding] = []
-    for check in checks:
-        try:
-            found.extend(check())
-        except PipelineError as error:
-            name = check.__name__.removeprefix("_")
-            found.append(
-                Finding(what=name, level="problem", found=error.problem, remedy=error.remedy)
-            )
-    return found
+    return [found for check in checks for found in findings_of(check)]
+
+
+def findings_of(check: Callable[[], Iterator[Finding]]) -> Iterator[Finding]:
+    """What one check finds; a failure is a finding too."""
+    try:
+        yield from check()
+    except PipelineError as error:
+        name = check.__name__.removeprefix("check_").replace("_", " ")
+        yield Finding(what=name, level="problem", found=error.problem, remedy=error.remedy)
 
 
 def show(findings: list[Finding]) -> None:
@@ -72,22 +59,34 @@ def show(findings: list[Finding]) -> None:
         table.add_column(heading, overflow="fold")
     for finding in findings:
         state = f"[{colours[finding.level]}]{finding.level}[/]"
-        table.add_row(finding.what, state, finding.found, finding.remedy)
+        table.add_row(finding.what, state, escape(finding.found), escape(finding.remedy))
     CONSOLE.print(table)
 
 
-def _versions() -> Iterator[Finding]:
+def check_versions() -> Iterator[Finding]:
+    """Packages that take part."""
     listed = ", ".join(f"{name} {version}" for name, version in versions().items())
     yield Finding(what="versions", level="ok", found=listed)
 
 
-def _device() -> Iterator[Finding]:
+def check_device() -> Iterator[Finding]:
+    """What a run on this machine would use."""
     device = resolve_device()
     name = device_description(device.partition(":")[0])
     yield Finding(what="device", level="ok", found=f"{device} ({name})")
 
 
-def _store() -> Iterator[Finding]:
+def check_pool_devices() -> Iterator[Finding]:
+    """What a worker on this machine would use."""
+    wanted = settings().pool_devices
+    listed = ", ".join(
+        f"{device.name} {device.memory_gib:.0f} GiB" for device in find_devices(wanted)
+    )
+    yield Finding(what="devices of a worker here", level="ok", found=f"{wanted}: {listed}")
+
+
+def check_store() -> Iterator[Finding]:
+    """A record is written, read and deleted."""
     store = current_store()
     store.write_record("cache/doctor", b"{}")
     store.settle()
@@ -97,7 +96,8 @@ def _store() -> Iterator[Finding]:
     yield Finding(what="store", level="ok", found=f"{where}: written, read and deleted")
 
 
-def _disk() -> Iterator[Finding]:
+def check_disk() -> Iterator[Finding]:
+    """Room under the volume root."""
     root = settings().volume_root.resolve()
     root.mkdir(parents=True, exist_ok=True)
     free = shutil.disk_usage(root).free / GIB
@@ -110,7 +110,8 @@ def _disk() -> Iterator[Finding]:
     )
 
 
-def _weights() -> Iterator[Finding]:
+def check_weights() -> Iterator[Finding]:
+    """The packages whose weights the stages use."""
     for stage, package in WEIGHTS.items():
         there = find_spec(package) is not None
         yield Finding(
@@ -121,27 +122,9 @@ def _weights() -> Iterator[Finding]:
         )
 
 
-def _models() -> Iterator[Finding]:
+def check_models() -> Iterator[Finding]:
+    """The model that is taken when none is named."""
     from safelight.weights.checkpoints import find_checkpoint
 
     card = find_checkpoint(None)
     yield Finding(what="default model", level="ok", found=f"{card.name} at {card.file_path}")
-
-
-def _server() -> Iterator[Finding]:
-    url = configured_api_url()
-    if url is None:
-        yield Finding(
-            what="prefect server", level="ok", found="none configured: one is started when needed"
-        )
-        return
-    try:
-        answered = httpx.get(f"{url}/health", timeout=5.0).is_success
-    except httpx.HTTPError:
-        answered = False
-    yield Finding(
-        what="prefect server",
-        level="ok" if answered else "problem",
-        found=f"{url} {'answers' if answered else 'does not answer'}",
-        remedy="" if answered else "start it, or unset PREFECT_API_URL",
-    )

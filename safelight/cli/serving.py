@@ -16,6 +16,7 @@ from prefect.settings import PREFECT_API_URL, temporary_settings
 
 from safelight.cli.printing import CONSOLE
 from safelight.cli.server import QUIET, answers, configured_api_url, embedded_server, stop_process
+from safelight.cli.slots import apply_limits, read_limits
 from safelight.errors import (
     DependencyMissingError,
     EngineOfflineError,
@@ -27,6 +28,7 @@ from safelight.store.results import register_results
 
 CHECKOUT = Path(__file__).resolve().parents[2]
 PREFECT_FILE = CHECKOUT / "deployments" / "prefect.yaml"
+LIMITS_FILE = CHECKOUT / "deployments" / "concurrency-limits.yaml"
 POOL = "gpu"
 BATCHES = "batches"
 """Stock process pool: its runs wait for runs in the other pool, whose places they must not take."""
@@ -69,13 +71,14 @@ def _start_worker(pool: str, url: str) -> "subprocess.Popen[bytes]":
 
 
 def deploy(pool: str) -> None:
-    """Make the work pools, the result block and one deployment per flow on the configured server.
+    """Make work pools, result block, limits and one deployment per flow on the configured server.
 
     Args:
         pool: of all flows but batches, which wait for them in a pool of their own.
 
     Raises:
         DependencyMissingError: no server is configured, or this is no checkout.
+        InvalidFieldValueError: the file of limits is not as it should be.
         UnknownError: Prefect refused the deployments.
     """
     url = configured_api_url()
@@ -88,6 +91,7 @@ def deploy(pool: str) -> None:
         raise DependencyMissingError(
             f"there is no {PREFECT_FILE}", "install Safelight from a checkout"
         )
+    limits = read_limits(LIMITS_FILE)
     register_results()
     if pool == BATCHES:
         raise InvalidFieldValueError(
@@ -120,6 +124,8 @@ def deploy(pool: str) -> None:
             f"prefect deploy ended with {done.returncode}: {said}",
             "correct deployments/prefect.yaml",
         )
+    with get_client(sync_client=True) as client:
+        apply_limits(client, limits, pool)
     CONSOLE.print(f"{len(described['deployments'])} deployments on pool {pool}")
 
 

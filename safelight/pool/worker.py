@@ -24,6 +24,7 @@ from prefect.exceptions import InfrastructureNotFound, ObjectNotFound
 from prefect.workers.base import BaseWorker
 
 from safelight.pool import prefect_internals as internals
+from safelight.pool.announcing import ANNOUNCE_SECONDS, announce
 from safelight.pool.configuration import (
     POOL_TYPE,
     PoolJobConfiguration,
@@ -197,6 +198,7 @@ class SafelightWorker(BaseWorker[PoolJobConfiguration, PoolVariables, PoolResult
                 group.start_soon(self._listen)
                 group.start_soon(self._watch)
                 group.start_soon(self._beat)
+                group.start_soon(self._announce)
                 group.start_soon(self._adopt)
                 group.start_soon(self._drain)
 
@@ -257,6 +259,15 @@ class SafelightWorker(BaseWorker[PoolJobConfiguration, PoolVariables, PoolResult
                 if running.process.alive:
                     emit_event(HEARTBEAT, resource=_resource(running.flow_run))
             await anyio.sleep(HEARTBEAT_SECONDS)
+
+    async def _announce(self) -> None:
+        devices = [process.device for process in self._processes]
+        while True:
+            if self._work_pool is None:  # not synced yet
+                await anyio.sleep(RECONNECT_SECONDS)
+                continue
+            announce(self.work_pool.name, self.name, devices)
+            await anyio.sleep(ANNOUNCE_SECONDS)
 
     async def _adopt(self) -> None:
         while True:

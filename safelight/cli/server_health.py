@@ -1,0 +1,203 @@
+"""Checks the Prefect server: its version, deployments, work pools, workers and crashed runs."""
+
+from collections.abc import Iterator
+from datetime import UTC, datetime, timedelta
+
+import httpx
+import prefect
+from packaging.version import Version
+from prefect.client.orchestration import SyncPrefectClient, get_client
+from prefect.client.schemas.filters import (
+    FlowRunFilter,
+    FlowRunFilterStartTime,
+    FlowRunFilterState,
+    FlowRunFilterStateName,
+    FlowRunFilterStateType,
+)
+from prefect.client.schemas.objects import FlowRun, StateType, WorkPool
+from prefect.client.schemas.sorting import FlowRunSort
+from prefect.exceptions import ObjectNotFound, PrefectHTTPStatusError
+
+from safelight.cli.findings import Finding, finding
+from safelight.cli.server import answers, configured_api_url
+from safelight.cli.serving import BATCHES, POOL
+from safelight.pool.announcing import announced
+from safelight.pool.configuration import POOL_TYPE
+from safelight.provenance.manifest import versions
+from safelight.store.results import RESULTS
+
+ENTRYPOINTS = "flows."
+CRASHES_SINCE = timedelta(hours=24)
+SHOWN_RUNS = 3
+
+
+def server_findings() -> Iterator[Finding]:
+    """Check the configured server; says so when there is none."""
+    what = "prefect server"
+    url = configured_api_url()
+    if url is None:
+        yield finding(what, "none configured: one is started when needed")
+        return
+    if not answers(url):
+        yield finding(
+            what, f"{url} does not answer", "problem", "start it, or unset PREFECT_API_URL"
+        )
+        return
+    try:
+        with get_client(sync_client=True) as client:
+            yield _version(client, url)
+            yield _results(client)
+            yield from _deployments(client)
+            yield from _runs(client)
+    except (httpx.HTTPError, PrefectHTTPStatusError) as error:
+        yield finding(
+            what, f"{url} answers, but not as expected: {error}", "problem", "read the server's log"
+        )
+
+
+def _version(client: SyncPrefectClient, url: str) -> Finding:
+    theirs, ours = client.api_version(), prefect.__version__
+    found = f"{url} answers, version {theirs}"
+    if theirs == ours:
+        return finding("prefect server", found)
+    older = Version(theirs) < Version(ours)
+    return finding(
+        "prefect server",
+        f"{found}; installed here is {ours}",
+        "problem" if older else "warning",
+        f"upgrade the server to prefect {ours}" if older else f"install prefect {theirs} here",
+    )
+
+
+def _results(client: SyncPrefectClient) -> Finding:
+    kind, name = RESULTS.split("/", 1)
+    try:
+        client.read_block_document_by_name(name, block_type_slug=kind)
+    except ObjectNotFound:
+        return finding(
+            "result block", f"{RESULTS} is not registered", "problem", "run: safelight deploy"
+        )
+    return finding("result block", f"{RESULTS} is registered")
+
+
+def _deployments(client: SyncPrefectClient) -> Iterator[Finding]:
+    ours = [
+        deployment
+        for deployment in client.read_deployments(limit=200)
+        if (deployment.entrypoint or "").startswith(ENTRYPOINTS)
+    ]
+    stray = sum(not deployment.work_pool_name for deployment in ours)
+    well = bool(ours) and not stray
+    yield finding(
+        "deployments",
+        f"{len(ours)} of our flows" + (f", {stray} of them without a work pool" if stray else ""),
+        "ok" if well else "problem",
+        "" if well else "run: safelight deploy",
+    )
+    for name in sorted({found.work_pool_name for found in ours if found.work_pool_name} or {POOL}):
+        yield from _pool(client, name)
+
+
+def _pool(client: SyncPrefectClient, name: str) -> Iterator[Finding]:
+    what = f"work pool {name}"
+    try:
+        pool = client.read_work_pool(name)
+    except ObjectNotFound:
+        remedy = f"run: safelight deploy --pool {name}"
+        yield finding(what, "there is none", "problem", remedy)
+        return
+    if pool.is_paused:
+        remedy = f"run: prefect work-pool resume {name}"
+        yield finding(what, f"type {pool.type}, paused: no run starts", "problem", remedy)
+    elif pool.type != POOL_TYPE and name != BATCHES:
+        yield finding(
+            what,
+            f"type {pool.type}: every run starts a process and loads its models anew",
+            "warning",
+            f"use a pool of type {POOL_TYPE}: safelight deploy --pool {POOL}",
+        )
+    else:
+        yield finding(what, f"type {pool.type}")
+    yield from _workers(client, pool)
+
+
+def _workers(client: SyncPrefectClient, pool: WorkPool) -> Iterator[Finding]:
+    online = [
+        worker
+        for worker in client.read_workers_for_work_pool(pool.name)
+        if worker.status == "ONLINE"
+    ]
+    if not online:
+        yield finding(
+            f"workers of {pool.name}",
+            "none is online, so no run starts",
+            "problem",
+            f"run: prefect worker start --pool {pool.name}",
+        )
+    if pool.type != POOL_TYPE:
+        if online:
+            yield finding(f"workers of {pool.name}", ", ".join(worker.name for worker in online))
+        return
+    for worker in online:
+        yield _worker(client, pool.name, worker.name)
+
+
+def _worker(client: SyncPrefectClient, pool: str, name: str) -> Finding:
+    what = f"worker {name}"
+    told = announced(client, pool, name)
+    if told is None:
+        return finding(
+            what, "online, but did not say what it runs with", "warning", "start it again"
+        )
+    devices = ", ".join(f"{device} {gib:.0f} GiB" for device, gib in told.devices.items())
+    ours = versions()
+    differing = [
+        f"{package} {told.versions.get(package, 'missing')} instead of {ours.get(package, 'none')}"
+        for package in sorted(ours.keys() | told.versions.keys())
+        if ours.get(package) != told.versions.get(package)
+    ]
+    if not differing:
+        return finding(what, f"online on {devices}, versions as here")
+    return finding(
+        what,
+        f"online on {devices}, with {', '.join(differing)}",
+        "warning",
+        "install the same versions on both machines, then start the worker again",
+    )
+
+
+def _runs(client: SyncPrefectClient) -> Iterator[Finding]:
+    since = datetime.now(UTC) - CRASHES_SINCE
+    crashed = client.read_flow_runs(
+        flow_run_filter=FlowRunFilter(
+            state=FlowRunFilterState(type=FlowRunFilterStateType(any_=[StateType.CRASHED])),
+            start_time=FlowRunFilterStartTime(after_=since),  # pyright: ignore[reportArgumentType]
+        ),
+        sort=FlowRunSort.START_TIME_DESC,
+    )
+    found = f"{len(crashed)} in the last {CRASHES_SINCE // timedelta(hours=1)} hours"
+    yield finding(
+        "crashed runs",
+        ": ".join([found, *([_listed(crashed)] if crashed else [])]),
+        "warning" if crashed else "ok",
+        f"read why: prefect flow-run logs {crashed[0].id}" if crashed else "",
+    )
+    late = client.read_flow_runs(
+        flow_run_filter=FlowRunFilter(
+            state=FlowRunFilterState(name=FlowRunFilterStateName(any_=["Late"]))
+        )
+    )
+    yield finding(
+        "late runs",
+        f"{len(late)} are due and not started",
+        "warning" if late else "ok",
+        "start more workers, or look at the work pools and workers above" if late else "",
+    )
+
+
+def _listed(runs: list[FlowRun]) -> str:
+    shown = [
+        f"{run.name} ({run.state.message if run.state else 'no state'})"
+        for run in runs[:SHOWN_RUNS]
+    ]
+    return "; ".join([*shown, *(["..."] if len(runs) > SHOWN_RUNS else [])])
