@@ -6,7 +6,7 @@ import numpy as np
 from pydantic import Field
 
 from safelight.engines.identity import EngineIdentity
-from safelight.media.denoising import denoised_frames, denoised_picture
+from safelight.media.denoising import cleaned_frame, denoised_frames, denoised_picture
 from safelight.media.video import transform_frames
 from safelight.params import Params
 from safelight.progress import note
@@ -14,7 +14,8 @@ from safelight.provenance.embed import video_tags
 from safelight.store.artifact import ArtifactRef
 from safelight.store.store import current_store
 from tasks.keeping import keep_image, keep_video, load_image, record_of
-from tasks.stage import stage
+from tasks.resuming import resuming
+from tasks.stage import cache_key, stage
 
 REVISION = "2"
 """Raised when the arithmetic changes, so that no older result is taken for a new one."""
@@ -55,12 +56,13 @@ def denoise(picture: ArtifactRef, params: DenoiseParams) -> ArtifactRef:
         return keep_image(denoised_picture(load_image(picture), params.level), record)
     store = current_store()
 
-    with store.workspace() as folder:
+    key = cache_key(denoise, [picture, params])
+    with store.workspace() as folder, resuming(key, cleaned_frame) as clean:
         path = Path(folder) / "denoised"
         made = transform_frames(
             store.fetch(picture),
             path,
-            lambda frames: denoised_frames(frames, params.level),
+            lambda frames: denoised_frames(frames, params.level, clean),
             video_tags(record),
         )
         return keep_video(

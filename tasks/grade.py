@@ -20,7 +20,8 @@ from safelight.provenance.embed import video_tags
 from safelight.store.artifact import ArtifactRef
 from safelight.store.store import Pixels, current_store
 from tasks.keeping import keep_image, keep_video, load_image, record_of
-from tasks.stage import stage
+from tasks.resuming import resuming
+from tasks.stage import cache_key, stage
 
 REVISION = "2"
 """Raised when the arithmetic changes, so that no older result is taken for a new one."""
@@ -86,10 +87,12 @@ def grade(picture: ArtifactRef, params: GradeParams) -> ArtifactRef:
     # one average for the whole clip: one for each frame would make the tones flicker
     average = _average(islice(read_frames(source), None, None, FRAME_STRIDE)) if params.tone else 1
 
-    def each(frames: Iterator[Pixels]) -> Iterator[Pixels]:
-        return (graded_frame(pixels, params, at, average) for at, pixels in enumerate(frames))
+    key = cache_key(grade, [picture, params])
+    with store.workspace() as folder, resuming(key, graded_frame) as graded_once:
 
-    with store.workspace() as folder:
+        def each(frames: Iterator[Pixels]) -> Iterator[Pixels]:
+            return (graded_once(pixels, params, at, average) for at, pixels in enumerate(frames))
+
         path = Path(folder) / "graded"
         made = transform_frames(source, path, each, video_tags(record))
         return keep_video(

@@ -17,7 +17,8 @@ from safelight.provenance.embed import video_tags
 from safelight.store.artifact import ArtifactRef
 from safelight.store.store import current_store
 from tasks.keeping import keep_video, record_of
-from tasks.stage import stage
+from tasks.resuming import resuming
+from tasks.stage import cache_key, stage
 
 Rate = Literal[24, 25, 30, 50, 60, 120, 240]
 
@@ -75,12 +76,13 @@ def interpolate(video: ArtifactRef, params: InterpolateParams) -> ArtifactRef:
         note(f"{info.frames} frames do not fill whole frames at the new rate: {more:.4f} s longer")
     tags = video_tags(record_of("interpolate", params, rife.identity(), [video]))
     engine = rife.Rife()
-    with store.workspace() as folder:
+    key = cache_key(interpolate, [video, params])
+    with store.workspace() as folder, resuming(key, engine.between) as between:
         path = Path(folder) / "interpolated"
         made = transform_frames(
             source,
             path,
-            lambda shown: retimed(shown, info.frames, info.fps, target, engine.between),
+            lambda shown: retimed(shown, info.frames, info.fps, target, between),
             tags,
             fps=target,
             frames=frames,

@@ -16,7 +16,8 @@ from safelight.provenance.embed import video_tags
 from safelight.store.artifact import ArtifactRef, MediaKind
 from safelight.store.store import current_store
 from tasks.keeping import keep_image, keep_video, load_image, record_of
-from tasks.stage import stage
+from tasks.resuming import resuming
+from tasks.stage import cache_key, stage
 
 
 class UpscaleParams(Params):
@@ -71,14 +72,14 @@ def upscale(picture: ArtifactRef, params: UpscaleParams) -> ArtifactRef:
             larger = enlarger.enlarge(load_image(picture))
         return keep_image(larger, record)
     store = current_store()
-    with store.workspace() as folder, closing(opened) as enlarger:
+    key = cache_key(upscale, [picture, params])
+    with (
+        store.workspace() as folder,
+        closing(opened) as enlarger,
+        resuming(key, lambda frame: enlarger.enlarge(frame, _stop_if_asked)) as enlarge,
+    ):
         path = Path(folder) / "upscaled"
-        made = map_frames(
-            store.fetch(picture),
-            path,
-            lambda frame: enlarger.enlarge(frame, _stop_if_asked),
-            video_tags(record),
-        )
+        made = map_frames(store.fetch(picture), path, enlarge, video_tags(record))
         return keep_video(
             path,
             width=made.width,

@@ -3,7 +3,7 @@
 One function serves pictures and videos: a picture is a clip of one frame.
 """
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from functools import lru_cache
 from itertools import product
 
@@ -84,6 +84,10 @@ def noise_deviation(image: Pixels) -> float:
     return float(median / (MEDIAN_DEVIATION * of_three_channels))
 
 
+Clean = Callable[[Sequence[Pixels], int, float], Pixels]
+"""See `cleaned_frame`."""
+
+
 def denoised_picture(image: Pixels, level: float) -> Pixels:
     """A picture without its noise.
 
@@ -96,7 +100,9 @@ def denoised_picture(image: Pixels, level: float) -> Pixels:
     return _denoised([image], 0, deviation, PICTURE_STRIDE, tell=True)
 
 
-def denoised_frames(frames: Iterator[Pixels], level: float) -> Iterator[Pixels]:
+def denoised_frames(
+    frames: Iterator[Pixels], level: float, clean: "Clean | None" = None
+) -> Iterator[Pixels]:
     """The frames of a video without their noise, 2 * WINDOW + 1 of them in memory at a time.
 
     A place is averaged over the frames in which it looks the same, so what moves and what lies
@@ -105,10 +111,12 @@ def denoised_frames(frames: Iterator[Pixels], level: float) -> Iterator[Pixels]:
     Args:
         frames: (H, W, 3) uint8, all of one size.
         level: as for `denoised_picture`; the noise is the median of that of the frames around.
+        clean: called instead of `cleaned_frame`.
 
     Yields:
         As many frames as come.
     """
+    clean = clean or cleaned_frame
     near: list[Pixels] = []
     measured: list[float] = []
     at = 0
@@ -117,17 +125,28 @@ def denoised_frames(frames: Iterator[Pixels], level: float) -> Iterator[Pixels]:
         measured.append(noise_deviation(frame))
         if len(near) <= at + WINDOW:
             continue
-        yield _denoised(near, at, 2 * level * float(np.median(measured)), VIDEO_STRIDE)
+        yield clean(near, at, 2 * level * float(np.median(measured)))
         if at == WINDOW:
             del near[0], measured[0]
         else:
             at += 1
     while at < len(near):
-        yield _denoised(near, at, 2 * level * float(np.median(measured)), VIDEO_STRIDE)
+        yield clean(near, at, 2 * level * float(np.median(measured)))
         if at == WINDOW:
             del near[0], measured[0]
         else:
             at += 1
+
+
+def cleaned_frame(near: Sequence[Pixels], at: int, deviation: float) -> Pixels:
+    """One frame of a video without its noise.
+
+    Args:
+        near: it and the frames around it, (H, W, 3) uint8.
+        at: which of them it is.
+        deviation: of the noise to take out, 8-bit levels.
+    """
+    return _denoised(near, at, deviation, VIDEO_STRIDE)
 
 
 def _denoised(
