@@ -1,0 +1,177 @@
+"""Every command of the README and of the guides does what they say."""
+
+import os
+import re
+import shlex
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+CHECKOUT = Path(__file__).resolve().parents[1]
+BIN = Path(sys.executable).parent
+DOCUMENTS = (
+    CHECKOUT / "README.md",
+    CHECKOUT / "infra" / "README.md",
+    *sorted((CHECKOUT / "docs").rglob("*.md")),
+)
+SERVED = ("safelight up", "safelight replay outputs/manifests/RUN.json")
+"""Commands that run elsewhere in this file, or need the name of a run."""
+ENDS = ("COMPLETED", "FAILED", "CRASHED")
+
+
+def blocks(document: str, language: str) -> list[str]:
+    text = (CHECKOUT / document).read_text()
+    return re.findall(rf"```{language}\n(.+?)```", text, re.DOTALL)
+
+
+def commands(document: str) -> list[str]:
+    text = "\n".join(blocks(document, "sh")).replace("\\\n", " ")
+    return [line.strip() for line in text.splitlines() if line.strip()]
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(900)
+def test_the_main_job_of_the_readme(tmp_path: Path):
+    assert commands("README.md") == ["make run", "make test"]
+    environment = {name: value for name, value in os.environ.items() if name != "PREFECT_API_URL"}
+    done = subprocess.run(
+        ["make", "run"],
+        cwd=CHECKOUT,
+        env={**environment, "VOLUME_ROOT": str(tmp_path)},
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert done.returncode == 0, done.stdout[-2000:] + done.stderr[-2000:]
+    results = tmp_path / "outputs" / "main-job"
+    assert sorted(path.suffix for path in results.iterdir()) == [".mp4"] * 2 + [".png"] * 4
+    for path in results.iterdir():
+        assert path.stat().st_size > 10_000
+        assert str(path) in done.stdout
+
+
+@pytest.fixture(scope="module")
+def served(tmp_path_factory: pytest.TempPathFactory) -> Iterator[dict[str, str]]:
+    """`safelight up` on a free port; the environment of commands that use it."""
+    from examples.untrained import build_untrained
+    from safelight.cli.server import free_port
+
+    root = tmp_path_factory.mktemp("served")
+    build_untrained(root / "models" / "untrained")
+    port = free_port()
+    environment = {name: value for name, value in os.environ.items() if name != "PREFECT_API_URL"}
+    environment |= {"VOLUME_ROOT": str(root), "PATH": f"{BIN}:{os.environ['PATH']}"}
+    process = subprocess.Popen(
+        [BIN / "safelight", "up", "--port", str(port)],
+        cwd=CHECKOUT,
+        env={**environment, "PYTHONUNBUFFERED": "1"},
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+    )
+    assert process.stdout is not None
+    said = ""
+    for line in process.stdout:
+        said += line
+        if "Prefect UI and API" in line:
+            break
+    assert "Prefect UI and API" in said, said
+    log = (root / "up.log").open("w")
+    drain = subprocess.Popen(["cat"], stdin=process.stdout, stdout=log)
+    yield {**environment, "PREFECT_API_URL": f"http://127.0.0.1:{port}/api"}
+    process.terminate()
+    assert process.wait(90) == 130 or process.returncode == 0
+    process.stdout.close()
+    drain.wait(30)
+    log.close()
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(900)
+def test_the_commands_of_the_usage_guide(served: dict[str, str], tmp_path: Path):
+    (tmp_path / "examples").symlink_to(CHECKOUT / "examples")
+    (pipeline,) = blocks("docs/usage.md", "json")
+    (tmp_path / "two_looks.json").write_text(pipeline)
+    ran = 0
+    for command in commands("docs/usage.md"):
+        if command.startswith(SERVED):
+            continue
+        words = shlex.split(command)
+        done = subprocess.run(
+            words, cwd=tmp_path, env=served, capture_output=True, text=True, check=False
+        )
+        wanted = 0 if "doctor" not in words else done.returncode
+        assert done.returncode == wanted, f"{command}: {done.stdout[-1500:]}{done.stderr[-1500:]}"
+        ran += 1
+    assert ran >= 9
+    manifests = Path(served["VOLUME_ROOT"]) / "outputs" / "manifests"
+    newest = max(manifests.glob("*.json"), key=lambda path: path.stat().st_mtime)
+    replayed = subprocess.run(
+        ["safelight", "replay", str(newest)],
+        cwd=tmp_path,
+        env=served,
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert replayed.returncode == 0, replayed.stdout + replayed.stderr
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(900)
+def test_the_commands_of_the_api_guide(served: dict[str, str], tmp_path: Path):
+    script = "\n".join(blocks("docs/api.md", "sh"))
+    ours = "PREFECT_API_URL=http://127.0.0.1:4200/api\n"
+    assert ours in script
+    done = subprocess.run(
+        ["bash", "-euo", "pipefail", "-c", script.replace(ours, "")],
+        cwd=tmp_path,
+        env=served,
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert done.returncode == 0, done.stdout + done.stderr
+    said = done.stdout.splitlines()
+    (refused,) = [line for line in said if "Validation failed" in line]
+    assert "'quality_preset'" in refused
+    assert refused.endswith("409")
+    assert [line for line in said if line in ENDS] == ["COMPLETED"]
+    assert said[-1] == "CANCELLED"
+    (uri,) = [line for line in said if line.startswith("store:outputs/")]
+    kept = Path(served["VOLUME_ROOT"]) / uri.removeprefix("store:")
+    assert (tmp_path / "result.png").read_bytes() == kept.read_bytes()
+
+
+def test_every_error_code_is_explained():
+    from safelight import errors
+
+    described = (CHECKOUT / "docs" / "errors.md").read_text()
+    found = {
+        value.code: value.transient
+        for value in vars(errors).values()
+        if isinstance(value, type) and issubclass(value, errors.PipelineError)
+    }
+    assert len(found) == 22
+    for code, transient in found.items():
+        (row,) = [line for line in described.splitlines() if line.startswith(f"| {code} |")]
+        assert row.rstrip().endswith("| yes |") == transient
+
+
+def anchors(document: Path) -> set[str]:
+    """What its headings are called in links."""
+    headings = re.findall(r"^#+ (.+)$", document.read_text(), re.MULTILINE)
+    return {re.sub(r"[^a-z0-9 -]", "", text.lower()).replace(" ", "-") for text in headings}
+
+
+def test_links_between_documents_lead_somewhere():
+    for document in DOCUMENTS:
+        text = re.sub(r"```.+?```", "", document.read_text(), flags=re.DOTALL)
+        for target, _, heading in re.findall(r"\]\(([^)#:]*)(#([^):]+))?\)", text):
+            there = document.parent / target if target else document
+            assert there.exists(), f"{document.name} links to {target}"
+            if heading:
+                assert heading in anchors(there), f"{document.name} links to {target}#{heading}"
