@@ -2,7 +2,7 @@
 VENV := .venv
 BIN := $(VENV)/bin
 
-.PHONY: run test setup setup-dev check bench starter lock clean
+.PHONY: run test setup setup-dev check bench chaos starter lock clean
 
 run: setup
 	@$(BIN)/python -m examples.main_job
@@ -14,6 +14,10 @@ check: test
 
 bench: setup-dev
 	@$(BIN)/python -m tests.benchmarks
+
+# 1,000 faults while real runs go through real workers: about an hour, see docs/chaos.md.
+chaos: setup-dev
+	@$(BIN)/python -m tests.chaos --faults 1000 --longest-outage 30
 
 # Trains the model in weights/starter from nothing: about 2 hours on one core, continues where it was left.
 starter: setup-dev

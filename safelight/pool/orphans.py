@@ -1,6 +1,7 @@
 """Finds runs whose worker and process are both gone, and has them go on."""
 
 import socket
+from datetime import UTC, datetime
 from uuid import UUID
 
 import psutil
@@ -12,14 +13,17 @@ from prefect.client.schemas.filters import (
     WorkPoolFilter,
     WorkPoolFilterName,
 )
-from prefect.client.schemas.objects import FlowRun, StateType
+from prefect.client.schemas.objects import FlowRun, State, StateType
 
 from safelight.pool.reporting import next_state
 
 OWNED = (StateType.PENDING, StateType.RUNNING, StateType.CANCELLING)
 WORKER_LABEL = "prefect.worker.name"
 RESTARTS = 3
-"""Times a run is started again whose workers died; each has done some of its stages."""
+"""Times a run is started again whose workers died, unless its job variables grant more; each has
+done some of its stages."""
+UNNAMED_SECONDS = 30.0
+"""A run that waits this long for its process to be named was left by its worker on the way."""
 
 
 async def take_over(client: PrefectClient, pool: str, worker: str, mine: set[UUID]) -> None:
@@ -32,7 +36,7 @@ async def take_over(client: PrefectClient, pool: str, worker: str, mine: set[UUI
         client: of the Prefect API.
         pool: name of the work pool.
         worker: name of the worker that asks.
-        mine: runs that it runs itself.
+        mine: runs that it runs itself or is about to start.
     """
     running = await client.read_flow_runs(
         flow_run_filter=FlowRunFilter(
@@ -40,7 +44,7 @@ async def take_over(client: PrefectClient, pool: str, worker: str, mine: set[UUI
         ),
         work_pool_filter=WorkPoolFilter(name=WorkPoolFilterName(any_=[pool])),
     )
-    candidates = [run for run in running if run.id not in mine and run.infrastructure_pid]
+    candidates = [run for run in running if run.id not in mine]
     if not candidates:
         return
     online = {
@@ -50,8 +54,9 @@ async def take_over(client: PrefectClient, pool: str, worker: str, mine: set[UUI
     }
     for run in candidates:
         if is_orphan(run, worker, online):
+            restarts = max(RESTARTS, int((run.job_variables or {}).get("restarts") or 0))
             await client.set_flow_run_state(
-                run.id, next_state(run, None, False, RESTARTS), force=True
+                run.id, next_state(run, None, False, restarts), force=True
             )
 
 
@@ -59,12 +64,20 @@ def is_orphan(run: FlowRun, worker: str, online: set[str]) -> bool:
     """Whether nobody runs this run.
 
     Args:
-        run: Pending, Running or Cancelling, with a host and process.
+        run: Pending, Running or Cancelling.
         worker: name of the worker that asks and does not run it.
         online: names of the workers of the pool that the server hears of.
     """
-    host, _, pid = (run.infrastructure_pid or "").partition(":")
+    owner = run.labels.get(WORKER_LABEL)
+    if not run.infrastructure_pid:
+        if run.state is None or _age(run.state) < UNNAMED_SECONDS:
+            return False
+        return not run.state.is_running() or owner == worker or owner not in online
+    host, _, pid = run.infrastructure_pid.partition(":")
     if host == socket.gethostname() and pid.isdigit():
         return not psutil.pid_exists(int(pid))
-    owner = run.labels.get(WORKER_LABEL)
     return owner != worker and owner not in online
+
+
+def _age(state: State) -> float:
+    return (datetime.now(UTC) - state.timestamp).total_seconds()

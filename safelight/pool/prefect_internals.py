@@ -2,6 +2,8 @@
 
 - `BaseWorker._get_scheduled_flow_runs()`: the runs of the pool that are due, by queue priority.
 - `BaseWorker._submit_scheduled_flow_runs(flow_run_response)`: takes runs up to the limit.
+- `BaseWorker._submit_run(flow_run)`: starts one of them; the worker's own stands in its place.
+- `BaseWorker._release_limit_slot(flow_run_id)`: gives back the place of a run that did not start.
 - `BaseWorker._submitting_flow_run_ids`: runs that were taken and have not started yet.
 - `BaseWorker._has_successfully_synced`: whether the pool is known yet.
 - `BaseWorker._runs_task_group`: the task group that a worker waits for when it ends.
@@ -13,8 +15,10 @@ import asyncio
 from collections.abc import Callable, Coroutine
 from datetime import UTC, datetime
 from typing import Any
+from uuid import UUID
 
 from anyio.abc import TaskGroup
+from prefect.client.schemas.objects import FlowRun
 from prefect.client.schemas.responses import WorkerFlowRunResponse
 from prefect.workers.base import BaseWorker
 
@@ -38,6 +42,17 @@ async def due_flow_runs(worker: AnyWorker) -> list[WorkerFlowRunResponse]:
 async def submit(worker: AnyWorker, runs: list[WorkerFlowRunResponse]) -> None:
     """Start as many of these runs as the limit allows."""
     await worker._submit_scheduled_flow_runs(runs)
+
+
+async def submit_one(worker: AnyWorker, flow_run: FlowRun) -> None:
+    """Start a run that was taken; returns when it has begun."""
+    await BaseWorker[Any, Any, Any]._submit_run(worker, flow_run)
+
+
+def let_go(worker: AnyWorker, run_id: UUID) -> None:
+    """Forget a run that was taken and could not be started."""
+    worker._submitting_flow_run_ids.discard(run_id)
+    worker._release_limit_slot(run_id)
 
 
 def start_soon(worker: AnyWorker, work: Callable[[], Coroutine[Any, Any, None]]) -> None:

@@ -189,6 +189,13 @@ class SafelightWorker(BaseWorker[PoolJobConfiguration, PoolVariables, PoolResult
                 return
         raise InfrastructureNotFound(f"{infrastructure_pid} is not running")
 
+    async def _submit_run(self, flow_run: FlowRun) -> None:
+        try:
+            await internals.submit_one(self, flow_run)
+        except httpx.HTTPError as error:  # it would end the worker and every run it has
+            self._logger.warning("flow run %s was not started, later: %s", flow_run.id, error)
+            internals.let_go(self, flow_run.id)
+
     async def _serve(self) -> None:
         if self._services is None:
             return
@@ -273,7 +280,12 @@ class SafelightWorker(BaseWorker[PoolJobConfiguration, PoolVariables, PoolResult
         while True:
             with suppress(httpx.HTTPError):
                 if self._work_pool is not None:
-                    await take_over(self.client, self.work_pool.name, self.name, set(self._running))
+                    await take_over(
+                        self.client,
+                        self.work_pool.name,
+                        self.name,
+                        set(self._running) | internals.in_progress(self),
+                    )
             await anyio.sleep(ADOPT_SECONDS)
 
     def _cancel(self, running: _Running) -> None:

@@ -110,6 +110,12 @@ class Campaign:
         self.asked: set[UUID] = set()
         """Runs that were asked to stop."""
         self.ended: dict[UUID, FlowRun] = {}
+        self.killed: list[Worker] = []
+        """Workers that are not started again."""
+        self.gave_up = 0
+        """Workers that ended though nobody told them to."""
+        self.over = threading.Event()
+        """Set when workers may end."""
         self.client: SyncPrefectClient | None = None
         self.deployment: UUID | None = None
         self.faulting = threading.Event()
@@ -165,6 +171,17 @@ class Campaign:
         """Workers that run."""
         with self._lock:
             return [worker for worker in self.workers if worker.alive]
+
+    def supervise(self) -> None:
+        """Start workers again that ended by themselves, as a service manager does."""
+        while not self.over.wait(0.5):
+            with self._lock:
+                ended = [w for w in self.workers if not w.alive and w not in self.killed]
+                self.killed += ended
+            for worker in ended:
+                self.gave_up += 1
+                self.say(f"worker {worker.name} gave up with {worker.process.returncode}")
+                self.start_worker(worker.name)
 
     def create_run(self) -> None:
         """One more run, whatever the server goes through meanwhile."""
@@ -252,6 +269,7 @@ class Campaign:
         while not (found := [worker for worker in self.alive() if worker.children()]):
             time.sleep(0.1)
         worker = draw.choice(found)
+        self.killed.append(worker)
         worker.process.kill()
         worker.process.wait()
         time.sleep(draw.uniform(0.1, 2.0))
@@ -274,12 +292,15 @@ class Campaign:
         return f"{how} for {seconds:.1f} s"
 
     def _cancel(self, draw: random.Random) -> str:
-        waiting: list[UUID] = []
-        while not waiting:
-            waiting = [run for run in self.look() if run not in self.asked]
+        while True:
+            found = self.look()
+            with self._lock:
+                waiting = [run for run in found if run not in self.asked]
+                if waiting:
+                    run = draw.choice(waiting)
+                    self.asked.add(run)
+                    break
             time.sleep(0.1)
-        run = draw.choice(waiting)
-        self.asked.add(run)
         with suppress(ObjectNotFound):
             self.ask(lambda client: client.set_flow_run_state(run, Cancelling()))
         return str(run)
@@ -303,14 +324,24 @@ def run_campaign(pace: Pace, folder: Path) -> Report:
 
     with campaign(pace, folder) as going:
         feeding = threading.Thread(target=going.feed)
+        supervising = threading.Thread(target=going.supervise)
         feeding.start()
+        supervising.start()
         try:
             going.inject()
+        except BaseException:
+            going.over.set()
+            raise
         finally:
             going.faulting.clear()
             feeding.join()
         going.report.facts["faults took"] = f"{time.monotonic() - going.started:.0f} s"
-        going.calm_down()
+        try:
+            going.calm_down()
+        finally:
+            going.over.set()
+            supervising.join()
+        going.report.facts["workers that gave up"] = str(going.gave_up)
         check(going)
         going.report.facts["all took"] = f"{time.monotonic() - going.started:.0f} s"
         return going.report

@@ -81,7 +81,7 @@ class Worker:
             self.process = subprocess.Popen(
                 [
                     *(sys.executable, "-m", "prefect", "worker", "start"),
-                    *("--pool", pool, "--name", name),
+                    *("--pool", pool, "--name", name, "--type", "safelight-gpu"),
                 ],
                 env={**os.environ, **environment},
                 stdout=log,
