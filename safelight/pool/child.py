@@ -19,17 +19,19 @@ import threading
 import time
 from collections.abc import Generator
 from contextlib import contextmanager
-from typing import Any
+from typing import Any, Literal
 from uuid import UUID
 
+import httpx
 import psutil
 from prefect.client.schemas.objects import FlowRun, State
 from prefect.context import SettingsContext, get_settings_context
-from prefect.exceptions import Abort, Pause, TerminationSignal
+from prefect.exceptions import Abort, Pause, SignatureMismatchError, TerminationSignal
 from prefect.flow_engine import load_flow, load_flow_run, run_flow
 from prefect.logging.loggers import flow_run_logger
 from prefect.settings import PREFECT_FLOWS_HEARTBEAT_FREQUENCY, Settings, temporary_settings
 
+from safelight.errors import ContractMismatchError
 from safelight.pool.freshness import ImportedModules
 from safelight.pool.messages import Ended, Ready, Run, Stale, Stop, ToProcess
 from safelight.progress import StopReason, clear_stop, request_stop
@@ -113,18 +115,25 @@ class Host:
                 if found is not None:
                     return Stale(flow_run_id=command.flow_run_id, found=found)
                 problem = execute(flow_run)
-        except Exception as error:  # noqa: BLE001  (whatever it was, the worker must hear of it)
+        except httpx.HTTPError as error:  # the server is away, the run is not at fault
             problem = f"{type(error).__name__}: {error}"
+        except Exception as error:  # noqa: BLE001  (whatever it was, the worker must hear of it)
+            return self._ended(command, _said(error), "refused")
         finally:
             self._modules.remember(began)
             with self._lock:
                 self._current = None
         return self._ended(command, problem)
 
-    def _ended(self, command: Run, problem: str) -> Ended:
+    def _ended(
+        self,
+        command: Run,
+        problem: str,
+        outcome: Literal["unreported", "refused"] = "unreported",
+    ) -> Ended:
         return Ended(
             flow_run_id=command.flow_run_id,
-            outcome="unreported" if problem else "reported",
+            outcome=outcome if problem else "reported",
             problem=problem,
             memory_bytes=psutil.Process().memory_info().rss,
             models_bytes=_models_bytes(),
@@ -150,6 +159,9 @@ def execute(flow_run: FlowRun) -> str:
 
     Returns:
         Why the state it ended in could not be reported to the server; empty when it was.
+
+    Raises:
+        Exception: the flow cannot be imported, or not be called with these parameters.
     """
     logger = flow_run_logger(flow_run)
     try:
@@ -164,14 +176,20 @@ def execute(flow_run: FlowRun) -> str:
         return ""
     except TerminationSignal:
         return "the process was told to end"
-    except Exception as error:
+    except Exception:
         logger.exception("could not be run")
-        return f"{type(error).__name__}: {error}"
+        raise
     finally:
         for handler in logging.getLogger("prefect.flow_runs").handlers:
             handler.flush()
     reported = not isinstance(result, State) or result.is_final() or result.is_scheduled()
     return "" if reported or result.is_paused() else f"it stopped as {result.name}"
+
+
+def _said(error: Exception) -> str:
+    if isinstance(error, SignatureMismatchError):
+        return str(ContractMismatchError(str(error), "correct the names of the parameters"))
+    return f"{type(error).__name__}: {error}"
 
 
 @contextmanager

@@ -52,8 +52,8 @@ class Ended(_Message):
 
     kind: Literal["ended"] = "ended"
     flow_run_id: UUID
-    outcome: Literal["reported", "unreported"]
-    """Whether the server knows the state the run ended in."""
+    outcome: Literal["reported", "unreported", "refused"]
+    """Whether the server knows the state the run ended in; refused is a run that cannot be run."""
     problem: str = ""
     """Why not."""
     memory_bytes: int = 0

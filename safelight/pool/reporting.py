@@ -5,8 +5,9 @@ import httpx
 from prefect.client.orchestration import PrefectClient, get_client
 from prefect.client.schemas.objects import FlowRun, State
 from prefect.exceptions import ObjectNotFound
-from prefect.states import AwaitingRetry, Cancelled, Crashed
+from prefect.states import AwaitingRetry, Cancelled, Crashed, Failed
 
+from safelight.pool.messages import Ended
 from safelight.pool.process import Died, Outcome
 
 RETRY_SECONDS = 1.0
@@ -64,6 +65,9 @@ def next_state(
     if asked:
         return Cancelled(message="stopped with its process")
     why = _why(outcome)
+    # one that never began is not counted in run_count, and would be tried for ever
+    if isinstance(outcome, Ended) and outcome.outcome == "refused" and flow_run.run_count == 0:
+        return Failed(message=outcome.problem)
     if flow_run.run_count <= restarts:
         return AwaitingRetry(message=f"{why}; started again, finished stages come from the store")
     return Crashed(message=why)

@@ -161,7 +161,7 @@ class SafelightWorker(BaseWorker[PoolJobConfiguration, PoolVariables, PoolResult
             outcome = await self._finished(running, asyncio.wrap_future(future))
             remember(process, _key(flow_run, configuration))
             code = 0
-            if isinstance(outcome, Died) or outcome.outcome == "unreported":
+            if isinstance(outcome, Died) or outcome.outcome != "reported":
                 code = await settle(
                     flow_run.id, outcome, running.cancelling, configuration.restarts
                 )

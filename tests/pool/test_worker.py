@@ -117,6 +117,15 @@ def test_code_that_ends_the_process_is_a_crash(pool: Pool):
     assert pool.end(pool.create("pid")).is_completed()
 
 
+def test_a_run_with_a_parameter_nobody_knows_fails_at_once(pool: Pool):
+    pool.start_worker()
+    state = pool.end(pool.create("value", colour="red"))
+    assert state.type is StateType.FAILED
+    assert "[CONTRACT_MISMATCH]" in (state.message or "")
+    assert "colour" in (state.message or "")
+    assert pool.end(pool.create("pid")).is_completed()
+
+
 def test_a_killed_worker_leaves_no_orphan_and_another_goes_on(pool: Pool):
     worker = pool.start_worker()
     (child,) = children(worker)
