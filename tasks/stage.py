@@ -16,7 +16,7 @@ from pydantic import JsonValue
 from safelight.engines.identity import EngineIdentity
 from safelight.engines.measure import measured
 from safelight.params import Params
-from safelight.progress import StopRequestedError, watching
+from safelight.progress import StopRequestedError, stop_requested, watching
 from safelight.store.artifact import ArtifactRef, MediaKind
 from safelight.store.results import RESULTS
 from tasks.recorder import facts_of, recorder
@@ -157,6 +157,8 @@ def _references_in(values: list[Any]) -> Iterator[ArtifactRef]:
 def _measuring(fn: Callable[P, R]) -> Callable[P, R]:
     @wraps(fn)
     def run(*args: P.args, **kwargs: P.kwargs) -> R:
+        if stop_requested():  # its result may be there: a stopped run does not wait for the answer
+            return cast(R, Cancelled(message=f"stopped before {fn.__name__} began"))
         with watching(recorder().stage_listener(fn.__name__)) as notes, measured() as cost:
             try:
                 result = fn(*args, **kwargs)

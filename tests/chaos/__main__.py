@@ -3,6 +3,7 @@
 import argparse
 import os
 import shutil
+import signal
 import sys
 import tempfile
 import time
@@ -22,6 +23,7 @@ def main() -> int:
     parser.add_argument("--longest-outage", type=float, default=4.0, help="of the store, seconds")
     parser.add_argument("--keep", action="store_true", help="keep logs also when all is well")
     chosen = parser.parse_args()
+    signal.signal(signal.SIGTERM, signal.default_int_handler)  # so that nothing is left behind
     seed = chosen.seed if chosen.seed is not None else time.time_ns() % 1_000_000
     folder = Path(tempfile.mkdtemp(prefix=f"chaos-{seed}-"))
     print(f"{chosen.faults} faults, seed {seed}, logs in {folder}", flush=True)  # noqa: T201

@@ -39,11 +39,11 @@ from tests.store.servers import ACCESS_KEY, SECRET_KEY, S3Server, moto_server
 T = TypeVar("T")
 Fault = Literal["process killed", "worker killed", "server restarted", "store away", "cancelled"]
 WEIGHTS: dict[Fault, int] = {
-    "process killed": 30,
+    "process killed": 35,
     "worker killed": 10,
     "server restarted": 8,
-    "store away": 22,
-    "cancelled": 30,
+    "store away": 27,
+    "cancelled": 20,
 }
 WORKERS = 2
 UNFINISHED = 8
@@ -51,6 +51,7 @@ UNFINISHED = 8
 PICTURES = 4
 PREFIX = "volume"
 CALM_SECONDS = 60.0
+"""So long after the last fault, or after the last run that ended, another one must have ended."""
 MARK = "CHAOS_CAMPAIGN"
 """Environment variable that every process of a campaign carries."""
 
@@ -90,7 +91,9 @@ class Report:
 class Campaign:
     """Everything that runs, and what is known about it."""
 
-    def __init__(self, pace: Pace, folder: Path, s3: S3Server, gate: Gate, server: Server) -> None:
+    def __init__(
+        self, pace: Pace, folder: Path, s3: S3Server, gate: Gate, server: Server, mark: str
+    ) -> None:
         self.pace = pace
         self.folder = folder
         self.s3 = s3
@@ -99,7 +102,7 @@ class Campaign:
         self.random = random.Random(pace.seed)
         self.report = Report(pace.seed)
         self.pool = "chaos"
-        self.mark = uuid4().hex
+        self.mark = mark
         self.executions = folder / "executions.jsonl"
         self.executions.touch()
         self.volume = folder / "volume"
@@ -225,14 +228,16 @@ class Campaign:
         weights = [WEIGHTS[kind] for kind in kinds]
         with ThreadPoolExecutor(16) as lasting:
             going = []
-            for number in range(self.pace.faults):
-                time.sleep(self.random.uniform(*self.pace.apart_seconds))
-                (kind,) = self.random.choices(kinds, weights)
-                self.report.faults[kind] += 1
-                going.append(lasting.submit(self._fault(number, kind)))
-            for job in going:
-                job.result()
-        self.faulting.clear()
+            try:
+                for number in range(self.pace.faults):
+                    time.sleep(self.random.uniform(*self.pace.apart_seconds))
+                    (kind,) = self.random.choices(kinds, weights)
+                    self.report.faults[kind] += 1
+                    going.append(lasting.submit(self._fault(number, kind)))
+                for job in going:
+                    job.result()
+            finally:
+                self.faulting.clear()
 
     def _fault(self, number: int, kind: Fault) -> Callable[[], None]:
         # all that is drawn is drawn here, in order, so that a seed means the same faults
@@ -256,7 +261,7 @@ class Campaign:
         return run
 
     def _kill_process(self, draw: random.Random) -> str:
-        while True:
+        while self.faulting.is_set():
             found = [child for worker in self.alive() for child in worker.children()]
             if found:
                 child = draw.choice(found)
@@ -264,9 +269,12 @@ class Campaign:
                     child.kill()
                     return str(child.pid)
             time.sleep(0.1)
+        return "nothing"
 
     def _kill_worker(self, draw: random.Random) -> str:
         while not (found := [worker for worker in self.alive() if worker.children()]):
+            if not self.faulting.is_set():
+                return "nothing"
             time.sleep(0.1)
         worker = draw.choice(found)
         self.killed.append(worker)
@@ -292,7 +300,7 @@ class Campaign:
         return f"{how} for {seconds:.1f} s"
 
     def _cancel(self, draw: random.Random) -> str:
-        while True:
+        while self.faulting.is_set():
             found = self.look()
             with self._lock:
                 waiting = [run for run in found if run not in self.asked]
@@ -301,16 +309,22 @@ class Campaign:
                     self.asked.add(run)
                     break
             time.sleep(0.1)
+        else:
+            return "nothing"
         with suppress(ObjectNotFound):
             self.ask(lambda client: client.set_flow_run_state(run, Cancelling()))
         return str(run)
 
     def calm_down(self) -> None:
-        """Let everything come to its end."""
-        end = time.monotonic() + CALM_SECONDS
-        while self.look() and time.monotonic() < end:
+        """Let everything come to its end; give up when no run ends for too long."""
+        began = since = time.monotonic()
+        left = len(self.look())
+        while left and time.monotonic() - since < CALM_SECONDS:
             time.sleep(0.3)
-        self.report.facts["calm after"] = f"{CALM_SECONDS - (end - time.monotonic()):.1f} s"
+            now = len(self.look())
+            if now < left:
+                left, since = now, time.monotonic()
+        self.report.facts["calm after"] = f"{time.monotonic() - began:.1f} s"
 
 
 def run_campaign(pace: Pace, folder: Path) -> Report:
@@ -357,8 +371,9 @@ def campaign(pace: Pace, folder: Path) -> Iterator[Campaign]:
             Bucket=s3.bucket, VersioningConfiguration={"Status": "Enabled"}
         )
         gate = stack.enter_context(Gate(s3.port))
-        server = Server(folder)
-        made = Campaign(pace, folder, s3, gate, server)
+        mark = uuid4().hex
+        server = Server(folder, {MARK: mark})
+        made = Campaign(pace, folder, s3, gate, server, mark)
         _draw_pictures(made.volume / "uploads")
         stack.callback(server.stop, signal.SIGKILL)
         server.start()

@@ -2,6 +2,7 @@
 
 import hashlib
 import json
+import signal
 import time
 from collections import defaultdict
 from contextlib import suppress
@@ -141,6 +142,7 @@ def what_does_not_stop(campaign: Campaign) -> list[str]:
     if alive:
         found.append(f"{alive} workers still run")
     end = time.monotonic() + GONE_SECONDS
+    campaign.server.stop(signal.SIGTERM)
     while (left := marked(campaign.mark)) and time.monotonic() < end:
         time.sleep(0.2)
     for process in left:

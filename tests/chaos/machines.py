@@ -24,7 +24,8 @@ Outage = Literal["refused", "cut", "held"]
 class Server:
     """A Prefect server on SQLite that is started again on the same port."""
 
-    def __init__(self, folder: Path) -> None:
+    def __init__(self, folder: Path, environment: Mapping[str, str]) -> None:
+        self._environment = environment
         self._home = folder / "server"
         self._home.mkdir()
         self._port = free_port()
@@ -37,6 +38,7 @@ class Server:
         environment = {
             **os.environ,
             **QUIET,
+            **self._environment,
             "PREFECT_HOME": str(self._home),
             "PREFECT_SERVER_UI_ENABLED": "false",
         }
