@@ -115,10 +115,9 @@ class Host:
                 if found is not None:
                     return Stale(flow_run_id=command.flow_run_id, found=found)
                 problem = execute(flow_run)
-        except httpx.HTTPError as error:  # the server is away, the run is not at fault
-            problem = f"{type(error).__name__}: {error}"
         except Exception as error:  # noqa: BLE001  (whatever it was, the worker must hear of it)
-            return self._ended(command, _said(error), "refused")
+            away = is_server_trouble(error)  # then the run is not at fault
+            return self._ended(command, _said(error), "unreported" if away else "refused")
         finally:
             self._modules.remember(began)
             with self._lock:
@@ -184,6 +183,14 @@ def execute(flow_run: FlowRun) -> str:
             handler.flush()
     reported = not isinstance(result, State) or result.is_final() or result.is_scheduled()
     return "" if reported or result.is_paused() else f"it stopped as {result.name}"
+
+
+def is_server_trouble(error: BaseException) -> bool:
+    """Whether an error comes from asking the server, also where Prefect made another one of it."""
+    cause: BaseException | None = error
+    while cause is not None and not isinstance(cause, httpx.HTTPError):
+        cause = cause.__cause__
+    return cause is not None
 
 
 def _said(error: Exception) -> str:
