@@ -42,6 +42,7 @@ from safelight.settings import settings
 
 SCHEDULED = "prefect.flow-run.Scheduled"
 CANCELLING = "prefect.flow-run.Cancelling"
+TAKEN = "prefect.flow-run.Pending"
 DUE_EVENTS = (
     SCHEDULED,
     "prefect.flow-run.AwaitingRetry",
@@ -54,6 +55,9 @@ HEARTBEAT_SECONDS = 30.0
 WATCH_SECONDS = 2.0
 """How often the server is asked about running runs, in case an event was lost."""
 RECONNECT_SECONDS = 1.0
+AGAIN_SECONDS = (0.1, 0.2, 0.4, 0.8, 1.6, 3.2)
+"""When the server is asked again for a run that it told of and does not show: its event is sent
+before the transaction that makes the run ends."""
 ADOPT_SECONDS = 15.0
 """How often this worker looks for runs whose worker and process are both gone."""
 STOP_SECONDS = 20.0
@@ -96,6 +100,7 @@ class SafelightWorker(BaseWorker[PoolJobConfiguration, PoolVariables, PoolResult
         self._free = list(self._processes)
         self._running: dict[UUID, _Running] = {}
         self._wants: dict[UUID, dict[str, Any]] = {}
+        self._awaited: dict[UUID, int] = {}
         self._submitting = anyio.Lock()
         self._wake = asyncio.Event()
         self._changed = asyncio.Condition()
@@ -134,6 +139,7 @@ class SafelightWorker(BaseWorker[PoolJobConfiguration, PoolVariables, PoolResult
             return []
         async with self._submitting:
             found = await internals.due_flow_runs(self)
+            self._ask_again({entry.flow_run.id for entry in found})
             chosen = await self._suitable(found)
             await internals.submit(self, chosen)
             return [entry.flow_run for entry in chosen]
@@ -213,8 +219,10 @@ class SafelightWorker(BaseWorker[PoolJobConfiguration, PoolVariables, PoolResult
         while True:
             await self._wake.wait()
             self._wake.clear()
-            with suppress(httpx.HTTPError):  # the poll tries again
+            try:
                 await self.get_and_submit_flow_runs()
+            except httpx.HTTPError:
+                asyncio.get_running_loop().call_later(RECONNECT_SECONDS, self._wake.set)
 
     async def _listen(self) -> None:
         while True:
@@ -222,7 +230,7 @@ class SafelightWorker(BaseWorker[PoolJobConfiguration, PoolVariables, PoolResult
                 await anyio.sleep(RECONNECT_SECONDS)
                 continue
             pool = EventAnyResourceFilter(id=[f"prefect.work-pool.{self.work_pool.id}"])
-            names = EventNameFilter(name=[*DUE_EVENTS, CANCELLING])
+            names = EventNameFilter(name=[*DUE_EVENTS, TAKEN, CANCELLING])
             try:
                 async with get_events_subscriber(
                     EventFilter(event=names, any_resource=pool), reconnect_on_clean_close=True
@@ -235,13 +243,23 @@ class SafelightWorker(BaseWorker[PoolJobConfiguration, PoolVariables, PoolResult
             await anyio.sleep(RECONNECT_SECONDS)
 
     def _heard(self, event: Event) -> None:
-        if event.event != CANCELLING:
+        run_id = UUID(event.resource.id.removeprefix(FLOW_RUN))
+        if event.event in DUE_EVENTS:
+            self._awaited[run_id] = 0
             self._wake.set()
-            return
-        name = event.resource.id.removeprefix(FLOW_RUN)
-        running = self._running.get(UUID(name))
-        if running is not None:
-            self._cancel(running)
+        elif event.event == TAKEN:
+            self._awaited.pop(run_id, None)
+        elif run_id in self._running:
+            self._cancel(self._running[run_id])
+
+    def _ask_again(self, shown: set[UUID]) -> None:
+        for run_id, times in list(self._awaited.items()):
+            if run_id in shown or times == len(AGAIN_SECONDS):
+                del self._awaited[run_id]
+            else:
+                self._awaited[run_id] += 1
+                seconds = AGAIN_SECONDS[times]
+                asyncio.get_running_loop().call_later(seconds, self._wake.set)
 
     async def _watch(self) -> None:
         while True:
