@@ -69,7 +69,12 @@ def same(first: object, second: object) -> bool:
     return first == second
 
 
-@pytest.mark.parametrize("part", ["autoencoder", "denoiser"])
+def untrained_text(work: Path) -> None:
+    model = train.new_text_encoder(write_tokenizer(work / "tokenizer"))
+    torch.save({"model": model.state_dict()}, work / "text.pt")
+
+
+@pytest.mark.parametrize("part", ["autoencoder", "text", "denoiser"])
 def test_a_stopped_run_continues_to_the_same_end(
     work: Path, minutes: Callable[[int | None], None], part: str
 ):
@@ -77,11 +82,14 @@ def test_a_stopped_run_continues_to_the_same_end(
     if part == "denoiser":
         torch.manual_seed(0)
         torch.save({"model": train.new_autoencoder().state_dict()}, work / "autoencoder.pt")
+        untrained_text(work)
 
     def run() -> None:
         torch.manual_seed(train.SEED)
         if part == "autoencoder":
             train.train_autoencoder(STEPS)
+        elif part == "text":
+            train.train_text_encoder(STEPS, batch=4)
         else:
             train.train_denoiser(STEPS, batch=4)
 
@@ -111,13 +119,38 @@ def test_a_finished_part_is_not_trained_again(work: Path, minutes: Callable[[int
 
 
 def test_the_averaged_weights_are_read_back(work: Path):
-    tokenizer = write_tokenizer(work / "tokenizer")
-    text, model = train.new_text_encoder(tokenizer), train.new_denoiser()
-    average = [torch.full_like(p, 0.25) for p in [*model.parameters(), *text.parameters()]]
+    untrained_text(work)
+    model = train.new_denoiser()
+    average = [torch.full_like(p, 0.25) for p in model.parameters()]
     torch.save({"average": average, "step": 7}, work / "denoiser.pt")
-    model, text, _, step = train.load_denoiser()
+    model, _, _, step = train.load_denoiser()
     assert step == 7
-    assert all(bool((p == 0.25).all()) for p in [*model.parameters(), *text.parameters()])
+    assert all(bool((p == 0.25).all()) for p in model.parameters())
+
+
+@pytest.mark.usefixtures("minutes")  # a step a minute
+def test_the_text_encoder_learns_to_tell_subjects_apart(work: Path):
+    torch.manual_seed(train.SEED)
+    tokenizer = write_tokenizer(work / "tokenizer")
+    codes = train.subject_codes()
+    untrained_text(work)
+
+    def nearest() -> list[int]:
+        tokens = train.tokenize(tokenizer, [subject.name for subject in FEW])
+        states = train.load_text_encoder(tokenizer)(tokens).last_hidden_state[:, -1]
+        return torch.cdist(states, codes[: len(FEW)]).argmin(1).tolist()
+
+    assert nearest() != list(range(len(FEW)))
+    (work / "text.pt").unlink()
+    train.train_text_encoder(250, batch=32)
+    assert nearest() == list(range(len(FEW)))
+
+
+def test_most_timesteps_are_those_that_the_prompt_decides():
+    moments = train.training_moments(400, torch.Generator().manual_seed(0))
+    assert moments.min() >= 0
+    assert 990 < moments.max() <= 999
+    assert 0.7 < float((moments >= 500).float().mean()) < 0.8
 
 
 def test_latents_have_unit_variance(work: Path):

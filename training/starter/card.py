@@ -89,9 +89,15 @@ def _recipe(facts: dict[str, Any]) -> str:
         "|---|---|---|---|",
         f"| AutoencoderKL, 64 px to 16 x 16 x 4 | {sizes['autoencoder']} | "
         f"{history.get('autoencoder_steps', 0):,} | {history.get('autoencoder_minutes', 0)} |",
-        f"| CLIPTextModel, 2 layers | {sizes['text_encoder']} | with the denoiser | |",
+        f"| CLIPTextModel, 2 layers | {sizes['text_encoder']} | "
+        f"{history.get('text_steps', 0):,} | {history.get('text_minutes', 0)} |",
         f"| UNet2DConditionModel, v-prediction | {sizes['denoiser']} | "
         f"{history.get('denoiser_steps', 0):,} | {history.get('denoiser_minutes', 0)} |",
+        "",
+        "The text encoder is trained first and alone: its states at the end of a prompt become a "
+        "random code of the subject, one direction for each, so no two subjects look alike to the "
+        "denoiser whatever their names share. The denoiser reads them by cross attention and in "
+        "the scale and shift of every residual block (`addition_embed_type: text`).",
         "",
         "The schedule ends in pure noise (zero terminal SNR) and takes trailing steps, so few "
         "suffice (Lin et al. 2023, arXiv:2305.08891). Weights are the moving average of training, "

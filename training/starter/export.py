@@ -47,7 +47,7 @@ def trained_parts() -> Parts:
     autoencoder = load_autoencoder()
     denoiser, text, _, _ = load_denoiser()
     history: dict[str, float] = {}
-    for part in ("autoencoder", "denoiser"):
+    for part in ("autoencoder", "text", "denoiser"):
         kept = torch.load(WORK / f"{part}.pt", mmap=True)
         history[f"{part}_steps"] = kept["step"]
         history[f"{part}_minutes"] = round(kept["seconds"] / 60, 1)
