@@ -156,7 +156,7 @@ class Session:
                 if flow_run.state is not None and flow_run.state.is_final():
                     return RunEnd(flow_run, _manifest_of(flow_run_id))
                 if done and running is not None:
-                    state = next_state(flow_run, running.result(), asked_to_stop, restarts=0)
+                    state = next_state(flow_run, running.result(), asked_to_stop, restarts_left=0)
                     client.set_flow_run_state(flow_run_id, state, force=True)
                     continue
                 if on_progress is not None:

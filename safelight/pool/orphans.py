@@ -15,7 +15,7 @@ from prefect.client.schemas.filters import (
 )
 from prefect.client.schemas.objects import FlowRun, State, StateType
 
-from safelight.pool.reporting import next_state
+from safelight.pool.reporting import next_state, restarted
 
 OWNED = (StateType.PENDING, StateType.RUNNING, StateType.CANCELLING)
 WORKER_LABEL = "prefect.worker.name"
@@ -55,9 +55,8 @@ async def take_over(client: PrefectClient, pool: str, worker: str, mine: set[UUI
     for run in candidates:
         if is_orphan(run, worker, online):
             restarts = max(RESTARTS, int((run.job_variables or {}).get("restarts") or 0))
-            await client.set_flow_run_state(
-                run.id, next_state(run, None, False, restarts), force=True
-            )
+            left = restarts - await restarted(client, run.id)
+            await client.set_flow_run_state(run.id, next_state(run, None, False, left), force=True)
 
 
 def is_orphan(run: FlowRun, worker: str, online: set[str]) -> bool:

@@ -1,16 +1,21 @@
 """Gives a run a state when its process could not."""
 
+from uuid import UUID
+
 import anyio
 import httpx
 from prefect.client.orchestration import PrefectClient, get_client
 from prefect.client.schemas.objects import FlowRun, State
 from prefect.exceptions import ObjectNotFound
+from prefect.settings import PREFECT_CLIENT_MAX_RETRIES, temporary_settings
 from prefect.states import AwaitingRetry, Cancelled, Crashed, Failed
 
 from safelight.pool.messages import Ended
 from safelight.pool.process import Died, Outcome
 
 RETRY_SECONDS = 1.0
+AGAIN = "; started again, finished stages come from the store"
+"""End of the message of every state that starts a run again; they are counted by it."""
 
 
 async def settle(flow_run_id: object, outcome: Outcome, cancelling: bool, restarts: int) -> int:
@@ -29,8 +34,10 @@ async def settle(flow_run_id: object, outcome: Outcome, cancelling: bool, restar
     """
     async with get_client() as client:
         while True:
+            # a write the client repeats by itself later would undo what happened meanwhile
             try:
-                return await _settle(client, flow_run_id, outcome, cancelling, restarts)
+                with temporary_settings({PREFECT_CLIENT_MAX_RETRIES: 0}):
+                    return await _settle(client, flow_run_id, outcome, cancelling, restarts)
             except ObjectNotFound:  # the run was deleted
                 return 0
             except httpx.HTTPError:
@@ -44,14 +51,21 @@ async def _settle(
     state = flow_run.state
     if state is not None and (state.is_final() or state.is_scheduled() or state.is_paused()):
         return 0
+    left = restarts - await restarted(client, flow_run.id)
     await client.set_flow_run_state(
-        flow_run.id, next_state(flow_run, outcome, cancelling, restarts), force=True
+        flow_run.id, next_state(flow_run, outcome, cancelling, left), force=True
     )
     return 0
 
 
+async def restarted(client: PrefectClient, flow_run_id: UUID) -> int:
+    """How often a run was started again; `run_count` leaves out those that never began."""
+    states = await client.read_flow_run_states(flow_run_id)
+    return sum((state.message or "").endswith(AGAIN) for state in states)
+
+
 def next_state(
-    flow_run: FlowRun, outcome: Outcome | None, cancelling: bool, restarts: int
+    flow_run: FlowRun, outcome: Outcome | None, cancelling: bool, restarts_left: int
 ) -> State[None]:
     """The state of a run whose process is gone or could not run it.
 
@@ -59,17 +73,16 @@ def next_state(
         flow_run: as the server knows it.
         outcome: None when nothing is known but that worker and process are gone.
         cancelling: it had been asked to stop.
-        restarts: how often it may be started again.
+        restarts_left: how often it may still be started again.
     """
     asked = cancelling or (flow_run.state is not None and flow_run.state.is_cancelling())
     if asked:
         return Cancelled(message="stopped with its process")
     why = _why(outcome)
-    # one that never began is not counted in run_count, and would be tried for ever
     if isinstance(outcome, Ended) and outcome.outcome == "refused" and flow_run.run_count == 0:
         return Failed(message=outcome.problem)
-    if flow_run.run_count <= restarts:
-        return AwaitingRetry(message=f"{why}; started again, finished stages come from the store")
+    if restarts_left > 0:
+        return AwaitingRetry(message=why + AGAIN)
     return Crashed(message=why)
 
 

@@ -111,6 +111,22 @@ def test_a_run_that_kills_every_process_ends_as_crashed(pool: Pool):
     assert pool.end(pool.create("pid")).is_completed()
 
 
+def test_a_process_that_dies_while_it_imports_the_flow_is_not_started_for_ever(pool: Pool):
+    (pool.project.folder / "deadly.py").write_text(
+        "import os\nopen(os.environ['NOTES'], 'a').write('import\\n')\nos.kill(os.getpid(), 9)\n"
+    )
+    pool.start_worker()
+    deployment = pool.client.create_deployment(
+        pool.client.create_flow_from_name("deadly"),
+        name=f"deadly-{pool.name}",
+        entrypoint="deadly.flow",
+        work_pool_name=pool.name,
+    )
+    run = pool.client.create_flow_run_from_deployment(deployment).id
+    assert pool.end(run).is_crashed()
+    assert pool.project.notes == ["import"] * 2
+
+
 def test_code_that_ends_the_process_is_a_crash(pool: Pool):
     pool.start_worker()
     assert pool.end(pool.create("broken", {"restarts": 0})).is_crashed()
