@@ -24,6 +24,22 @@ install_debian() { # best effort where apt is there; what cannot be had is skipp
     as_root env DEBIAN_FRONTEND=noninteractive apt-get install -y -qq --no-install-recommends "${missing[@]}" >/dev/null
 }
 
+install_servers() { # for tests that start their own: no cluster is made, and no service stays
+    command -v apt-get >/dev/null || return 0
+    if ! compgen -G '/usr/lib/postgresql/*/bin/initdb' >/dev/null; then
+        local none=/etc/postgresql-common/createcluster.d/none.conf
+        as_root mkdir -p "${none%/*}"
+        echo 'create_main_cluster = false' | as_root tee "$none" >/dev/null
+        install_debian postgresql || true
+        as_root rm -f "$none"
+    fi
+    if ! command -v redis-server >/dev/null; then
+        install_debian redis-server
+        as_root update-rc.d redis-server disable
+        as_root invoke-rc.d redis-server stop
+    fi
+}
+
 python=$(command -v python3.11 || command -v python3 || true)
 [ -n "$python" ] || { echo "Python 3.11 or newer is needed: apt-get install python3" >&2; exit 1; }
 "$python" -c 'import sys; sys.exit(sys.version_info < (3, 11))' \
@@ -34,6 +50,7 @@ if [ ! -x "$venv/bin/pip" ]; then
 fi
 install_debian libgomp1
 [ "$kind" = dev ] && install_debian git radosgw ceph-mon ceph-osd chromium fonts-noto-color-emoji || true
+[ "$kind" = dev ] && install_servers || true
 
 pip() { "$venv/bin/python" -m pip install --quiet --disable-pip-version-check --progress-bar off "$@"; }
 echo "installing Python packages (about 2 minutes the first time)"
