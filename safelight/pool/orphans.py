@@ -14,6 +14,7 @@ from prefect.client.schemas.filters import (
     WorkPoolFilterName,
 )
 from prefect.client.schemas.objects import FlowRun, State, StateType
+from prefect.settings import PREFECT_CLIENT_MAX_RETRIES, temporary_settings
 
 from safelight.pool.reporting import next_state, restarted
 
@@ -56,7 +57,11 @@ async def take_over(client: PrefectClient, pool: str, worker: str, mine: set[UUI
         if is_orphan(run, worker, online):
             restarts = max(RESTARTS, int((run.job_variables or {}).get("restarts") or 0))
             left = restarts - await restarted(client, run.id)
-            await client.set_flow_run_state(run.id, next_state(run, None, False, left), force=True)
+            # a write the client repeats by itself later would undo what happened meanwhile
+            with temporary_settings({PREFECT_CLIENT_MAX_RETRIES: 0}):
+                await client.set_flow_run_state(
+                    run.id, next_state(run, None, False, left), force=True
+                )
 
 
 def is_orphan(run: FlowRun, worker: str, online: set[str]) -> bool:

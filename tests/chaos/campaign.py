@@ -126,7 +126,7 @@ class Campaign:
         self.faulting.set()
         self._names = 0
         self._lock = threading.Lock()
-        self._busy = {"store away": threading.Lock(), "server restarted": threading.Lock()}
+        self._busy = {kind: threading.Lock() for kind in get_args(Fault)}
         self.started = time.monotonic()
 
     @property
@@ -255,7 +255,7 @@ class Campaign:
             work = self._cancel
 
         def run() -> None:
-            with self._busy.get(kind, threading.Lock()):
+            with self._busy[kind]:
                 self.say(f"fault {number} {kind}: {work(draw)}")
 
         return run
@@ -267,6 +267,7 @@ class Campaign:
                 child = draw.choice(found)
                 with suppress(psutil.Error):
                     child.kill()
+                    time.sleep(draw.uniform(0.5, 3.0))  # the next one gets somewhere first
                     return str(child.pid)
             time.sleep(0.1)
         return "nothing"
@@ -289,6 +290,7 @@ class Campaign:
         self.server.stop(how)
         time.sleep(draw.uniform(0.0, 1.5))
         self.server.start()
+        time.sleep(draw.uniform(1.0, 4.0))  # two in a row still leave room for some work between
         return how.name
 
     def _shut_store(self, draw: random.Random) -> str:
