@@ -16,7 +16,7 @@ from prefect.client.schemas.filters import (
 from prefect.client.schemas.objects import FlowRun, State, StateType
 from prefect.settings import PREFECT_CLIENT_MAX_RETRIES, temporary_settings
 
-from safelight.pool.reporting import next_state, restarted
+from safelight.pool.reporting import heed_cancellation, next_state, restarted
 
 OWNED = (StateType.PENDING, StateType.RUNNING, StateType.CANCELLING)
 WORKER_LABEL = "prefect.worker.name"
@@ -62,6 +62,7 @@ async def take_over(client: PrefectClient, pool: str, worker: str, mine: set[UUI
                 await client.set_flow_run_state(
                     run.id, next_state(run, None, False, left), force=True
                 )
+                await heed_cancellation(client, run)
 
 
 def is_orphan(run: FlowRun, worker: str, online: set[str]) -> bool:

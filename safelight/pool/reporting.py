@@ -55,7 +55,24 @@ async def _settle(
     await client.set_flow_run_state(
         flow_run.id, next_state(flow_run, outcome, cancelling, left), force=True
     )
+    await heed_cancellation(client, flow_run)
     return 0
+
+
+async def heed_cancellation(client: PrefectClient, flow_run: FlowRun) -> None:
+    """Cancel a run that somebody cancelled between our reading it and our giving it a state.
+
+    Args:
+        client: of the Prefect API.
+        flow_run: as it was read.
+    """
+    states = await client.read_flow_run_states(flow_run.id)
+    known = flow_run.state.timestamp if flow_run.state else None
+    since = [state for state in states if known is None or state.timestamp > known]
+    if any(state.is_cancelling() or state.is_cancelled() for state in since[:-1]):
+        await client.set_flow_run_state(
+            flow_run.id, Cancelled(message="stopped with its process"), force=True
+        )
 
 
 async def restarted(client: PrefectClient, flow_run_id: UUID) -> int:
