@@ -201,6 +201,10 @@ class SafelightWorker(BaseWorker[PoolJobConfiguration, PoolVariables, PoolResult
         except httpx.HTTPError as error:  # it would end the worker and every run it has
             self._logger.warning("flow run %s was not started, later: %s", flow_run.id, error)
             internals.let_go(self, flow_run.id)
+            asyncio.get_running_loop().call_later(RECONNECT_SECONDS, self._wake.set)
+            return
+        if flow_run.id not in self._running:  # another worker was faster, the place is free again
+            self._wake.set()
 
     async def _serve(self) -> None:
         if self._services is None:
