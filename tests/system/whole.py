@@ -18,6 +18,8 @@ from tests.system.composed import Composed, make_secrets
 from tests.system.databases import postgres_server, redis_server
 
 T = TypeVar("T")
+NO_REMINDERS = {"PREFECT_SERVER_SERVICES_LATE_RUNS_AFTER_SECONDS": "3600"}
+"""Or the event that a run is late would start those whose first event was lost."""
 FINAL = {"COMPLETED", "FAILED", "CRASHED", "CANCELLED"}
 PATIENCE = 120.0
 """Seconds until a test gives up; none of them measures time."""
@@ -75,11 +77,6 @@ class System:
         """A run as the API shows it."""
         return self.http.get(f"/flow_runs/{run}").raise_for_status().json()
 
-    def states(self, run: str) -> list[dict]:
-        """The states of a run, the first one first."""
-        answer = self.http.get("/flow_run_states/", params={"flow_run_id": run})
-        return sorted(answer.raise_for_status().json(), key=lambda state: state["timestamp"])
-
     def sql(self, statements: str) -> None:
         """Do something to the database behind the server's back."""
 
@@ -132,7 +129,7 @@ def whole_system() -> Iterator[System]:
             )
             services.start_server()
             services.wait_for_server()
-            services.start("services")
+            services.start("services", **NO_REMINDERS)
             services.start("deploy")
             services.start_server("server-2")
             services.wait_for_end("deploy")
