@@ -14,16 +14,16 @@ from pydantic import JsonValue
 from rich.console import Console
 
 from safelight.cli.printing import fail, show_outcome, watching
-from safelight.cli.runs import Outcome, session
-from safelight.errors import DependencyMissingError, PipelineError
+from safelight.cli.runs import session
+from safelight.errors import PipelineError
 from safelight.media.images import decode_image
 from safelight.media.previews import poster_strip
 from safelight.media.sheets import contact_sheet
 from safelight.media.video import read_frames
+from safelight.provenance.manifest import Manifest
 from safelight.settings import settings
 from safelight.store.artifact import ArtifactRef
 from safelight.store.store import Pixels, current_store
-from safelight.weights.checkpoints import find_checkpoint, models_folder
 
 EXAMPLES = Path(__file__).resolve().parent
 PHOTO, CLIP = str(EXAMPLES / "astronaut.png"), str(EXAMPLES / "box.mp4")
@@ -70,7 +70,6 @@ COLUMNS, CELL = 3, 320
 def main() -> None:
     """Run every job in one session and print where the results lie."""
     console = Console()
-    _ensure_model(console)
     made: list[tuple[str, ArtifactRef]] = []
     failed: list[str] = []
     console.print("starting (an embedded Prefect server, a few seconds)")
@@ -79,8 +78,8 @@ def main() -> None:
             with watching(title) as on_progress:
                 outcome = prefect.run(flow, parameters, on_progress)
             show_outcome(outcome, None)
-            if outcome.succeeded:
-                made.append((title, _last(outcome)))
+            if outcome.succeeded and outcome.manifest is not None:
+                made.append((title, _last(outcome.manifest)))
             else:
                 failed.append(title)
     results = settings().volume_root.resolve() / "outputs" / "main-job"
@@ -91,27 +90,8 @@ def main() -> None:
         sys.exit(1)
 
 
-def _ensure_model(console: Console) -> None:
-    """Where there is no model at all, put an untrained one into the models folder, and say so."""
-    try:
-        find_checkpoint(None)
-    except DependencyMissingError:
-        from examples.untrained import build_untrained
-
-        folder = models_folder() / "untrained"
-        folder.parent.mkdir(parents=True, exist_ok=True)
-        console.print(
-            f"no text-to-image model is there: prompts draw noise with an untrained one. Put a "
-            f"diffusers folder or a .safetensors file into {models_folder()}",
-            soft_wrap=True,
-        )
-        build_untrained(folder)
-
-
-def _last(outcome: Outcome) -> ArtifactRef:
-    manifest = outcome.manifest
-    refs = manifest.artifacts if manifest else ()
-    return refs[-1]
+def _last(manifest: Manifest) -> ArtifactRef:
+    return manifest.artifacts[-1]
 
 
 def _lay_out(made: list[tuple[str, ArtifactRef]], folder: Path) -> list[Path]:
