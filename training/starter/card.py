@@ -64,8 +64,12 @@ from diffusers import StableDiffusionPipeline
 pipeline = StableDiffusionPipeline.from_pretrained("weights/starter")
 seed = torch.Generator().manual_seed(0)
 picture = pipeline(
-    "a photo of a cat", width={side}, height={side}, num_inference_steps={steps},
-    guidance_scale={guidance}, generator=seed,
+    "a photo of a cat",
+    width={side},
+    height={side},
+    num_inference_steps={steps},
+    guidance_scale={guidance},
+    generator=seed,
 ).images[0]
 ```
 
