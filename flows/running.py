@@ -116,14 +116,36 @@ def _stopped_state(message: str) -> State[None]:
 
 
 def _documented(body: Callable[..., Any]) -> str:
-    """The docstring with an Args section made of the field descriptions: the form's help texts."""
+    """The docstring with an Args section: the form's help texts, from the field descriptions.
+
+    The form shows nothing of a number's limits by itself, so they stand in the text.
+    """
     hints = get_type_hints(body, include_extras=True)
     lines = [inspect.cleandoc(body.__doc__ or body.__name__).partition("\n\n")[0], "", "Args:"]
     for name in inspect.signature(body).parameters:
         described = (getattr(extra, "description", None) for extra in get_args(hints[name])[1:])
         text = next((text for text in described if text), name)
-        lines.append(f"    {name}: {' '.join(text.split())}")
+        said = f"{text} {_limits(TypeAdapter(hints[name]).json_schema())}"
+        lines.append(f"    {name}: {' '.join(said.split())}")
     return "\n".join(lines)
+
+
+def _limits(schema: dict[str, Any]) -> str:
+    """A sentence with the limits of a number, or of the number among alternatives."""
+    kinds = [schema, *schema.get("anyOf", ())]
+    number = next((kind for kind in kinds if kind.get("type") in ("integer", "number")), {})
+    low, high = number.get("minimum"), number.get("maximum")
+    parts: list[str] = []
+    if low is not None and high is not None:
+        parts.append(f"{low:.15g} to {high:.15g}")
+    elif low is not None:
+        parts.append(f"at least {low:.15g}")
+    elif high is not None:
+        parts.append(f"at most {high:.15g}")
+    if "multipleOf" in number:
+        parts.append(f"a multiple of {number['multipleOf']:.15g}")
+    sentence = ", ".join(parts)
+    return f"{sentence[:1].upper()}{sentence[1:]}." if sentence else ""
 
 
 def _seed_of(run_id: str) -> int:

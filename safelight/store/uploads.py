@@ -31,11 +31,17 @@ def allowed_roots() -> tuple[Path, ...]:
 def allowed_file(location: str) -> Path:
     """The file at a path that a run was given, links followed.
 
+    Args:
+        location: absolute, or from the volume root; what is not there is looked for in the
+            working folder.
+
     Raises:
         ForbiddenPathError: it lies outside the folders inputs may come from, or is no plain file.
         MissingFileError: there is no such file.
     """
-    path = _resolved(Path(location))
+    path = _resolved(settings().volume_root / location)
+    if not os.path.exists(path):
+        path = _resolved(Path(location))
     if not any(path.is_relative_to(root) for root in allowed_roots()):
         roots = ", ".join(str(root) for root in allowed_roots())
         raise ForbiddenPathError(

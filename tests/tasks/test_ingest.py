@@ -23,6 +23,7 @@ from safelight.errors import (
     PipelineError,
 )
 from safelight.media.images import decode_image
+from safelight.settings import settings as app_settings
 from safelight.store.store import current_store
 from safelight.store.uploads import EXAMPLES, upload_local
 from tasks.ingest import ingest
@@ -300,6 +301,23 @@ def test_what_is_not_there(volume: Path, location: str):
     with pytest.raises(MissingFileError) as caught:
         ingest(location.format(volume=volume), ("image",))
     assert caught.value.code == "FILE_NOT_FOUND"
+
+
+def test_paths_start_at_the_volume_root_or_else_at_the_working_folder(
+    volume: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
+    elsewhere = tmp_path / "elsewhere"
+    for folder, side in ((volume / "uploads", 8), (elsewhere / "uploads", 16)):
+        folder.mkdir(parents=True)
+        (folder / "x.png").write_bytes(png(side, side))
+    (elsewhere / "uploads" / "y.png").write_bytes(png(16, 16))
+    monkeypatch.chdir(elsewhere)
+    assert ingest("uploads/x.png", ("image",)).width == 8
+    with pytest.raises(ForbiddenPathError):
+        ingest("uploads/y.png", ("image",))
+    monkeypatch.setenv("SAFELIGHT_INPUT_ROOTS", str(elsewhere))
+    app_settings.cache_clear()
+    assert ingest("uploads/y.png", ("image",)).width == 16
 
 
 def test_names_are_never_used_for_what_is_stored(volume, brought):
