@@ -2,6 +2,7 @@
 
 import json
 from pathlib import Path
+from typing import Any
 
 from pydantic import JsonValue
 
@@ -42,6 +43,30 @@ def parse_options(words: list[str]) -> dict[str, JsonValue]:
 def offered(**values: JsonValue) -> dict[str, JsonValue]:
     """The options that were given; the others keep the flow's defaults."""
     return {name: value for name, value in values.items() if value is not None}
+
+
+def typed(parameters: dict[str, JsonValue], schema: dict[str, Any]) -> dict[str, JsonValue]:
+    """Turn text into numbers and switches where a flow's JSON schema takes no text.
+
+    Args:
+        parameters: as `parse_options` gives them.
+        schema: of the flow's parameters.
+
+    Returns:
+        The same with `"7"` as 7; what is no JSON stays as it is, for the server to refuse.
+    """
+    described = schema.get("properties", {})
+    return {name: _typed(value, described.get(name, {})) for name, value in parameters.items()}
+
+
+def _typed(value: JsonValue, described: dict[str, Any]) -> JsonValue:
+    kinds = {kind.get("type") for kind in described.get("anyOf", [described])}
+    if not isinstance(value, str) or not kinds <= {"integer", "number", "boolean", "null"}:
+        return value
+    try:
+        return json.loads(value)
+    except json.JSONDecodeError:
+        return value
 
 
 def upload(file: Path) -> str:

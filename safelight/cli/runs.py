@@ -16,6 +16,7 @@ from prefect.exceptions import ObjectNotFound, PrefectHTTPStatusError
 from prefect.states import Cancelling
 from pydantic import JsonValue
 
+from safelight.cli.inputs import typed
 from safelight.cli.server import configured_api_url, prefect_api
 from safelight.errors import DependencyMissingError, InvalidFieldValueError
 from safelight.pool.devices import GIB, Device, machine_memory
@@ -34,6 +35,8 @@ GRACE_SECONDS = 20.0
 """Between a request to stop and the end of a run that does not heed it."""
 THIS_MACHINE = Device("this machine", "cpu", machine_memory() / GIB, environment=())
 """Whatever `SAFELIGHT_DEVICE` names; one process uses all of it."""
+RESTARTS = 1
+"""Times a run whose process died is started again."""
 OnProgress = Callable[[float, str], None]
 
 
@@ -103,6 +106,9 @@ class Session:
         """
         with get_client(sync_client=True) as client:
             deployment_id = self._deployment(client, flow)
+            if not self._embedded:  # the server checks types before the flow converts them
+                schema = client.read_deployment(deployment_id).parameter_openapi_schema
+                parameters = typed(parameters, schema or {})
             extra_env = FRESH if fresh else {}
             try:
                 created = client.create_flow_run_from_deployment(
@@ -115,11 +121,8 @@ class Session:
                     f"the server refused the parameters of {flow}: {error.response.text}",
                     "correct the field it names",
                 ) from error
-            running = None
-            if self._process is not None:
-                command = Run(flow_run_id=created.id, environment=extra_env)
-                running = self._process.run(command)
-            return self._follow(client, created.id, running, on_progress)
+            command = Run(flow_run_id=created.id, environment=extra_env)
+            return self._follow(client, command, on_progress)
 
     def _deployment(self, client: SyncPrefectClient, flow: str) -> UUID:
         if self._embedded:
@@ -138,13 +141,18 @@ class Session:
                 "run: safelight deploy",
             ) from error
 
+    def _started(self, command: Run) -> "Future[Outcome] | None":
+        return None if self._process is None else self._process.run(command)
+
     def _follow(
         self,
         client: SyncPrefectClient,
-        flow_run_id: UUID,
-        running: "Future[Outcome] | None",
+        command: Run,
         on_progress: OnProgress | None,
     ) -> RunEnd:
+        flow_run_id = command.flow_run_id
+        running = self._started(command)
+        restarts_left = RESTARTS
         asked_to_stop = False
         patience = float("inf")
         while True:
@@ -156,8 +164,11 @@ class Session:
                 if flow_run.state is not None and flow_run.state.is_final():
                     return RunEnd(flow_run, _manifest_of(flow_run_id))
                 if done and running is not None:
-                    state = next_state(flow_run, running.result(), asked_to_stop, restarts_left=0)
+                    state = next_state(flow_run, running.result(), asked_to_stop, restarts_left)
                     client.set_flow_run_state(flow_run_id, state, force=True)
+                    if state.is_scheduled():
+                        restarts_left -= 1
+                        running = self._started(command)
                     continue
                 if on_progress is not None:
                     on_progress(*_progress(client, flow_run_id))

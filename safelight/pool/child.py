@@ -168,9 +168,9 @@ def execute(flow_run: FlowRun) -> str:
         result: Any = run_flow(flow, flow_run=flow_run, return_type="state")
         if inspect.iscoroutine(result):
             result = asyncio.run(result)
-    except Abort as error:  # the server wants another state, a cancelled run for one
+    except Abort as error:
         logger.info("not run: %s", error)
-        return ""
+        return _left_behind(flow_run.id, error)
     except Pause:
         return ""
     except TerminationSignal:
@@ -183,6 +183,18 @@ def execute(flow_run: FlowRun) -> str:
             handler.flush()
     reported = not isinstance(result, State) or result.is_final() or result.is_scheduled()
     return "" if reported or result.is_paused() else f"it stopped as {result.name}"
+
+
+def _left_behind(flow_run_id: UUID, error: Abort) -> str:
+    """Why an aborted run still needs a state; empty when another one has been given to it.
+
+    The server aborts a change of state that it has already made. A client that repeats a request
+    whose answer was lost hears that, and the run would be left as Running.
+    """
+    state = load_flow_run(flow_run_id).state
+    if state is None or state.is_final() or state.is_scheduled() or state.is_paused():
+        return ""
+    return f"the server did not let it begin: {error}"
 
 
 def is_server_trouble(error: BaseException) -> bool:

@@ -4,7 +4,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from safelight.cli.inputs import offered, parse_options
+from safelight.cli.inputs import offered, parse_options, typed
 from safelight.errors import InvalidFieldValueError
 
 
@@ -46,3 +46,21 @@ def test_any_text_stays_as_it_is(text: str):
 
 def test_options_that_were_not_given_keep_the_flows_defaults():
     assert offered(seed=None, steps=0) == {"steps": 0}
+
+
+def test_text_becomes_what_the_schema_takes():
+    schema = {
+        "properties": {
+            "seed": {"anyOf": [{"type": "integer"}, {"type": "null"}]},
+            "grain": {"type": "number"},
+            "again": {"type": "boolean"},
+            "prompt": {"type": "string"},
+            "quality": {"enum": ["low"], "type": "string"},
+            "model": {"anyOf": [{"type": "string"}, {"type": "null"}]},
+        }
+    }
+    typed_in = {"seed": "7", "grain": "0.5", "again": "true", "prompt": "7", "model": "7"}
+    wanted = {"seed": 7, "grain": 0.5, "again": True, "prompt": "7", "model": "7"}
+    assert typed(typed_in, schema) == wanted
+    left = {"seed": "seven", "quality": "low", "unknown": "7", "grain": 1}
+    assert typed(left, schema) == left

@@ -129,7 +129,7 @@ def test_closing_ends_an_idle_process(pool: Pool, process: WarmProcess):
 def test_a_flow_that_cannot_be_loaded_says_why(pool: Pool, process: WarmProcess):
     created = pool.create("no_such_flow")
     outcome = ended(process.run(Run(flow_run_id=created)))
-    assert outcome.outcome == "unreported"
+    assert outcome.outcome == "refused"
     assert "no_such_flow" in outcome.problem
 
 
@@ -138,3 +138,17 @@ def test_environment_is_restored(pool: Pool, process: WarmProcess):
         created = pool.create("environment", name="COLOUR")
         ended(process.run(Run(flow_run_id=created, environment=environment)))
     assert [note.split()[0] for note in pool.project.notes] == ["red", "None"]
+
+
+def test_a_run_the_server_did_not_let_begin_is_not_left_running(pool: Pool):
+    from prefect.exceptions import Abort
+    from prefect.states import Completed, Running
+
+    from safelight.pool.child import _left_behind
+
+    run = pool.create("pid")
+    assert _left_behind(run, Abort("scheduled again")) == ""
+    pool.client.set_flow_run_state(run, Running(), force=True)
+    assert "already made" in _left_behind(run, Abort("already made this state transition"))
+    pool.client.set_flow_run_state(run, Completed(), force=True)
+    assert _left_behind(run, Abort("done")) == ""

@@ -105,7 +105,7 @@ def test_of_equals_the_nearest_to_the_references_is_chosen():
 def test_make_starter_runs_every_part_in_order():
     from training.starter.__main__ import PARTS
 
-    order = ["pictures", "autoencoder", "denoiser", "tune", "export", "evaluate"]
+    order = ["pictures", "autoencoder", "text", "denoiser", "tune", "export", "evaluate"]
     assert list(PARTS) == order
     makefile = (Path(__file__).resolve().parents[2] / "Makefile").read_text()
     assert re.search(r"^starter: setup-dev\n\t.+-m training\.starter$", makefile, re.MULTILINE)
