@@ -4,14 +4,13 @@ import os
 import re
 import shlex
 import subprocess
-import sys
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
-CHECKOUT = Path(__file__).resolve().parents[1]
-BIN = Path(sys.executable).parent
+from tests.served import CHECKOUT, safelight_up
+
 DOCUMENTS = (
     CHECKOUT / "README.md",
     CHECKOUT / "infra" / "README.md",
@@ -55,38 +54,13 @@ def test_the_main_job_of_the_readme(tmp_path: Path):
 
 @pytest.fixture(scope="module")
 def served(tmp_path_factory: pytest.TempPathFactory) -> Iterator[dict[str, str]]:
-    """`safelight up` on a free port; the environment of commands that use it."""
+    """The environment of commands that use a served Safelight."""
     from examples.untrained import build_untrained
-    from safelight.cli.server import free_port
 
     root = tmp_path_factory.mktemp("served")
     build_untrained(root / "models" / "untrained")
-    port = free_port()
-    environment = {name: value for name, value in os.environ.items() if name != "PREFECT_API_URL"}
-    environment |= {"VOLUME_ROOT": str(root), "PATH": f"{BIN}:{os.environ['PATH']}"}
-    process = subprocess.Popen(
-        [BIN / "safelight", "up", "--port", str(port)],
-        cwd=CHECKOUT,
-        env={**environment, "PYTHONUNBUFFERED": "1"},
-        stdout=subprocess.PIPE,
-        stderr=subprocess.STDOUT,
-        text=True,
-    )
-    assert process.stdout is not None
-    said = ""
-    for line in process.stdout:
-        said += line
-        if "Prefect UI and API" in line:
-            break
-    assert "Prefect UI and API" in said, said
-    log = (root / "up.log").open("w")
-    drain = subprocess.Popen(["cat"], stdin=process.stdout, stdout=log)
-    yield {**environment, "PREFECT_API_URL": f"http://127.0.0.1:{port}/api"}
-    process.terminate()
-    assert process.wait(90) == 130 or process.returncode == 0
-    process.stdout.close()
-    drain.wait(30)
-    log.close()
+    with safelight_up(root) as environment:
+        yield environment
 
 
 @pytest.mark.slow

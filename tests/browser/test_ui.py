@@ -1,0 +1,194 @@
+"""What people see and click in the Prefect UI, in a real browser."""
+
+import os
+import re
+import shutil
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import pytest
+from PIL import Image
+from playwright.sync_api import Browser, Locator, Page, expect, sync_playwright
+
+from tests.served import CHECKOUT, safelight_up
+
+CHROMIUM = Path("/usr/bin/chromium")
+FLAGS = (
+    "--headless",
+    "--no-sandbox",
+    "--disable-gpu",
+    "--disable-quic",
+    "--no-first-run",
+    "--disable-background-networking",
+    "--disable-component-update",
+    "--disable-sync",
+)
+PATIENCE_MS = 90_000.0
+"""Until a test gives up; none of them measures time."""
+Shoot = Callable[[str], None]
+
+pytestmark = [
+    pytest.mark.slow,
+    pytest.mark.timeout(600),
+    pytest.mark.skipif(not CHROMIUM.exists(), reason=f"there is no {CHROMIUM}"),
+]
+
+
+@pytest.fixture(scope="module")
+def ui(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
+    """Address of the UI that `safelight up` serves, with a picture and a video to work on."""
+    root = tmp_path_factory.mktemp("served")
+    uploads = root / "uploads"
+    uploads.mkdir()
+    with Image.open(CHECKOUT / "examples" / "astronaut.png") as picture:
+        picture.resize((64, 64)).save(uploads / "astronaut.png")
+    shutil.copy(CHECKOUT / "examples" / "box.mp4", uploads)
+    with safelight_up(root) as environment:
+        yield environment["PREFECT_API_URL"].removesuffix("/api")
+
+
+@pytest.fixture(scope="module")
+def browser() -> Iterator[Browser]:
+    with sync_playwright() as engine:
+        opened = engine.chromium.launch(executable_path=CHROMIUM, args=list(FLAGS))
+        yield opened
+        opened.close()
+
+
+@pytest.fixture
+def page(browser: Browser, ui: str) -> Iterator[Page]:
+    """A page of a visitor who was never here."""
+    expect.set_options(timeout=PATIENCE_MS)
+    context = browser.new_context(base_url=ui, viewport={"width": 1280, "height": 1000})
+    context.set_default_timeout(PATIENCE_MS)
+    yield context.new_page()
+    context.close()
+
+
+@pytest.fixture
+def shoot(page: Page, tmp_path: Path) -> Shoot:
+    """Takes a picture of the page as it is; SAFELIGHT_SCREENSHOTS names a folder that keeps it."""
+    folder = Path(os.environ.get("SAFELIGHT_SCREENSHOTS") or tmp_path)
+    folder.mkdir(parents=True, exist_ok=True)
+
+    def take(name: str) -> None:
+        path = folder / f"{name}.png"
+        page.screenshot(path=path, animations="disabled")
+        assert path.stat().st_size > 5000
+
+    return take
+
+
+def open_form(page: Page, flow: str) -> None:
+    """From the list of deployments to the form of a custom run."""
+    page.goto("/deployments")
+    page.get_by_role("link", name=flow, exact=True).first.click()
+    page.get_by_role("button", name="Run", exact=True).click()
+    page.get_by_text("Custom run").click()
+    expect(page.get_by_role("button", name="Submit")).to_be_visible()
+
+
+def field(page: Page, name: str) -> Locator:
+    """The innermost part of the form with the parameter's title and its input."""
+    title = page.get_by_text(re.compile(rf"^{name}( \(Optional\))?$"))
+    whole = page.locator("div").filter(has=title).filter(has=page.get_by_role("group"))
+    return whole.last
+
+
+def choices(page: Page, name: str) -> Locator:
+    """Opened by a key: a click on the text opens and closes the list in this version."""
+    field(page, name).get_by_role("group").get_by_role("button").press("Space")
+    options = page.get_by_role("option")
+    expect(options.first).to_be_visible()
+    return options
+
+
+def submit(page: Page, name: str) -> None:
+    """Start the run under this name and go to its page."""
+    page.get_by_text("Run Name").locator("xpath=following::input[1]").fill(name)
+    page.get_by_role("button", name="Submit").click()
+    expect(page.get_by_text(f"{name} scheduled to start now").first).to_be_visible()
+    page.goto("/runs")
+    page.get_by_role("link", name=name, exact=True).click()
+    expect(page).to_have_url(re.compile("/runs/flow-run/"))
+
+
+def open_artifacts(page: Page) -> None:
+    page.get_by_role("tablist").get_by_text("Artifacts", exact=True).click()
+
+
+def test_the_form_says_what_a_parameter_means_and_may_be(page: Page, shoot: Shoot):
+    open_form(page, "photoreal_portrait_v1")
+    expect(field(page, "prompt")).to_contain_text("What the picture shows.")
+    expect(field(page, "seed")).to_contain_text("0 to 4294967295")
+    expect(field(page, "consent")).to_contain_text("has agreed")
+    expect(field(page, "quality").get_by_role("button", name="standard")).to_be_visible()
+    page.mouse.wheel(0, -2000)
+    shoot("form-portrait")
+    assert choices(page, "quality").all_inner_texts() == ["low", "standard", "pro"]
+    open_form(page, "generate")
+    for name, text, default in (
+        ("steps", "Denoising steps. 1 to 150.", "20"),
+        ("guidance_scale", "0 to 30.", "7.5"),
+        ("width", "64 to 4096, a multiple of 8.", "512"),
+    ):
+        expect(field(page, name)).to_contain_text(text)
+        expect(field(page, name).get_by_role("group").locator("input")).to_have_value(default)
+    titles = page.get_by_text(re.compile(r"^\w+( \(Optional\))?$")).all_inner_texts()
+    wanted = [title.removesuffix(" (Optional)") for title in titles]
+    assert [name for name in wanted if name in ("prompt", "seed", "steps", "height")] == [
+        *("prompt", "seed", "steps", "height")
+    ]
+
+
+def test_wrong_parameters_are_refused_at_their_field(page: Page, shoot: Shoot):
+    open_form(page, "generate")
+    field(page, "steps").get_by_role("group").locator("input").fill("500")
+    page.get_by_role("button", name="Submit").click()
+    expect(field(page, "prompt")).to_contain_text("'prompt' is a required property")
+    field(page, "prompt").get_by_role("textbox").fill("a red heart")
+    page.get_by_role("button", name="Submit").click()
+    said = page.get_by_text(re.compile("'steps'.*500 is greater than the maximum of 150")).first
+    expect(said).to_be_visible()
+    assert "/run?" in page.url
+    shoot("form-refused")
+
+
+def test_a_run_started_by_clicks_shows_its_result(page: Page, shoot: Shoot):
+    open_form(page, "enhance")
+    field(page, "image").get_by_role("textbox").fill("uploads/astronaut.png")
+    expect(field(page, "quality_preset").get_by_role("button", name="medium")).to_be_visible()
+    choices(page, "quality_preset").get_by_text("low", exact=True).click()
+    shoot("form-filled")
+    submit(page, "by-clicks")
+    expect(page.get_by_text("Completed", exact=True).first).to_be_visible()
+    open_artifacts(page)
+    expect(page.get_by_role("link", name="file-")).to_be_visible()
+    shoot("run-finished")
+    page.get_by_role("link").filter(has_text="What enhance made").click()
+    picture = page.locator("img[src^='data:image/']")
+    expect(picture).to_be_visible()
+    assert picture.evaluate("shown => shown.decode().then(() => shown.naturalWidth)") == 128
+    expect(page.get_by_text("128x128")).to_be_visible()
+    shoot("result")
+    page.go_back()
+    open_artifacts(page)
+    page.get_by_role("link").filter(has_text="Stages of this run").click()
+    rows = page.get_by_role("table").get_by_role("row")
+    expect(rows.nth(1)).to_contain_text(re.compile("enhance.*done.*MiB.*realesrgan", re.DOTALL))
+    shoot("manifest")
+
+
+def test_a_running_run_shows_progress_and_is_cancelled_by_clicks(page: Page, shoot: Shoot):
+    open_form(page, "interpolate")
+    field(page, "video").get_by_role("textbox").fill("uploads/box.mp4")
+    choices(page, "target_fps").get_by_text("240", exact=True).click()
+    submit(page, "to-be-cancelled")
+    expect(page.get_by_text("Running", exact=True).first).to_be_visible()
+    open_artifacts(page)
+    expect(page.get_by_text(re.compile(r"^interpolate: \d+ of \d+$")).first).to_be_visible()
+    shoot("run-under-way")
+    page.get_by_role("button", name="Cancel", exact=True).click()
+    page.get_by_role("button", name="Confirm").click()
+    expect(page.get_by_text("Cancelled", exact=True).first).to_be_visible()
+    shoot("run-cancelled")

@@ -1,0 +1,47 @@
+"""The whole of Safelight on this machine, started as people start it."""
+
+import os
+import subprocess
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+CHECKOUT = Path(__file__).resolve().parents[1]
+BIN = Path(sys.executable).parent
+
+
+@contextmanager
+def safelight_up(root: Path) -> Iterator[dict[str, str]]:
+    """`safelight up` on a free port with this volume root; the environment of its users."""
+    from safelight.cli.server import free_port
+
+    port = free_port()
+    environment = {name: value for name, value in os.environ.items() if name != "PREFECT_API_URL"}
+    environment |= {"VOLUME_ROOT": str(root), "PATH": f"{BIN}:{os.environ['PATH']}"}
+    process = subprocess.Popen(
+        [BIN / "safelight", "up", "--port", str(port)],
+        cwd=CHECKOUT,
+        env={**environment, "PYTHONUNBUFFERED": "1"},
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+    )
+    assert process.stdout is not None
+    said = ""
+    for line in process.stdout:
+        said += line
+        if "Prefect UI and API" in line:
+            break
+    assert "Prefect UI and API" in said, said
+    log = (root / "up.log").open("w")
+    drain = subprocess.Popen(["cat"], stdin=process.stdout, stdout=log)
+    try:
+        yield {**environment, "PREFECT_API_URL": f"http://127.0.0.1:{port}/api"}
+    finally:
+        process.terminate()
+        ended = process.wait(90)
+        process.stdout.close()
+        drain.wait(30)
+        log.close()
+    assert ended in (0, 130)
