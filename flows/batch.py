@@ -88,7 +88,7 @@ def batch(
         str | None,
         Field(
             pattern=r"^[A-Za-z0-9._-]{1,100}$",
-            description="Batches of the same key share their finished requests. Empty: all "
+            description="Batches of the same key share their finished requests. None: all "
             "batches that ask for the same.",
         ),
     ] = None,

@@ -19,7 +19,7 @@ Seed = Annotated[
     Field(
         ge=0,
         le=2**32 - 1,
-        description="Same seed, same picture. Empty: one is drawn and recorded in the manifest.",
+        description="Same seed, same picture. None: one is drawn and recorded in the manifest.",
     ),
 ]
 Media = Annotated[
