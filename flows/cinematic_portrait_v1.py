@@ -24,5 +24,5 @@ def cinematic_portrait_v1(
     require_consent(PRESET, consent, identity_reference)
     knobs = PRESET.at(quality, overrides)
     recorder().expected_stages = len(knobs.steps())
-    picture = draw(knobs.generate, knobs.aspect, prompt, seed or 0, identity_reference)
+    picture = draw(knobs.generate, knobs.aspect, prompt, seed or 0, identity_reference, overrides)
     return grade(picture, knobs.grade.but(seed=seed))

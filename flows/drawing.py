@@ -1,6 +1,6 @@
 """Drawing a picture at the size its model was made for, and large enough to be looked at."""
 
-from flows.inputs import ingest_media
+from flows.inputs import Changes, ingest_media
 from safelight.store.artifact import ArtifactRef
 from tasks.generate import GenerateParams, generate
 from tasks.sizing import size_for
@@ -16,11 +16,13 @@ def draw(
     prompt: str,
     seed: int,
     identity_reference: str | None,
+    overrides: Changes,
 ) -> ArtifactRef:
     """Generate one picture with a preset's knobs.
 
     Width and height follow from the model unless the knobs give them; pictures of models far
-    below print size are enlarged.
+    below print size are enlarged, and drawn with the guidance that their makers recommend unless
+    the caller names another.
 
     Args:
         knobs: tuned parameters, the caller's prompt as `{prompt}`.
@@ -28,6 +30,7 @@ def draw(
         prompt: the caller's.
         seed: of the run.
         identity_reference: a photograph of the person to show, if any.
+        overrides: the caller's changes, which are in `knobs` already.
     """
     filled = knobs.but(prompt=knobs.prompt.replace(PLACEHOLDER, prompt), seed=seed)
     if identity_reference is not None:
@@ -38,6 +41,10 @@ def draw(
         size = size_for(knobs.model, aspect)
         filled = filled.but(width=size.width, height=size.height)
         enlargements = size.enlargements
+        if size.guidance_scale is not None and "guidance_scale" not in overrides.get(
+            "generate", {}
+        ):
+            filled = filled.but(guidance_scale=size.guidance_scale)
     (picture,) = generate(filled)
     for factor in enlargements:
         picture = upscale(picture, UpscaleParams.model_validate({"upscale_factor": factor}))

@@ -25,7 +25,7 @@ def photoreal_portrait_v1(
     require_consent(PRESET, consent, identity_reference)
     knobs = PRESET.at(quality, overrides)
     recorder().expected_stages = len(knobs.steps())
-    picture = draw(knobs.generate, knobs.aspect, prompt, seed or 0, identity_reference)
+    picture = draw(knobs.generate, knobs.aspect, prompt, seed or 0, identity_reference, overrides)
     if knobs.detail is not None:
         picture = detail(picture, knobs.detail.but(prompt=prompt, seed=seed))
     if knobs.upscale is not None:

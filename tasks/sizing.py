@@ -23,6 +23,8 @@ class Sizing:
     """Pixels the model draws."""
     enlargements: tuple[int, ...] = ()
     """Upscale factors, one after the other."""
+    guidance_scale: float | None = None
+    """What a small model's maker recommends; numbers tuned on large ones burn its colours out."""
 
 
 def size_for(model: str | None, aspect: tuple[int, int]) -> Sizing:
@@ -47,7 +49,8 @@ def size_for(model: str | None, aspect: tuple[int, int]) -> Sizing:
         factor = 4 if short * 4 <= LARGE_ENOUGH else 2
         factors.append(factor)
         short *= factor
-    return Sizing(card.native_width, card.native_height, tuple(factors))
+    recommended = card.recommended_guidance_scale
+    return Sizing(card.native_width, card.native_height, tuple(factors), recommended)
 
 
 def _on_grid(side: float) -> int:
