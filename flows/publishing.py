@@ -24,6 +24,8 @@ from tasks.recorder import Recorder
 
 LOG = logging.getLogger(__name__)
 SECONDS_BETWEEN_UPDATES = 1.0
+ATTEMPTS = 4
+"""A busy server gets the run's page on one of them."""
 LINK_SECONDS = 7 * 24 * 3600
 """The longest that S3 lets a presigned link live."""
 SHOWN_RESULTS = 4
@@ -72,6 +74,14 @@ def publish(manifest: Manifest) -> None:
 
     A Prefect server that does not answer costs the page, never the run.
     """
+    for _ in range(ATTEMPTS - 1):
+        try:
+            _publish(manifest)
+        except (httpx.TransportError, httpx.HTTPStatusError) as error:
+            LOG.info("the run's page is written again: %s", error)
+            time.sleep(SECONDS_BETWEEN_UPDATES)
+        else:
+            return
     with _left_out():
         _publish(manifest)
 
