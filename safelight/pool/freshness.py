@@ -4,6 +4,7 @@ import sys
 import sysconfig
 from collections.abc import Iterator
 from importlib.util import find_spec
+from os.path import isabs
 from pathlib import Path
 
 PACKAGES = ("flows", "presets", "tasks", "safelight")
@@ -64,7 +65,8 @@ class ImportedModules:
     def _foreign(self) -> Iterator[str]:
         for module in list(sys.modules.values()):
             file = getattr(module, "__file__", None)
-            if isinstance(file, str) and not file.startswith(self._ours):
+            # what Python imported from a file has an absolute path; torch invents names of files
+            if isinstance(file, str) and isabs(file) and not file.startswith(self._ours):
                 yield file
 
 

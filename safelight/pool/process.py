@@ -1,6 +1,5 @@
 """A warm process as its worker sees it."""
 
-import logging
 import os
 import socket
 import subprocess
@@ -11,13 +10,15 @@ from concurrent.futures import Future
 from dataclasses import dataclass
 from uuid import UUID
 
+from prefect.logging import get_logger
+
 from safelight.pool.devices import GIB, Device, machine_memory
 from safelight.pool.freshness import Stamp, changed_since, code_stamps
 from safelight.pool.messages import Ended, FromProcess, Ready, Run, Stale, Stop
 from safelight.progress import StopReason
 from safelight.settings import settings
 
-LOG = logging.getLogger(__name__)
+LOG = get_logger("safelight.pool")  # below Prefect's own logger, so a worker shows it
 MEMORY_SHARE = 0.8
 CLOSE_SECONDS = 25.0
 """A process whose socket was closed has this long to stop its run and end."""
