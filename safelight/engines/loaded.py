@@ -1,5 +1,6 @@
 """Models that stay loaded in this process, least recently used dropped first."""
 
+import gc
 import threading
 from collections import OrderedDict
 from collections.abc import Callable
@@ -70,8 +71,12 @@ def _keep(key: Key, model: object, size: int) -> None:
         _kept[key] = (model, size)
         _gates.pop(key, None)
         limit = settings().model_memory_gib * GIB
+        before = len(_kept)
         while len(_kept) > 1 and sum(size for _, size in _kept.values()) > limit:
             _kept.popitem(last=False)
+    if len(_kept) < before:
+        gc.unfreeze()  # a warm process freezes what outlives a run, models too
+        gc.collect()
 
 
 def loaded_stats() -> LoadedStats:

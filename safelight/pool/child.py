@@ -25,15 +25,14 @@ from uuid import UUID
 import httpx
 import psutil
 from prefect.client.schemas.objects import FlowRun, State
-from prefect.context import SettingsContext, get_settings_context
 from prefect.exceptions import Abort, Pause, SignatureMismatchError, TerminationSignal
-from prefect.flow_engine import load_flow, load_flow_run, run_flow
+from prefect.flow_engine import run_flow
 from prefect.logging.loggers import flow_run_logger
-from prefect.settings import PREFECT_FLOWS_HEARTBEAT_FREQUENCY, Settings, temporary_settings
 
 from safelight.errors import ContractMismatchError
 from safelight.pool.freshness import ImportedModules
 from safelight.pool.messages import Ended, Ready, Run, Stale, Stop, ToProcess
+from safelight.pool.session import Session
 from safelight.progress import StopReason, clear_stop, request_stop
 from safelight.settings import reload_settings, settings
 
@@ -55,6 +54,7 @@ class Host:
         self._stopped: set[UUID] = set()
         self._lock = threading.Lock()
         self._modules = ImportedModules()
+        self._session = Session()
         self._versions: dict[UUID, str | None] = {}
 
     def serve(self) -> None:
@@ -65,12 +65,14 @@ class Host:
         self._say(Ready(seconds=time.monotonic() - began))
         while (command := self._next()) is not None:
             self._say(self._run(command))
+        self._session.close()
 
     def _next(self) -> Run | None:
         try:
             return self._runs.get(timeout=IDLE_SECONDS)
         except queue.Empty:
             gc.collect()
+            gc.freeze()  # libraries and models are not looked at again, which takes a while
         return self._runs.get()
 
     def _listen(self) -> None:
@@ -110,11 +112,12 @@ class Host:
         began = time.time()
         try:
             with run_environment(command):
-                flow_run = load_flow_run(command.flow_run_id)
+                self._session.renew()
+                flow_run = self._session.load_flow_run(command.flow_run_id)
                 found = self._outdated(flow_run)
                 if found is not None:
                     return Stale(flow_run_id=command.flow_run_id, found=found)
-                problem = execute(flow_run)
+                problem = execute(flow_run, self._session)
         except Exception as error:  # noqa: BLE001  (whatever it was, the worker must hear of it)
             away = is_server_trouble(error)  # then the run is not at fault
             return self._ended(command, _said(error), "unreported" if away else "refused")
@@ -153,8 +156,12 @@ class Host:
             return
 
 
-def execute(flow_run: FlowRun) -> str:
+def execute(flow_run: FlowRun, session: Session) -> str:
     """Run a flow run on this thread, as `python -m prefect.engine` does.
+
+    Args:
+        flow_run: as the server knows it.
+        session: renewed for this run.
 
     Returns:
         Why the state it ended in could not be reported to the server; empty when it was.
@@ -164,13 +171,13 @@ def execute(flow_run: FlowRun) -> str:
     """
     logger = flow_run_logger(flow_run)
     try:
-        flow = load_flow(flow_run)
+        flow = session.load_flow(flow_run)
         result: Any = run_flow(flow, flow_run=flow_run, return_type="state")
         if inspect.iscoroutine(result):
             result = asyncio.run(result)
     except Abort as error:
         logger.info("not run: %s", error)
-        return _left_behind(flow_run.id, error)
+        return left_behind(session.load_flow_run(flow_run.id), error)
     except Pause:
         return ""
     except TerminationSignal:
@@ -185,13 +192,13 @@ def execute(flow_run: FlowRun) -> str:
     return "" if reported or result.is_paused() else f"it stopped as {result.name}"
 
 
-def _left_behind(flow_run_id: UUID, error: Abort) -> str:
+def left_behind(flow_run: FlowRun, error: Abort) -> str:
     """Why an aborted run still needs a state; empty when another one has been given to it.
 
     The server aborts a change of state that it has already made. A client that repeats a request
     whose answer was lost hears that, and the run would be left as Running.
     """
-    state = load_flow_run(flow_run_id).state
+    state = flow_run.state
     if state is None or state.is_final() or state.is_scheduled() or state.is_paused():
         return ""
     return f"the server did not let it begin: {error}"
@@ -213,19 +220,14 @@ def _said(error: Exception) -> str:
 
 @contextmanager
 def run_environment(command: Run) -> Generator[None]:
-    """The environment, settings and working directory of one run; the process's own afterwards."""
+    """The environment and working directory of one run; the process's own afterwards."""
     environment, folder, path = dict(os.environ), os.getcwd(), list(sys.path)
     os.environ.update(command.environment)
     try:
         if command.working_dir is not None:
             os.chdir(command.working_dir)
         reload_settings()
-        profile = get_settings_context().profile
-        with (
-            SettingsContext(profile=profile, settings=Settings()),
-            temporary_settings({PREFECT_FLOWS_HEARTBEAT_FREQUENCY: None}),  # the worker's beat
-        ):
-            yield
+        yield
     finally:
         os.environ.clear()
         os.environ.update(environment)

@@ -1,12 +1,21 @@
 """What a deployment or a flow run may ask of the pool: its job variables."""
 
-from typing import Literal
+from contextvars import ContextVar
+from typing import Any, Literal, Self
 
+from prefect.client.schemas.objects import FlowRun
+from prefect.client.schemas.responses import DeploymentResponse
+from prefect.settings import Settings, get_current_settings
 from prefect.workers.base import BaseJobConfiguration, BaseVariables, BaseWorkerResult
 from pydantic import Field
 
 POOL_TYPE = "safelight-gpu"
 """The worker type, as work pools name it."""
+KNOWN_DEPLOYMENT: ContextVar[DeploymentResponse | None] = ContextVar(
+    "known_deployment", default=None
+)
+"""The deployment of the run that is being submitted."""
+_environment: tuple[Settings, dict[str, str]] | None = None  # it takes 20 ms to make
 Wanted = Literal["any", "cpu", "cuda", "mps"]
 
 
@@ -19,6 +28,34 @@ class PoolJobConfiguration(BaseJobConfiguration):
     working_dir: str | None = None
     grace_seconds: float = Field(default=20.0, ge=0)
     restarts: int = Field(default=1, ge=0)
+
+    @classmethod
+    async def resolve_for_flow_run(
+        cls,
+        flow_run: FlowRun,
+        *,
+        deployment: DeploymentResponse | None = None,
+        **known: Any,  # noqa: ANN401  (Prefect's own)
+    ) -> Self:
+        """Fill in the job variables; a deployment that the worker has just read is not read again.
+
+        Args:
+            flow_run: whose they are.
+            deployment: of the run.
+            known: see Prefect's own.
+        """
+        read = KNOWN_DEPLOYMENT.get()
+        if deployment is None and read is not None and read.id == flow_run.deployment_id:
+            deployment = read
+        return await super().resolve_for_flow_run(flow_run, deployment=deployment, **known)
+
+    @classmethod
+    def _base_environment(cls) -> dict[str, str]:
+        global _environment
+        settings = get_current_settings()
+        if _environment is None or _environment[0] is not settings:
+            _environment = (settings, super()._base_environment())
+        return dict(_environment[1])
 
 
 class PoolVariables(BaseVariables):

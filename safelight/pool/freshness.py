@@ -17,9 +17,9 @@ def code_stamps() -> dict[str, Stamp]:
 
     Taken before a process starts, so that nothing it imports can be older than they say.
     """
-    stamps = {str(path): stamp for path in _sources() if (stamp := _stamp(path)) is not None}
+    stamps = {str(path): stamp for path in _sources() if (stamp := stamp_of(path)) is not None}
     installed = Path(sysconfig.get_path("purelib"))
-    if (stamp := _stamp(installed)) is not None:
+    if (stamp := stamp_of(installed)) is not None:
         stamps[str(installed)] = (stamp[0], 0)  # its time changes when a package comes or goes
     return stamps
 
@@ -51,14 +51,14 @@ class ImportedModules:
         """
         for name in self._foreign():
             if name not in self._stamps:
-                stamp = _stamp(Path(name))
+                stamp = stamp_of(Path(name))
                 fresh = stamp is not None and stamp[0] < since * 1e9
                 self._stamps[name] = stamp if fresh else None
 
     def changed(self) -> str | None:
         """Name a module's file that is not what was imported; None when all are."""
         for name, stamp in self._stamps.items():
-            if stamp is None or _stamp(Path(name)) != stamp:
+            if stamp is None or stamp_of(Path(name)) != stamp:
                 return name
         return None
 
@@ -77,7 +77,8 @@ def _sources() -> Iterator[Path]:
             yield from Path(folder).rglob("*.py")
 
 
-def _stamp(path: Path) -> Stamp | None:
+def stamp_of(path: Path) -> Stamp | None:
+    """The stamp of a file; None when there is none."""
     try:
         found = path.stat()
     except OSError:

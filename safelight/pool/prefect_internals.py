@@ -4,11 +4,16 @@
 - `BaseWorker._submit_scheduled_flow_runs(flow_run_response)`: takes runs up to the limit.
 - `BaseWorker._submit_run(flow_run)`: starts one of them; the worker's own stands in its place.
 - `BaseWorker._release_limit_slot(flow_run_id)`: gives back the place of a run that did not start.
+- `BaseWorker._give_worker_labels_to_flow_run(flow_run_id)`: a request before each run; the
+  worker's own, in its place, leaves it for later.
+- `BaseWorker._propose_submitting_state(flow_run)`: another; the worker's own leaves it out.
 - `BaseWorker._submitting_flow_run_ids`: runs that were taken and have not started yet.
 - `BaseWorker._has_successfully_synced`: whether the pool is known yet.
 - `BaseWorker._runs_task_group`: the task group that a worker waits for when it ends.
 - `BaseWorker._last_polled_time`: what the health check looks at.
 - `BaseWorker._limit`: the most runs at a time, read when the worker is set up.
+- `BaseJobConfiguration._base_environment()`: the worker's settings as environment; the
+  configuration's own, in its place, remembers them.
 """
 
 import asyncio
@@ -31,9 +36,13 @@ def limit_runs(worker: AnyWorker, most: int) -> None:
     worker._limit = most if worker._limit is None else min(worker._limit, most)
 
 
+def polled(worker: AnyWorker) -> None:
+    """Tell the health check that the worker is alive."""
+    worker._last_polled_time = datetime.now(UTC)
+
+
 async def due_flow_runs(worker: AnyWorker) -> list[WorkerFlowRunResponse]:
     """Ask the server for runs of the pool that are due or soon will be; none before it is known."""
-    worker._last_polled_time = datetime.now(UTC)
     if not worker._has_successfully_synced:
         return []
     return await worker._get_scheduled_flow_runs()
@@ -47,6 +56,11 @@ async def submit(worker: AnyWorker, runs: list[WorkerFlowRunResponse]) -> None:
 async def submit_one(worker: AnyWorker, flow_run: FlowRun) -> None:
     """Start a run that was taken; returns when it has begun."""
     await BaseWorker[Any, Any, Any]._submit_run(worker, flow_run)
+
+
+async def label(worker: AnyWorker, run_id: UUID) -> None:
+    """Note on a run which worker and pool it went to."""
+    await BaseWorker[Any, Any, Any]._give_worker_labels_to_flow_run(worker, run_id)
 
 
 def let_go(worker: AnyWorker, run_id: UUID) -> None:

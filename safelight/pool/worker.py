@@ -5,6 +5,7 @@ import signal
 import socket
 import time
 from contextlib import suppress
+from dataclasses import dataclass
 from typing import Any, ClassVar, cast
 from uuid import UUID
 
@@ -16,7 +17,7 @@ from prefect.client.schemas.filters import (
     FlowRunFilterId,
 )
 from prefect.client.schemas.objects import FlowRun
-from prefect.client.schemas.responses import WorkerFlowRunResponse
+from prefect.client.schemas.responses import DeploymentResponse, WorkerFlowRunResponse
 from prefect.events import Event, emit_event
 from prefect.events.clients import get_events_subscriber
 from prefect.events.filters import EventAnyResourceFilter, EventFilter, EventNameFilter
@@ -26,10 +27,12 @@ from prefect.workers.base import BaseWorker
 from safelight.pool import prefect_internals as internals
 from safelight.pool.announcing import ANNOUNCE_SECONDS, announce
 from safelight.pool.configuration import (
+    KNOWN_DEPLOYMENT,
     POOL_TYPE,
     PoolJobConfiguration,
     PoolResult,
     PoolVariables,
+    Wanted,
 )
 from safelight.pool.devices import find_devices
 from safelight.pool.messages import Ended, Run
@@ -63,6 +66,20 @@ ADOPT_SECONDS = 15.0
 STOP_SECONDS = 20.0
 """Time for running stages to stop when the worker must go at once."""
 FLOW_RUN = "prefect.flow-run."
+
+
+@dataclass(frozen=True)
+class _Wants:
+    """What a run asks of its process, known before it is taken."""
+
+    device: Wanted = "any"
+    min_vram_gib: float = 0.0
+    key: str = ""
+    deployment: DeploymentResponse | None = None
+
+    def suit(self, process: WarmProcess) -> bool:
+        """Whether a process may run it."""
+        return fits(process.device, self.device, self.min_vram_gib)
 
 
 class _Running:
@@ -99,7 +116,7 @@ class SafelightWorker(BaseWorker[PoolJobConfiguration, PoolVariables, PoolResult
         self._processes = [WarmProcess(device, devices=len(devices)) for device in devices]
         self._free = list(self._processes)
         self._running: dict[UUID, _Running] = {}
-        self._wants: dict[UUID, dict[str, Any]] = {}
+        self._wants: dict[UUID, _Wants] = {}
         self._awaited: dict[UUID, int] = {}
         self._submitting = anyio.Lock()
         self._wake = asyncio.Event()
@@ -138,6 +155,9 @@ class SafelightWorker(BaseWorker[PoolJobConfiguration, PoolVariables, PoolResult
         if self._draining:
             return []
         async with self._submitting:
+            internals.polled(self)
+            if not self._unreserved():
+                return []  # a process that becomes free asks again
             found = await internals.due_flow_runs(self)
             self._ask_again({entry.flow_run.id for entry in found})
             chosen = await self._suitable(found)
@@ -166,6 +186,7 @@ class SafelightWorker(BaseWorker[PoolJobConfiguration, PoolVariables, PoolResult
                 status.started(infrastructure_id(process))
             outcome = await self._finished(running, asyncio.wrap_future(future))
             remember(process, _key(flow_run, configuration))
+            internals.start_soon(self, lambda: self._label(flow_run.id))
             code = 0
             if isinstance(outcome, Died) or outcome.outcome != "reported":
                 code = await settle(
@@ -195,7 +216,12 @@ class SafelightWorker(BaseWorker[PoolJobConfiguration, PoolVariables, PoolResult
                 return
         raise InfrastructureNotFound(f"{infrastructure_pid} is not running")
 
+    async def _label(self, run_id: UUID) -> None:
+        with suppress(httpx.HTTPError, ObjectNotFound):
+            await internals.label(self, run_id)
+
     async def _submit_run(self, flow_run: FlowRun) -> None:
+        KNOWN_DEPLOYMENT.set(self._wants.get(flow_run.id, _Wants()).deployment)
         try:
             await internals.submit_one(self, flow_run)
         except httpx.HTTPError as error:  # it would end the worker and every run it has
@@ -203,8 +229,16 @@ class SafelightWorker(BaseWorker[PoolJobConfiguration, PoolVariables, PoolResult
             internals.let_go(self, flow_run.id)
             asyncio.get_running_loop().call_later(RECONNECT_SECONDS, self._wake.set)
             return
+        finally:
+            self._wants.pop(flow_run.id, None)
         if flow_run.id not in self._running:  # another worker was faster, the place is free again
             self._wake.set()
+
+    async def _give_worker_labels_to_flow_run(self, flow_run_id: UUID) -> None:
+        """Leave it to the end of the run, which need not wait for it."""
+
+    async def _propose_submitting_state(self, flow_run: FlowRun) -> None:
+        """Leave the run as Pending: the process is there, so it is Running a moment later."""
 
     async def _serve(self) -> None:
         if self._services is None:
@@ -353,16 +387,14 @@ class SafelightWorker(BaseWorker[PoolJobConfiguration, PoolVariables, PoolResult
                 if suiting:
                     break
                 await self._changed.wait()
-            process = choose(suiting, self._wants.pop(run_id, {}).get("key", ""))
+            process = choose(suiting, self._wants.get(run_id, _Wants()).key)
             self._free.remove(process)
             return process
 
     async def _suitable(self, found: list[WorkerFlowRunResponse]) -> list[WorkerFlowRunResponse]:
         """Those that are due and that a free device suits; one device for each."""
         starting = internals.in_progress(self)
-        free = list(self._free)
-        for run_id in starting - set(self._running):
-            _reserve(free, self._wants.get(run_id, {}))
+        free = self._unreserved()
         chosen: list[WorkerFlowRunResponse] = []
         for entry in found:
             flow_run = entry.flow_run
@@ -376,6 +408,13 @@ class SafelightWorker(BaseWorker[PoolJobConfiguration, PoolVariables, PoolResult
                 chosen.append(entry)
         return chosen
 
+    def _unreserved(self) -> list[WarmProcess]:
+        """The free processes without those that runs which were taken will need."""
+        free = list(self._free)
+        for run_id in internals.in_progress(self) - set(self._running):
+            _reserve(free, self._wants.get(run_id, _Wants()))
+        return free
+
     def _is_due(self, flow_run: FlowRun) -> bool:
         due = flow_run.next_scheduled_start_time
         wait = due.timestamp() - time.time() if due else 0.0
@@ -383,17 +422,21 @@ class SafelightWorker(BaseWorker[PoolJobConfiguration, PoolVariables, PoolResult
             asyncio.get_running_loop().call_later(wait, self._wake.set)
         return wait <= 0
 
-    async def _wanted(self, flow_run: FlowRun) -> dict[str, Any]:
-        """The job variables of a run, without what only the process needs."""
+    async def _wanted(self, flow_run: FlowRun) -> _Wants:
         known = self.work_pool.base_job_template.get("variables", {}).get("properties", {})
         wants = {name: entry["default"] for name, entry in known.items() if "default" in entry}
+        deployment: DeploymentResponse | None = None
         if flow_run.deployment_id is not None:
             with suppress(ObjectNotFound):
                 deployment = await self.client.read_deployment(flow_run.deployment_id)
                 wants |= deployment.job_variables or {}
         wants |= flow_run.job_variables or {}
-        wants["key"] = wants.get("model") or str(flow_run.deployment_id)
-        return wants
+        return _Wants(
+            device=wants.get("device", "any"),
+            min_vram_gib=float(wants.get("min_vram_gib") or 0),
+            key=wants.get("model") or str(flow_run.deployment_id),
+            deployment=deployment,
+        )
 
     def _on_signal(self) -> None:
         if self._draining:
@@ -427,10 +470,9 @@ def _key(flow_run: FlowRun, configuration: PoolJobConfiguration) -> str:
     return configuration.model or str(flow_run.deployment_id)
 
 
-def _reserve(free: list[WarmProcess], wants: dict[str, Any]) -> bool:
-    device, vram = wants.get("device", "any"), float(wants.get("min_vram_gib") or 0)
+def _reserve(free: list[WarmProcess], wants: _Wants) -> bool:
     for process in free:
-        if fits(process.device, device, vram):
+        if wants.suit(process):
             free.remove(process)
             return True
     return False

@@ -8,13 +8,16 @@ from pathlib import Path
 import anyio
 import pytest
 from prefect.client.schemas.responses import WorkerFlowRunResponse
-from prefect.workers.base import BaseWorker
+from prefect.settings import PREFECT_CLIENT_MAX_RETRIES, temporary_settings
+from prefect.workers.base import BaseJobConfiguration, BaseWorker
 
 from safelight.pool import prefect_internals
+from safelight.pool.configuration import PoolJobConfiguration
 from safelight.pool.worker import SafelightWorker
-from tests.prefect_pool import Pool
+from tests.prefect_pool import Pool, eventually
 
-NAMED = re.findall(r"`BaseWorker\.(\w+)", prefect_internals.__doc__ or "")
+NAMED = re.findall(r"`(Base\w+)\.(\w+)", prefect_internals.__doc__ or "")
+BASES = {"BaseWorker": BaseWorker, "BaseJobConfiguration": BaseJobConfiguration}
 
 
 def test_every_private_name_in_use_is_listed():
@@ -24,12 +27,20 @@ def test_every_private_name_in_use_is_listed():
         for node in ast.walk(tree)
         if isinstance(node, ast.Attribute) and node.attr.startswith("_")
     }
-    assert used == set(NAMED)
+    replaced = {
+        name
+        for own in (SafelightWorker, PoolJobConfiguration)
+        for name, value in vars(own).items()
+        if name.startswith("_") and not name.startswith("__")
+        if inspect.isfunction(getattr(value, "__func__", value))
+        if any(hasattr(base, name) for base in BASES.values())
+    }
+    assert used | replaced == {name for _, name in NAMED}
 
 
-@pytest.mark.parametrize("name", NAMED)
-def test_prefect_still_has_it(name: str):
-    assert name in inspect.getsource(BaseWorker)
+@pytest.mark.parametrize(("base", "name"), NAMED)
+def test_prefect_still_has_it(base: str, name: str):
+    assert name in inspect.getsource(BASES[base])
 
 
 def test_signatures_are_as_we_call_them():
@@ -50,8 +61,9 @@ def test_limit_due_runs_and_task_group_on_a_real_server(pool: Pool):
         assert worker._limit == 1  # one device
         async with worker:
             before = worker._last_polled_time
-            seen.append(await prefect_internals.due_flow_runs(worker))
+            prefect_internals.polled(worker)
             assert worker._last_polled_time > before
+            seen.append(await prefect_internals.due_flow_runs(worker))
             assert prefect_internals.in_progress(worker) == set()
 
             async def work() -> None:
@@ -63,3 +75,24 @@ def test_limit_due_runs_and_task_group_on_a_real_server(pool: Pool):
     anyio.run(look)
     assert beside == ["ran"]
     assert run in [entry.flow_run.id for entry in seen[0]] or pool.end(run)
+
+
+def test_the_settings_of_a_run_are_prefects_own():
+    seen = set[str | None]()
+    for retries in (3, 4, 4):
+        with temporary_settings({PREFECT_CLIENT_MAX_RETRIES: retries}):
+            remembered = PoolJobConfiguration._base_environment()
+            assert remembered == BaseJobConfiguration._base_environment()
+            seen.add(remembered.pop("PREFECT_CLIENT_MAX_RETRIES"))
+    assert seen == {"3", "4"}
+
+
+def test_a_run_is_labelled_and_skips_the_state_of_being_submitted(pool: Pool):
+    pool.start_worker()
+    run = pool.create("pid")
+    assert pool.end(run).is_completed()
+    states = [state.name for state in pool.client.read_flow_run_states(run)]
+    assert states == ["Scheduled", "Pending", "Running", "Completed"]
+    eventually(
+        lambda: pool.client.read_flow_run(run).labels.get("prefect.work-pool.name") == pool.name
+    )

@@ -144,11 +144,13 @@ def test_a_run_the_server_did_not_let_begin_is_not_left_running(pool: Pool):
     from prefect.exceptions import Abort
     from prefect.states import Completed, Running
 
-    from safelight.pool.child import _left_behind
+    from safelight.pool.child import left_behind
 
     run = pool.create("pid")
-    assert _left_behind(run, Abort("scheduled again")) == ""
+    assert left_behind(pool.client.read_flow_run(run), Abort("scheduled again")) == ""
     pool.client.set_flow_run_state(run, Running(), force=True)
-    assert "already made" in _left_behind(run, Abort("already made this state transition"))
+    assert "already made" in left_behind(
+        pool.client.read_flow_run(run), Abort("already made this state transition")
+    )
     pool.client.set_flow_run_state(run, Completed(), force=True)
-    assert _left_behind(run, Abort("done")) == ""
+    assert left_behind(pool.client.read_flow_run(run), Abort("done")) == ""

@@ -17,6 +17,10 @@ def begun(pool: Pool, times: int = 1) -> None:
     eventually(lambda: pool.project.notes.count("begin") >= times)
 
 
+def free_again(pool: Pool, run: UUID) -> None:
+    eventually(lambda: pool.read(run).labels.get("prefect.worker.name"))
+
+
 def test_runs_share_one_process_that_outlives_them(pool: Pool):
     worker = pool.start_worker()
     runs = [pool.create("pid") for _ in range(3)]
@@ -232,6 +236,8 @@ def test_two_devices_run_side_by_side_and_runs_return_to_what_is_warm(pool: Pool
     assert pool.state(first).is_running()
     assert pool.end(first).is_completed()
     for _ in range(3):
-        pool.end(pool.create("pid"))
+        run = pool.create("pid")
+        pool.end(run)
+        free_again(pool, run)
     pids = [note for note in pool.project.notes if note.isdigit()]
     assert len(set(pids)) == 1

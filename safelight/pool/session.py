@@ -1,0 +1,96 @@
+"""What a warm process keeps of Prefect from run to run: settings, and open clients of its API."""
+
+import asyncio
+import os
+from contextlib import ExitStack
+from pathlib import Path
+from typing import Any
+from uuid import UUID
+
+from prefect.client.schemas.objects import FlowRun
+from prefect.context import (
+    AsyncClientContext,
+    SettingsContext,
+    SyncClientContext,
+    get_settings_context,
+)
+from prefect.flows import Flow, load_flow_from_flow_run
+from prefect.settings import PREFECT_FLOWS_HEARTBEAT_FREQUENCY, Settings
+
+from safelight.pool.freshness import Stamp, stamp_of
+
+Sources = tuple[frozenset[tuple[str, str]], str, tuple[Stamp | None, ...]]
+SETTING, OF_ONE_RUN = "PREFECT_", "PREFECT__"
+"""How names of environment variables begin: of settings, and of what describes a single run."""
+FILES = ("prefect.toml", "pyproject.toml", ".env")
+"""Where Prefect looks for settings in the working directory."""
+
+
+class Session:
+    """Settings and clients for the runs of one process, made again only when the settings change.
+
+    Reading the settings and opening the four clients of a run takes longer than all its requests.
+    """
+
+    def __init__(self) -> None:
+        self._open = ExitStack()
+        self._sources: Sources | None = None
+        self._profiles = get_settings_context().settings.profiles_path
+
+    def renew(self) -> None:
+        """Take over settings from the environment, the working directory and the profile.
+
+        Raises:
+            httpx.HTTPError: the server of new settings does not answer.
+        """
+        sources = self._found()
+        if sources == self._sources:
+            return
+        self.close()
+        # the worker gives the signs of life of its runs
+        settings = Settings().copy_with_update(updates={PREFECT_FLOWS_HEARTBEAT_FREQUENCY: None})
+        profile = get_settings_context().profile
+        with ExitStack() as stack:
+            stack.enter_context(SettingsContext(profile=profile, settings=settings))
+            self._client = stack.enter_context(SyncClientContext()).client
+            self._loop = stack.enter_context(asyncio.Runner())
+            beside = self._loop.run(_opened())
+            stack.callback(lambda: self._loop.run(beside.__aexit__(None, None, None)))
+            self._open = stack.pop_all()
+        self._sources = sources
+
+    def close(self) -> None:
+        """Close the clients."""
+        self._sources = None
+        self._open.close()
+
+    def load_flow_run(self, flow_run_id: UUID) -> FlowRun:
+        """Read a run.
+
+        Raises:
+            httpx.HTTPError: the server does not answer.
+            ObjectNotFound: there is no such run.
+        """
+        return self._client.read_flow_run(flow_run_id)
+
+    def load_flow(self, flow_run: FlowRun) -> Flow[..., Any]:
+        """Import the flow of a run's deployment, after the deployment's pull steps.
+
+        Raises:
+            Exception: whatever its modules raise when they are imported.
+        """
+        return self._loop.run(load_flow_from_flow_run(flow_run, use_placeholder_flow=False))
+
+    def _found(self) -> Sources:
+        environment = frozenset(
+            (name, value)
+            for name, value in os.environ.items()
+            if name.startswith(SETTING) and not name.startswith(OF_ONE_RUN)
+        )
+        folder = Path.cwd()
+        files = (self._profiles, *(folder / name for name in FILES))
+        return environment, str(folder), tuple(map(stamp_of, files))
+
+
+async def _opened() -> AsyncClientContext:
+    return await AsyncClientContext().__aenter__()
