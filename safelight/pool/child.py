@@ -9,7 +9,6 @@ import asyncio
 import gc
 import importlib
 import inspect
-import logging
 import os
 import queue
 import signal
@@ -185,9 +184,6 @@ def execute(flow_run: FlowRun, session: Session) -> str:
     except Exception:
         logger.exception("could not be run")
         raise
-    finally:
-        for handler in logging.getLogger("prefect.flow_runs").handlers:
-            handler.flush()
     reported = not isinstance(result, State) or result.is_final() or result.is_scheduled()
     return "" if reported or result.is_paused() else f"it stopped as {result.name}"
 

@@ -396,13 +396,16 @@ class SafelightWorker(BaseWorker[PoolJobConfiguration, PoolVariables, PoolResult
         starting = internals.in_progress(self)
         free = self._unreserved()
         chosen: list[WorkerFlowRunResponse] = []
+        deployments: dict[UUID, DeploymentResponse | None] = {}
         for entry in found:
+            if not free:
+                break
             flow_run = entry.flow_run
             if flow_run.id in starting or flow_run.id in self._running:
                 continue
             if not self._is_due(flow_run):
                 continue
-            wants = await self._wanted(flow_run)
+            wants = await self._wanted(flow_run, deployments)
             if _reserve(free, wants):
                 self._wants[flow_run.id] = wants
                 chosen.append(entry)
@@ -422,14 +425,18 @@ class SafelightWorker(BaseWorker[PoolJobConfiguration, PoolVariables, PoolResult
             asyncio.get_running_loop().call_later(wait, self._wake.set)
         return wait <= 0
 
-    async def _wanted(self, flow_run: FlowRun) -> _Wants:
+    async def _wanted(
+        self, flow_run: FlowRun, deployments: dict[UUID, DeploymentResponse | None]
+    ) -> _Wants:
         known = self.work_pool.base_job_template.get("variables", {}).get("properties", {})
         wants = {name: entry["default"] for name, entry in known.items() if "default" in entry}
         deployment: DeploymentResponse | None = None
         if flow_run.deployment_id is not None:
-            with suppress(ObjectNotFound):
-                deployment = await self.client.read_deployment(flow_run.deployment_id)
-                wants |= deployment.job_variables or {}
+            if flow_run.deployment_id not in deployments:
+                deployments[flow_run.deployment_id] = await self._deployment(flow_run.deployment_id)
+            deployment = deployments[flow_run.deployment_id]
+        if deployment is not None:
+            wants |= deployment.job_variables or {}
         wants |= flow_run.job_variables or {}
         return _Wants(
             device=wants.get("device", "any"),
@@ -437,6 +444,11 @@ class SafelightWorker(BaseWorker[PoolJobConfiguration, PoolVariables, PoolResult
             key=wants.get("model") or str(flow_run.deployment_id),
             deployment=deployment,
         )
+
+    async def _deployment(self, deployment_id: UUID) -> DeploymentResponse | None:
+        with suppress(ObjectNotFound):
+            return await self.client.read_deployment(deployment_id)
+        return None
 
     def _on_signal(self) -> None:
         if self._draining:
