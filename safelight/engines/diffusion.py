@@ -8,7 +8,6 @@ import warnings
 from collections.abc import Callable, Generator, Sequence
 from contextlib import ExitStack, contextmanager, nullcontext
 from dataclasses import dataclass, field
-from importlib.metadata import version
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import TYPE_CHECKING, Any, cast
@@ -27,6 +26,7 @@ from safelight.errors import (
     InvalidMediaError,
     OutOfMemoryError,
 )
+from safelight.installed import version
 from safelight.media.images import to_uint8
 from safelight.progress import note, part, step
 from safelight.settings import settings

@@ -10,7 +10,6 @@ Source:
 from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import lru_cache
-from importlib.metadata import version
 from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING, Self
@@ -24,6 +23,7 @@ from safelight.engines.device import device_class, resolve_device
 from safelight.engines.identity import EngineIdentity
 from safelight.engines.loaded import loaded
 from safelight.errors import DependencyMissingError
+from safelight.installed import version
 from safelight.progress import step
 
 if TYPE_CHECKING:

@@ -10,7 +10,6 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from functools import lru_cache
 from importlib import import_module
-from importlib.metadata import version
 from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, Protocol, cast
@@ -24,6 +23,7 @@ from safelight.engines.device import device_class, resolve_device, torch_dtype
 from safelight.engines.identity import EngineIdentity
 from safelight.engines.loaded import loaded
 from safelight.errors import DependencyMissingError, OutOfMemoryError
+from safelight.installed import version
 from safelight.media.guided import REACH as DENOISE_REACH
 from safelight.media.guided import smooth
 from safelight.media.tiles import map_tiles_into, scaled, tiles

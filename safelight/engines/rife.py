@@ -10,7 +10,6 @@ import contextlib
 from collections.abc import Generator
 from dataclasses import dataclass
 from functools import lru_cache
-from importlib.metadata import version
 from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING, Self
@@ -23,6 +22,7 @@ from safelight.engines.device import device_class, resolve_device, torch_dtype
 from safelight.engines.identity import EngineIdentity
 from safelight.engines.loaded import loaded
 from safelight.errors import DependencyMissingError, OutOfMemoryError
+from safelight.installed import version
 from safelight.progress import note
 from safelight.settings import settings
 

@@ -4,7 +4,7 @@ import platform
 import re
 from collections.abc import Iterator
 from datetime import datetime
-from importlib.metadata import PackageNotFoundError, version
+from importlib.metadata import PackageNotFoundError
 from pathlib import Path
 from typing import Any, Literal, Self, cast
 
@@ -20,6 +20,7 @@ from pydantic import (
 
 from safelight.digests import sha256_of
 from safelight.errors import InvalidFieldValueError, MissingFileError, PipelineError
+from safelight.installed import version
 from safelight.provenance.embed import read_record
 from safelight.provenance.identity import EngineIdentity
 from safelight.store.artifact import ArtifactRef

@@ -2,10 +2,10 @@
 
 import json
 import re
-from importlib.metadata import version
 
 from pydantic import BaseModel, ConfigDict, JsonValue
 
+from safelight.installed import version
 from safelight.provenance.record import FileRecord
 
 GENERATIVE = ("generate", "transform", "inpaint")
