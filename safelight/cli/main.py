@@ -144,9 +144,7 @@ def generate(
 def transform(
     file: FileArgument,
     prompt: PromptArgument,
-    strength: Annotated[
-        float | None, typer.Option(help="0 keeps the picture, 1 redraws it.")
-    ] = None,
+    strength: StrengthOption = None,
     negative_prompt: NegativeOption = None,
     seed: SeedOption = None,
     steps: StepsOption = None,
@@ -174,9 +172,7 @@ def inpaint(
     file: FileArgument,
     mask: Annotated[Path, typer.Argument(help="White is repainted.")],
     prompt: PromptArgument,
-    strength: Annotated[
-        float | None, typer.Option(help="0 keeps the picture, 1 redraws it.")
-    ] = None,
+    strength: StrengthOption = None,
     mask_blur: Annotated[int | None, typer.Option(help="Feather of the mask's edge, px.")] = None,
     seed: SeedOption = None,
     steps: StepsOption = None,

@@ -236,6 +236,9 @@ class Campaign:
                     going.append(lasting.submit(self._fault(number, kind)))
                 for job in going:
                     job.result()
+            except BaseException:
+                lasting.shutdown(wait=False, cancel_futures=True)
+                raise
             finally:
                 self.faulting.clear()
 
