@@ -120,6 +120,31 @@ def test_the_commands_of_the_api_guide(served: dict[str, str], tmp_path: Path):
     assert (tmp_path / "result.png").read_bytes() == kept.read_bytes()
 
 
+@pytest.mark.slow
+@pytest.mark.timeout(900)
+def test_the_commands_of_the_batch_guide(served: dict[str, str], tmp_path: Path):
+    batch, backfill = commands("docs/batches.md")
+
+    def said(command: str) -> str:
+        done = subprocess.run(
+            shlex.split(command),
+            cwd=CHECKOUT,
+            env=served,
+            capture_output=True,
+            text=True,
+            check=False,
+        )
+        assert done.returncode == 0, f"{command}: {done.stdout[-2000:]}{done.stderr[-2000:]}"
+        return done.stdout
+
+    first = said(f"{batch} --output {tmp_path}")
+    assert first.count("succeeded") == 3
+    assert len(list(tmp_path.glob("*.png"))) == 4  # three pictures and their sheet
+    assert said(batch).count("succeeded before") == 3
+    assert said(backfill).count("created") == 2
+    assert said(backfill).count("was there") == 2
+
+
 def test_every_error_code_is_explained():
     from safelight import errors
 

@@ -20,8 +20,8 @@ from prefect.settings import PREFECT_FLOWS_HEARTBEAT_FREQUENCY, Settings
 from safelight.pool.freshness import Stamp, stamp_of
 
 Sources = tuple[frozenset[tuple[str, str]], str, tuple[Stamp | None, ...]]
-SETTING, OF_ONE_RUN = "PREFECT_", "PREFECT__"
-"""How names of environment variables begin: of settings, and of what describes a single run."""
+OF_ONE_RUN = "PREFECT__"
+"""How names of environment variables begin that describe a single run."""
 FILES = ("prefect.toml", "pyproject.toml", ".env")
 """Where Prefect looks for settings in the working directory."""
 
@@ -82,10 +82,8 @@ class Session:
         return self._loop.run(load_flow_from_flow_run(flow_run, use_placeholder_flow=False))
 
     def _found(self) -> Sources:
-        environment = frozenset(
-            (name, value)
-            for name, value in os.environ.items()
-            if name.startswith(SETTING) and not name.startswith(OF_ONE_RUN)
+        environment = frozenset(  # all of it, for clients heed proxies and certificates too
+            entry for entry in os.environ.items() if not entry[0].startswith(OF_ONE_RUN)
         )
         folder = Path.cwd()
         files = (self._profiles, *(folder / name for name in FILES))
