@@ -5,11 +5,13 @@ import json
 import signal
 import time
 from collections import defaultdict
+from collections.abc import Iterable
 from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
 import psutil
+from prefect.client.schemas.objects import State
 from prefect.results import ResultRecord
 
 from safelight.provenance.manifest import MANIFESTS, Manifest, RunResult
@@ -27,6 +29,7 @@ def check(campaign: Campaign) -> None:
     contents, first_seen = objects(campaign)
     found = campaign.report.violations
     found += runs_that_did_not_end(campaign)
+    found += runs_that_went_on_after_their_end(campaign)
     found += artifacts_that_are_not_there(campaign, contents)
     found += results_that_are_not_there(campaign, contents)
     found += stages_that_ran_again(campaign, first_seen)
@@ -64,6 +67,23 @@ def runs_that_did_not_end(campaign: Campaign) -> list[str]:
         if ended is None or name not in allowed:
             found.append(f"run {run} is {name}: {history(campaign, run)}")
     return found
+
+
+def runs_that_went_on_after_their_end(campaign: Campaign) -> list[str]:
+    """What was Completed or Cancelled stays that way."""
+    found = []
+    for run in campaign.runs:
+        states = campaign.ask(lambda client, run=run: client.read_flow_run_states(run))
+        if gone_on(states):
+            found.append(f"run {run} went on after its end: {history(campaign, run)}")
+    return found
+
+
+def gone_on(states: Iterable[State]) -> bool:
+    """Whether any of a run's states follows its end."""
+    names = [state.name for state in sorted(states, key=lambda state: state.timestamp)]
+    over = [at for at, name in enumerate(names) if name in ("Completed", "Cancelled")]
+    return bool(over) and set(names[over[0] :]) != {names[over[0]]}
 
 
 def history(campaign: Campaign, run: Any) -> str:

@@ -2,17 +2,19 @@
 
 import hashlib
 import json
+from datetime import UTC, datetime
 from pathlib import Path
 from types import SimpleNamespace
 from uuid import uuid4
 
 import pytest
+from prefect.client.schemas.objects import State, StateType
 from prefect.results import ResultRecord, ResultRecordMetadata
 from prefect.serializers import JSONSerializer
 
 from safelight.store.artifact import ArtifactRef
 from safelight.store.results import PREFIX
-from tests.chaos.checks import artifacts_that_are_not_there, stages_that_ran_again
+from tests.chaos.checks import artifacts_that_are_not_there, gone_on, stages_that_ran_again
 
 PICTURE = b"picture"
 DIGEST = hashlib.sha256(PICTURE).hexdigest()
@@ -47,3 +49,25 @@ def test_a_stage_that_ran_after_its_record_was_there_is_found(tmp_path: Path):
     assert "11.0" in said
     assert stages_that_ran_again(campaign, {f"{PREFIX}grade-1": 12.0}) == []
     assert stages_that_ran_again(campaign, {}) == []
+
+
+@pytest.mark.parametrize(
+    ("names", "found"),
+    [
+        ("Scheduled Pending Running AwaitingRetry Running Completed", False),
+        ("Scheduled Cancelled", False),
+        ("Running Cancelling Cancelled AwaitingRetry Running Completed", True),
+        ("Running Completed Crashed", True),
+    ],
+)
+def test_a_run_that_went_on_after_its_end_is_found(names: str, found: bool):
+    kinds = {"AwaitingRetry": StateType.SCHEDULED}
+    states = [
+        State(
+            type=kinds.get(name) or StateType(name.upper()),
+            name=name,
+            timestamp=datetime(2026, 1, 1, minute=minute, tzinfo=UTC),
+        )
+        for minute, name in enumerate(names.split())
+    ]
+    assert gone_on(reversed(states)) is found
