@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 import torch
 
-from training.starter import train
+from training.starter import loop, train
 from training.starter.subjects import SUBJECTS
 from training.starter.vocabulary import write_tokenizer
 
@@ -49,8 +49,8 @@ def minutes(monkeypatch: pytest.MonkeyPatch) -> Callable[[int | None], None]:
         return clip(*arguments)  # type: ignore[arg-type]
 
     monkeypatch.setattr(torch.nn.utils, "clip_grad_norm_", tick)
-    monkeypatch.setattr(train.time, "monotonic", lambda: 60.0 * (state["steps"] or 0))
-    monkeypatch.setattr(train, "SAVE_EVERY_SECONDS", 90.0)
+    monkeypatch.setattr(loop.time, "monotonic", lambda: 60.0 * (state["steps"] or 0))
+    monkeypatch.setattr(loop, "SAVE_EVERY_SECONDS", 90.0)
 
     def die_after(steps: int | None) -> None:
         state["last"] = None if steps is None else (state["steps"] or 0) + steps

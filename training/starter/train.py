@@ -3,8 +3,6 @@
 import argparse
 import os
 import random
-import time
-from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
@@ -17,6 +15,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 from transformers import CLIPTextConfig, CLIPTextModel, CLIPTokenizer
 
+from training.starter.loop import Log, TrainingLoop
 from training.starter.render import SIDE, other_pictures, training_pictures
 from training.starter.subjects import FILLER_WORDS, SUBJECTS, training_prompt
 from training.starter.vocabulary import END, MAX_TOKENS, START, write_tokenizer
@@ -26,7 +25,6 @@ WORK = Path(__file__).parent / "work"
 SEED = 0
 VARIANTS = 8
 """Pictures a subject: enough that seeds differ in size and place, few enough to learn by heart."""
-SAVE_EVERY_SECONDS = 120.0
 TEXT_WIDTH = 192
 """Channels of the text encoder and of the denoiser's cross attention."""
 
@@ -117,26 +115,6 @@ def new_scheduler() -> DDIMScheduler:
     )
 
 
-@dataclass
-class Clock:
-    """Time spent on one part, over all runs."""
-
-    budget_seconds: float
-    spent_seconds: float
-
-    def __post_init__(self) -> None:
-        """Start counting from what earlier runs spent."""
-        self._begun = time.monotonic() - self.spent_seconds
-
-    def spent(self) -> float:
-        """Seconds spent so far, earlier runs included."""
-        return time.monotonic() - self._begun
-
-    def progress(self) -> float:
-        """Share of the budget spent, 0 to 1."""
-        return min(1.0, self.spent() / self.budget_seconds)
-
-
 def pictures() -> tuple[NDArray[np.uint8], NDArray[np.uint8]]:
     """Draw the training pictures, or read them back.
 
@@ -180,16 +158,13 @@ def train_autoencoder(minutes: float) -> None:
     model = new_autoencoder()
     model.to(memory_format=torch.channels_last)  # pyright: ignore[reportCallIssue]
     optimiser = torch.optim.AdamW(model.parameters(), 1.5e-3, weight_decay=1e-4)
-    file, step, spent = WORK / "autoencoder.pt", 0, 0.0
-    if file.exists():
-        kept = torch.load(file)
-        model.load_state_dict(kept["model"])
-        optimiser.load_state_dict(kept["optimiser"])
-        step, spent = kept["step"], kept["seconds"]
-    clock = Clock(minutes * 60, spent)
-    saved = shown = clock.spent()
-    running = 0.0
-    while clock.progress() < 1:
+    log = Log(50, "autoencoder {step} loss {loss:.4f} {pace:.2f} s/step")
+    loop = TrainingLoop(model, optimiser, WORK / "autoencoder.pt", log)
+
+    def learning_rate(step: int, progress: float) -> float:
+        return 1.5e-3 * min(1.0, (step + 1) / 100) * max(0.02, 1 - progress)
+
+    def loss_at(step: int) -> Tensor:
         draw = torch.Generator().manual_seed(SEED * 1_000_003 + step)
         rgba = torch.cat(
             [
@@ -215,34 +190,9 @@ def train_autoencoder(minutes: float) -> None:
             drawn = model.decode(latents).sample  # pyright: ignore[reportAttributeAccessIssue]
         drawn = drawn.float()
         loss = functional.l1_loss(drawn, wanted) + functional.mse_loss(drawn, wanted)
-        loss = loss + 0.5 * edge_loss(drawn, wanted) + 1e-6 * posterior.kl().float().mean()
-        for group in optimiser.param_groups:
-            group["lr"] = 1.5e-3 * min(1.0, (step + 1) / 100) * max(0.02, 1 - clock.progress())
-        optimiser.zero_grad()
-        loss.backward()
-        torch.nn.utils.clip_grad_norm_(model.parameters(), 1.0)
-        optimiser.step()
-        step += 1
-        running += loss.item()
-        if step % 50 == 0:
-            rate = (clock.spent() - shown) / 50
-            print(f"autoencoder {step} loss {running / 50:.4f} {rate:.2f} s/step", flush=True)
-            running, shown = 0.0, clock.spent()
-        if clock.spent() - saved > SAVE_EVERY_SECONDS or clock.progress() >= 1:
-            _save(
-                file,
-                model=model.state_dict(),
-                optimiser=optimiser.state_dict(),
-                step=step,
-                seconds=clock.spent(),
-            )
-            saved = clock.spent()
+        return loss + 0.5 * edge_loss(drawn, wanted) + 1e-6 * posterior.kl().float().mean()
 
-
-def _save(file: Path, **parts: object) -> None:
-    part = file.with_suffix(".part")
-    torch.save(parts, part)
-    part.replace(file)  # a run killed while saving keeps the checkpoint before
+    loop.run(minutes * 60, learning_rate, loss_at)
 
 
 def load_autoencoder() -> AutoencoderKL:
@@ -314,43 +264,22 @@ def train_text_encoder(minutes: float, batch: int = 64, peak: float = 2e-3) -> N
     torch.manual_seed(SEED)
     model, codes = new_text_encoder(tokenizer), subject_codes()
     optimiser = torch.optim.AdamW(model.parameters(), peak, betas=(0.9, 0.99), weight_decay=0.01)
-    file, step, spent = WORK / "text.pt", 0, 0.0
-    if file.exists():
-        kept = torch.load(file)
-        model.load_state_dict(kept["model"])
-        optimiser.load_state_dict(kept["optimiser"])
-        step, spent = kept["step"], kept["seconds"]
-    clock = Clock(minutes * 60, spent)
-    saved = clock.spent()
-    running = 0.0
-    while clock.progress() < 1:
+    log = Log(100, "text encoder {step} loss {loss:.4f}")
+    loop = TrainingLoop(model, optimiser, WORK / "text.pt", log)
+
+    def learning_rate(step: int, progress: float) -> float:
+        return peak * min(1.0, (step + 1) / 100) * max(0.01, 1 - progress)
+
+    def loss_at(step: int) -> Tensor:
         words = random.Random(SEED * 1_000_003 + step)
         chosen = [words.randrange(len(SUBJECTS) + 1) for _ in range(batch)]
         tokens = tokenize(tokenizer, [prompt_for(index, words) for index in chosen])
         states = model(tokens).last_hidden_state
         wanted = codes[chosen][:, None].expand_as(states)
         behind = (tokens == tokenizer.get_vocab()[END])[:, :, None]
-        loss = ((states - wanted).square() * behind).sum() / (behind.sum() * TEXT_WIDTH)
-        for group in optimiser.param_groups:
-            group["lr"] = peak * min(1.0, (step + 1) / 100) * max(0.01, 1 - clock.progress())
-        optimiser.zero_grad()
-        loss.backward()
-        torch.nn.utils.clip_grad_norm_(model.parameters(), 1.0)
-        optimiser.step()
-        step += 1
-        running += loss.item()
-        if step % 100 == 0:
-            print(f"text encoder {step} loss {running / 100:.4f}", flush=True)
-            running = 0.0
-        if clock.spent() - saved > SAVE_EVERY_SECONDS or clock.progress() >= 1:
-            _save(
-                file,
-                model=model.state_dict(),
-                optimiser=optimiser.state_dict(),
-                step=step,
-                seconds=clock.spent(),
-            )
-            saved = clock.spent()
+        return ((states - wanted).square() * behind).sum() / (behind.sum() * TEXT_WIDTH)
+
+    loop.run(minutes * 60, learning_rate, loss_at)
 
 
 def prompt_for(index: int, words: random.Random) -> str:
@@ -383,19 +312,21 @@ def train_denoiser(minutes: float, batch: int = 16, peak: float = 8e-4) -> None:
     torch.manual_seed(SEED)
     model, schedule = new_denoiser(), new_scheduler()
     model.to(memory_format=torch.channels_last)  # pyright: ignore[reportCallIssue]
-    parameters = [*model.parameters()]
-    average = [parameter.detach().clone() for parameter in parameters]
-    optimiser = torch.optim.AdamW(parameters, peak, betas=(0.9, 0.99), weight_decay=0.01)
-    file, step, spent = WORK / "denoiser.pt", 0, 0.0
-    if file.exists():
-        kept = torch.load(file)
-        model.load_state_dict(kept["model"])
-        optimiser.load_state_dict(kept["optimiser"])
-        average, step, spent = kept["average"], kept["step"], kept["seconds"]
-    clock = Clock(minutes * 60, spent)
-    saved = shown = clock.spent()
-    running = 0.0
-    while clock.progress() < 1:
+    optimiser = torch.optim.AdamW(model.parameters(), peak, betas=(0.9, 0.99), weight_decay=0.01)
+    log = Log(100, "denoiser {step} loss {loss:.4f} {pace:.3f} s/step {minutes:.1f} min")
+    loop = TrainingLoop(
+        model,
+        optimiser,
+        WORK / "denoiser.pt",
+        log,
+        average=True,
+        notes={"subjects": [subject.name for subject in SUBJECTS]},
+    )
+
+    def learning_rate(step: int, progress: float) -> float:
+        return peak * min(1.0, (step + 1) / 300) * learning_rate_share(progress)
+
+    def loss_at(step: int) -> Tensor:
         words = random.Random(SEED * 1_000_003 + step)
         draw = torch.Generator().manual_seed(SEED * 1_000_003 + step)
         chosen = torch.randperm(len(SUBJECTS), generator=draw)[:batch]
@@ -413,39 +344,9 @@ def train_denoiser(minutes: float, batch: int = 16, peak: float = 8e-4) -> None:
         with torch.autocast("cpu", torch.bfloat16):
             noisy = noisy.contiguous(memory_format=torch.channels_last)
             guess = model(noisy, moments, states).sample
-        loss = functional.mse_loss(guess.float(), wanted)
-        rate = peak * min(1.0, (step + 1) / 300) * learning_rate_share(clock.progress())
-        for group in optimiser.param_groups:
-            group["lr"] = rate
-        optimiser.zero_grad()
-        loss.backward()
-        torch.nn.utils.clip_grad_norm_(parameters, 1.0)
-        optimiser.step()
-        step += 1
-        keep = min(0.998, (step + 1) / (step + 10))
-        with torch.no_grad():
-            for mean, parameter in zip(average, parameters, strict=True):
-                mean.lerp_(parameter, 1 - keep)
-        running += loss.item()
-        if step % 100 == 0:
-            seconds = (clock.spent() - shown) / 100
-            print(
-                f"denoiser {step} loss {running / 100:.4f} {seconds:.3f} s/step "
-                f"{clock.spent() / 60:.1f} min",
-                flush=True,
-            )
-            running, shown = 0.0, clock.spent()
-        if clock.spent() - saved > SAVE_EVERY_SECONDS or clock.progress() >= 1:
-            _save(
-                file,
-                model=model.state_dict(),
-                average=average,
-                optimiser=optimiser.state_dict(),
-                step=step,
-                seconds=clock.spent(),
-                subjects=[subject.name for subject in SUBJECTS],
-            )
-            saved = clock.spent()
+        return functional.mse_loss(guess.float(), wanted)
+
+    loop.run(minutes * 60, learning_rate, loss_at)
 
 
 def training_moments(batch: int, draw: torch.Generator) -> Tensor:
