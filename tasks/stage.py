@@ -11,6 +11,7 @@ from prefect.cache_policies import CacheKeyFnPolicy
 from prefect.client.schemas.objects import State
 from prefect.context import TaskRunContext
 from prefect.states import Cancelled
+from prefect.transactions import get_transaction
 from pydantic import JsonValue
 
 from safelight.engines.identity import EngineIdentity
@@ -25,7 +26,7 @@ from tasks.retrying import worth_retrying
 P = ParamSpec("P")
 R = TypeVar("R")
 Gives = Literal["image", "video", "same"]
-KEY_REVISION = 1
+KEY_REVISION = 2
 """Raised when the meaning of a key changes, so that no older result is taken for a new one."""
 
 
@@ -158,12 +159,12 @@ def _measuring(fn: Callable[P, R]) -> Callable[P, R]:
     @wraps(fn)
     def run(*args: P.args, **kwargs: P.kwargs) -> R:
         if stop_requested():  # its result may be there: a stopped run does not wait for the answer
-            return cast(R, Cancelled(message=f"stopped before {fn.__name__} began"))
+            return cast(R, _stopped(f"stopped before {fn.__name__} began"))
         with watching(recorder().stage_listener(fn.__name__)) as notes, measured() as cost:
             try:
                 result = fn(*args, **kwargs)
             except StopRequestedError as stop:
-                return cast(R, Cancelled(message=str(stop)))  # Prefect takes a state as the outcome
+                return cast(R, _stopped(str(stop)))
         facts: dict[str, JsonValue] = {
             "stage": fn.__name__,
             "seconds": round(cost.seconds, 3),
@@ -176,3 +177,14 @@ def _measuring(fn: Callable[P, R]) -> Callable[P, R]:
         return cast(R, [ref.described(**facts) for ref in cast("list[ArtifactRef]", result)])
 
     return run
+
+
+def _stopped(message: str) -> State[None]:
+    """The outcome of a stage that was stopped: a state, which Prefect takes as it is.
+
+    Prefect would keep the state's data, nothing, under the stage's key and find it again.
+    """
+    transaction = get_transaction()
+    if transaction is not None:
+        transaction.write_on_commit = False
+    return Cancelled(message=message)

@@ -109,7 +109,7 @@ class FaultyParams(Params):
     marker: str
     """A file whose lines count the attempts."""
     fault: str = "none"
-    """none, transient, input or stop."""
+    """none, transient, input or stop; transient and stop only once."""
 
 
 @stage(
@@ -126,7 +126,7 @@ def faulty(picture: ArtifactRef, params: FaultyParams) -> ArtifactRef:
         raise StoreUnavailableError("the store hung up", "run again")
     if params.fault == "input":
         raise InvalidFieldValueError("found 3, expected 4", "set it to 4")
-    if params.fault == "stop":
+    if params.fault == "stop" and attempts == 0:
         request_stop()
     step(1, 1)
     inverted = (255 - load_image(picture)).astype(np.uint8)
@@ -168,14 +168,17 @@ def test_bad_input_is_not_tried_again_and_finished_work_is_listed(tmp_path: Path
 
 
 def test_a_run_asked_to_stop_ends_cancelled_and_keeps_what_is_finished(tmp_path: Path):
+    request = (PHOTO, str(tmp_path / "m"), "stop")
     try:
-        state = two_stages(PHOTO, str(tmp_path / "m"), "stop", return_state=True)
+        state = two_stages(*request, return_state=True)
+        unbegun = two_stages(*request, return_state=True)
     finally:
         clear_stop()
+    assert unbegun.is_cancelled()
     assert state.is_cancelled()
     manifest = manifest_of(state)
     assert [entry.status for entry in manifest.stages] == ["done", "cancelled"]
-    resumed = two_stages(PHOTO, str(tmp_path / "m"), "none", return_state=True)
+    resumed = two_stages(*request, return_state=True)
     assert [entry.status for entry in manifest_of(resumed).stages] == ["cached", "done"]
 
 
