@@ -36,13 +36,9 @@ def limit_runs(worker: AnyWorker, most: int) -> None:
     worker._limit = most if worker._limit is None else min(worker._limit, most)
 
 
-def polled(worker: AnyWorker) -> None:
-    """Tell the health check that the worker is alive."""
-    worker._last_polled_time = datetime.now(UTC)
-
-
 async def due_flow_runs(worker: AnyWorker) -> list[WorkerFlowRunResponse]:
     """Ask the server for runs of the pool that are due or soon will be; none before it is known."""
+    worker._last_polled_time = datetime.now(UTC)
     if not worker._has_successfully_synced:
         return []
     return await worker._get_scheduled_flow_runs()

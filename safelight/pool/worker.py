@@ -65,6 +65,8 @@ ADOPT_SECONDS = 15.0
 """How often this worker looks for runs whose worker and process are both gone."""
 STOP_SECONDS = 20.0
 """Time for running stages to stop when the worker must go at once."""
+LABEL_SECONDS = 1.0
+"""How long after its start a run is labelled with its worker, so as not to delay the start."""
 FLOW_RUN = "prefect.flow-run."
 
 
@@ -155,9 +157,6 @@ class SafelightWorker(BaseWorker[PoolJobConfiguration, PoolVariables, PoolResult
         if self._draining:
             return []
         async with self._submitting:
-            internals.polled(self)
-            if not self._unreserved():
-                return []  # a process that becomes free asks again
             found = await internals.due_flow_runs(self)
             self._ask_again({entry.flow_run.id for entry in found})
             chosen = await self._suitable(found)
@@ -181,12 +180,12 @@ class SafelightWorker(BaseWorker[PoolJobConfiguration, PoolVariables, PoolResult
                 working_dir=configuration.working_dir,
             )
             future = await anyio.to_thread.run_sync(process.run, command)
+            internals.start_soon(self, lambda: self._label(flow_run.id))
             if task_status is not None:
                 status = cast("anyio.abc.TaskStatus[Any]", task_status)
                 status.started(infrastructure_id(process))
             outcome = await self._finished(running, asyncio.wrap_future(future))
             remember(process, _key(flow_run, configuration))
-            internals.start_soon(self, lambda: self._label(flow_run.id))
             code = 0
             if isinstance(outcome, Died) or outcome.outcome != "reported":
                 code = await settle(
@@ -217,6 +216,7 @@ class SafelightWorker(BaseWorker[PoolJobConfiguration, PoolVariables, PoolResult
         raise InfrastructureNotFound(f"{infrastructure_pid} is not running")
 
     async def _label(self, run_id: UUID) -> None:
+        await anyio.sleep(LABEL_SECONDS)
         with suppress(httpx.HTTPError, ObjectNotFound):
             await internals.label(self, run_id)
 
@@ -235,7 +235,7 @@ class SafelightWorker(BaseWorker[PoolJobConfiguration, PoolVariables, PoolResult
             self._wake.set()
 
     async def _give_worker_labels_to_flow_run(self, flow_run_id: UUID) -> None:
-        """Leave it to the end of the run, which need not wait for it."""
+        """Leave it for a moment later: the run need not wait for it."""
 
     async def _propose_submitting_state(self, flow_run: FlowRun) -> None:
         """Leave the run as Pending: the process is there, so it is Running a moment later."""
@@ -257,6 +257,8 @@ class SafelightWorker(BaseWorker[PoolJobConfiguration, PoolVariables, PoolResult
         while True:
             await self._wake.wait()
             self._wake.clear()
+            if not self._unreserved():
+                continue  # a process that becomes free wakes us; Prefect's poll goes on meanwhile
             try:
                 await self.get_and_submit_flow_runs()
             except httpx.HTTPError:

@@ -17,7 +17,7 @@ from pydantic import JsonValue
 
 from safelight.digests import sha256_of
 from safelight.errors import ChecksumMismatchError, InvalidMediaError
-from safelight.settings import settings
+from safelight.settings import Settings, settings
 from safelight.store.artifact import EXTENSIONS, ArtifactRef
 from safelight.store.backend import Backend
 from safelight.store.disk import disk_errors, half_made, work_prefix
@@ -273,7 +273,7 @@ class _Current:
         """The store that the settings name, opened at the first call."""
         with self._lock:
             if self._store is None:
-                self._store = _opened()
+                self._store = open_store(settings())
             return self._store
 
     def cache_clear(self) -> None:
@@ -285,8 +285,8 @@ class _Current:
 current_store = _Current()
 
 
-def _opened() -> Store:
-    known = settings()
+def open_store(known: Settings) -> Store:
+    """Open the store that given settings name; `current_store` is that of the process."""
     root = known.volume_root.resolve()
     scratch = root / "cache" / "scratch"
     pixel_bytes = known.pixel_memory_mib * 2**20

@@ -4,8 +4,14 @@ import time
 from statistics import median
 
 import pytest
-from prefect.client.schemas.filters import DeploymentFilter, DeploymentFilterId
-from prefect.client.schemas.objects import State
+from prefect.client.schemas.filters import (
+    DeploymentFilter,
+    DeploymentFilterId,
+    FlowRunFilter,
+    FlowRunFilterState,
+    FlowRunFilterStateType,
+)
+from prefect.client.schemas.objects import TERMINAL_STATES, StateType
 
 from tests.prefect_pool import Pool, children
 
@@ -16,8 +22,6 @@ GROWTH = 1.05
 @pytest.mark.slow
 @pytest.mark.timeout(900)
 def test_two_hundred_runs_leave_memory_and_files_as_they_were(pool: Pool):
-    worker = pool.start_worker()
-    (child,) = children(worker)
     deployment = pool.client.create_deployment(
         pool.client.create_flow_from_name("generate"),
         name=pool.name,
@@ -26,23 +30,26 @@ def test_two_hundred_runs_leave_memory_and_files_as_they_were(pool: Pool):
     )
     request = {"prompt": "a red heart", "width": 64, "height": 64, "steps": 1}
     for seed in range(RUNS):
-        pool.client.create_flow_run_from_deployment(
-            deployment, parameters={**request, "seed": seed}
+        parameters = {**request, "seed": seed}
+        pool.client.create_flow_run_from_deployment(deployment, parameters=parameters)
+
+    def ended(*states: StateType) -> int:
+        return pool.client.count_flow_runs(
+            deployment_filter=DeploymentFilter(id=DeploymentFilterId(any_=[deployment])),
+            flow_run_filter=FlowRunFilter(
+                state=FlowRunFilterState(type=FlowRunFilterStateType(any_=[*states]))
+            ),
         )
-    mine = DeploymentFilter(id=DeploymentFilterId(any_=[deployment]))
+
+    (child,) = children(pool.start_worker())
     resident, files = dict[int, int](), dict[int, int]()
-    while (over := len(finished(pool, mine))) < RUNS:
+    while (over := ended(*TERMINAL_STATES)) < RUNS:
         resident[over], files[over] = child.memory_info().rss, child.num_fds()
         time.sleep(0.5)  # asking takes time from the runs
-    assert {state.name for state in finished(pool, mine)} == {"Completed"}
+    assert ended(StateType.COMPLETED) == RUNS
     assert child.is_running()  # it was the same process all along
     early = [over for over in resident if 0 < over <= COMPARED]
     late = [over for over in resident if over > RUNS - COMPARED]
     growth = median(resident[over] for over in late) / median(resident[over] for over in early)
     assert growth <= GROWTH
     assert max(files[over] for over in late) <= max(files[over] for over in early)
-
-
-def finished(pool: Pool, deployment: DeploymentFilter) -> list[State]:
-    found = pool.client.read_flow_runs(deployment_filter=deployment, limit=RUNS)
-    return [run.state for run in found if run.state is not None and run.state.is_final()]

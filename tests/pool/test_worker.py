@@ -18,6 +18,7 @@ def begun(pool: Pool, times: int = 1) -> None:
 
 
 def free_again(pool: Pool, run: UUID) -> None:
+    # given a second after the run began, which has ended by then
     eventually(lambda: pool.read(run).labels.get("prefect.worker.name"))
 
 
