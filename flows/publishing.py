@@ -3,7 +3,9 @@
 import logging
 import time
 from collections.abc import Generator
+from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import contextmanager
+from contextvars import copy_context
 from uuid import UUID
 
 import httpx
@@ -33,11 +35,16 @@ SHOWN_RESULTS = 4
 
 
 class ProgressBoard:
-    """One progress artifact a run, brought up to date at most once a second."""
+    """One progress artifact a run, brought up to date at most once a second.
+
+    A thread of its own asks the server: however slow that is, no step waits for it.
+    """
 
     def __init__(self) -> None:
         self._artifact: UUID | None = None
         self._last = 0.0
+        self._sender = ThreadPoolExecutor(1, thread_name_prefix="progress")
+        self._sending: Future[None] | None = None
         self.recorder: Recorder | None = None
         """The run's record; says how many stages are finished."""
 
@@ -46,11 +53,20 @@ class ProgressBoard:
         now = time.monotonic()
         if now - self._last < SECONDS_BETWEEN_UPDATES:
             return
+        if self._sending is not None:
+            if not self._sending.done():
+                return
+            self._sending.result()
         self._last = now
-        self._show(self._percent(done / total if total else 0.0), f"{stage}: {done} of {total}")
+        percent = self._percent(done / total if total else 0.0)
+        run = copy_context().run  # the artifact belongs to the flow run of this context
+        self._sending = self._sender.submit(run, self._show, percent, f"{stage}: {done} of {total}")
 
     def finish(self) -> None:
         """Show that the run is done; nothing for a run so short that it never reported."""
+        self._sender.shutdown()
+        if self._sending is not None:
+            self._sending.result()
         if self._artifact is not None:
             self._show(100.0, "finished")
 

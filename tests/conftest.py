@@ -38,4 +38,14 @@ def photo() -> np.ndarray:
     return data.astronaut()
 
 
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Begin with the files that take long, or the last of them runs alone in the end."""
+
+    def long(item: pytest.Item) -> bool:
+        return item.get_closest_marker("slow") is not None or "pool" in item.fixturenames
+
+    first = {item.path for item in items if long(item)}
+    items.sort(key=lambda item: item.path not in first)
+
+
 from tests.prefect_pool import api, pool, prefect_server, project  # noqa: E402, F401

@@ -10,7 +10,12 @@ from contextlib import contextmanager
 from pathlib import Path
 
 import httpx
-from prefect.settings import PREFECT_API_URL, get_current_settings, temporary_settings
+from prefect.settings import (
+    PREFECT_API_URL,
+    PREFECT_FLOWS_HEARTBEAT_FREQUENCY,
+    get_current_settings,
+    temporary_settings,
+)
 
 from safelight.errors import EngineOfflineError
 from safelight.settings import settings
@@ -46,7 +51,12 @@ def prefect_api() -> Generator[str]:
             )
         yield configured
         return
-    with embedded_server(free_port(), ui=False) as url, temporary_settings({PREFECT_API_URL: url}):
+    # no one misses heartbeats here, and a run waits up to 1 s for the thread that sends them
+    quick = {PREFECT_FLOWS_HEARTBEAT_FREQUENCY: None}
+    with (
+        embedded_server(free_port(), ui=False) as url,
+        temporary_settings({PREFECT_API_URL: url, **quick}),
+    ):
         yield url
 
 

@@ -30,11 +30,11 @@ def main() -> dict[str, float]:
     with tempfile.TemporaryDirectory() as root:
         os.environ["VOLUME_ROOT"] = root
         from prefect.settings import PREFECT_TASKS_REFRESH_CACHE, temporary_settings
-        from prefect.testing.utilities import prefect_test_harness
 
+        from safelight.cli.server import prefect_api
         from safelight.store.results import register_results
 
-        with prefect_test_harness(), temporary_settings({PREFECT_TASKS_REFRESH_CACHE: True}):
+        with prefect_api(), temporary_settings({PREFECT_TASKS_REFRESH_CACHE: True}):
             register_results()
             measured = _measure()
     print(json.dumps({"benchmark": "pipeline", **measured}))  # noqa: T201

@@ -5,6 +5,7 @@ The workers ask for due runs once an hour: what starts earlier starts because th
 
 from datetime import UTC, datetime
 from io import BytesIO
+from itertools import count
 from pathlib import Path
 from uuid import uuid4
 
@@ -28,6 +29,8 @@ DAWDLE = """
 """
 """Makes a transaction with a new flow run take a second to end, after its event is out."""
 PHOTO = CHECKOUT / "examples" / "astronaut.png"
+SIDE = 128
+ASKED_BETWEEN_ARRIVALS = 10
 
 
 @pytest.fixture(scope="session")
@@ -47,8 +50,8 @@ def bucket(system: System, tmp_path_factory: pytest.TempPathFactory) -> Store:
 
 @pytest.fixture(scope="session")
 def astronaut(bucket: Store) -> str:
-    """Link of the photograph in the store."""
-    return upload(bucket, PHOTO)
+    """Link of the photograph in the store, made small."""
+    return upload(bucket, resized(SIDE))
 
 
 def upload(bucket: Store, picture: Path | bytes) -> str:
@@ -57,8 +60,8 @@ def upload(bucket: Store, picture: Path | bytes) -> str:
     return ref.uri
 
 
-def enlarged(side: int) -> bytes:
-    """The photograph with more to compute, tile by tile."""
+def resized(side: int) -> bytes:
+    """The photograph with less or more to compute, tile by tile."""
     out = BytesIO()
     Image.open(PHOTO).resize((side, side)).save(out, "PNG")
     return out.getvalue()
@@ -90,14 +93,14 @@ def test_a_run_asked_for_over_http_leaves_its_picture_in_the_bucket(system: Syst
     ended = system.end(run)
     assert ended["state_type"] == "COMPLETED", ended["state"]
     picture = result(system, run)
-    assert (picture.format, picture.size) == ("PNG", (1024, 1024))
-    back = np.asarray(picture.resize((512, 512), Image.Resampling.BOX), dtype=float)
-    before = np.asarray(Image.open(PHOTO).convert("RGB"), dtype=float)
+    assert (picture.format, picture.size) == ("PNG", (2 * SIDE, 2 * SIDE))
+    back = np.asarray(picture.resize((SIDE, SIDE), Image.Resampling.BOX), dtype=float)
+    before = np.asarray(Image.open(BytesIO(resized(SIDE))).convert("RGB"), dtype=float)
     assert np.abs(back - before).mean() < 8
 
 
 def test_two_workers_compute_at_once_and_stop_when_told(system: System, bucket: Store):
-    image = upload(bucket, enlarged(2048))
+    image = upload(bucket, resized(2048))
     runs = [system.start("enhance", image=image, quality_preset="low") for _ in range(2)]
     eventually(lambda: all(system.computes(run) for run in runs))
 
@@ -133,22 +136,27 @@ def test_an_event_makes_an_automation_start_a_run(system: System, astronaut: str
         ],
     )
 
-    def started() -> list[str]:
+    def arrive() -> None:
         arrived = {
             "id": str(uuid4()),
             "occurred": datetime.now(UTC).isoformat(),
             "event": "photo.arrived",
             "resource": {"prefect.resource.id": "camera.1"},
         }
-        told = system.http.post("/events", json=[arrived])  # again: the service may hear late of us
+        told = system.http.post("/events", json=[arrived])
         assert told.is_success, told.text
+
+    def started() -> list[str]:
+        if next(asked) % ASKED_BETWEEN_ARRIVALS == 0:
+            arrive()  # again: the service may hear late of the automation
         found = system.post("/flow_runs/filter")
         return [run["id"] for run in found if by(run) == automation["id"]]
 
+    asked = count()
     run, *_ = eventually(started)
     ended = system.end(run)
     assert ended["state_type"] == "COMPLETED", ended["state"]
-    assert result(system, run).size == (1024, 1024)
+    assert result(system, run).size == (2 * SIDE, 2 * SIDE)
 
 
 def test_what_one_server_is_asked_the_workers_of_another_hear(system: System, astronaut: str):
@@ -167,7 +175,7 @@ def test_workers_hear_of_a_run_before_the_database_has_it(system: System, astron
 
 
 def test_a_run_outlives_the_server(system: System, bucket: Store, astronaut: str):
-    run = system.start("enhance", image=upload(bucket, enlarged(1024)), quality_preset="low")
+    run = system.start("enhance", image=upload(bucket, resized(1024)), quality_preset="low")
     eventually(lambda: system.computes(run))
     system.services.kill("server")
     killed = datetime.now(UTC)
