@@ -9,7 +9,7 @@ from typing import Any, Literal, ParamSpec, Self, TypeVar, cast
 from prefect import Task
 from prefect.cache_policies import CacheKeyFnPolicy
 from prefect.client.schemas.objects import State
-from prefect.context import TaskRunContext
+from prefect.context import FlowRunContext, TaskRunContext
 from prefect.states import Cancelled
 from prefect.transactions import get_transaction
 from pydantic import JsonValue
@@ -19,7 +19,7 @@ from safelight.engines.measure import measured
 from safelight.params import Params
 from safelight.progress import StopRequestedError, stop_requested, watching
 from safelight.store.artifact import ArtifactRef, MediaKind
-from safelight.store.results import RESULTS
+from safelight.store.results import RESULTS, SafelightResults
 from tasks.recorder import facts_of, recorder
 from tasks.retrying import worth_retrying
 
@@ -60,6 +60,20 @@ class Stage(Task[P, R]):
             result_storage=RESULTS,
             result_serializer="json",  # never a pickle
         )
+
+    @property
+    def result_storage(self) -> str | None:  # pyright: ignore[reportIncompatibleVariableOverride]
+        """The block of our store; None where the run's own results go there, which is inherited.
+
+        Prefect asks the server for a block by its name twice a task.
+        """
+        run = FlowRunContext.get()
+        ours = run is not None and isinstance(run.result_store.result_storage, SafelightResults)
+        return None if ours else RESULTS
+
+    @result_storage.setter
+    def result_storage(self, given: object) -> None:
+        """Prefect's constructor sets it; it never changes."""
 
     def __call__(self, *args: P.args, **kwargs: P.kwargs) -> R:  # pyright: ignore[reportIncompatibleMethodOverride]
         """Run the stage in the current flow and enter it in the run's record."""

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from prefect import get_client
+from prefect import flow, get_client
 from prefect.settings import PREFECT_API_URL, PREFECT_TASKS_REFRESH_CACHE, temporary_settings
 
 from flows.pipeline import pipeline
@@ -23,6 +23,8 @@ from safelight.progress import clear_stop, request_stop, step
 from safelight.provenance.manifest import Manifest, RunResult, load_manifest
 from safelight.store.artifact import ArtifactRef
 from safelight.store.store import current_store
+from tasks.denoise import DenoiseParams, denoise
+from tasks.grade import GradeParams, grade
 from tasks.ingest import ingest
 from tasks.keeping import keep_image, load_image, record_of
 from tasks.recorder import recorder
@@ -101,6 +103,17 @@ def test_branches_run_side_by_side_and_all_ends_are_there():
     result = pipeline(stages=stages, call_input={"image": PHOTO}, seed=1)
     assert statuses(result) == {"clean": "done", "warm": "done", "cool": "done"}
     assert len({ref.sha256 for ref in result.artifacts}) == 3
+
+
+def test_a_stage_in_a_flow_of_somebody_else_finds_what_a_run_made():
+    @flow
+    def theirs() -> ArtifactRef:
+        params = GradeParams.model_validate({**SMALL[1].parameters, "seed": 1})
+        return grade(denoise(ingest(PHOTO, ("image",)), DenoiseParams(level=0.2)), params)
+
+    made = theirs()
+    assert statuses(run_small()) == {"clean": "cached", "look": "cached"}
+    assert run_small().artifacts[1].sha256 == made.sha256
 
 
 class FaultyParams(Params):
