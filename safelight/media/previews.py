@@ -39,8 +39,10 @@ def picture_preview(
         ValueError: not even the smallest preview fits into `longest`.
     """
     uri = ""
+    largest = Image.fromarray(pixels)
+    largest.thumbnail((SIDES[0], SIDES[0]), Image.Resampling.LANCZOS, reducing_gap=3.0)
     for side, quality in product(SIDES, QUALITIES):
-        image = Image.fromarray(pixels)
+        image = largest.copy()
         image.thumbnail((side, side), Image.Resampling.LANCZOS, reducing_gap=3.0)
         buffer = io.BytesIO()
         if media_type == "image/webp":
