@@ -8,7 +8,7 @@ export DO_NOT_TRACK=1 PREFECT_SERVER_ANALYTICS_ENABLED=false HF_HUB_OFFLINE=1
 "$bin/ruff" check --no-cache .
 "$bin/lint-imports" --no-cache
 "$bin/pyright" --pythonpath "$bin/python"
-# Two at a time, each on a core: most tests wait for servers and processes of their own. Threads of
+# Three at a time: most tests wait for servers and processes of their own. Threads of
 # one test would only get in the way of the other.
 export OMP_NUM_THREADS=1
-"$bin/pytest" --numprocesses 2 --dist loadfile "$@"
+"$bin/pytest" --numprocesses 3 --dist loadfile --no-loadscope-reorder "$@"

@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import ParamSpec
 
 from safelight.errors import InvalidMediaError, MissingFileError
+from safelight.media.behind import Behind
 from safelight.media.lossless import MEDIA_TYPE, LosslessWriter, read_lossless
 from safelight.progress import note
 from safelight.store.disk import disk_errors
@@ -23,6 +24,8 @@ CHUNK_FRAMES = 64
 """Frames in a chunk at most; 1 s to 3 s of video."""
 CHUNK_SECONDS = 20.0
 """A slow engine's chunk is closed after this long: what a kill costs at most."""
+FRAMES_BEHIND = 4
+"""Frames that wait to be kept while the next is made."""
 
 
 @contextmanager
@@ -45,14 +48,16 @@ def resuming(key: str, make: Callable[P, Pixels]) -> Generator[Callable[P, Pixel
             if known is not None:
                 return known
             made = make(*args, **kwargs)
-            frames.keep(made)
+            keeping.call(frames.keep, made)
             return made
 
-        try:
-            yield remembered
-        except BaseException:
-            frames.close_chunk()  # stopped or failed: nothing of it is lost
-            raise
+        with Behind(FRAMES_BEHIND) as keeping:
+            try:
+                yield remembered
+            except BaseException:
+                keeping.settle()  # stopped or failed: nothing of it is lost
+                frames.close_chunk()
+                raise
         frames.drop()
 
 

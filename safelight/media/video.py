@@ -10,6 +10,7 @@ from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from fractions import Fraction
+from functools import partial
 from pathlib import Path
 from types import TracebackType
 from typing import TYPE_CHECKING, Self
@@ -18,6 +19,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from safelight.errors import DiskFullError, ForbiddenPathError, InvalidMediaError, MissingFileError
+from safelight.media.behind import Behind
 from safelight.progress import note, step
 
 if TYPE_CHECKING:
@@ -42,6 +44,8 @@ ENCODER_THREADS = 4
 """Fixed, because x264's output depends on it."""
 BT709, BT601 = 1, 5
 """Colour matrices as FFmpeg numbers them."""
+FRAMES_BEHIND = 4
+"""Frames, and packets of sound, that wait for the encoder while the next frame is made."""
 LIMITED, FULL = 1, 2
 """Ranges of luma: 16 to 235, or 0 to 255."""
 LONGEST_RATE = 100_000
@@ -385,25 +389,26 @@ def transform_frames(
         writer = FrameWriter(
             target, rate, tags, sound, stream.sample_aspect_ratio or None, info.start_seconds
         )
-        with writer:
+        with writer, Behind(FRAMES_BEHIND) as encoding:
+            send_sound = partial(encoding.call, writer.add_sound)
 
             def decoded() -> Iterator[Pixels]:
                 read = 0
-                for shown in _frames(container, stream, source, sound, writer.add_sound):
+                for shown in _frames(container, stream, source, sound, send_sound):
                     read += 1
                     yield shown
                 if read != info.frames:
                     raise _breaks_off(source, f"{read} of {info.frames} frames can be decoded")
 
             source_frames = decoded()
-            for pixels in fn(source_frames):
+            for index, pixels in enumerate(fn(source_frames)):
                 if even:
-                    writer.add(pixels)
+                    encoding.call(writer.add, pixels)
                 else:
-                    at = times[writer.frames]
-                    lasts = times[writer.frames + 1] - at
-                    writer.add_at(pixels, at, lasts, stream.time_base or 1 / rate)
-                step(writer.frames, max(writer.frames, total))
+                    lasts = times[index + 1] - times[index]
+                    tick = stream.time_base or 1 / rate
+                    encoding.call(writer.add_at, pixels, times[index], lasts, tick)
+                step(index + 1, max(index + 1, total))
             for _ in source_frames:
                 pass  # what is left of the sound lies behind the last frame that `fn` asked for
     return replace(probe(target), media_type=writer.media_type)
