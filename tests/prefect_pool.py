@@ -99,7 +99,7 @@ def eventually(what: Callable[[], T], seconds: float = PATIENCE) -> T:
         answer = what()
         if answer:
             return answer
-        time.sleep(0.02)
+        time.sleep(0.1)  # each question costs the server
     raise AssertionError(f"{what} was never true")
 
 
