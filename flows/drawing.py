@@ -46,9 +46,6 @@ def draw(
         ):
             filled = filled.but(guidance_scale=size.guidance_scale)
     (picture,) = generate(filled)
-    for index, factor in enumerate(enlargements):
-        # the first draws detail; the next find nothing to add, so the fast network will do
-        model = "video" if index else "photo"
-        enlarge = UpscaleParams.model_validate({"upscale_factor": factor, "model": model})
-        picture = upscale(picture, enlarge)
+    for factor in enlargements:
+        picture = upscale(picture, UpscaleParams.model_validate({"upscale_factor": factor}))
     return picture

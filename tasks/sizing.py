@@ -22,7 +22,7 @@ class Sizing:
     height: int
     """Pixels the model draws."""
     enlargements: tuple[int, ...] = ()
-    """Upscale factors, one after the other."""
+    """Upscale factors, one after the other; the largest comes last, as work goes by input pixel."""
     guidance_scale: float | None = None
     """What a small model's maker recommends; numbers tuned on large ones burn its colours out."""
 
@@ -50,7 +50,7 @@ def size_for(model: str | None, aspect: tuple[int, int]) -> Sizing:
         factors.append(factor)
         short *= factor
     recommended = card.recommended_guidance_scale
-    return Sizing(card.native_width, card.native_height, tuple(factors), recommended)
+    return Sizing(card.native_width, card.native_height, tuple(sorted(factors)), recommended)
 
 
 def _on_grid(side: float) -> int:

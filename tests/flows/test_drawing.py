@@ -13,7 +13,7 @@ pytestmark = pytest.mark.usefixtures("server", "volume")
 
 def test_the_model_brings_its_size_its_guidance_and_its_enlargements():
     size = size_for(None, (2, 3))
-    assert (size.width, size.height, size.enlargements) == (64, 64, (4, 2))
+    assert (size.width, size.height, size.enlargements) == (64, 64, (2, 4))
     assert size.guidance_scale == 2.0
 
 
