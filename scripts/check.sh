@@ -9,6 +9,6 @@ export DO_NOT_TRACK=1 PREFECT_SERVER_ANALYTICS_ENABLED=false HF_HUB_OFFLINE=1
 "$bin/lint-imports" --no-cache
 "$bin/pyright" --pythonpath "$bin/python"
 # Three at a time: most tests wait for servers and processes of their own. Threads of
-# one test would only get in the way of the other.
-export OMP_NUM_THREADS=1
+# one test would only get in the way of the others, and most of all those that wait by spinning.
+export OMP_NUM_THREADS=1 OMP_WAIT_POLICY=PASSIVE
 "$bin/pytest" --numprocesses 3 --dist loadfile --no-loadscope-reorder "$@"
