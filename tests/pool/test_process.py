@@ -140,6 +140,19 @@ def test_environment_is_restored(pool: Pool, process: WarmProcess):
     assert [note.split()[0] for note in pool.project.notes] == ["red", "None"]
 
 
+@pytest.mark.parametrize(("given", "found"), [(None, "PASSIVE"), ("ACTIVE", "ACTIVE")])
+def test_threads_sleep_while_they_wait_unless_told_otherwise(
+    pool: Pool, monkeypatch: pytest.MonkeyPatch, given: str | None, found: str
+):
+    monkeypatch.delenv("OMP_WAIT_POLICY", raising=False)
+    if given is not None:
+        monkeypatch.setenv("OMP_WAIT_POLICY", given)
+    process = WarmProcess(DEVICE)
+    run(pool, process, "environment", name="OMP_WAIT_POLICY")
+    process.close()
+    assert pool.project.notes[0].split()[0] == found
+
+
 def test_a_run_the_server_did_not_let_begin_is_not_left_running(pool: Pool):
     from prefect.exceptions import Abort
     from prefect.states import Completed, Running
