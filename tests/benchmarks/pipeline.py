@@ -31,6 +31,7 @@ SMALL = [
 def main() -> dict[str, float]:
     """Measure and print one JSON line."""
     os.environ["PREFECT_LOGGING_LEVEL"] = "ERROR"
+    os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")  # as in warm processes
     with tempfile.TemporaryDirectory() as root:
         os.environ["VOLUME_ROOT"] = root
         from prefect.settings import PREFECT_TASKS_REFRESH_CACHE, temporary_settings

@@ -50,6 +50,9 @@ def test_two_hundred_runs_leave_memory_and_files_as_they_were(pool: Pool):
     assert child.is_running()  # it was the same process all along
     early = [over for over in resident if 0 < over <= COMPARED]
     late = [over for over in resident if over > RUNS - COMPARED]
-    growth = median(resident[over] for over in late) / median(resident[over] for over in early)
-    assert growth <= GROWTH
-    assert max(files[over] for over in late) <= max(files[over] for over in early)
+
+    def usual(seen: dict[int, int], when: list[int]) -> float:
+        return median(seen[over] for over in when)  # a look may meet a request on its way
+
+    assert usual(resident, late) <= GROWTH * usual(resident, early)
+    assert usual(files, late) <= usual(files, early)

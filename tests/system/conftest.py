@@ -1,4 +1,4 @@
-"""Fixtures: the whole system, once a session."""
+"""Fixtures: the whole system, gone when its tests are over."""
 
 from collections.abc import Iterator
 
@@ -7,7 +7,7 @@ import pytest
 from tests.system.whole import System, whole_system
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="module")
 def system() -> Iterator[System]:
     """Started once."""
     with whole_system() as started:

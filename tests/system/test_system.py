@@ -33,7 +33,7 @@ SIDE = 128
 ASKED_BETWEEN_ARRIVALS = 10
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="module")
 def bucket(system: System, tmp_path_factory: pytest.TempPathFactory) -> Store:
     """The store of the system, as somebody uses it who has its keys."""
     remote = Bucket(
@@ -48,7 +48,7 @@ def bucket(system: System, tmp_path_factory: pytest.TempPathFactory) -> Store:
     return Store(remote, tmp_path_factory.mktemp("scratch"), 0, remote=True)
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="module")
 def astronaut(bucket: Store) -> str:
     """Link of the photograph in the store, made small."""
     return upload(bucket, resized(SIDE))

@@ -200,7 +200,7 @@ def test_refine_of_level_0_loads_no_model(picture: ArtifactRef):
 def test_small_models_draw_at_their_own_size():
     size = size_for("tiny", (2, 3))
     assert (size.width, size.height) == (64, 64)
-    assert size.enlargements == (4, 2)
+    assert size.enlargements == (2, 4)
 
 
 def test_memory_that_runs_out_leads_to_smaller_batches():
