@@ -50,9 +50,7 @@ def test_two_hundred_runs_leave_memory_and_files_as_they_were(pool: Pool):
     assert child.is_running()  # it was the same process all along
     early = [over for over in resident if 0 < over <= COMPARED]
     late = [over for over in resident if over > RUNS - COMPARED]
-
-    def usual(seen: dict[int, int], when: list[int]) -> float:
-        return median(seen[over] for over in when)  # a look may meet a request on its way
-
-    assert usual(resident, late) <= GROWTH * usual(resident, early)
-    assert usual(files, late) <= usual(files, early)
+    growth = median(resident[over] for over in late) / median(resident[over] for over in early)
+    assert growth <= GROWTH
+    # a look may meet a request, or a socket that waits for the garbage collector: the least counts
+    assert min(files[over] for over in late) <= min(files[over] for over in early)
