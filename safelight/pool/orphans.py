@@ -57,6 +57,9 @@ async def take_over(client: PrefectClient, pool: str, worker: str, mine: set[UUI
         if is_orphan(run, worker, online):
             restarts = max(RESTARTS, int((run.job_variables or {}).get("restarts") or 0))
             left = restarts - await restarted(client, run.id)
+            now = await client.read_flow_run(run.id)
+            if now.state_id != run.state_id:
+                continue  # somebody saw to it meanwhile
             # a write the client repeats by itself later would undo what happened meanwhile
             with temporary_settings({PREFECT_CLIENT_MAX_RETRIES: 0}):
                 await client.set_flow_run_state(
