@@ -9,6 +9,7 @@ from pathlib import Path
 
 import pytest
 
+from tests.documents import blocks, commands
 from tests.served import CHECKOUT, safelight_up
 
 DOCUMENTS = (
@@ -19,16 +20,6 @@ DOCUMENTS = (
 SERVED = ("safelight up", "safelight replay outputs/manifests/RUN.json")
 """Commands that run elsewhere in this file, or need the name of a run."""
 ENDS = ("COMPLETED", "FAILED", "CRASHED")
-
-
-def blocks(document: str, language: str) -> list[str]:
-    text = (CHECKOUT / document).read_text()
-    return re.findall(rf"```{language}\n(.+?)```", text, re.DOTALL)
-
-
-def commands(document: str) -> list[str]:
-    text = "\n".join(blocks(document, "sh")).replace("\\\n", " ")
-    return [line.strip() for line in text.splitlines() if line.strip()]
 
 
 @pytest.fixture(scope="module")

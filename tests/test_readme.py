@@ -1,24 +1,19 @@
 """The commands of the README do what it says."""
 
 import os
-import re
 import subprocess
 from pathlib import Path
 
 import pytest
 
+from tests.documents import commands
 from tests.served import CHECKOUT
-
-
-def commands() -> list[str]:
-    blocks = re.findall(r"```sh\n(.+?)```", (CHECKOUT / "README.md").read_text(), re.DOTALL)
-    return [line for block in blocks for line in block.splitlines()]
 
 
 @pytest.mark.slow
 @pytest.mark.timeout(900)
 def test_the_main_job_of_the_readme(tmp_path: Path):
-    assert commands() == ["make run", "make test"]
+    assert commands("README.md") == ["make run", "make test"]
     environment = {name: value for name, value in os.environ.items() if name != "PREFECT_API_URL"}
     done = subprocess.run(
         ["make", "run"],

@@ -10,12 +10,7 @@ from contextlib import contextmanager
 from pathlib import Path
 
 import httpx
-from prefect.settings import (
-    PREFECT_API_URL,
-    PREFECT_FLOWS_HEARTBEAT_FREQUENCY,
-    get_current_settings,
-    temporary_settings,
-)
+from prefect.settings import PREFECT_API_URL, get_current_settings, temporary_settings
 
 from safelight.errors import EngineOfflineError
 from safelight.settings import settings
@@ -57,12 +52,7 @@ def prefect_api() -> Generator[str]:
             )
         yield configured
         return
-    # no one misses heartbeats here, and a run waits up to 1 s for the thread that sends them
-    quick = {PREFECT_FLOWS_HEARTBEAT_FREQUENCY: None}
-    with (
-        embedded_server(free_port(), ui=False) as url,
-        temporary_settings({PREFECT_API_URL: url, **quick}),
-    ):
+    with embedded_server(free_port(), ui=False) as url, temporary_settings({PREFECT_API_URL: url}):
         yield url
 
 
