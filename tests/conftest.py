@@ -48,4 +48,5 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     items.sort(key=lambda item: item.path not in first)
 
 
-from tests.prefect_pool import api, pool, prefect_server, project  # noqa: E402, F401
+from tests.prefect_database import database  # noqa: E402, F401
+from tests.prefect_pool import api, pool, prefect_server, project, shared_pool  # noqa: E402, F401

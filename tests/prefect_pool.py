@@ -15,13 +15,15 @@ import psutil
 import pytest
 from prefect.client.orchestration import SyncPrefectClient, get_client
 from prefect.client.schemas.actions import WorkPoolCreate
-from prefect.client.schemas.objects import FlowRun, State
+from prefect.client.schemas.filters import ArtifactFilter, ArtifactFilterFlowRunId
+from prefect.client.schemas.objects import Artifact, FlowRun, State
 from prefect.settings import PREFECT_API_URL, temporary_settings
 
 from safelight.cli.server import embedded_server, free_port
 from safelight.settings import reload_settings
 from safelight.store.results import register_results
 from safelight.store.store import current_store
+from tests.prefect_database import put_database
 
 T = TypeVar("T")
 PATIENCE = 60.0
@@ -206,6 +208,18 @@ class Pool:
                     child.kill()
 
 
+def begun(pool: Pool, times: int = 1) -> None:
+    """Wait until flows of the project have noted so often that they began."""
+    eventually(lambda: pool.project.notes.count("begin") >= times)
+
+
+def artifacts_of(run: str) -> list[Artifact]:
+    """What a flow run left on its page, on the server of the settings."""
+    only = ArtifactFilter(flow_run_id=ArtifactFilterFlowRunId(any_=[UUID(run)]))
+    with get_client(sync_client=True) as client:
+        return client.read_artifacts(artifact_filter=only)
+
+
 def children(worker: "subprocess.Popen[bytes]") -> list[psutil.Process]:
     """The warm processes of a worker."""
     try:
@@ -216,9 +230,10 @@ def children(worker: "subprocess.Popen[bytes]") -> list[psutil.Process]:
 
 
 @pytest.fixture(scope="session")
-def prefect_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
+def prefect_server(tmp_path_factory: pytest.TempPathFactory, database: Path) -> Iterator[str]:
     """Address of a Prefect server in a process of its own."""
     root = tmp_path_factory.mktemp("server")
+    put_database(database, root)
     before = os.environ.get("VOLUME_ROOT")
     os.environ["VOLUME_ROOT"] = str(root)
     reload_settings()
@@ -263,3 +278,18 @@ def pool(api: SyncPrefectClient, project: Project) -> Iterator[Pool]:
     made = Pool(api, project)
     yield made
     made.stop()
+
+
+@pytest.fixture(scope="module")
+def shared_pool(prefect_server: str, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Pool]:
+    """A work pool with one worker for all tests of a file."""
+    project = Project(tmp_path_factory.mktemp("shared"))
+    with (
+        temporary_settings({PREFECT_API_URL: prefect_server}),
+        get_client(sync_client=True) as client,
+    ):
+        register_results()
+        made = Pool(client, project)
+        made.start_worker(PREFECT_API_URL=prefect_server)
+        yield made
+        made.stop()

@@ -10,6 +10,7 @@ from pathlib import Path
 import pytest
 
 from tests.documents import blocks, commands
+from tests.prefect_database import put_database
 from tests.served import CHECKOUT, safelight_up
 
 DOCUMENTS = (
@@ -23,11 +24,12 @@ ENDS = ("COMPLETED", "FAILED", "CRASHED")
 
 
 @pytest.fixture(scope="module")
-def served(tmp_path_factory: pytest.TempPathFactory) -> Iterator[dict[str, str]]:
+def served(tmp_path_factory: pytest.TempPathFactory, database: Path) -> Iterator[dict[str, str]]:
     """The environment of commands that use a served Safelight."""
     from examples.untrained import build_untrained
 
     root = tmp_path_factory.mktemp("served")
+    put_database(database, root)
     build_untrained(root / "models" / "untrained")
     with safelight_up(root) as environment:
         yield environment

@@ -10,6 +10,7 @@ import pytest
 from PIL import Image
 from playwright.sync_api import Browser, Locator, Page, expect, sync_playwright
 
+from tests.prefect_database import put_database
 from tests.served import CHECKOUT, safelight_up
 
 CHROMIUM = Path("/usr/bin/chromium")
@@ -35,7 +36,7 @@ pytestmark = [
 
 
 @pytest.fixture(scope="module")
-def ui(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
+def ui(tmp_path_factory: pytest.TempPathFactory, database: Path) -> Iterator[str]:
     """Address of the UI that `safelight up` serves, with a picture and a video to work on."""
     root = tmp_path_factory.mktemp("served")
     uploads = root / "uploads"
@@ -43,6 +44,7 @@ def ui(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
     with Image.open(CHECKOUT / "examples" / "astronaut.png") as picture:
         picture.resize((64, 64)).save(uploads / "astronaut.png")
     shutil.copy(CHECKOUT / "examples" / "box.mp4", uploads)
+    put_database(database, root)
     with safelight_up(root) as environment:
         yield environment["PREFECT_API_URL"].removesuffix("/api")
 

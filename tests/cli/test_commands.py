@@ -9,6 +9,9 @@ import time
 from pathlib import Path
 
 import pytest
+from PIL import Image
+
+from tests.prefect_database import put_database
 
 CHECKOUT = Path(__file__).resolve().parents[2]
 COMMAND = [str(Path(sys.executable).parent / "safelight")]
@@ -28,6 +31,13 @@ def run(volume: Path, *words: str) -> "subprocess.CompletedProcess[str]":
     )
 
 
+@pytest.fixture
+def prepared(tmp_path: Path, database: Path) -> Path:
+    """A volume whose embedded server need not make its tables."""
+    put_database(database, tmp_path / "volume")
+    return tmp_path / "volume"
+
+
 def test_presets_are_listed_and_shown(tmp_path: Path):
     listed = run(tmp_path, "presets", "list")
     assert listed.returncode == 0
@@ -42,14 +52,15 @@ def test_presets_are_listed_and_shown(tmp_path: Path):
 
 
 def test_a_preset_runs_is_found_again_and_replays(tmp_path: Path):
-    words = ["--image", "examples/astronaut.png", "--quality", "low"]
-    first = run(
-        tmp_path / "v", "run", "upscale_denoise_image_v1", *words, "-o", str(tmp_path / "o")
-    )
+    with Image.open(CHECKOUT / "examples" / "astronaut.png") as photo:
+        photo.resize((128, 128)).save(tmp_path / "small.png")
+    words = ["--image", str(tmp_path / "small.png"), "--quality", "low"]
+    volume, output = tmp_path / "volume", tmp_path / "output"
+    first = run(volume, "run", "upscale_denoise_image_v1", *words, "-o", str(output))
     assert first.returncode == 0, first.stderr
-    (manifest,) = (tmp_path / "v" / "outputs" / "manifests").glob("*.json")
-    assert len(list((tmp_path / "o").glob("*.png"))) == 2
-    again = run(tmp_path / "v", "replay", str(manifest))
+    (manifest,) = (volume / "outputs" / "manifests").glob("*.json")
+    assert len(list(output.glob("*.png"))) == 2
+    again = run(volume, "replay", str(manifest))
     assert again.returncode == 0, again.stderr
     assert again.stdout.count("yes") == 2
 
@@ -74,8 +85,8 @@ def test_mistakes_are_answered_with_a_code_and_a_remedy(
     assert "Traceback" not in done.stderr
 
 
-def test_a_flow_that_refuses_its_parameters_says_so(tmp_path: Path):
-    done = run(tmp_path, "interpolate", "examples/box.mp4", "--target-fps", "24")
+def test_a_flow_that_refuses_its_parameters_says_so(prepared: Path):
+    done = run(prepared, "interpolate", "examples/box.mp4", "--target-fps", "24")
     assert done.returncode == 1
     assert "[INVALID_FIELD_VALUE] target_fps 24 is not above source_fps 30" in done.stderr
 
@@ -88,9 +99,9 @@ def test_the_doctor_names_what_is_there(tmp_path: Path):
     assert findings["prefect server"]["level"] == "ok"
 
 
-def test_ctrl_c_stops_the_run_and_leaves_no_half_file(tmp_path: Path):
+def test_ctrl_c_stops_the_run_and_leaves_no_half_file(prepared: Path):
     environment = {name: value for name, value in os.environ.items() if name != "PREFECT_API_URL"}
-    environment |= {"VOLUME_ROOT": str(tmp_path), "COLUMNS": "200"}
+    environment |= {"VOLUME_ROOT": str(prepared), "COLUMNS": "200"}
     process = subprocess.Popen(
         [*COMMAND, "interpolate", "examples/box.mp4", "--target-fps", "240"],
         cwd=CHECKOUT,
@@ -99,16 +110,16 @@ def test_ctrl_c_stops_the_run_and_leaves_no_half_file(tmp_path: Path):
         stderr=subprocess.PIPE,
         text=True,
     )
-    scratch = tmp_path / "cache" / "scratch"
+    scratch = prepared / "cache" / "scratch"
     while process.poll() is None and not list(scratch.glob("work-*/*")):
         time.sleep(0.05)  # the pytest timeout bounds this
     process.send_signal(signal.SIGINT)
     _, errors = process.communicate(timeout=120)
     assert process.returncode == 1
     assert "Traceback" not in errors
-    (manifest,) = (tmp_path / "outputs" / "manifests").glob("*.json")
+    (manifest,) = (prepared / "outputs" / "manifests").glob("*.json")
     assert [entry["status"] for entry in json.loads(manifest.read_text())["stages"]] == [
         "cancelled"
     ]
     assert not list(scratch.glob("work-*"))
-    assert not list((tmp_path / "outputs").rglob("*.mp4"))
+    assert not list((prepared / "outputs").rglob("*.mp4"))

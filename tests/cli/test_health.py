@@ -6,7 +6,7 @@ from uuid import uuid4
 
 import prefect
 import pytest
-from prefect.client.orchestration import SyncPrefectClient
+from prefect.client.orchestration import SyncPrefectClient, get_client
 from prefect.client.schemas.actions import WorkPoolCreate, WorkPoolUpdate
 from prefect.client.schemas.objects import StateType
 from prefect.settings import PREFECT_API_URL, temporary_settings
@@ -29,6 +29,17 @@ def found(about: str) -> Finding:
         assert bool(one.remedy) == (one.level != "ok"), one
     (wanted,) = [one for one in every if one.what == about]
     return wanted
+
+
+@pytest.fixture(scope="module", autouse=True)
+def _bare(prefect_server: str) -> None:
+    """Deployments that tests of other files left on the server are gone."""
+    with (
+        temporary_settings({PREFECT_API_URL: prefect_server}),
+        get_client(sync_client=True) as client,
+    ):
+        for left in client.read_deployments():
+            client.request("DELETE", "/deployments/{id}", path_params={"id": left.id})
 
 
 @pytest.fixture

@@ -1,18 +1,25 @@
-"""A real Prefect server for the flows, one a session."""
+"""A real Prefect server for flows that run in this process."""
 
 from collections.abc import Iterator
 
 import pytest
-from prefect.settings import PREFECT_FLOWS_HEARTBEAT_FREQUENCY, temporary_settings
-from prefect.testing.utilities import prefect_test_harness
+from prefect.events.worker import EventsWorker
+from prefect.logging.handlers import APILogWorker
+from prefect.settings import (
+    PREFECT_API_URL,
+    PREFECT_FLOWS_HEARTBEAT_FREQUENCY,
+    temporary_settings,
+)
 
 from safelight.store.results import register_results
 
 
-@pytest.fixture(scope="session")
-def server() -> Iterator[None]:
-    """A Prefect test server with the result block on it."""
-    no_beats = temporary_settings({PREFECT_FLOWS_HEARTBEAT_FREQUENCY: None})  # up to 1 s a run
-    with prefect_test_harness(server_startup_timeout=120), no_beats:
+@pytest.fixture(scope="module")
+def server(prefect_server: str) -> Iterator[None]:
+    """The settings that flows use, and the result block on the server."""
+    no_beats = {PREFECT_FLOWS_HEARTBEAT_FREQUENCY: None}  # up to 1 s a run
+    with temporary_settings({PREFECT_API_URL: prefect_server, **no_beats}):
         register_results()
         yield
+        for worker in (APILogWorker, EventsWorker):
+            worker.drain_all()  # or they look for the server when it is gone

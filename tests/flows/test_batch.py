@@ -9,6 +9,7 @@ import threading
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
+from contextvars import copy_context
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
@@ -51,6 +52,7 @@ from safelight.provenance.batches import BatchReport, load_report
 from safelight.provenance.manifest import load_manifest
 from safelight.store.store import current_store
 from tasks.keeping import load_image
+from tests.prefect_pool import artifacts_of
 
 CHECKOUT = Path(__file__).resolve().parents[2]
 PHOTO = CHECKOUT / "examples" / "astronaut.png"
@@ -355,13 +357,11 @@ def test_requests_without_a_seed_get_one_that_a_grid_shares(volume: Path):
 def test_the_page_of_a_batch_shows_a_table_with_pictures(volume: Path):
     requests = [graded(small(volume), "warm"), graded("/etc/passwd", "warm")]
     result = batch(flow="pipeline", requests=requests, allow_failures=True)
-    with get_client(sync_client=True) as client:
-        (table,) = [
-            json.loads(str(artifact.data))
-            for artifact in client.read_artifacts()
-            if str(artifact.flow_run_id) == result.data["flow_run_id"]
-            and artifact.key == "requests"
-        ]
+    (table,) = [
+        json.loads(str(artifact.data))
+        for artifact in artifacts_of(result.data["flow_run_id"])
+        if artifact.key == "requests"
+    ]
     assert [row["state"] for row in table] == ["succeeded", "failed"]
     assert table[0]["picture"].startswith("![](data:image/webp;base64,")
     assert "PERMISSION_DENIED" in table[1]["error"]
@@ -560,7 +560,7 @@ def test_workers_that_are_not_there_are_not_waited_for():
 @contextmanager
 def beside(work) -> Iterator[None]:
     """Do something from outside while a batch runs in this thread."""
-    thread = threading.Thread(target=work, daemon=True)
+    thread = threading.Thread(target=copy_context().run, args=(work,), daemon=True)
     thread.start()
     yield
     thread.join(30)

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from prefect import flow, get_client
+from prefect import flow
 from prefect.settings import PREFECT_API_URL, PREFECT_TASKS_REFRESH_CACHE, temporary_settings
 
 from flows.pipeline import pipeline
@@ -29,6 +29,7 @@ from tasks.ingest import ingest
 from tasks.keeping import keep_image, load_image, record_of
 from tasks.recorder import recorder
 from tasks.stage import stage
+from tests.prefect_pool import artifacts_of
 
 EXAMPLES = Path(__file__).resolve().parents[2] / "examples"
 PHOTO = str(EXAMPLES / "astronaut.png")
@@ -197,12 +198,7 @@ def test_a_run_asked_to_stop_ends_cancelled_and_keeps_what_is_finished(tmp_path:
 
 def test_the_run_shows_its_result_and_manifest_in_the_ui():
     result = run_small(grain=0.7)
-    with get_client(sync_client=True) as client:
-        artifacts = [
-            artifact
-            for artifact in client.read_artifacts()
-            if str(artifact.flow_run_id) == result.data["flow_run_id"]
-        ]
+    artifacts = artifacts_of(result.data["flow_run_id"])
     by_key = {artifact.key: artifact for artifact in artifacts if artifact.key}
     assert "](data:image/webp;base64," in str(by_key["result"].data)
     table = json.loads(str(by_key["manifest"].data))
