@@ -37,12 +37,13 @@ SHOWN_RESULTS = 4
 class ProgressBoard:
     """One progress artifact a run, brought up to date at most once a second.
 
-    A thread of its own asks the server: however slow that is, no step waits for it.
+    A run that is over within the first second has none. A thread of its own asks the server:
+    however slow that is, no step waits for it.
     """
 
     def __init__(self) -> None:
         self._artifact: UUID | None = None
-        self._last = 0.0
+        self._last = time.monotonic()
         self._sender = ThreadPoolExecutor(1, thread_name_prefix="progress")
         self._sending: Future[None] | None = None
         self.recorder: Recorder | None = None

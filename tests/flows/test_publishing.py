@@ -5,19 +5,37 @@ import socket
 import pytest
 from prefect.settings import PREFECT_API_URL, temporary_settings
 
+from flows import publishing
 from flows.publishing import ProgressBoard
 from safelight.cli.server import free_port
 
 
-@pytest.mark.filterwarnings("ignore:Artifact creation outside")
-def test_progress_is_left_out_while_the_server_is_away(caplog: pytest.LogCaptureFixture):
+@pytest.fixture
+def at_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Every step is shown, the first one too."""
+    monkeypatch.setattr(publishing, "SECONDS_BETWEEN_UPDATES", 0.0)
+
+
+def report_to_nobody() -> None:
     with temporary_settings({PREFECT_API_URL: f"http://127.0.0.1:{free_port()}/api"}):
         board = ProgressBoard()
         board.report("grade", 1, 2)
         board.finish()
+
+
+@pytest.mark.usefixtures("at_once")
+@pytest.mark.filterwarnings("ignore:Artifact creation outside")
+def test_progress_is_left_out_while_the_server_is_away(caplog: pytest.LogCaptureFixture):
+    report_to_nobody()
     assert "left out on the run's page" in caplog.text
 
 
+def test_a_short_run_shows_no_progress(caplog: pytest.LogCaptureFixture):
+    report_to_nobody()
+    assert "left out on the run's page" not in caplog.text
+
+
+@pytest.mark.usefixtures("at_once")
 @pytest.mark.filterwarnings("ignore:Artifact creation outside")
 def test_no_step_waits_for_a_server_that_does_not_answer():
     with socket.create_server(("127.0.0.1", 0)) as silent:

@@ -142,7 +142,7 @@ def test_the_text_encoder_learns_to_tell_subjects_apart(work: Path):
 
     assert nearest() != list(range(len(FEW)))
     (work / "text.pt").unlink()
-    train.train_text_encoder(250, batch=32)
+    train.train_text_encoder(150, batch=16)
     assert nearest() == list(range(len(FEW)))
 
 
