@@ -5,6 +5,7 @@ from importlib.util import find_spec
 from typing import TYPE_CHECKING
 
 from safelight.errors import DependencyMissingError
+from safelight.installed import version
 from safelight.settings import settings
 
 if TYPE_CHECKING:
@@ -27,6 +28,8 @@ def resolve_device(setting: str | None = None) -> str:
 def _resolve(setting: str) -> str:
     if setting == "cpu" or find_spec("torch") is None:
         return "cpu"
+    if setting == "auto" and version("torch").endswith("+cpu"):
+        return "cpu"  # what that build can do is known without its import, which takes a second
     import torch
 
     cuda, metal = torch.cuda.device_count(), torch.backends.mps.is_available()

@@ -18,7 +18,7 @@ AGAIN = "; started again, finished stages come from the store"
 """End of the message of every state that starts a run again; they are counted by it."""
 
 
-async def settle(flow_run_id: object, outcome: Outcome, cancelling: bool, restarts: int) -> int:
+async def settle(flow_run_id: UUID, outcome: Outcome, cancelling: bool, restarts: int) -> int:
     """See to it that a run whose process died or failed does not stay Running.
 
     Waits for a server that does not answer.
@@ -45,13 +45,13 @@ async def settle(flow_run_id: object, outcome: Outcome, cancelling: bool, restar
 
 
 async def _settle(
-    client: PrefectClient, flow_run_id: object, outcome: Outcome, cancelling: bool, restarts: int
+    client: PrefectClient, flow_run_id: UUID, outcome: Outcome, cancelling: bool, restarts: int
 ) -> int:
-    flow_run = await client.read_flow_run(flow_run_id)  # pyright: ignore[reportArgumentType]
+    left = restarts - await restarted(client, flow_run_id)
+    flow_run = await client.read_flow_run(flow_run_id)  # last: others may see to the run too
     state = flow_run.state
     if state is not None and (state.is_final() or state.is_scheduled() or state.is_paused()):
         return 0
-    left = restarts - await restarted(client, flow_run.id)
     await client.set_flow_run_state(
         flow_run.id, next_state(flow_run, outcome, cancelling, left), force=True
     )

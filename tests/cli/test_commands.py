@@ -51,16 +51,16 @@ def test_presets_are_listed_and_shown(tmp_path: Path):
     assert "Fix: " in unknown.stderr
 
 
-def test_a_preset_runs_is_found_again_and_replays(tmp_path: Path):
+def test_a_preset_runs_is_found_again_and_replays(tmp_path: Path, prepared: Path):
     with Image.open(CHECKOUT / "examples" / "astronaut.png") as photo:
         photo.resize((128, 128)).save(tmp_path / "small.png")
     words = ["--image", str(tmp_path / "small.png"), "--quality", "low"]
-    volume, output = tmp_path / "volume", tmp_path / "output"
-    first = run(volume, "run", "upscale_denoise_image_v1", *words, "-o", str(output))
+    output = tmp_path / "output"
+    first = run(prepared, "run", "upscale_denoise_image_v1", *words, "-o", str(output))
     assert first.returncode == 0, first.stderr
-    (manifest,) = (volume / "outputs" / "manifests").glob("*.json")
+    (manifest,) = (prepared / "outputs" / "manifests").glob("*.json")
     assert len(list(output.glob("*.png"))) == 2
-    again = run(volume, "replay", str(manifest))
+    again = run(prepared, "replay", str(manifest))
     assert again.returncode == 0, again.stderr
     assert again.stdout.count("yes") == 2
 

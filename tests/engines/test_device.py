@@ -1,5 +1,8 @@
 """Which device and number format models get."""
 
+import subprocess
+import sys
+
 import pytest
 import torch
 
@@ -22,6 +25,17 @@ def test_the_cpu_is_always_there():
 def test_auto_takes_what_there_is():
     cuda, metal = torch.cuda.is_available(), torch.backends.mps.is_available()
     assert resolve_device("auto") == ("cuda:0" if cuda else "mps" if metal else "cpu")
+
+
+def test_a_build_for_the_cpu_alone_is_not_imported_to_find_a_device():
+    code = (
+        "import sys; from safelight.engines.device import resolve_device;"
+        "print(resolve_device('auto'), 'torch' in sys.modules)"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    device, imported = done.stdout.split()
+    assert device == resolve_device("auto")
+    assert (imported == "True") is not torch.__version__.endswith("+cpu")
 
 
 def test_a_device_that_is_not_there_is_refused():

@@ -1,10 +1,14 @@
 """What is said of a run whose process died never undoes what others said meanwhile."""
 
+import socket
+from uuid import UUID
+
 import anyio
 import pytest
+from prefect.client.orchestration import PrefectClient, get_client
 from prefect.states import Cancelled, Cancelling, Completed, Pending, Running, State
 
-from safelight.pool import reporting
+from safelight.pool import orphans, reporting
 from safelight.pool.process import Died
 from tests.prefect_pool import Pool
 
@@ -27,6 +31,33 @@ def test_a_run_cancelled_in_between_is_cancelled(
     monkeypatch.setattr(reporting, "next_state", meanwhile)
     anyio.run(reporting.settle, run, Died(-9), False, 5)
     assert pool.state(run).name == end
+
+
+@pytest.mark.parametrize("way", ["settle", "take over"])
+def test_a_run_that_ends_while_its_restarts_are_counted_is_left_alone(
+    pool: Pool, monkeypatch: pytest.MonkeyPatch, way: str
+):
+    module = reporting if way == "settle" else orphans
+    run = pool.create("pid")
+    pool.client.set_flow_run_state(run, Running(), force=True)
+    pool.client.update_flow_run(run, infrastructure_pid=f"{socket.gethostname()}:{2**22 + 1}")
+    real = module.restarted
+
+    async def meanwhile(client: PrefectClient, flow_run_id: UUID) -> int:
+        pool.client.set_flow_run_state(run, Cancelled(), force=True)
+        return await real(client, flow_run_id)
+
+    async def see_to_it() -> None:
+        if way == "settle":
+            await reporting.settle(run, Died(-9), False, 5)
+        else:
+            async with get_client() as client:
+                await orphans.take_over(client, pool.name, "me", set())
+
+    monkeypatch.setattr(module, "restarted", meanwhile)
+    anyio.run(see_to_it)
+    names = [state.name for state in pool.client.read_flow_run_states(run)]
+    assert names[-2:] == ["Running", "Cancelled"]
 
 
 def test_a_finished_run_is_left_alone(pool: Pool):
