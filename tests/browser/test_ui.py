@@ -125,7 +125,9 @@ def submit(page: Page, name: str) -> None:
         page.get_by_role("button", name="Submit").click()
     expect(page.get_by_text(f"{name} scheduled to start now").first).to_be_visible()
     page.goto("/runs")
-    page.get_by_role("link", name=name, exact=True).click()
+    run = page.get_by_role("link", name=name, exact=True)
+    wait_for(page, run)
+    run.click()
     expect(page).to_have_url(re.compile("/runs/flow-run/"))
 
 
@@ -137,7 +139,7 @@ def wait_for(page: Page, shown: Locator, where: Callable[[Page], None] = lambda 
     """Wait and reload as people do: by itself a page may ask only each half minute.
 
     Args:
-        page: of a run.
+        page: of one run or of all.
         shown: what will be seen there.
         where: what to click first.
     """
