@@ -16,6 +16,8 @@ from safelight.errors import EngineOfflineError
 from safelight.settings import settings
 
 START_SECONDS = 120.0
+SERVER = "safelight.cli.prefect_server"
+"""Module that is Prefect's command, at ease with SQLite."""
 QUIET = {
     "DO_NOT_TRACK": "1",
     "PREFECT_SERVER_ANALYTICS_ENABLED": "false",
@@ -69,7 +71,7 @@ def embedded_server(port: int, *, ui: bool, host: str = "127.0.0.1") -> Generato
         "PREFECT_SERVER_UI_API_URL": f"http://{host}:{port}/api",
     }
     log = (home / "server.log").open("ab")
-    command = [sys.executable, "-m", "prefect", "server", "start", "--host", host]
+    command = [sys.executable, "-m", SERVER, "server", "start", "--host", host]
     with log:
         process = subprocess.Popen(
             [*command, "--port", str(port)],
