@@ -63,7 +63,7 @@ def test_limit_due_runs_and_task_group_on_a_real_server(pool: Pool):
             before = worker._last_polled_time
             seen.append(await prefect_internals.due_flow_runs(worker))
             assert worker._last_polled_time > before
-            assert prefect_internals.in_progress(worker) == set()
+            assert prefect_internals.in_progress(worker) <= {run}  # it may be quick to take it
 
             async def work() -> None:
                 beside.append("ran")
