@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 from filelock import FileLock
 
-from safelight.cli.server import QUIET
+from safelight.cli.server import QUIET, prefect_home
 
 NAME = "prefect.db"
 
@@ -30,7 +30,7 @@ def database(tmp_path_factory: pytest.TempPathFactory, worker_id: str) -> Path:
 
 def put_database(database: Path, volume: Path) -> None:
     """Put a copy where an embedded server with this volume root looks for it."""
-    home = volume / "cache" / "prefect"
+    home = prefect_home(volume)
     home.mkdir(parents=True)
     shutil.copy(database, home / NAME)
 

@@ -208,9 +208,9 @@ class Pool:
                     child.kill()
 
 
-def begun(pool: Pool, times: int = 1) -> None:
-    """Wait until flows of the project have noted so often that they began."""
-    eventually(lambda: pool.project.notes.count("begin") >= times)
+def begun(pool: Pool) -> None:
+    """Wait until a flow of the project has noted that it began."""
+    eventually(lambda: "begin" in pool.project.notes)
 
 
 def artifacts_of(run: str) -> list[Artifact]:

@@ -61,7 +61,7 @@ def prefect_api() -> Generator[str]:
 @contextmanager
 def embedded_server(port: int, *, ui: bool, host: str = "127.0.0.1") -> Generator[str]:
     """A Prefect server with SQLite under the volume root, for as long as the block runs."""
-    home = prefect_home()
+    home = prefect_home(settings().volume_root)
     home.mkdir(parents=True, exist_ok=True)
     environment = {
         **os.environ,
@@ -88,9 +88,9 @@ def embedded_server(port: int, *, ui: bool, host: str = "127.0.0.1") -> Generato
         stop_process(process)
 
 
-def prefect_home() -> Path:
+def prefect_home(volume_root: Path) -> Path:
     """Where an embedded server keeps its database."""
-    return settings().volume_root.resolve() / "cache" / "prefect"
+    return volume_root.resolve() / "cache" / "prefect"
 
 
 def free_port() -> int:

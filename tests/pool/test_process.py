@@ -13,7 +13,7 @@ from safelight.pool.messages import Ended, Run
 from safelight.pool.process import Died, Outcome, WarmProcess
 from safelight.progress import StopReason
 from safelight.settings import reload_settings
-from tests.prefect_pool import Pool, eventually
+from tests.prefect_pool import Pool, begun
 
 DEVICE = Device("cpu:0", "cpu", 8.0, (("SAFELIGHT_DEVICE", "cpu"),))
 
@@ -102,7 +102,7 @@ def test_a_process_that_holds_too_much_memory_is_replaced(
 def test_a_run_that_is_stopped_before_it_began_does_not_begin(pool: Pool, process: WarmProcess):
     busy, waiting = pool.create("steps", count=2000), pool.create("pid")
     future = process.run(Run(flow_run_id=busy))
-    eventually(lambda: "begin" in pool.project.notes)
+    begun(pool)
     process.stop(waiting, StopReason.CANCEL)  # of another run: nothing happens
     process.stop(busy, StopReason.CANCEL)
     assert ended(future).outcome == "reported"
@@ -111,7 +111,7 @@ def test_a_run_that_is_stopped_before_it_began_does_not_begin(pool: Pool, proces
 
 def test_a_killed_process_says_how_it_ended(pool: Pool, process: WarmProcess):
     future = process.run(Run(flow_run_id=pool.create("stubborn")))
-    eventually(lambda: "begin" in pool.project.notes)
+    begun(pool)
     process.kill()
     assert future.result(60) == Died(-9)
     run(pool, process, "pid")
