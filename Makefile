@@ -2,7 +2,7 @@
 VENV := .venv
 BIN := $(VENV)/bin
 
-.PHONY: run test setup setup-dev check bench chaos starter lock clean
+.PHONY: run test setup setup-dev check soak bench chaos starter lock clean
 
 run: setup
 	@$(BIN)/python -m examples.main_job
@@ -11,6 +11,10 @@ test: setup-dev
 	@scripts/check.sh
 
 check: test
+
+# What takes minutes or wants a quiet machine: tests marked soak.
+soak: setup-dev
+	@scripts/soak.sh
 
 bench: setup-dev
 	@$(BIN)/python -m tests.benchmarks

@@ -12,4 +12,4 @@ export DO_NOT_TRACK=1 PREFECT_SERVER_ANALYTICS_ENABLED=false HF_HUB_OFFLINE=1
 # one test would only get in the way of the others, and most of all those that wait by spinning.
 export OMP_NUM_THREADS=1 OMP_WAIT_POLICY=PASSIVE
 unset PYTHONDONTWRITEBYTECODE # or each of the hundred processes that they start compiles it all
-"$bin/pytest" --numprocesses 3 --dist loadfile --no-loadscope-reorder "$@"
+"$bin/pytest" --numprocesses 3 --dist loadfile --no-loadscope-reorder -m "not soak" "$@"

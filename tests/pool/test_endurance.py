@@ -19,7 +19,7 @@ RUNS, COMPARED = 200, 50
 GROWTH = 1.05
 
 
-@pytest.mark.slow
+@pytest.mark.soak
 @pytest.mark.timeout(900)
 def test_two_hundred_runs_leave_memory_and_files_as_they_were(pool: Pool):
     deployment = pool.client.create_deployment(
