@@ -110,13 +110,13 @@ class Composed:
         listen = {"PREFECT_SERVER_API_HOST": "127.0.0.1", "PREFECT_SERVER_API_PORT": port}
         self.start("server", name, **listen)
 
-    def start_worker(self, name: str, **more: str) -> None:
-        """Start a worker on the CPU that starts runs only when it hears of them."""
+    def start_worker(self, name: str, asks_seconds: int = 3600, **more: str) -> None:
+        """Start a worker on the CPU that starts runs when it hears of them, or when it asks."""
         (self._health_ports[name],) = free_ports(1)
         self.start(
             "worker-cpu",
             name,
-            PREFECT_WORKER_QUERY_SECONDS="3600",
+            PREFECT_WORKER_QUERY_SECONDS=str(asks_seconds),
             PREFECT_WORKER_WEBSERVER_HOST="127.0.0.1",
             PREFECT_WORKER_WEBSERVER_PORT=str(self._health_ports[name]),
             **more,

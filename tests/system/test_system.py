@@ -188,3 +188,30 @@ def test_a_run_outlives_the_server(system: System, bucket: Store, astronaut: str
     # and the workers listen again
     later = system.start("enhance", image=astronaut, quality_preset="low")
     assert system.end(later)["state_type"] == "COMPLETED"
+
+
+def test_a_schedule_that_is_switched_on_makes_runs_that_complete(system: System, astronaut: str):
+    # Prefect sends no event for what its scheduler plans: a worker that asks finds it
+    system.services.start_worker("worker-3", asks_seconds=2)
+    deployment = system.deployment("enhance")
+    schedule = {
+        "schedule": {"interval": 20, "anchor_date": datetime.now(UTC).isoformat()},
+        "active": True,
+        "parameters": {"image": astronaut, "quality_preset": "low"},
+    }
+    (made,) = system.http.post(f"/deployments/{deployment}/schedules", json=[schedule]).json()
+
+    def completed() -> list[dict]:
+        found = system.post(
+            "/flow_runs/filter",
+            deployments={"id": {"any_": [deployment]}},
+            flow_runs={"state": {"type": {"any_": ["COMPLETED"]}}},
+        )
+        return [run for run in found if run["auto_scheduled"]]
+
+    try:
+        run, *_ = eventually(completed)
+    finally:
+        system.http.delete(f"/deployments/{deployment}/schedules/{made['id']}")
+        system.services.kill("worker-3")
+    assert result(system, run["id"]).size == (2 * SIDE, 2 * SIDE)

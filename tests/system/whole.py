@@ -20,6 +20,8 @@ from tests.system.databases import postgres_server, redis_server
 T = TypeVar("T")
 NO_REMINDERS = {"PREFECT_SERVER_SERVICES_LATE_RUNS_AFTER_SECONDS": "3600"}
 """Or the event that a run is late would start those whose first event was lost."""
+SOON = {"PREFECT_SERVER_SERVICES_SCHEDULER_LOOP_SECONDS": "5"}
+"""Schedules are looked at more often than each minute."""
 FINAL = {"COMPLETED", "FAILED", "CRASHED", "CANCELLED"}
 PATIENCE = 120.0
 """Seconds until a test gives up; none of them measures time."""
@@ -129,7 +131,7 @@ def whole_system() -> Iterator[System]:
             )
             services.start_server()
             services.wait_for_server()
-            services.start("services", **NO_REMINDERS)
+            services.start("services", **NO_REMINDERS, **SOON)
             services.start("deploy")
             services.start_server("server-2")
             services.wait_for_end("deploy")
