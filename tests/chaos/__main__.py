@@ -21,13 +21,21 @@ def main() -> int:
     parser.add_argument("--faults", type=int, default=60)
     parser.add_argument("--seed", type=int, default=None, help="drawn when left out")
     parser.add_argument("--longest-outage", type=float, default=4.0, help="of the store, seconds")
+    parser.add_argument("--longest-sleep", type=float, default=8.0, help="of a machine, seconds")
+    parser.add_argument("--longest-silence", type=float, default=6.0, help="of the Prefect server")
     parser.add_argument("--keep", action="store_true", help="keep logs also when all is well")
     chosen = parser.parse_args()
     signal.signal(signal.SIGTERM, signal.default_int_handler)  # so that nothing is left behind
     seed = chosen.seed if chosen.seed is not None else time.time_ns() % 1_000_000
     folder = Path(tempfile.mkdtemp(prefix=f"chaos-{seed}-"))
     print(f"{chosen.faults} faults, seed {seed}, logs in {folder}", flush=True)  # noqa: T201
-    pace = Pace(chosen.faults, seed, outage_seconds=(0.5, chosen.longest_outage))
+    pace = Pace(
+        chosen.faults,
+        seed,
+        outage_seconds=(0.5, chosen.longest_outage),
+        sleep_seconds=(1.0, chosen.longest_sleep),
+        silence_seconds=(1.0, chosen.longest_silence),
+    )
     report = run_campaign(pace, folder)
     print(report.table())  # noqa: T201
     for violation in report.violations:

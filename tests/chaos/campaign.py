@@ -16,7 +16,7 @@ from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Literal, TypeVar, get_args
+from typing import TypeVar, get_args
 from uuid import UUID, uuid4
 
 import httpx
@@ -26,25 +26,16 @@ from PIL import Image
 from prefect.client.orchestration import SyncPrefectClient, get_client
 from prefect.client.schemas.actions import WorkPoolCreate
 from prefect.client.schemas.filters import FlowRunFilter, FlowRunFilterId
-from prefect.client.schemas.objects import FlowRun
-from prefect.exceptions import ObjectNotFound
+from prefect.client.schemas.objects import FlowRun, StateType
 from prefect.settings import PREFECT_API_URL, PREFECT_CLIENT_MAX_RETRIES, temporary_settings
-from prefect.states import Cancelling
 
 from safelight.store.results import register_results
+from tests.chaos.faults import WEIGHTS, Fault, fault
 from tests.chaos.load import EXECUTIONS
-from tests.chaos.machines import Gate, Outage, Server, Worker
+from tests.chaos.machines import Gate, Server, Worker, can_contain
 from tests.store.servers import ACCESS_KEY, SECRET_KEY, S3Server, moto_server
 
 T = TypeVar("T")
-Fault = Literal["process killed", "worker killed", "server restarted", "store away", "cancelled"]
-WEIGHTS: dict[Fault, int] = {
-    "process killed": 35,
-    "worker killed": 10,
-    "server restarted": 8,
-    "store away": 27,
-    "cancelled": 20,
-}
 WORKERS = 2
 UNFINISHED = 8
 """Runs that wait or run at any time."""
@@ -66,6 +57,10 @@ class Pace:
     """Between one fault and the next."""
     outage_seconds: tuple[float, float] = (0.5, 4.0)
     """Of the store."""
+    sleep_seconds: tuple[float, float] = (1.0, 8.0)
+    """Of a machine; over 90 s its runs are taken over meanwhile."""
+    silence_seconds: tuple[float, float] = (1.0, 6.0)
+    """Of the Prefect server."""
 
 
 @dataclass
@@ -92,13 +87,24 @@ class Campaign:
     """Everything that runs, and what is known about it."""
 
     def __init__(
-        self, pace: Pace, folder: Path, s3: S3Server, gate: Gate, server: Server, mark: str
+        self,
+        pace: Pace,
+        folder: Path,
+        s3: S3Server,
+        gate: Gate,
+        server: Server,
+        line: Gate,
+        mark: str,
     ) -> None:
         self.pace = pace
         self.folder = folder
         self.s3 = s3
         self.gate = gate
         self.server = server
+        self.line = line
+        """Between the workers and the server."""
+        self.containers = can_contain()
+        """Whether every second worker has a process table of its own."""
         self.random = random.Random(pace.seed)
         self.report = Report(pace.seed)
         self.pool = "chaos"
@@ -112,6 +118,9 @@ class Campaign:
         self.runs: list[UUID] = []
         self.asked: set[UUID] = set()
         """Runs that were asked to stop."""
+        self.deleted: set[UUID] = set()
+        self.by_hand: dict[UUID, StateType] = {}
+        """Runs that somebody gave a final state."""
         self.ended: dict[UUID, FlowRun] = {}
         self.killed: list[Worker] = []
         """Workers that are not started again."""
@@ -125,6 +134,7 @@ class Campaign:
         """Set until the last fault is over."""
         self.faulting.set()
         self._names = 0
+        self._touched: set[UUID] = set()
         self._lock = threading.Lock()
         self._busy = {kind: threading.Lock() for kind in get_args(Fault)}
         self.started = time.monotonic()
@@ -136,7 +146,7 @@ class Campaign:
             MARK: self.mark,
             EXECUTIONS: str(self.executions),
             "TMPDIR": str(self.temporary),
-            "PREFECT_API_URL": self.server.url,
+            "PREFECT_API_URL": f"{self.line.url}/api",
             "PREFECT_HOME": str(self.folder / "home"),
             "VOLUME_ROOT": str(self.volume),
             "SAFELIGHT_POOL_DEVICES": "cpu:1",
@@ -162,18 +172,44 @@ class Campaign:
             except httpx.HTTPError:
                 time.sleep(0.3)
 
-    def start_worker(self, name: str | None = None) -> Worker:
+    def start_worker(self, name: str | None = None, contained: bool = False) -> Worker:
         """Start one, as a service manager does after a crash."""
         with self._lock:
             self._names += 1
-            worker = Worker(name or f"w{self._names}", self.pool, self.folder, self.environment)
+            name = name or f"w{self._names}"
+            worker = Worker(name, self.pool, self.folder, self.environment, contained)
             self.workers.append(worker)
             return worker
 
     def alive(self) -> list[Worker]:
-        """Workers that run."""
+        """Workers that run and that no fault has in hand."""
         with self._lock:
-            return [worker for worker in self.workers if worker.alive]
+            return [worker for worker in self.workers if worker.alive and worker not in self.killed]
+
+    def claim(self, worker: Worker) -> bool:
+        """Take a worker into the hand of one fault; whether no other one has it."""
+        with self._lock:
+            if worker in self.killed:
+                return False
+            self.killed.append(worker)
+            return True
+
+    def release(self, worker: Worker) -> None:
+        """Leave a worker to the others again."""
+        with self._lock:
+            self.killed.remove(worker)
+
+    def touch(self, draw: random.Random) -> UUID | None:
+        """A run that is not over and in nobody's hand, put into the caller's; None without any."""
+        found = self.look()
+        with self._lock:
+            touched = self.asked | self.deleted | set(self.by_hand) | self._touched
+            waiting = [run for run in found if run not in touched]
+            if not waiting:
+                return None
+            run = draw.choice(waiting)
+            self._touched.add(run)
+            return run
 
     def supervise(self) -> None:
         """Start workers again that ended by themselves, as a service manager does."""
@@ -184,7 +220,7 @@ class Campaign:
             for worker in ended:
                 self.gave_up += 1
                 self.say(f"worker {worker.name} gave up with {worker.process.returncode}")
-                self.start_worker(worker.name)
+                self.start_worker(worker.name, worker.contained)
 
     def create_run(self) -> None:
         """One more run, whatever the server goes through meanwhile."""
@@ -205,7 +241,8 @@ class Campaign:
     def look(self) -> list[UUID]:
         """Runs that are not over yet."""
         with self._lock:
-            waiting = [run for run in self.runs if run not in self.ended]
+            over = self.deleted | set(self.ended)
+            waiting = [run for run in self.runs if run not in over]
         for start in range(0, len(waiting), 100):
             some = FlowRunFilter(id=FlowRunFilterId(any_=waiting[start : start + 100]))
             for found in self.ask(
@@ -213,7 +250,7 @@ class Campaign:
             ):
                 if found.state is not None and found.state.is_final():
                     self.ended[found.id] = found
-        return [run for run in waiting if run not in self.ended]
+        return [run for run in waiting if run not in self.ended and run not in self.deleted]
 
     def feed(self) -> None:
         """Keep runs coming while there are faults."""
@@ -245,80 +282,12 @@ class Campaign:
     def _fault(self, number: int, kind: Fault) -> Callable[[], None]:
         # all that is drawn is drawn here, in order, so that a seed means the same faults
         draw = random.Random(self.random.random())
-        work: Callable[[random.Random], str]
-        if kind == "process killed":
-            work = self._kill_process
-        elif kind == "worker killed":
-            work = self._kill_worker
-        elif kind == "server restarted":
-            work = self._restart_server
-        elif kind == "store away":
-            work = self._shut_store
-        else:
-            work = self._cancel
 
         def run() -> None:
             with self._busy[kind]:
-                self.say(f"fault {number} {kind}: {work(draw)}")
+                self.say(f"fault {number} {kind}: {fault(self, kind, draw)}")
 
         return run
-
-    def _kill_process(self, draw: random.Random) -> str:
-        while self.faulting.is_set():
-            found = [child for worker in self.alive() for child in worker.children()]
-            if found:
-                child = draw.choice(found)
-                with suppress(psutil.Error):
-                    child.kill()
-                    time.sleep(draw.uniform(0.5, 3.0))  # the next one gets somewhere first
-                    return str(child.pid)
-            time.sleep(0.1)
-        return "nothing"
-
-    def _kill_worker(self, draw: random.Random) -> str:
-        while not (found := [worker for worker in self.alive() if worker.children()]):
-            if not self.faulting.is_set():
-                return "nothing"
-            time.sleep(0.1)
-        worker = draw.choice(found)
-        self.killed.append(worker)
-        worker.process.kill()
-        worker.process.wait()
-        time.sleep(draw.uniform(0.1, 2.0))
-        name = draw.choice([worker.name, None])  # services come back by name, containers do not
-        return f"{worker.name}, {self.start_worker(name).name} started"
-
-    def _restart_server(self, draw: random.Random) -> str:
-        how = draw.choice([signal.SIGTERM, signal.SIGKILL])
-        self.server.stop(how)
-        time.sleep(draw.uniform(0.0, 1.5))
-        self.server.start()
-        time.sleep(draw.uniform(1.0, 4.0))  # two in a row still leave room for some work between
-        return how.name
-
-    def _shut_store(self, draw: random.Random) -> str:
-        how: Outage = draw.choice(get_args(Outage))
-        seconds = draw.uniform(*self.pace.outage_seconds)
-        self.gate.shut(how)
-        time.sleep(seconds)
-        self.gate.open()
-        return f"{how} for {seconds:.1f} s"
-
-    def _cancel(self, draw: random.Random) -> str:
-        while self.faulting.is_set():
-            found = self.look()
-            with self._lock:
-                waiting = [run for run in found if run not in self.asked]
-                if waiting:
-                    run = draw.choice(waiting)
-                    self.asked.add(run)
-                    break
-            time.sleep(0.1)
-        else:
-            return "nothing"
-        with suppress(ObjectNotFound):
-            self.ask(lambda client: client.set_flow_run_state(run, Cancelling()))
-        return str(run)
 
     def calm_down(self) -> None:
         """Let everything come to its end; give up when no run ends for too long."""
@@ -378,7 +347,8 @@ def campaign(pace: Pace, folder: Path) -> Iterator[Campaign]:
         gate = stack.enter_context(Gate(s3.port))
         mark = uuid4().hex
         server = Server(folder, {MARK: mark})
-        made = Campaign(pace, folder, s3, gate, server, mark)
+        line = stack.enter_context(Gate(server.port))
+        made = Campaign(pace, folder, s3, gate, server, line, mark)
         _draw_pictures(made.volume / "uploads")
         stack.callback(server.stop, signal.SIGKILL)
         server.start()
@@ -396,8 +366,8 @@ def campaign(pace: Pace, folder: Path) -> Iterator[Campaign]:
             enforce_parameter_schema=False,
         )
         stack.callback(_kill_all, made)
-        for _ in range(WORKERS):
-            made.start_worker()
+        for number in range(WORKERS):
+            made.start_worker(contained=made.containers and number % 2 == 1)
         while made.executions.stat().st_size == 0:  # faults begin when everything works
             if len(made.runs) < WORKERS:
                 made.create_run()

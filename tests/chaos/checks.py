@@ -4,21 +4,24 @@ import hashlib
 import json
 import signal
 import time
-from collections import defaultdict
+from collections import Counter, defaultdict
 from collections.abc import Iterable
 from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
 import psutil
+from prefect.client.schemas.filters import ArtifactFilter, ArtifactFilterFlowRunId
 from prefect.client.schemas.objects import State
 from prefect.results import ResultRecord
+from prefect.serializers import JSONSerializer
 
 from safelight.provenance.manifest import MANIFESTS, Manifest, RunResult
 from safelight.store.disk import sweep_abandoned
 from safelight.store.results import PREFIX as RECORDS
 from safelight.store.results import named_artifacts
 from tests.chaos.campaign import PREFIX, Campaign, marked
+from tests.chaos.faults import BY_HAND
 
 DRAIN_SECONDS = 40.0
 GONE_SECONDS = 30.0
@@ -30,6 +33,7 @@ def check(campaign: Campaign) -> None:
     found = campaign.report.violations
     found += runs_that_did_not_end(campaign)
     found += runs_that_went_on_after_their_end(campaign)
+    found += pages_that_say_it_twice(campaign)
     found += artifacts_that_are_not_there(campaign, contents)
     found += results_that_are_not_there(campaign, contents)
     found += stages_that_ran_again(campaign, first_seen)
@@ -57,13 +61,24 @@ def runs_that_did_not_end(campaign: Campaign) -> list[str]:
     """Every run is over, and Completed unless it was cancelled."""
     found = []
     for run in campaign.runs:
+        if run in campaign.deleted:
+            campaign.report.ends["deleted"] += 1
+            continue
         ended = campaign.ended.get(run)
         state = (
             ended.state if ended else campaign.ask(lambda c, run=run: c.read_flow_run(run)).state
         )
         name = state.name if state else "no state"
-        campaign.report.ends[f"{name}, asked to stop" if run in campaign.asked else name] += 1
-        allowed = {"Completed", "Cancelled"} if run in campaign.asked else {"Completed"}
+        allowed = {"Completed"}
+        if run in campaign.asked:
+            allowed = {"Completed", "Cancelled"}
+            name_of_end = f"{name}, asked to stop"
+        elif run in campaign.by_hand:
+            allowed = {campaign.by_hand[run].value.capitalize()}
+            name_of_end = f"{name}, by hand"
+        else:
+            name_of_end = name
+        campaign.report.ends[name_of_end] += 1
         if ended is None or name not in allowed:
             found.append(f"run {run} is {name}: {history(campaign, run)}")
     return found
@@ -73,6 +88,8 @@ def runs_that_went_on_after_their_end(campaign: Campaign) -> list[str]:
     """What was Completed or Cancelled stays that way."""
     found = []
     for run in campaign.runs:
+        if run in campaign.deleted:
+            continue
         states = campaign.ask(lambda client, run=run: client.read_flow_run_states(run))
         if gone_on(states):
             found.append(f"run {run} went on after its end: {history(campaign, run)}")
@@ -80,10 +97,31 @@ def runs_that_went_on_after_their_end(campaign: Campaign) -> list[str]:
 
 
 def gone_on(states: Iterable[State]) -> bool:
-    """Whether any of a run's states follows its end."""
-    names = [state.name for state in sorted(states, key=lambda state: state.timestamp)]
+    """Whether any of a run's states follows its end, but for what somebody sets by hand."""
+    in_order = sorted(states, key=lambda state: state.timestamp)
+    by_hand = [at for at, state in enumerate(in_order) if state.message == BY_HAND]
+    if by_hand:
+        return by_hand[-1] != len(in_order) - 1
+    names = [state.name for state in in_order]
     over = [at for at, name in enumerate(names) if name in ("Completed", "Cancelled")]
     return bool(over) and set(names[over[0] :]) != {names[over[0]]}
+
+
+def pages_that_say_it_twice(campaign: Campaign) -> list[str]:
+    """A completed run's page has each artifact once."""
+    found = []
+    for run, ended in campaign.ended.items():
+        if ended.state is None or not ended.state.is_completed() or run in campaign.by_hand:
+            continue
+        only = ArtifactFilter(flow_run_id=ArtifactFilterFlowRunId(any_=[run]))
+        shown = campaign.ask(lambda client, only=only: client.read_artifacts(artifact_filter=only))
+        keys = Counter(artifact.key or artifact.type for artifact in shown)
+        found += [
+            f"the page of run {run} has {key} {count} times: {history(campaign, run)}"
+            for key, count in keys.items()
+            if count > 1
+        ]
+    return found
 
 
 def history(campaign: Campaign, run: Any) -> str:
@@ -119,7 +157,7 @@ def results_that_are_not_there(campaign: Campaign, contents: dict[str, bytes]) -
     """A completed run has a manifest of success and a result that can be read."""
     found = []
     for run, ended in campaign.ended.items():
-        if ended.state is None or not ended.state.is_completed():
+        if ended.state is None or not ended.state.is_completed() or run in campaign.by_hand:
             continue
         manifest = contents.get(f"{MANIFESTS}{run}.json")
         if manifest is None:
@@ -131,8 +169,15 @@ def results_that_are_not_there(campaign: Campaign, contents: dict[str, bytes]) -
         if record is None:
             found.append(f"run {run} is completed and its result {key} is lost")
         else:
-            RunResult.model_validate(ResultRecord.deserialize(record).result)
+            RunResult.model_validate(_result_in(record))
     return found
+
+
+def _result_in(record: bytes) -> Any:
+    """The result in a record; of a flow Prefect keeps the description elsewhere, in the state."""
+    if "metadata" in json.loads(record):
+        return ResultRecord.deserialize(record).result
+    return JSONSerializer().loads(record)
 
 
 def stages_that_ran_again(campaign: Campaign, first_seen: dict[str, float]) -> list[str]:

@@ -7,6 +7,7 @@ import subprocess
 import sys
 import threading
 import time
+from collections import deque
 from collections.abc import Mapping
 from contextlib import suppress
 from pathlib import Path
@@ -19,6 +20,17 @@ from safelight.cli.server import QUIET, answers, free_port
 START_SECONDS = 120.0
 CHILD = "safelight.pool.child"
 Outage = Literal["refused", "cut", "held"]
+CONTAINER = ("unshare", "--pid", "--fork", "--kill-child", "--mount-proc")
+"""A process table of one's own, in which numbers begin anew; root only."""
+METHODS = (b"GET ", b"POST ", b"PUT ", b"PATCH ", b"DELETE ", b"HEAD ")
+Answer = tuple[int, bytes]
+"""Status and body that a gate gives in the place of the server."""
+
+
+def can_contain() -> bool:
+    """Whether workers can be given a process table of their own here."""
+    done = subprocess.run([*CONTAINER, "true"], capture_output=True, check=False)
+    return done.returncode == 0
 
 
 class Server:
@@ -28,8 +40,10 @@ class Server:
         self._environment = environment
         self._home = folder / "server"
         self._home.mkdir()
-        self._port = free_port()
-        self.url = f"http://127.0.0.1:{self._port}/api"
+        self.port = free_port()
+        self.url = f"http://127.0.0.1:{self.port}/api"
+        self.lock = threading.Lock()
+        """Held while it is ended, started, or stands still."""
         self.log = folder / "server.log"
         self.process: subprocess.Popen[bytes] | None = None
 
@@ -46,7 +60,7 @@ class Server:
             self.process = subprocess.Popen(
                 [
                     *(sys.executable, "-m", "prefect", "server", "start"),
-                    *("--host", "127.0.0.1", "--port", str(self._port)),
+                    *("--host", "127.0.0.1", "--port", str(self.port)),
                 ],
                 env=environment,
                 stdout=log,
@@ -58,6 +72,17 @@ class Server:
             assert self.process.poll() is None, f"the server ended, see {self.log}"
             assert time.monotonic() < end, f"the server does not answer, see {self.log}"
             time.sleep(0.1)
+
+    def stand_still(self, seconds: float) -> None:
+        """Let it answer nobody for a while, as a machine that swaps does."""
+        process = self.process
+        if process is None or process.poll() is not None:
+            return
+        os.killpg(process.pid, signal.SIGSTOP)
+        try:
+            time.sleep(seconds)
+        finally:
+            os.killpg(process.pid, signal.SIGCONT)
 
     def stop(self, number: signal.Signals) -> None:
         """End it; SIGKILL takes its helpers too."""
@@ -76,12 +101,21 @@ class Server:
 class Worker:
     """A worker process as Prefect's command starts it."""
 
-    def __init__(self, name: str, pool: str, folder: Path, environment: Mapping[str, str]) -> None:
+    def __init__(
+        self,
+        name: str,
+        pool: str,
+        folder: Path,
+        environment: Mapping[str, str],
+        contained: bool = False,
+    ) -> None:
         self.name = name
+        self.contained = contained
         self.log = folder / f"worker-{name}.log"
         with self.log.open("ab") as log:
             self.process = subprocess.Popen(
                 [
+                    *(CONTAINER if contained else ()),
                     *(sys.executable, "-m", "prefect", "worker", "start"),
                     *("--pool", pool, "--name", name, "--type", "safelight-gpu"),
                 ],
@@ -99,19 +133,46 @@ class Worker:
     def children(self) -> list[psutil.Process]:
         """Its warm processes."""
         try:
-            found = psutil.Process(self.process.pid).children()
+            found = psutil.Process(self.process.pid).children(recursive=True)
             return [child for child in found if CHILD in child.cmdline()]
         except psutil.Error:
             return []
 
+    def kill(self) -> None:
+        """End it as a power cut would, with everything in its container."""
+        self.process.kill()
+        self.process.wait()
+
+    def told(self, number: signal.Signals) -> None:
+        """Send it a signal, in its container where it has one."""
+        with suppress(psutil.Error):
+            main = psutil.Process(self.process.pid)
+            if self.contained:  # `unshare` itself would end, and with it everything
+                (main,) = main.children()
+            main.send_signal(number)
+
+    def sleep(self, seconds: float) -> None:
+        """Let it and its processes stand still and go on, as a machine that sleeps and wakes."""
+        with suppress(psutil.Error):
+            main = psutil.Process(self.process.pid)
+            family = [main, *main.children(recursive=True)]
+            for process in family:
+                with suppress(psutil.Error):
+                    process.suspend()
+            try:
+                time.sleep(seconds)
+            finally:
+                for process in reversed(family):
+                    with suppress(psutil.Error):
+                        process.resume()
+
     def drain(self, seconds: float) -> int | None:
         """End it as an operator does; its exit status, None when it had to be killed."""
-        self.process.terminate()
+        self.told(signal.SIGTERM)
         try:
             return self.process.wait(seconds)
         except subprocess.TimeoutExpired:
-            self.process.kill()
-            self.process.wait()
+            self.kill()
             return None
 
 
@@ -127,6 +188,7 @@ class Gate:
         self._flowing = threading.Event()
         self._flowing.set()
         self._cutting = False
+        self._answers: deque[Answer] = deque()
         self._listener: socket.socket | None = None
 
     def __enter__(self) -> Self:
@@ -149,9 +211,14 @@ class Gate:
         else:
             self._flowing.clear()
 
+    def answer(self, answer: Answer, times: int) -> None:
+        """Give the next requests this answer instead of passing them on."""
+        self._answers.extend([answer] * times)
+
     def open(self) -> None:
         """Let everything through again."""
         self._cutting = False
+        self._answers.clear()
         self._flowing.set()
         if self._listener is None:
             self._listen()
@@ -172,21 +239,43 @@ class Gate:
                 if self._cutting:
                     _close(client)
                     continue
-                server = socket.create_connection(("127.0.0.1", self._server_port))
+                try:
+                    server = socket.create_connection(("127.0.0.1", self._server_port))
+                except OSError:  # it is not there now
+                    _close(client)
+                    continue
                 with self._lock:
                     self._open |= {client, server}
                 for source, sink in ((client, server), (server, client)):
-                    threading.Thread(target=self._pump, args=(source, sink), daemon=True).start()
+                    threading.Thread(
+                        target=self._pump, args=(source, sink, source is client), daemon=True
+                    ).start()
 
-    def _pump(self, source: socket.socket, sink: socket.socket) -> None:
+    def _pump(self, source: socket.socket, sink: socket.socket, asking: bool) -> None:
         with suppress(OSError):
             while data := source.recv(1 << 16):
                 self._flowing.wait()
+                if asking and data.startswith(METHODS) and self._answered(source):
+                    break
                 sink.sendall(data)
         with self._lock:
             self._open -= {source, sink}
         _close(source)
         _close(sink)
+
+    def _answered(self, client: socket.socket) -> bool:
+        """Whether a request got an answer of ours; its connection ends with it."""
+        try:
+            status, body = self._answers.popleft()
+        except IndexError:
+            return False
+        client.settimeout(0.5)
+        with suppress(OSError):  # the rest of the request, or it would be reset before it is read
+            while client.recv(1 << 16):
+                pass
+        head = f"HTTP/1.1 {status} Unwell\r\nContent-Length: {len(body)}\r\nConnection: close\r\n"
+        client.sendall(head.encode() + b"Content-Type: text/plain\r\n\r\n" + body)
+        return True
 
     def _cut(self) -> None:
         with self._lock:

@@ -15,9 +15,11 @@ from prefect.serializers import JSONSerializer
 from safelight.store.artifact import ArtifactRef
 from safelight.store.results import PREFIX
 from tests.chaos.checks import artifacts_that_are_not_there, gone_on, stages_that_ran_again
+from tests.chaos.faults import BY_HAND
 
 PICTURE = b"picture"
 DIGEST = hashlib.sha256(PICTURE).hexdigest()
+HAND = "-by-hand"
 KEY = f"outputs/{DIGEST[:2]}/{DIGEST}.png"
 
 
@@ -58,14 +60,18 @@ def test_a_stage_that_ran_after_its_record_was_there_is_found(tmp_path: Path):
         ("Scheduled Cancelled", False),
         ("Running Cancelling Cancelled AwaitingRetry Running Completed", True),
         ("Running Completed Crashed", True),
+        ("Running Failed-by-hand", False),
+        ("Running Failed-by-hand Completed", True),
+        ("Running Completed Failed-by-hand", False),
     ],
 )
 def test_a_run_that_went_on_after_its_end_is_found(names: str, found: bool):
     kinds = {"AwaitingRetry": StateType.SCHEDULED}
     states = [
         State(
-            type=kinds.get(name) or StateType(name.upper()),
-            name=name,
+            type=kinds.get(name) or StateType(name.removesuffix(HAND).upper()),
+            name=name.removesuffix(HAND),
+            message=BY_HAND if name.endswith(HAND) else None,
             timestamp=datetime(2026, 1, 1, minute=minute, tzinfo=UTC),
         )
         for minute, name in enumerate(names.split())
