@@ -1,21 +1,40 @@
 """A Prefect API for the command: the configured one, or one of its own for its duration."""
 
 import os
-import socket
 import subprocess
-import sys
 import time
 from collections.abc import Generator
 from contextlib import contextmanager
+from dataclasses import dataclass
 from pathlib import Path
 
-import httpx
-from prefect.settings import PREFECT_API_URL, get_current_settings, temporary_settings
+from filelock import FileLock, Timeout
+from prefect.client.orchestration import get_client
+from prefect.settings import (
+    PREFECT_API_URL,
+    PREFECT_CLIENT_MAX_RETRIES,
+    temporary_settings,
+)
 
+from safelight.children import start_child, stop_child
+from safelight.cli.addresses import (
+    api_url,
+    configured_api_url,
+    free_port,
+    listens,
+    refuse_taken,
+    source_of_api_url,
+    spare_loopback,
+)
 from safelight.errors import EngineOfflineError
 from safelight.settings import settings
 
+__all__ = ["configured_api_url", "free_port"]  # who wants a server wants these too
+
 START_SECONDS = 120.0
+TURN_SECONDS = 600.0
+"""How long a server waits for others on its volume that are starting."""
+ANSWER_SECONDS = 5.0
 SERVER = "safelight.cli.prefect_server"
 """Module that is Prefect's command, at ease with SQLite."""
 QUIET = {
@@ -33,9 +52,15 @@ Runs are called late after 5 minutes, not 15 s: in a batch most wait longer, and
 """
 
 
-def configured_api_url() -> str | None:
-    """Address of the Prefect server that the environment or the profile names, if any."""
-    return get_current_settings().api.url
+@dataclass(frozen=True)
+class Server:
+    """A Prefect server that this process has started."""
+
+    url: str
+    """Address of its API."""
+    process: "subprocess.Popen[bytes]"
+    log: Path
+    """Where it writes."""
 
 
 @contextmanager
@@ -47,10 +72,13 @@ def prefect_api() -> Generator[str]:
     """
     configured = configured_api_url()
     if configured is not None:
-        if not answers(configured):
+        spare_loopback(os.environ)
+        problem = silence(configured)
+        if problem is not None:
             raise EngineOfflineError(
-                f"no Prefect server answers at {configured}",
-                "start it, or unset PREFECT_API_URL to use an embedded one",
+                f"no Prefect server answers at {configured}, which comes from "
+                f"{source_of_api_url()}: {problem}",
+                "start it, or take the address away there to use an embedded server",
             )
         yield configured
         return
@@ -60,32 +88,50 @@ def prefect_api() -> Generator[str]:
 
 @contextmanager
 def embedded_server(port: int, *, ui: bool, host: str = "127.0.0.1") -> Generator[str]:
-    """A Prefect server with SQLite under the volume root, for as long as the block runs."""
+    """Address of a Prefect server under the volume root, for as long as the block runs."""
+    with running_server(port, ui=ui, host=host) as server:
+        yield server.url
+
+
+@contextmanager
+def running_server(port: int, *, ui: bool, host: str = "127.0.0.1") -> Generator[Server]:
+    """A Prefect server with SQLite under the volume root, for as long as the block runs.
+
+    Raises:
+        EngineOfflineError: it did not start.
+        InvalidFieldValueError: it cannot listen there.
+    """
+    spare_loopback(os.environ)  # of this process, which asks it, and of all that it starts
     home = prefect_home(settings().volume_root)
     home.mkdir(parents=True, exist_ok=True)
-    environment = {
+    log = home / "server.log"
+    process: subprocess.Popen[bytes] | None = None
+    try:
+        with _turn(home):
+            with log.open("ab") as output:
+                refuse_taken(host, port)
+                process = start_child(
+                    SERVER,
+                    ("server", "start", "--host", host, "--port", str(port)),
+                    environment=_environment(home, ui, host, port),
+                    output=output,
+                )
+            server = Server(api_url(host, port), process, log)
+            _wait_for(server, port)
+        yield server
+    finally:
+        if process is not None:
+            stop_child(process)
+
+
+def _environment(home: Path, ui: bool, host: str, port: int) -> dict[str, str]:
+    return {
         **os.environ,
         **QUIET,
         "PREFECT_HOME": str(home),
         "PREFECT_SERVER_UI_ENABLED": "true" if ui else "false",
-        "PREFECT_SERVER_UI_API_URL": f"http://{host}:{port}/api",
+        "PREFECT_SERVER_UI_API_URL": api_url(host, port),
     }
-    log = (home / "server.log").open("ab")
-    command = [sys.executable, "-m", SERVER, "server", "start", "--host", host]
-    with log:
-        process = subprocess.Popen(
-            [*command, "--port", str(port)],
-            env=environment,
-            stdout=log,
-            stderr=log,
-            start_new_session=True,  # Ctrl-C must reach the run first, the server last
-        )
-    url = f"http://{host}:{port}/api"
-    try:
-        _wait_for(process, url, home / "server.log")
-        yield url
-    finally:
-        stop_process(process)
 
 
 def prefect_home(volume_root: Path) -> Path:
@@ -93,42 +139,52 @@ def prefect_home(volume_root: Path) -> Path:
     return volume_root.resolve() / "cache" / "prefect"
 
 
-def free_port() -> int:
-    """A TCP port that nothing listens on."""
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return int(probe.getsockname()[1])
-
-
-def stop_process(process: "subprocess.Popen[bytes]", grace_seconds: float = 20.0) -> None:
-    """Ask a process that we started to end, and kill it when it does not."""
-    if process.poll() is None:
-        process.terminate()
-        try:
-            process.wait(grace_seconds)
-        except subprocess.TimeoutExpired:
-            process.kill()
-            process.wait()
-
-
 def answers(url: str) -> bool:
     """Whether a Prefect API answers at this address."""
+    return silence(url) is None
+
+
+def silence(url: str) -> str | None:
+    """Why no Prefect API answers at this address; None when one does.
+
+    Asked by Prefect's own client, so with its certificates, headers and credentials.
+    """
     try:
-        return httpx.get(f"{url}/health", timeout=5.0).is_success
-    except httpx.HTTPError:
-        return False
+        with (
+            temporary_settings({PREFECT_API_URL: url, PREFECT_CLIENT_MAX_RETRIES: 0}),
+            get_client(httpx_settings={"timeout": ANSWER_SECONDS}, sync_client=True) as client,
+        ):
+            error = client.api_healthcheck()
+    except OSError as unreadable:  # a file of certificates
+        error = unreadable
+    return None if error is None else f"{type(error).__name__}: {error}".rstrip(": ")
 
 
-def _wait_for(process: "subprocess.Popen[bytes]", url: str, log: Path) -> None:
+@contextmanager
+def _turn(home: Path) -> Generator[None]:
+    """Wait until no other server on this volume is starting: only one may make the tables."""
+    try:
+        with FileLock(home / "start.lock", timeout=TURN_SECONDS):
+            yield
+    except Timeout as error:
+        raise EngineOfflineError(
+            f"other servers on {home} have been starting for {TURN_SECONDS:.0f} s",
+            f"read {home / 'server.log'}, and end what holds {error.lock_file}",
+        ) from error
+
+
+def _wait_for(server: Server, port: int) -> None:
     deadline = time.monotonic() + START_SECONDS
-    while time.monotonic() < deadline:
-        if process.poll() is not None:
-            break
-        if answers(url):
+    pid = server.process.pid
+    while server.process.poll() is None and time.monotonic() < deadline:
+        # whatever answers there, it is ours only when our process listens
+        if listens(pid, port) and answers(server.url):
             return
         time.sleep(0.1)
-    tail = log.read_text(errors="replace")[-500:]
+    code = server.process.poll()
+    what = f"did not start within {START_SECONDS:.0f} s" if code is None else f"ended with {code}"
+    tail = server.log.read_text(errors="replace")[-500:]
     raise EngineOfflineError(
-        f"the embedded Prefect server did not start within {START_SECONDS:.0f} s: {tail}",
-        f"read {log}, or set PREFECT_API_URL to a running server",
+        f"the embedded Prefect server {what}: {tail}",
+        f"read {server.log}, or set PREFECT_API_URL to a running server",
     )

@@ -1,29 +1,33 @@
-"""A server with a worker in the foreground, and the deployments on any server."""
+"""A server with its workers in the foreground, and the deployments on any server."""
 
 import os
 import subprocess
-import sys
 import tempfile
-import time
+from collections.abc import Generator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, cast
 
 import yaml
+from filelock import FileLock, Timeout
 from prefect.client.orchestration import get_client
 from prefect.client.schemas.actions import WorkPoolCreate
 from prefect.exceptions import ObjectNotFound
 from prefect.settings import PREFECT_API_URL, temporary_settings
 
+from safelight.children import start_child, stop_child
+from safelight.cli.addresses import configured_api_url, web_url
 from safelight.cli.printing import CONSOLE
-from safelight.cli.server import QUIET, answers, configured_api_url, embedded_server, stop_process
+from safelight.cli.server import QUIET, prefect_home, running_server
 from safelight.cli.slots import apply_limits, read_limits
+from safelight.cli.supervising import counted_signals, stop_workers, supervise
 from safelight.errors import (
     DependencyMissingError,
-    EngineOfflineError,
     InvalidFieldValueError,
     UnknownError,
 )
 from safelight.pool.configuration import POOL_TYPE
+from safelight.settings import settings
 from safelight.store.results import register_results
 
 CHECKOUT = Path(__file__).resolve().parents[2]
@@ -32,41 +36,67 @@ LIMITS_FILE = CHECKOUT / "deployments" / "concurrency-limits.yaml"
 POOL = "gpu"
 BATCHES = "batches"
 """Stock process pool: its runs wait for runs in the other pool, whose places they must not take."""
-CHECK_SECONDS = 2.0
 
 
 def serve(host: str, port: int) -> None:
-    """Start server, deployments and a worker; stop all of them at Ctrl-C or SIGTERM.
+    """Start server, deployments and workers; end all of them when this process is told to stop.
 
     Raises:
         EngineOfflineError: a part did not start, or ended by itself.
+        InvalidFieldValueError: the port is taken, or this volume has a server of its own already.
     """
+    address = web_url(host, port)
     with (
-        embedded_server(port, ui=True, host=host) as url,
-        temporary_settings({PREFECT_API_URL: url}),
+        only_one(address),
+        running_server(port, ui=True, host=host) as server,
+        temporary_settings({PREFECT_API_URL: server.url}),
     ):
         deploy(POOL)
-        workers = [_start_worker(pool, url) for pool in (POOL, BATCHES)]
-        CONSOLE.print(f"Prefect UI and API: http://{host}:{port}   (Ctrl-C stops)")
-        try:
-            while all(worker.poll() is None for worker in workers):
-                time.sleep(CHECK_SECONDS)
-                if not (answers(url) or answers(url)):
-                    raise EngineOfflineError("the Prefect server ended", "start safelight up again")
-            codes = ", ".join(str(worker.returncode) for worker in workers if worker.returncode)
-            raise EngineOfflineError(f"a worker ended with {codes}", "read its output above")
-        except KeyboardInterrupt:
-            CONSOLE.print("stopping")
-        finally:
-            for worker in reversed(workers):
-                stop_process(worker, grace_seconds=60.0)
+        with counted_signals() as signals:
+            workers = {pool: _start_worker(pool, server.url) for pool in (POOL, BATCHES)}
+            try:
+                CONSOLE.print(f"Prefect UI and API: {address}   (Ctrl-C stops)")
+                supervise(server, workers, signals)
+            finally:
+                stop_workers(workers)
+
+
+@contextmanager
+def only_one(address: str) -> Generator[None]:
+    """Refuse a second `safelight up` on this volume for as long as the block runs.
+
+    Raises:
+        InvalidFieldValueError: there is one already.
+    """
+    home = prefect_home(settings().volume_root)
+    home.mkdir(parents=True, exist_ok=True)
+    lock, note = FileLock(home / "up.lock"), home / "up.txt"
+    try:
+        lock.acquire(timeout=0)
+    except Timeout as error:
+        raise InvalidFieldValueError(
+            f"safelight up runs on {settings().volume_root.resolve()} already: {_read(note)}",
+            "stop that, or set VOLUME_ROOT to another folder",
+        ) from error
+    try:
+        note.write_text(f"process {os.getpid()} at {address}")
+        yield
+    finally:
+        lock.release()
+
+
+def _read(note: Path) -> str:
+    try:
+        return note.read_text()
+    except OSError:  # it is about to be written
+        return "it has just started"
 
 
 def _start_worker(pool: str, url: str) -> "subprocess.Popen[bytes]":
-    return subprocess.Popen(
-        [sys.executable, "-m", "prefect", "worker", "start", "--pool", pool],
-        env={**os.environ, **QUIET, "PREFECT_API_URL": url},
-        start_new_session=True,
+    return start_child(
+        "prefect",
+        ("worker", "start", "--pool", pool),
+        environment={**os.environ, **QUIET, "PREFECT_API_URL": url},
     )
 
 
@@ -107,23 +137,24 @@ def deploy(pool: str) -> None:
     with tempfile.TemporaryDirectory() as folder:
         prefect_file = Path(folder) / "prefect.yaml"
         prefect_file.write_text(yaml.safe_dump(described))
-        done = subprocess.run(
-            [
-                *(sys.executable, "-m", "prefect", "--no-prompt", "deploy", "--all"),
-                *("--prefect-file", str(prefect_file)),
-            ],
-            cwd=CHECKOUT,
-            env={**os.environ, **QUIET, "PREFECT_API_URL": url},
-            capture_output=True,
-            text=True,
-            check=False,
-        )
-    if done.returncode:
-        said = (done.stdout + done.stderr)[-1000:]
-        raise UnknownError(
-            f"prefect deploy ended with {done.returncode}: {said}",
-            "correct deployments/prefect.yaml",
-        )
+        log = Path(folder) / "log"
+        with log.open("wb") as output:
+            deploying = start_child(
+                "prefect",
+                ("--no-prompt", "deploy", "--all", "--prefect-file", str(prefect_file)),
+                environment={**os.environ, **QUIET, "PREFECT_API_URL": url},
+                folder=CHECKOUT,
+                output=output,
+            )
+            try:
+                code = deploying.wait()
+            finally:
+                stop_child(deploying, 0.0)
+        if code:
+            raise UnknownError(
+                f"prefect deploy ended with {code}: {log.read_text(errors='replace')[-1000:]}",
+                "correct deployments/prefect.yaml",
+            )
     with get_client(sync_client=True) as client:
         apply_limits(client, limits, pool)
     CONSOLE.print(f"{len(described['deployments'])} deployments on pool {pool}")

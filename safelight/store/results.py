@@ -2,8 +2,10 @@
 
 import json
 from collections.abc import Iterator
+from contextlib import suppress
 
 from prefect.context import TaskRunContext
+from prefect.exceptions import ObjectAlreadyExists
 from prefect.filesystems import WritableFileSystem
 from prefect.utilities.asyncutils import run_sync_in_worker_thread
 
@@ -13,6 +15,8 @@ from safelight.store.store import SCHEME, current_store
 RESULTS = "safelight-results/store"
 """Slug of the one saved block; flows and stages name it, workers load it from the server."""
 PREFIX = "cache/results/"
+REGISTERING = 3
+"""Steps of registering; each finds what another process has made the next time."""
 
 
 class SafelightResults(WritableFileSystem):
@@ -80,6 +84,16 @@ def named_artifacts(content: bytes) -> Iterator[tuple[str, int]]:
 
 
 def register_results() -> None:
-    """Save the block on the Prefect server; harmless when it is there already."""
+    """Save the block on the Prefect server; harmless when it is there already.
+
+    Several processes may do so at once, also through servers of their own on one database.
+    """
+    for _ in range(REGISTERING):
+        with suppress(ObjectAlreadyExists):  # another process was faster at one of the steps
+            return _register()
+    return _register()
+
+
+def _register() -> None:
     SafelightResults.register_type_and_schema()
     SafelightResults().save(RESULTS.split("/", 1)[1], overwrite=True)
