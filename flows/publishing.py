@@ -133,12 +133,13 @@ def _publish(manifest: Manifest) -> None:
             key="manifest",
             description=f"Stages of this run; all of it in {manifest.key}",
         )
+    ends = current_store().link_ends(LINK_SECONDS)
     for ref in shown:
         create_link_artifact(
             current_store().link(ref, LINK_SECONDS),
             link_text=f"{ref.sha256[:12]}{ref.extension}",
             key=f"file-{ref.sha256[:12]}",
-            description=f"{ref.media_type}, {ref.bytes} bytes",
+            description=f"{ref.media_type}, {ref.bytes} bytes" + (f"; {ends}" if ends else ""),
         )
 
 

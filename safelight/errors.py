@@ -134,6 +134,8 @@ class StoreUnavailableError(PipelineError):
 
     code = "STORE_UNAVAILABLE"
     transient = True
+    retry_after: float | None = None
+    """Seconds that the store asks to wait before the next try."""
 
 
 class OutOfMemoryError(PipelineError):

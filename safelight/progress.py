@@ -49,6 +49,16 @@ def stop_requested() -> bool:
     return _stop.is_set()
 
 
+def pause(seconds: float) -> None:
+    """Wait between two tries of something; a request to stop ends the wait.
+
+    Raises:
+        StopRequestedError: the run was asked to stop.
+    """
+    if _stop.wait(seconds):
+        raise StopRequestedError("stopped while it waited for another try")
+
+
 def stop_reason() -> StopReason:
     """What the last request to stop was for."""
     return _reason

@@ -33,6 +33,12 @@ class Settings(BaseSettings):
     """Secret key; never logged."""
     s3_path_style: bool = True
     """Bucket in the path, as most services outside AWS need it."""
+    s3_public_url: str | None = None
+    """Where browsers reach the S3 service, for links; None is `s3_endpoint_url`."""
+    s3_encryption: Literal["", "AES256", "aws:kms", "aws:kms:dsse"] = ""
+    """How the service encrypts what is stored; empty leaves it to the bucket."""
+    s3_kms_key: str | None = None
+    """Key of `aws:kms`; None is the account's own."""
     store_patience_seconds: float = Field(default=120.0, ge=0)
     """A bucket that does not answer is asked again for this long before a run fails."""
     device: str = Field(default="auto", pattern=r"^(auto|cpu|mps|cuda(:\d+)?)$")

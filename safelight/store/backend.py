@@ -61,3 +61,7 @@ class Backend(Protocol):
     def link(self, key: str, seconds: int) -> str:
         """A link a browser can open: presigned for S3, file: for a folder."""
         ...
+
+    def link_ends(self, seconds: int) -> str:
+        """How long a link of `seconds` that is made now is good, for people; empty for ever."""
+        ...

@@ -102,6 +102,11 @@ def disk_errors(path: Path) -> Generator[None]:
             raise ForbiddenPathError(
                 f"{path}: {error.strerror}", "give this user read and write rights on VOLUME_ROOT"
             ) from error
+        if error.errno == errno.EXDEV:
+            raise ForbiddenPathError(
+                f"{path} lies on another file system than what is to become it",
+                "mount the whole of its folder from one file system",
+            ) from error
         raise StoreUnavailableError(
             f"{path}: {error.strerror or type(error).__name__}",
             "look at the disk that holds VOLUME_ROOT, then run the flow again",

@@ -1,5 +1,6 @@
 """The store as a folder."""
 
+import errno
 import hashlib
 import os
 from collections.abc import Iterator
@@ -11,7 +12,10 @@ from safelight.store.disk import disk_errors, half_made, sweep_abandoned, sync_f
 from safelight.store.keys import checked_key, checked_prefix
 
 UNFINISHED = ".unfinished"
-"""Where files are written before they get their name; no key can lead there."""
+"""Where files are written before they get their name; no key can lead there.
+
+One lies in the store's folder, and one in each folder below that is on another file system.
+"""
 
 
 class LocalFolder:
@@ -19,6 +23,9 @@ class LocalFolder:
 
     def __init__(self, root: Path) -> None:
         self.root = root.resolve()
+        self._apart: set[Path] = set()
+        """Folders that files of those above cannot be renamed into."""
+        self._swept = {self.root}
         sweep_abandoned(self.root / UNFINISHED)
 
     def path(self, key: str) -> Path:
@@ -42,28 +49,47 @@ class LocalFolder:
     def write(
         self, key: str, source: Path | bytes, media_type: str, sha256: str | None = None
     ) -> None:
-        """See `Backend.write`; written elsewhere in the folder, synced, then renamed."""
+        """See `Backend.write`; written elsewhere on its file system, synced, then renamed."""
         del media_type  # the extension says it
         path = self.path(key)
-        with disk_errors(path), half_made(self.root / UNFINISHED) as half:
-            seen = hashlib.sha256()
-            with half.open("xb") as file:
-                for chunk in _chunks(source):
-                    seen.update(chunk)
-                    file.write(chunk)
-                file.flush()
-                os.fsync(file.fileno())
-            if sha256 is not None and seen.hexdigest() != sha256:
-                raise ChecksumMismatchError(
-                    f"{key} has sha256 {seen.hexdigest()}, expected {sha256}: the file changed "
-                    "while it was stored",
-                    "wait until the file is complete, then run the flow again",
-                )
+        with disk_errors(path):
             new = [folder for folder in path.parents if not folder.exists()]
             path.parent.mkdir(parents=True, exist_ok=True)
-            os.replace(half, path)
+            self._put_in_place(path, key, source, sha256)
             for folder in (path.parent, *(folder.parent for folder in new)):
                 sync_folder(folder)
+
+    def _put_in_place(self, path: Path, key: str, source: Path | bytes, sha256: str | None) -> None:
+        """Write beside and rename, from as far up as the file system of `path` reaches."""
+        folders = self._on_one_disk(path.parent)
+        while True:
+            folder = folders.pop()
+            if folder not in self._swept:
+                self._swept.add(folder)
+                sweep_abandoned(folder / UNFINISHED)
+            with half_made(folder / UNFINISHED) as half:
+                _copied(source, half, key, sha256)
+                try:
+                    os.replace(half, path)
+                except OSError as error:
+                    # part of a disk that is mounted a second time: only the rename tells
+                    if error.errno != errno.EXDEV or not folders:
+                        raise
+                else:
+                    return
+            self._apart.add(folders[-1])
+
+    def _on_one_disk(self, folder: Path) -> list[Path]:
+        """A folder of the store and those above it, as far as files can be renamed between them."""
+        device = folder.stat().st_dev
+        found: list[Path] = []
+        for above in (folder, *folder.parents):
+            if above.stat().st_dev != device:
+                break
+            found.append(above)
+            if above == self.root or above in self._apart:
+                break
+        return found
 
     def read(self, key: str) -> bytes:
         """See `Backend.read`."""
@@ -104,7 +130,7 @@ class LocalFolder:
             if path.is_file()
         )
         return sorted(
-            key for key in keys if key.startswith(prefix) and not key.startswith(UNFINISHED)
+            key for key in keys if key.startswith(prefix) and UNFINISHED not in key.split("/")
         )
 
     def delete(self, key: str) -> None:
@@ -117,6 +143,27 @@ class LocalFolder:
         """See `Backend.link`; a file: link does not expire."""
         del seconds
         return self.path(key).as_uri()
+
+    def link_ends(self, seconds: int) -> str:
+        """See `Backend.link_ends`."""
+        del seconds
+        return ""
+
+
+def _copied(source: Path | bytes, half: Path, key: str, sha256: str | None) -> None:
+    seen = hashlib.sha256()
+    with half.open("xb") as file:
+        for chunk in _chunks(source):
+            seen.update(chunk)
+            file.write(chunk)
+        file.flush()
+        os.fsync(file.fileno())
+    if sha256 is not None and seen.hexdigest() != sha256:
+        raise ChecksumMismatchError(
+            f"{key} has sha256 {seen.hexdigest()}, expected {sha256}: the file changed "
+            "while it was stored",
+            "wait until the file is complete, then run the flow again",
+        )
 
 
 def _chunks(source: Path | bytes, size: int = 1 << 20) -> Iterator[bytes]:

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import TypeVar
 
 from safelight.errors import StoreUnavailableError
-from safelight.progress import StopRequestedError, stop_requested
+from safelight.progress import StopRequestedError, pause, stop_requested
 from safelight.store.backend import Backend
 
 T = TypeVar("T")
@@ -65,9 +65,13 @@ class Patient:
         """See `Backend.link`."""
         return self._backend.link(key, seconds)
 
+    def link_ends(self, seconds: int) -> str:
+        """See `Backend.link_ends`."""
+        return self._backend.link_ends(seconds)
+
     def _answer(self, ask: Callable[[], T]) -> T:
         end = time.monotonic() + self._seconds
-        pause = FIRST_SECONDS
+        seconds = FIRST_SECONDS
         while True:
             try:
                 return ask()
@@ -78,5 +82,12 @@ class Patient:
                 if left <= 0:
                     raise
                 LOG.warning("%s; asking again for %.0f s", error.problem, left)
-            time.sleep(min(pause, left))
-            pause = min(2 * pause, LONGEST_SECONDS)
+                wanted = max(seconds, error.retry_after or 0.0)
+            self._wait(min(wanted, left))
+            seconds = min(2 * seconds, LONGEST_SECONDS)
+
+    def _wait(self, seconds: float) -> None:
+        if self._stops:
+            pause(seconds)
+        else:
+            time.sleep(seconds)

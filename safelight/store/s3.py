@@ -3,23 +3,23 @@
 import hashlib
 import io
 import time
+from base64 import b64encode
 from collections.abc import Generator
 from contextlib import closing, contextmanager
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, BinaryIO
 from urllib.parse import urlsplit
 
 from safelight.errors import (
-    AuthInvalidError,
     AuthMissingError,
     ChecksumMismatchError,
-    DiskFullError,
-    ForbiddenPathError,
     InvalidFieldValueError,
     MissingFileError,
     PipelineError,
     StoreUnavailableError,
 )
+from safelight.store.answers import error_of
 from safelight.store.disk import disk_errors, half_made
 from safelight.store.keys import checked_key, checked_prefix
 
@@ -34,15 +34,8 @@ ATTEMPTS = 4
 CONNECT_SECONDS, TIMEOUT_SECONDS = 5, 30
 DIGEST = "sha256"
 """Name of the object metadata that holds the hex digest of the whole object."""
-_MISSING = frozenset({"404", "NoSuchKey", "NotFound"})
-_REFUSED = frozenset(
-    {"401", "403", "AccessDenied", "InvalidAccessKeyId", "SignatureDoesNotMatch", "ExpiredToken"}
-    | {"InvalidToken", "InvalidSecurity"}
-)
-_FULL = frozenset(
-    {"507", "InsufficientStorage", "QuotaExceeded", "XMinioStorageFull", "XMinioAdminBucketQuota"}
-)
-_ALTERED = frozenset({"BadDigest", "XAmzContentSHA256Mismatch", "InvalidDigest"})
+UPLOADS = ("PutObject", "UploadPart")
+"""Operations that buckets with a retention want a digest of the body with."""
 
 
 class Bucket:
@@ -58,8 +51,23 @@ class Bucket:
         access_key: "SecretStr | None",
         secret_key: "SecretStr | None",
         path_style: bool,
+        public_url: str | None = None,
+        encryption: str = "",
+        kms_key: str | None = None,
     ) -> None:
         """Nothing is asked of the service yet.
+
+        Args:
+            bucket: its name.
+            prefix: before every key.
+            endpoint_url: None is AWS.
+            region: of the signatures.
+            access_key: None, together with the secret one, takes boto3's own chain.
+            secret_key: never shown.
+            path_style: the bucket stands in the path.
+            public_url: address in links; None is `endpoint_url`.
+            encryption: what the service shall encrypt with; empty leaves it to the bucket.
+            kms_key: key of `aws:kms`; None is the account's own.
 
         Raises:
             InvalidFieldValueError: the endpoint is no address.
@@ -72,29 +80,43 @@ class Bucket:
         self.prefix = f"{prefix.strip('/')}/" if prefix.strip("/") else ""
         host = urlsplit(endpoint_url).netloc.rpartition("@")[2] if endpoint_url else "AWS"
         self._where = f"s3://{bucket} at {host}"
+        self._facts: dict[str, str] = {}
+        if encryption:
+            self._facts["ServerSideEncryption"] = encryption
+        if kms_key:
+            self._facts["SSEKMSKeyId"] = kms_key
+        config = Config(
+            signature_version="s3v4",
+            # the signature covers the sha256 of each body: any service checks it, also
+            # those that do not know the newer checksum headers
+            s3={
+                "addressing_style": "path" if path_style else "auto",
+                "payload_signing_enabled": True,
+            },
+            request_checksum_calculation="when_required",
+            response_checksum_validation="when_required",
+            retries={"total_max_attempts": ATTEMPTS, "mode": "standard"},
+            connect_timeout=CONNECT_SECONDS,
+            read_timeout=TIMEOUT_SECONDS,
+            max_pool_connections=CONNECTIONS,
+        )
+        keys: dict[str, Any] = {
+            "aws_access_key_id": access_key.get_secret_value() if access_key else None,
+            "aws_secret_access_key": secret_key.get_secret_value() if secret_key else None,
+        }
+        self._own_keys = access_key is not None
         with self._errors(""):
-            self._client: Any = boto3.client(
-                "s3",
-                endpoint_url=endpoint_url,
-                region_name=region,
-                aws_access_key_id=access_key.get_secret_value() if access_key else None,
-                aws_secret_access_key=secret_key.get_secret_value() if secret_key else None,
-                config=Config(
-                    signature_version="s3v4",
-                    # the signature covers the sha256 of each body: any service checks it, also
-                    # those that do not know the newer checksum headers
-                    s3={
-                        "addressing_style": "path" if path_style else "auto",
-                        "payload_signing_enabled": True,
-                    },
-                    request_checksum_calculation="when_required",
-                    response_checksum_validation="when_required",
-                    retries={"total_max_attempts": ATTEMPTS, "mode": "standard"},
-                    connect_timeout=CONNECT_SECONDS,
-                    read_timeout=TIMEOUT_SECONDS,
-                    max_pool_connections=CONNECTIONS,
-                ),
+            self._session = boto3.Session(region_name=region)
+            self._client: Any = self._session.client(
+                "s3", endpoint_url=endpoint_url, config=config, **keys
             )
+            self._links: Any = self._client
+            if public_url is not None:
+                self._links = self._session.client(
+                    "s3", endpoint_url=public_url, config=config, **keys
+                )
+        for operation in UPLOADS:
+            self._client.meta.events.register(f"before-call.s3.{operation}", _with_digest)
 
     def write(
         self, key: str, source: Path | bytes, media_type: str, sha256: str | None = None
@@ -118,7 +140,7 @@ class Bucket:
                     "wait until the file is complete, then run the flow again",
                 )
             file.seek(0)
-            facts = {"ContentType": media_type, "Metadata": {DIGEST: digest}}
+            facts = {"ContentType": media_type, "Metadata": {DIGEST: digest}, **self._facts}
             self._client.upload_fileobj(file, self.bucket, name, ExtraArgs=facts, Config=config)
 
     def read(self, key: str) -> bytes:
@@ -143,10 +165,9 @@ class Bucket:
         """See `Backend.size`."""
         try:
             with self._errors(key):
-                head = self._client.head_object(Bucket=self.bucket, Key=self._name(key))
+                return self._length(self._name(key))
         except MissingFileError:
             return None
-        return int(head["ContentLength"])
 
     def list(self, prefix: str) -> list[str]:
         """See `Backend.list`."""
@@ -169,11 +190,43 @@ class Bucket:
     def link(self, key: str, seconds: int) -> str:
         """See `Backend.link`; presigned, so whoever holds it can read the object until it ends."""
         with self._errors(key):
-            return self._client.generate_presigned_url(
+            return self._links.generate_presigned_url(
                 "get_object",
                 Params={"Bucket": self.bucket, "Key": self._name(key)},
                 ExpiresIn=seconds,
             )
+
+    def link_ends(self, seconds: int) -> str:
+        """See `Backend.link_ends`; a link that temporary keys have signed ends with them."""
+        now = datetime.now(UTC)
+        end = now + timedelta(seconds=seconds)
+        found = None if self._own_keys else self._session.get_credentials()
+        if found is None or found.get_frozen_credentials().token is None:
+            return f"good until {end:%Y-%m-%d %H:%M} UTC"
+        # botocore keeps it under no public name; keys from plain variables have none
+        keys_end: datetime | None = getattr(found, "_expiry_time", None)
+        if keys_end is None:
+            return f"good until {end:%Y-%m-%d %H:%M} UTC, or until the temporary keys end"
+        if keys_end < end:
+            return f"good until {keys_end:%Y-%m-%d %H:%M} UTC, when the temporary keys end"
+        return f"good until {end:%Y-%m-%d %H:%M} UTC"
+
+    def _length(self, name: str) -> int:
+        """Bytes of an object.
+
+        A refused HEAD has no body that could say why, so the same is asked by GET.
+        """
+        from botocore.exceptions import ClientError
+
+        try:
+            head = self._client.head_object(Bucket=self.bucket, Key=name)
+        except ClientError as error:
+            status = error.response["ResponseMetadata"]["HTTPStatusCode"]
+            if status == 404 or not 300 <= status < 500:
+                raise
+            head = self._client.get_object(Bucket=self.bucket, Key=name)
+            head["Body"].close()
+        return int(head["ContentLength"])
 
     def _name(self, key: str) -> str:
         return self.prefix + checked_key(key)
@@ -242,43 +295,7 @@ class Bucket:
             raise self._unreachable(key, error) from error
 
     def _translated(self, key: str, response: Any) -> PipelineError:  # noqa: ANN401  (botocore's)
-        code = str(response.get("Error", {}).get("Code", "?"))
-        status = int(response.get("ResponseMetadata", {}).get("HTTPStatusCode", 0))
-        if code == "NoSuchBucket":
-            return MissingFileError(
-                f"there is no bucket {self.bucket} ({self._where})",
-                "create the bucket, or correct SAFELIGHT_STORE",
-            )
-        if code in _MISSING:
-            return MissingFileError(
-                f"nothing is stored under {key} in {self._where}", "check the artifact's uri"
-            )
-        if code in _FULL or status == 507:  # before 403, which some services give a full quota
-            return DiskFullError(
-                f"{self._where} has no room for {key} ({status} {code})",
-                "free space there, or raise the quota",
-            )
-        if code == "RequestTimeTooSkewed":
-            return AuthInvalidError(
-                f"{self._where} refused a request: the clocks differ", "set this machine's clock"
-            )
-        if code in _REFUSED or status in (401, 403):
-            return AuthInvalidError(
-                f"{self._where} refused the keys ({status} {code})",
-                "correct SAFELIGHT_S3_ACCESS_KEY and SAFELIGHT_S3_SECRET_KEY and their rights",
-            )
-        if code in _ALTERED:
-            return ChecksumMismatchError(
-                f"{self._where} received other bytes for {key} than were sent", "run the flow again"
-            )
-        if status >= 500 or status in (0, 408, 409, 412, 429):
-            return StoreUnavailableError(
-                f"{self._where} answered {status} {code} for {key}",
-                "look at the S3 service, then run the flow again",
-            )
-        return ForbiddenPathError(
-            f"{self._where} answered {status} {code} for {key}", "check bucket, region and rights"
-        )
+        return error_of(self._where, self.bucket, key, response)
 
     def _unreachable(self, key: str, error: Exception) -> StoreUnavailableError:
         return StoreUnavailableError(
@@ -289,3 +306,17 @@ class Bucket:
 
 def _opened(source: Path | bytes) -> io.BytesIO | io.BufferedReader:
     return io.BytesIO(source) if isinstance(source, bytes) else source.open("rb")
+
+
+def _with_digest(params: dict[str, Any], **_: object) -> None:
+    """Send the MD5 of the body, which buckets with a retention ask for; any service knows it."""
+    body: bytes | BinaryIO = params["body"]
+    seen = hashlib.md5(usedforsecurity=False)
+    if isinstance(body, bytes):
+        seen.update(body)
+    else:
+        start = body.tell()
+        while chunk := body.read(1 << 20):
+            seen.update(chunk)
+        body.seek(start)
+    params["headers"]["Content-MD5"] = b64encode(seen.digest()).decode()

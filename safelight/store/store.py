@@ -25,7 +25,7 @@ from safelight.store.local import LocalFolder
 from safelight.store.patience import Patient
 from safelight.store.s3 import Bucket
 from safelight.store.scratch import CheckedFiles, sweep, trim, used_now
-from safelight.store.uploading import Uploads
+from safelight.store.uploading import AGAIN_SECONDS, Uploads
 
 Pixels = NDArray[np.uint8]
 SCHEME = "store:"
@@ -49,7 +49,9 @@ class Store:
         """Local folder for downloads and half-made videos."""
         self._uploads: Uploads | None = None
         if remote:
-            self._uploads = Uploads(Patient(backend, patience_seconds, stops=False))
+            again = AGAIN_SECONDS if patience_seconds else ()  # who does not wait at all
+            patient = Patient(backend, patience_seconds, stops=False)
+            self._uploads = Uploads(patient, again_seconds=again)
         self._checked = CheckedFiles()
         self._pixel_bytes = pixel_bytes
         self._pixels: OrderedDict[str, Pixels] = OrderedDict()
@@ -183,6 +185,10 @@ class Store:
         """A link a browser can open."""
         return self.backend.link(key_of(ref), seconds)
 
+    def link_ends(self, seconds: int) -> str:
+        """How long a link of `seconds` that is made now is good; empty when it does not end."""
+        return self.backend.link_ends(seconds)
+
     def settle(self) -> None:
         """Wait until everything put so far is durable.
 
@@ -302,6 +308,9 @@ def open_store(known: Settings) -> Store:
         access_key=known.s3_access_key,
         secret_key=known.s3_secret_key,
         path_style=known.s3_path_style,
+        public_url=known.s3_public_url,
+        encryption=known.s3_encryption,
+        kms_key=known.s3_kms_key,
     )
     return Store(
         remote, scratch, pixel_bytes, remote=True, patience_seconds=known.store_patience_seconds

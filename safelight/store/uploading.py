@@ -12,15 +12,19 @@ from queue import SimpleQueue
 from types import TracebackType
 from weakref import WeakSet
 
+from safelight.errors import PipelineError
 from safelight.progress import StopRequestedError, stop_requested
 from safelight.store.backend import Backend
 
+LOG = logging.getLogger(__name__)
 THREADS = 3
 """Uploads at a time."""
 PENDING_BYTES = 512 * 2**20
 PENDING_ARTIFACTS = 64
 """More than these on their way make the next `send` wait, so that memory and disk stay bounded."""
 STOP_CHECK_SECONDS = 0.5
+AGAIN_SECONDS = (2.0, 10.0)
+"""Pauses before what could not be sent is tried again, each try with the backend's patience."""
 EXIT_SECONDS = 10
 """A process that ends without `settle` waits this long for what is on its way, and no longer."""
 
@@ -44,8 +48,10 @@ class Uploads:
         *,
         pending_bytes: int = PENDING_BYTES,
         pending_artifacts: int = PENDING_ARTIFACTS,
+        again_seconds: tuple[float, ...] = AGAIN_SECONDS,
     ) -> None:
         self._backend = backend
+        self._again_seconds = again_seconds
         self._most_bytes = pending_bytes
         self._most_artifacts = pending_artifacts
         self._senders = _Daemons(THREADS, "upload")
@@ -119,8 +125,7 @@ class Uploads:
         self, key: str, source: Path | bytes, size: int, media_type: str, sha256: str
     ) -> None:
         try:
-            if self._backend.size(key) != size:
-                self._backend.write(key, source, media_type, sha256)
+            self._tried(lambda: self._sent(key, source, size, media_type, sha256))
         except BaseException:
             with self._changed:
                 self._lost.add(key)
@@ -128,13 +133,33 @@ class Uploads:
         with self._changed:
             self._lost.discard(key)
 
+    def _tried(self, send: Callable[[], None]) -> None:
+        """Send, again when that fails for a reason that passes: the stage is over."""
+        for seconds in self._again_seconds:
+            try:
+                send()
+            except PipelineError as error:
+                if not error.transient:
+                    raise
+                LOG.warning("%s; sent again in %.0f s", error.problem, seconds)
+                time.sleep(seconds)
+            else:
+                return
+        send()
+
+    def _sent(
+        self, key: str, source: Path | bytes, size: int, media_type: str, sha256: str
+    ) -> None:
+        if self._backend.size(key) != size:
+            self._backend.write(key, source, media_type, sha256)
+
     def _write_record(self, key: str, content: bytes, before: "list[Future[None]]") -> None:
         wait(before)
         with self._changed:
             # an upload that failed before this record was made is found by its name
             lost = any(name.encode() in content for name in self._lost)
         if not lost and all(job.exception() is None for job in before):
-            self._backend.write(key, content, "application/json")
+            self._tried(lambda: self._backend.write(key, content, "application/json"))
 
     def _arrived(
         self, key: str, done: "Future[None]", source: Path | bytes = b"", size: int | None = None
@@ -210,7 +235,7 @@ def _at_exit() -> None:
     end = time.monotonic() + EXIT_SECONDS
     left = sum(uploads.wait(max(end - time.monotonic(), 0)) for uploads in list(_open))
     if left:
-        logging.getLogger(__name__).warning(
+        LOG.warning(
             "%d artifacts and records were not stored within %d s of the end; "
             "the stages that made them run again",
             left,

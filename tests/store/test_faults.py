@@ -24,7 +24,7 @@ from safelight.errors import (
     PipelineError,
     StoreUnavailableError,
 )
-from safelight.store.disk import half_made, sweep_abandoned
+from safelight.store.disk import half_made, sweep_abandoned, work_prefix
 from safelight.store.local import UNFINISHED, LocalFolder
 from safelight.store.s3 import ATTEMPTS, Bucket
 from safelight.store.store import Store, current_store
@@ -439,3 +439,57 @@ def test_a_damaged_download_is_loaded_again(moto: S3Server, tmp_path: Path):
     path = store.fetch(ref)
     path.write_bytes(bytes(1000))
     assert store.fetch(ref).read_bytes() == data
+
+
+def mounted_at(folder: Path, *words: str) -> None:
+    folder.mkdir(parents=True)
+    if os.geteuid() != 0 or shutil.which("mount") is None:
+        pytest.skip("only root can mount")
+    done = subprocess.run(["mount", *words, str(folder)], capture_output=True, check=False)
+    if done.returncode != 0:
+        pytest.skip(f"cannot mount here: {done.stderr.decode().strip()}")
+
+
+@pytest.mark.parametrize("below", ["uploads", "outputs/manifests"])
+@pytest.mark.parametrize("kind", ["disk", "bind"])
+def test_a_folder_of_the_store_may_be_a_disk_of_its_own(tmp_path: Path, below: str, kind: str):
+    """A folder of the same disk that is mounted there has its device number, and no renames."""
+    root, elsewhere = tmp_path / "store", tmp_path / "elsewhere"
+    elsewhere.mkdir()
+    words = ("-t", "tmpfs", "tmpfs") if kind == "disk" else ("--bind", str(elsewhere))
+    mounted_at(root / below, *words)
+    try:
+        store = LocalFolder(root)
+        abandoned = root / below / UNFINISHED / half_made_by_a_dead_process()
+        abandoned.parent.mkdir()
+        abandoned.write_bytes(b"half")
+        for key in (f"{below}/ab/x.png", f"{below}/y.json", "cache/z"):
+            store.write(key, key.encode(), "image/png")
+            assert store.read(key) == key.encode()
+            store.write(key, b"again", "image/png")
+            assert store.read(key) == b"again"
+        assert store.list("") == sorted([f"{below}/ab/x.png", f"{below}/y.json", "cache/z"])
+        assert not list(root.rglob(f"{UNFINISHED}/*")), "also what a dead process left"
+    finally:
+        subprocess.run(["umount", str(root / below)], check=True)
+
+
+def half_made_by_a_dead_process() -> str:
+    ended = python("pass")
+    ended.communicate()
+    name = work_prefix()
+    return f"{name.replace(str(os.getpid()), str(ended.pid), 1)}0123456789abcdef"
+
+
+def test_a_full_disk_of_the_root_keeps_nothing_from_the_disk_of_outputs(tmp_path: Path):
+    root = tmp_path / "store"
+    mounted_at(root, "-t", "tmpfs", "-o", "size=1m", "tmpfs")
+    try:
+        mounted_at(root / "outputs", "-t", "tmpfs", "tmpfs")
+        try:
+            (root / "filled").write_bytes(bytes(2**20 - 2**16))
+            LocalFolder(root).write("outputs/ab/x", bytes(2**18), "video/mp4")
+        finally:
+            subprocess.run(["umount", str(root / "outputs")], check=True)
+    finally:
+        subprocess.run(["umount", str(root)], check=True)
