@@ -2,10 +2,11 @@
 
 import logging
 import time
-from collections.abc import Generator
+from collections.abc import Callable, Generator
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import contextmanager
 from contextvars import copy_context
+from typing import ParamSpec
 from uuid import UUID
 
 import httpx
@@ -16,6 +17,7 @@ from prefect.artifacts import (
     create_table_artifact,
     update_progress_artifact,
 )
+from prefect.client.orchestration import get_client
 
 from safelight.media.previews import picture_preview, video_preview
 from safelight.provenance.manifest import Manifest, StageEntry
@@ -25,6 +27,7 @@ from tasks.keeping import load_image
 from tasks.recorder import Recorder
 
 LOG = logging.getLogger(__name__)
+P = ParamSpec("P")
 SECONDS_BETWEEN_UPDATES = 1.0
 ATTEMPTS = 4
 """A busy server gets the run's page on one of them."""
@@ -63,6 +66,11 @@ class ProgressBoard:
         run = copy_context().run  # the artifact belongs to the flow run of this context
         self._sending = self._sender.submit(run, self._show, percent, f"{stage}: {done} of {total}")
 
+    def beside(self, call: Callable[P, None], *args: P.args, **kwargs: P.kwargs) -> None:
+        """Ask the server for something else without waiting for its answer."""
+        run = copy_context().run
+        self._sending = self._sender.submit(run, lambda: call(*args, **kwargs))
+
     def finish(self) -> None:
         """Show that the run is done; nothing for a run so short that it never reported."""
         self._sender.shutdown()
@@ -84,6 +92,12 @@ class ProgressBoard:
                 self._artifact = created if isinstance(created, UUID) else None
             else:
                 update_progress_artifact(self._artifact, percent, description=text)
+
+
+def describe(flow_run_id: UUID, name: str, tags: list[str]) -> None:
+    """Give a run a name and tags; without an answer of the server it keeps those it has."""
+    with _left_out(), get_client(sync_client=True) as client:
+        client.update_flow_run(flow_run_id, name=name, tags=tags)
 
 
 def publish(manifest: Manifest) -> None:

@@ -4,6 +4,7 @@ import hashlib
 import inspect
 import logging
 from collections.abc import Callable
+from contextvars import ContextVar
 from datetime import UTC, datetime
 from functools import lru_cache, wraps
 from types import TracebackType
@@ -11,14 +12,17 @@ from typing import Any, ParamSpec, TypeVar, cast, get_args, get_type_hints
 from uuid import uuid4
 
 from prefect import Flow
-from prefect.client.schemas.objects import State
+from prefect.client.schemas.objects import FlowRun, State
 from prefect.context import FlowRunContext
-from prefect.states import AwaitingRetry, Cancelled
+from prefect.exceptions import TerminationSignal
+from prefect.logging import get_run_logger
+from prefect.states import AwaitingRetry, Cancelled, Failed
 from pydantic import BaseModel, ConfigDict, JsonValue, TypeAdapter, ValidationError, create_model
 
-from flows.publishing import ProgressBoard, publish
+from flows.publishing import ProgressBoard, describe, publish
 from safelight.engines.device import device_class
-from safelight.errors import PipelineError, UnknownError
+from safelight.errors import PipelineError
+from safelight.naming import is_drawn, run_name, tagged
 from safelight.params import refusal
 from safelight.progress import StopReason, StopRequestedError, stop_reason
 from safelight.provenance.manifest import (
@@ -30,6 +34,8 @@ from safelight.provenance.manifest import (
     keep_manifest,
     versions,
 )
+from safelight.reports import as_known
+from safelight.run_logs import say_it_once
 from safelight.store.artifact import ArtifactRef
 from safelight.store.results import RESULTS
 from safelight.store.store import current_store
@@ -38,13 +44,32 @@ from tasks.recorder import Recorder, StageFacts, recording
 LOG = logging.getLogger(__name__)
 P = ParamSpec("P")
 Outcome = TypeVar("Outcome", ArtifactRef, list[ArtifactRef])
+_refused: ContextVar[tuple[PipelineError, dict[str, Any]] | None] = ContextVar(
+    "refused", default=None
+)
+"""Why the parameters of the run that is about to begin are refused, and those parameters."""
+say_it_once()
 
 
 class RecordedFlow(Flow[P, RunResult]):
     """A flow that refuses bad parameters with our errors, before anything runs."""
 
     def validate_parameters(self, parameters: dict[str, Any]) -> dict[str, Any]:
-        """Check all parameters against the signature.
+        """Check all parameters, for Prefect, as the run begins.
+
+        What is wrong with them is told by the body: Prefect would put words of its own before the
+        message of an exception that came from here, and a traceback into the log.
+        """
+        try:
+            filled = self.checked(parameters)
+        except PipelineError as error:
+            _refused.set((error, parameters))
+            return {}
+        _refused.set(None)
+        return filled
+
+    def checked(self, parameters: dict[str, Any]) -> dict[str, Any]:
+        """All parameters, as the signature says.
 
         Raises:
             MissingRequiredFieldError: a parameter without a default was left out.
@@ -90,16 +115,29 @@ def parameters_model(fn: Callable[..., Any]) -> type[BaseModel]:
 def _recorded(body: Callable[..., Any]) -> Callable[..., Any]:
     @wraps(body)
     def run(*args: Any, **kwargs: Any) -> Any:  # noqa: ANN401  (the flow's own parameters)
-        called = dict(inspect.signature(body).bind(*args, **kwargs).arguments)
         context = FlowRunContext.get()
         flow_run = context.flow_run if context else None
+        refused = _refused.get()
+        if refused is not None:
+            _refused.set(None)
+            error, parameters = refused
+            return _failed(error, flow_run, run_name(body.__name__, parameters))
+        called = dict(inspect.signature(body).bind(*args, **kwargs).arguments)
         run_id = str(flow_run.id if flow_run else uuid4())
         if "seed" in called and called["seed"] is None:
             called["seed"] = _seed_of(run_id)
         ledger = _Ledger(body.__name__, run_id, called)
-        with ledger:
-            body(**called)
-            current_store().settle()
+        name = run_name(body.__name__, called)
+        if flow_run is not None:
+            ledger.board.beside(_describe, flow_run, name)
+        try:
+            with ledger:
+                body(**called)
+                current_store().settle()
+        except TerminationSignal:
+            raise
+        except (Exception, SystemExit) as error:  # noqa: BLE001  (each failure gets a code)
+            return _failed(ledger.error or as_known(error), flow_run, name)
         if ledger.stopped is not None:
             return _stopped_state(ledger.stopped)
         result = RunResult.of(ledger.manifest())
@@ -107,6 +145,28 @@ def _recorded(body: Callable[..., Any]) -> Callable[..., Any]:
 
     run.__doc__ = _documented(body)
     return run
+
+
+def _failed(error: PipelineError, flow_run: FlowRun | None, name: str) -> State[Any]:
+    """The final state: its message is the error's own, its data the error.
+
+    Raises:
+        PipelineError: the body was called without a run.
+    """
+    if flow_run is None:
+        raise error
+    get_run_logger().error("%s", error)
+    _describe(flow_run, name, error)
+    return Failed(message=str(error), data=error)
+
+
+def _describe(flow_run: FlowRun, name: str, error: PipelineError | None = None) -> None:
+    """Give a run its name, unless somebody named it, and the tag of its error."""
+    new = name if is_drawn(flow_run.name) else flow_run.name
+    tags = tagged(flow_run.tags, error)
+    if new != flow_run.name or set(tags) != set(flow_run.tags):
+        describe(flow_run.id, new, tags)
+        flow_run.name, flow_run.tags = new, tags
 
 
 def _stopped_state(message: str) -> State[None]:
@@ -162,14 +222,16 @@ class _Ledger:
         self.stopped: str | None = None
         """Why the run stopped early; None when it was not asked to."""
         self._started = datetime.now(UTC)
-        self._board = ProgressBoard()
-        self._recording = recording(self._board.report)
+        self.error: PipelineError | None = None
+        """Why the run failed."""
+        self.board = ProgressBoard()
+        self._recording = recording(self.board.report)
         self._recorder = Recorder()
         self._failure: Failure | None = None
 
     def __enter__(self) -> None:
         self._recorder = self._recording.__enter__()
-        self._board.recorder = self._recorder
+        self.board.recorder = self._recorder
 
     def __exit__(
         self,
@@ -181,8 +243,8 @@ class _Ledger:
         if isinstance(error, StopRequestedError):
             self.stopped = str(error)
         if error is not None:
-            known = error if isinstance(error, PipelineError) else _unknown(error)
-            self._failure = Failure(code=known.code, problem=known.problem, remedy=known.remedy)
+            self.error = as_known(error)
+            self._failure = Failure.of(self.error)
         try:
             self._publish(self.manifest())
         except StopRequestedError as stop:  # while the store did not answer
@@ -196,7 +258,7 @@ class _Ledger:
     def _publish(self, manifest: Manifest) -> None:
         keep_manifest(current_store(), manifest)
         publish(manifest)
-        self._board.finish()
+        self.board.finish()
         current_store().settle()
 
     @property
@@ -223,10 +285,6 @@ class _Ledger:
             success=self._failure is None,
             error=self._failure,
         )
-
-
-def _unknown(error: BaseException) -> PipelineError:
-    return UnknownError(f"{type(error).__name__}: {error}", "report this with the flow run's log")
 
 
 def _entry(facts: StageFacts) -> StageEntry:

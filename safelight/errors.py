@@ -1,13 +1,39 @@
 """The one error tree: every failure has a code, what was found, and what to do next."""
 
+import re
+import unicodedata
 from typing import ClassVar
+
+NO_REMEDY = "read the run's log"
+_SAID = re.compile(r"\[[A-Z_]+\] (.*)\. Fix: (.*)\.", re.DOTALL)
+_BREAKS = frozenset({"Cc", "Cs", "Zl", "Zp"})
+"""Controls, halves of a pair, line and paragraph separators: no line may hold them."""
+_TURNS = frozenset("\u061c\u200e\u200f\u202a\u202b\u202c\u202d\u202e\u2066\u2067\u2068\u2069")
+"""They change the order in which what follows is shown."""
+
+
+def one_line(text: str) -> str:
+    """Text of strangers, such as a file's name, as part of one line.
+
+    Line breaks, terminal escapes, turns of direction and halves of a pair become `\\n`,
+    `\\x1b` and the like, so that a name can forge no line of a log and no text of a page.
+    """
+    if text.isprintable():  # which none of them is
+        return text
+    return "".join(
+        char.encode("unicode_escape").decode()
+        if char in _TURNS or unicodedata.category(char) in _BREAKS
+        else char
+        for char in text
+    )
 
 
 class PipelineError(Exception):
     """A failure a person can act on.
 
     Args:
-        problem: what was found and what was expected, in numbers where there are any.
+        problem: what was found and what was expected, in numbers where there are any; or, without
+            a remedy, the whole message of such an error. Prefect keeps no more of an exception.
         remedy: an order that names the field, file or setting to change.
     """
 
@@ -16,10 +42,11 @@ class PipelineError(Exception):
     transient: ClassVar[bool] = False
     """True when the same call may succeed a moment later; only these are retried."""
 
-    def __init__(self, problem: str, remedy: str) -> None:
-        super().__init__(problem, remedy)  # positional: survives pickling between processes
-        self.problem = problem
-        self.remedy = remedy
+    def __init__(self, problem: str, remedy: str | None = None) -> None:
+        said = None if remedy is not None else _SAID.fullmatch(problem)
+        self.problem = one_line(said[1] if said else problem)
+        self.remedy = one_line(said[2] if said else remedy or NO_REMEDY)
+        super().__init__(self.problem, self.remedy)  # positional: survives pickling
 
     def __str__(self) -> str:
         """One line: code, problem, fix."""

@@ -19,6 +19,7 @@ from pydantic import JsonValue
 from safelight.cli.inputs import typed
 from safelight.cli.server import configured_api_url, prefect_api
 from safelight.errors import DependencyMissingError, InvalidFieldValueError
+from safelight.naming import run_name, tagged
 from safelight.pool.devices import GIB, Device, machine_memory
 from safelight.pool.messages import Run
 from safelight.pool.process import Outcome, WarmProcess
@@ -114,6 +115,7 @@ class Session:
                 created = client.create_flow_run_from_deployment(
                     deployment_id,
                     parameters=parameters,
+                    name=run_name(flow, parameters),
                     job_variables={"env": extra_env} if extra_env else None,
                 )
             except PrefectHTTPStatusError as error:
@@ -165,6 +167,9 @@ class Session:
                     return RunEnd(flow_run, _manifest_of(flow_run_id))
                 if done and running is not None:
                     state = next_state(flow_run, running.result(), asked_to_stop, restarts_left)
+                    if state.is_failed() or state.is_crashed():
+                        tags = tagged(flow_run.tags, state.message)
+                        client.update_flow_run(flow_run_id, tags=tags)
                     client.set_flow_run_state(flow_run_id, state, force=True)
                     if state.is_scheduled():
                         restarts_left -= 1

@@ -33,6 +33,8 @@ from safelight.pool.freshness import ImportedModules
 from safelight.pool.messages import Ended, Ready, Run, Stale, Stop, ToProcess
 from safelight.pool.session import Session
 from safelight.progress import StopReason, clear_stop, request_stop
+from safelight.reports import as_known
+from safelight.run_logs import say_it_once
 from safelight.settings import reload_settings, settings
 
 ORPHAN_SECONDS = 20.0
@@ -118,8 +120,9 @@ class Host:
                     return Stale(flow_run_id=command.flow_run_id, found=found)
                 problem = execute(flow_run, self._session)
         except Exception as error:  # noqa: BLE001  (whatever it was, the worker must hear of it)
-            away = is_server_trouble(error)  # then the run is not at fault
-            return self._ended(command, _said(error), "unreported" if away else "refused")
+            if is_server_trouble(error):  # then the run is not at fault
+                return self._ended(command, f"{type(error).__name__}: {error}")
+            return self._ended(command, str(as_known(error)), "refused")
         finally:
             self._modules.remember(began)
             with self._lock:
@@ -181,9 +184,8 @@ def execute(flow_run: FlowRun, session: Session) -> str:
         return ""
     except TerminationSignal:
         return "the process was told to end"
-    except Exception:
-        logger.exception("could not be run")
-        raise
+    except SignatureMismatchError as error:
+        raise ContractMismatchError(str(error), "correct the names of the parameters") from error
     reported = not isinstance(result, State) or result.is_final() or result.is_scheduled()
     return "" if reported or result.is_paused() else f"it stopped as {result.name}"
 
@@ -206,12 +208,6 @@ def is_server_trouble(error: BaseException) -> bool:
     while cause is not None and not isinstance(cause, httpx.HTTPError):
         cause = cause.__cause__
     return cause is not None
-
-
-def _said(error: Exception) -> str:
-    if isinstance(error, SignatureMismatchError):
-        return str(ContractMismatchError(str(error), "correct the names of the parameters"))
-    return f"{type(error).__name__}: {error}"
 
 
 @contextmanager
@@ -255,6 +251,7 @@ def _models_bytes() -> int:
 
 def main() -> int:
     """Entry point."""
+    say_it_once()
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is for the worker, which tells us
     Host(socket.socket(fileno=int(sys.argv[1]))).serve()
     return 0

@@ -16,7 +16,7 @@ from prefect.client.schemas.filters import (
 from prefect.client.schemas.objects import FlowRun, State, StateType
 from prefect.settings import PREFECT_CLIENT_MAX_RETRIES, temporary_settings
 
-from safelight.pool.reporting import heed_cancellation, next_state, restarted
+from safelight.pool.reporting import heed_cancellation, next_state, restarted, tell
 
 OWNED = (StateType.PENDING, StateType.RUNNING, StateType.CANCELLING)
 WORKER_LABEL = "prefect.worker.name"
@@ -62,9 +62,9 @@ async def take_over(client: PrefectClient, pool: str, worker: str, mine: set[UUI
                 continue  # somebody saw to it meanwhile
             # a write the client repeats by itself later would undo what happened meanwhile
             with temporary_settings({PREFECT_CLIENT_MAX_RETRIES: 0}):
-                await client.set_flow_run_state(
-                    run.id, next_state(run, None, False, left), force=True
-                )
+                following = next_state(run, None, False, left)
+                await tell(client, run, following)
+                await client.set_flow_run_state(run.id, following, force=True)
                 await heed_cancellation(client, run)
 
 

@@ -1,5 +1,6 @@
 """Gives a run a state when its process could not."""
 
+import signal
 from uuid import UUID
 
 import anyio
@@ -7,9 +8,12 @@ import httpx
 from prefect.client.orchestration import PrefectClient, get_client
 from prefect.client.schemas.objects import FlowRun, State
 from prefect.exceptions import ObjectNotFound
+from prefect.logging.loggers import flow_run_logger
 from prefect.settings import PREFECT_CLIENT_MAX_RETRIES, temporary_settings
 from prefect.states import AwaitingRetry, Cancelled, Crashed, Failed
 
+from safelight.errors import UnknownError
+from safelight.naming import tagged
 from safelight.pool.messages import Ended
 from safelight.pool.process import Died, Outcome
 
@@ -52,11 +56,25 @@ async def _settle(
     state = flow_run.state
     if state is not None and (state.is_final() or state.is_scheduled() or state.is_paused()):
         return 0
-    await client.set_flow_run_state(
-        flow_run.id, next_state(flow_run, outcome, cancelling, left), force=True
-    )
+    following = next_state(flow_run, outcome, cancelling, left)
+    await tell(client, flow_run, following)
+    await client.set_flow_run_state(flow_run.id, following, force=True)
     await heed_cancellation(client, flow_run)
     return 0
+
+
+async def tell(client: PrefectClient, flow_run: FlowRun, following: State[None]) -> None:
+    """Put the error of a run that ends into its log and its tags; nothing for other states.
+
+    Args:
+        client: of the Prefect API.
+        flow_run: as it was read.
+        following: the state that it is about to get.
+    """
+    if following.is_failed() or following.is_crashed():
+        flow_run_logger(flow_run).error("%s", following.message)
+        tags = tagged(flow_run.tags, following.message)
+        await client.update_flow_run(flow_run.id, tags=tags)
 
 
 async def heed_cancellation(client: PrefectClient, flow_run: FlowRun) -> None:
@@ -100,7 +118,7 @@ def next_state(
         return Failed(message=outcome.problem)
     if restarts_left > 0:
         return AwaitingRetry(message=why + AGAIN)
-    return Crashed(message=why)
+    return Crashed(message=str(UnknownError(why, _remedy(outcome))))
 
 
 def _why(outcome: Outcome | None) -> str:
@@ -109,3 +127,12 @@ def _why(outcome: Outcome | None) -> str:
     if isinstance(outcome, Died):
         return f"the process of the run ended with {outcome.returncode}"
     return f"the process could not run it: {outcome.problem}"
+
+
+def _remedy(outcome: Outcome | None) -> str:
+    if isinstance(outcome, Died) and outcome.returncode == -signal.SIGKILL:
+        return (
+            "look in the system's log whether its memory ran out; if so, use a smaller picture, "
+            "tile or model, else read the worker's log, then retry the run"
+        )
+    return "read the worker's log, then retry the run: finished stages come from the store"

@@ -1,6 +1,7 @@
 """Runs on a worker that stays: what they find, how they end, what is left for the next one."""
 
 import os
+import re
 
 import psutil
 import pytest
@@ -77,7 +78,8 @@ def test_a_run_that_kills_every_process_ends_as_crashed(pool: Pool):
     run = pool.create("suicide", times=9)
     state = pool.end(run)
     assert state.is_crashed()
-    assert "-9" in (state.message or "")
+    assert re.match(r"\[UNKNOWN_ERROR\] .*-9.* Fix: .*retry the run", state.message or "")
+    assert pool.client.read_flow_run(run).tags == ["error:UNKNOWN_ERROR"]
     assert pool.project.notes == ["begin"] * 2
     assert pool.end(pool.create("pid")).is_completed()
 
@@ -103,9 +105,11 @@ def test_code_that_ends_the_process_is_a_crash(pool: Pool):
 
 
 def test_a_run_with_a_parameter_nobody_knows_fails_at_once(pool: Pool):
-    state = pool.end(pool.create("value", colour="red"))
+    run = pool.create("value", colour="red")
+    state = pool.end(run)
     assert state.type is StateType.FAILED
-    assert "[CONTRACT_MISMATCH]" in (state.message or "")
+    assert (state.message or "").startswith("[CONTRACT_MISMATCH] ")
+    assert pool.client.read_flow_run(run).tags == ["error:CONTRACT_MISMATCH"]
     assert "colour" in (state.message or "")
     assert pool.end(pool.create("pid")).is_completed()
 
