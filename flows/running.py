@@ -14,7 +14,7 @@ from uuid import uuid4
 from prefect import Flow
 from prefect.client.schemas.objects import FlowRun, State
 from prefect.context import FlowRunContext
-from prefect.exceptions import TerminationSignal
+from prefect.exceptions import Abort, TerminationSignal
 from prefect.logging import get_run_logger
 from prefect.states import AwaitingRetry, Cancelled, Failed
 from pydantic import BaseModel, ConfigDict, JsonValue, TypeAdapter, ValidationError, create_model
@@ -24,7 +24,7 @@ from safelight.engines.device import device_class
 from safelight.errors import PipelineError
 from safelight.naming import is_drawn, run_name, tagged
 from safelight.params import refusal
-from safelight.progress import StopReason, StopRequestedError, stop_reason
+from safelight.progress import StopReason, StopRequestedError, is_given_up, stop_reason
 from safelight.provenance.manifest import (
     Failure,
     Manifest,
@@ -240,6 +240,8 @@ class _Ledger:
         trace: TracebackType | None,
     ) -> bool:
         self._recording.__exit__(None, None, None)
+        if is_given_up():  # whoever has the run now tells what became of it
+            raise Abort("the run is over or another worker has it")
         if isinstance(error, StopRequestedError):
             self.stopped = str(error)
         if error is not None:

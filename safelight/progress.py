@@ -23,6 +23,8 @@ class StopReason(StrEnum):
     """It ends as Cancelled."""
     RESCHEDULE = "reschedule"
     """Its process must go; another one takes it up where it was."""
+    GIVE_UP = "give-up"
+    """It is over or somebody else's: it stops, and nothing more is told of it."""
 
 
 _reason = StopReason.CANCEL
@@ -33,10 +35,14 @@ class StopRequestedError(Exception):
 
 
 def request_stop(reason: StopReason = StopReason.CANCEL) -> None:
-    """Ask the stage that runs in this process to stop at its next step."""
+    """Ask the stage that runs in this process to stop at its next step.
+
+    What was given up stays given up, whatever is asked later.
+    """
     global _reason
-    _reason = reason
-    _stop.set()
+    if not is_given_up():
+        _reason = reason
+        _stop.set()
 
 
 def clear_stop() -> None:
@@ -62,6 +68,11 @@ def pause(seconds: float) -> None:
 def stop_reason() -> StopReason:
     """What the last request to stop was for."""
     return _reason
+
+
+def is_given_up() -> bool:
+    """Whether the run in this process is over or somebody else's, so that nothing may be told."""
+    return _stop.is_set() and _reason is StopReason.GIVE_UP
 
 
 def step(done: int, total: int) -> None:

@@ -6,7 +6,7 @@ import subprocess
 import sys
 import textwrap
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import TypeVar
 from uuid import UUID, uuid4
@@ -138,11 +138,14 @@ class Pool:
         self.workers: list[subprocess.Popen[bytes]] = []
         client.create_work_pool(WorkPoolCreate(name=self.name, type="safelight-gpu"))
 
-    def start_worker(self, name: str = "one", **environment: str) -> "subprocess.Popen[bytes]":
+    def start_worker(
+        self, name: str = "one", *, prefix: Sequence[str] = (), **environment: str
+    ) -> "subprocess.Popen[bytes]":
         log = (self.project.folder / f"{name}.log").open("ab")
         with log:
             worker = subprocess.Popen(
                 [
+                    *prefix,
                     *(sys.executable, "-m", "prefect", "worker", "start"),
                     *("--pool", self.name, "--name", name),
                 ],
@@ -152,7 +155,7 @@ class Pool:
                 start_new_session=True,
             )
         self.workers.append(worker)
-        eventually(lambda: "started!" in self.log(name) and children(worker))
+        eventually(lambda: "started!" in self.log(name) and (prefix or children(worker)))
         return worker
 
     def log(self, name: str = "one") -> str:
@@ -186,6 +189,10 @@ class Pool:
     def end(self, run: UUID) -> State:
         return eventually(lambda: state if (state := self.state(run)).is_final() else None)
 
+    def page(self, run: UUID) -> list[Artifact]:
+        only = ArtifactFilter(flow_run_id=ArtifactFilterFlowRunId(any_=[run]))
+        return self.client.read_artifacts(artifact_filter=only)
+
     def cancel(self, run: UUID) -> None:
         from prefect.states import Cancelling
 
@@ -203,6 +210,7 @@ class Pool:
                     worker.wait(30)
                 except subprocess.TimeoutExpired:
                     worker.kill()
+                    worker.wait()
             for child in family:
                 if child.is_running():
                     child.kill()

@@ -17,28 +17,38 @@ import sys
 import threading
 import time
 from collections.abc import Generator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from typing import Any, Literal
 from uuid import UUID
 
 import httpx
 import psutil
 from prefect.client.schemas.objects import FlowRun, State
-from prefect.exceptions import Abort, Pause, SignatureMismatchError, TerminationSignal
+from prefect.exceptions import (
+    Abort,
+    ObjectNotFound,
+    Pause,
+    SignatureMismatchError,
+    TerminationSignal,
+)
 from prefect.flow_engine import run_flow
 from prefect.logging.loggers import flow_run_logger
 
 from safelight.errors import ContractMismatchError
+from safelight.pool.fencing import Fence, awake
 from safelight.pool.freshness import ImportedModules
-from safelight.pool.messages import Ended, Ready, Run, Stale, Stop, ToProcess
+from safelight.pool.messages import Ended, Owned, Ready, Run, Stale, Stop, ToProcess
+from safelight.pool.ownership import Claim
 from safelight.pool.session import Session
-from safelight.progress import StopReason, clear_stop, request_stop
+from safelight.progress import StopReason, clear_stop, is_given_up, request_stop
 from safelight.reports import as_known
 from safelight.run_logs import say_it_once
 from safelight.settings import reload_settings, settings
 
 ORPHAN_SECONDS = 20.0
 """A run that does not stop this long after the worker went away ends with its process."""
+DOUBT_SECONDS = 3.0
+"""How often a process makes sure of its run when its worker does not."""
 IDLE_SECONDS = 0.5
 """Without a command for this long, garbage is collected."""
 MODEL = "model:"
@@ -52,15 +62,17 @@ class Host:
         self._replies = connection.makefile("w", encoding="utf-8")
         self._runs: queue.SimpleQueue[Run | None] = queue.SimpleQueue()
         self._current: UUID | None = None
-        self._stopped: set[UUID] = set()
+        self._stopped: set[tuple[UUID, int]] = set()
         self._lock = threading.Lock()
         self._modules = ImportedModules()
-        self._session = Session()
+        self._fence = Fence(lambda run_id: self._session.ask(run_id))
+        self._session = Session(self._fence.guard)
         self._versions: dict[UUID, str | None] = {}
 
     def serve(self) -> None:
         """Load what the settings name, then run flow runs until the worker goes away."""
         threading.Thread(target=self._listen, name="commands", daemon=True).start()
+        threading.Thread(target=self._doubt, name="fence", daemon=True).start()
         began = time.monotonic()
         preload(settings().pool_preload)
         self._say(Ready(seconds=time.monotonic() - began))
@@ -81,6 +93,8 @@ class Host:
             command = ToProcess.validate_json(line)
             if isinstance(command, Run):
                 self._runs.put(command)
+            elif isinstance(command, Owned):
+                self._fence.confirm(command.flow_run_id, command.asked)
             else:
                 self._stop(command)
         self._runs.put(None)
@@ -91,17 +105,23 @@ class Host:
             time.sleep(ORPHAN_SECONDS)
             os._exit(1)
 
+    def _doubt(self) -> None:
+        """Stop a run that became somebody else's while the worker said nothing of it."""
+        while True:
+            time.sleep(DOUBT_SECONDS)
+            with suppress(Abort, httpx.HTTPError):
+                self._fence.check()
+
     def _stop(self, command: Stop) -> None:
         with self._lock:
             if command.flow_run_id == self._current:
                 request_stop(command.reason)
             else:
-                self._stopped.add(command.flow_run_id)  # it has not begun
+                self._stopped.add((command.flow_run_id, command.number))  # it has not begun
 
     def _begin(self, command: Run) -> bool:
         with self._lock:
-            if command.flow_run_id in self._stopped:
-                self._stopped.discard(command.flow_run_id)
+            if (command.flow_run_id, command.number) in self._stopped:
                 return False
             clear_stop()
             self._current = command.flow_run_id
@@ -114,16 +134,25 @@ class Host:
         try:
             with run_environment(command):
                 self._session.renew()
-                flow_run = self._session.load_flow_run(command.flow_run_id)
+                asked = awake()
+                flow_run = self._session.ask(command.flow_run_id)
+                if flow_run is None:  # it was deleted
+                    return self._ended(command, "")
                 found = self._outdated(flow_run)
                 if found is not None:
                     return Stale(flow_run_id=command.flow_run_id, found=found)
+                claim = Claim(command.worker, command.number) if command.worker else None
+                lost = self._fence.begin(flow_run, claim, asked)
+                if lost is not None:
+                    flow_run_logger(flow_run).info("not run: %s", lost)
+                    return self._ended(command, "")
                 problem = execute(flow_run, self._session)
         except Exception as error:  # noqa: BLE001  (whatever it was, the worker must hear of it)
             if is_server_trouble(error):  # then the run is not at fault
                 return self._ended(command, f"{type(error).__name__}: {error}")
             return self._ended(command, str(as_known(error)), "refused")
         finally:
+            self._fence.end()
             self._modules.remember(began)
             with self._lock:
                 self._current = None
@@ -178,6 +207,9 @@ def execute(flow_run: FlowRun, session: Session) -> str:
         if inspect.iscoroutine(result):
             result = asyncio.run(result)
     except Abort as error:
+        if is_given_up():
+            logger.info("stopped: the run is over or another worker has it")
+            return ""
         logger.info("not run: %s", error)
         return left_behind(session.load_flow_run(flow_run.id), error)
     except Pause:
@@ -186,6 +218,11 @@ def execute(flow_run: FlowRun, session: Session) -> str:
         return "the process was told to end"
     except SignatureMismatchError as error:
         raise ContractMismatchError(str(error), "correct the names of the parameters") from error
+    except ObjectNotFound:
+        if session.ask(flow_run.id) is None:
+            logger.info("stopped: the run was deleted")
+            return ""
+        raise
     reported = not isinstance(result, State) or result.is_final() or result.is_scheduled()
     return "" if reported or result.is_paused() else f"it stopped as {result.name}"
 

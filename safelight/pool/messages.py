@@ -21,6 +21,10 @@ class Run(_Message):
     """Set for the time of the run."""
     working_dir: str | None = None
     """Entered for the time of the run."""
+    worker: str = ""
+    """Id of the worker that has the run; empty when nobody else can take it."""
+    number: int = 0
+    """Of the take-over; see `ownership`."""
 
 
 class Stop(_Message):
@@ -28,7 +32,18 @@ class Stop(_Message):
 
     kind: Literal["stop"] = "stop"
     flow_run_id: UUID
+    number: int = 0
+    """Of the take-over that is meant; the same run may come again."""
     reason: StopReason
+
+
+class Owned(_Message):
+    """The server said that the run is still this worker's."""
+
+    kind: Literal["owned"] = "owned"
+    flow_run_id: UUID
+    asked: float
+    """When it was asked; see `fencing.awake`."""
 
 
 class Ready(_Message):
@@ -62,7 +77,9 @@ class Ended(_Message):
     """Memory of the models it keeps loaded, by their own account."""
 
 
-ToProcess = TypeAdapter[Run | Stop](Annotated[Run | Stop, Field(discriminator="kind")])
+ToProcess = TypeAdapter[Run | Stop | Owned](
+    Annotated[Run | Stop | Owned, Field(discriminator="kind")]
+)
 FromProcess = TypeAdapter[Ready | Stale | Ended](
     Annotated[Ready | Stale | Ended, Field(discriminator="kind")]
 )

@@ -1,10 +1,11 @@
 """Finds runs whose worker and process are both gone, and has them go on."""
 
-import socket
-from datetime import UTC, datetime
+import time
+from collections.abc import Iterable
 from uuid import UUID
 
-import psutil
+import anyio
+import httpx
 from prefect.client.orchestration import PrefectClient
 from prefect.client.schemas.filters import (
     FlowRunFilter,
@@ -13,79 +14,136 @@ from prefect.client.schemas.filters import (
     WorkPoolFilter,
     WorkPoolFilterName,
 )
-from prefect.client.schemas.objects import FlowRun, State, StateType
+from prefect.client.schemas.objects import FlowRun, StateType
 from prefect.settings import PREFECT_CLIENT_MAX_RETRIES, temporary_settings
 
+from safelight.pool.ownership import (
+    EXPIRE_SECONDS,
+    LEASE_LABEL,
+    Owner,
+    claim_of,
+    is_released,
+    released,
+)
 from safelight.pool.reporting import heed_cancellation, next_state, restarted, tell
 
 OWNED = (StateType.PENDING, StateType.RUNNING, StateType.CANCELLING)
-WORKER_LABEL = "prefect.worker.name"
+LOOK_SECONDS = 10.0
+"""How often a worker looks for such runs."""
+CONFIRM_SECONDS = 3.0
+"""A run is taken when it looks the same after this; its next owner may be about to sign it."""
 RESTARTS = 3
 """Times a run is started again whose workers died, unless its job variables grant more; each has
 done some of its stages."""
-UNNAMED_SECONDS = 30.0
-"""A run that waits this long for its process to be named was left by its worker on the way."""
+PAGE = 200
 
 
-async def take_over(client: PrefectClient, pool: str, worker: str, mine: set[UUID]) -> None:
+class Leases:
+    """For how long this worker has seen each run of others stand as it stands.
+
+    Only time counts in which it looked and the server answered: a machine that slept or a server
+    that was away says nothing of the owners. No two clocks are compared.
+    """
+
+    def __init__(self) -> None:
+        self._seen: dict[UUID, tuple[object, float]] = {}
+        self._looked: float | None = None
+
+    def look(self, runs: Iterable[FlowRun], now: float | None = None) -> None:
+        """Note how these runs stand now; `now` is in seconds of any clock."""
+        now = time.monotonic() if now is None else now
+        passed = 0.0 if self._looked is None else min(now - self._looked, LOOK_SECONDS * 1.5)
+        self._looked = now
+        seen: dict[UUID, tuple[object, float]] = {}
+        for run in runs:
+            mark, seconds = self._seen.get(run.id, (None, 0.0))
+            stands = _mark(run)
+            seen[run.id] = (stands, seconds + passed if mark == stands else 0.0)
+        self._seen = seen
+
+    def forget(self) -> None:
+        """Begin anew: the server did not answer."""
+        self._seen, self._looked = {}, None
+
+    def expired(self, run: FlowRun) -> bool:
+        """Whether nobody has given a sign of having this run for too long."""
+        return self._seen.get(run.id, (None, 0.0))[1] >= EXPIRE_SECONDS
+
+
+async def take_over(client: PrefectClient, pool: str, mine: set[UUID], leases: Leases) -> None:
     """Reschedule runs that nobody runs any more.
-
-    A run is left alone while its process lives on this machine, or while the worker that has it
-    is online elsewhere.
 
     Args:
         client: of the Prefect API.
         pool: name of the work pool.
-        worker: name of the worker that asks.
-        mine: runs that it runs itself or is about to start.
+        mine: runs that the worker runs itself or is about to start.
+        leases: what it has seen of the runs of others.
+
+    Raises:
+        httpx.HTTPError: the server does not answer.
     """
-    running = await client.read_flow_runs(
-        flow_run_filter=FlowRunFilter(
-            state=FlowRunFilterState(type=FlowRunFilterStateType(any_=list(OWNED)))
-        ),
-        work_pool_filter=WorkPoolFilter(name=WorkPoolFilterName(any_=[pool])),
-    )
-    candidates = [run for run in running if run.id not in mine]
-    if not candidates:
-        return
-    online = {
-        found.name
-        for found in await client.read_workers_for_work_pool(pool)
-        if found.status == "ONLINE"
-    }
-    for run in candidates:
-        if is_orphan(run, worker, online):
+    try:
+        others = [run for run in await _owned(client, pool) if run.id not in mine]
+        leases.look(others)
+        suspects = [run for run in others if is_orphan(run, leases.expired(run))]
+        if suspects:
+            await anyio.sleep(CONFIRM_SECONDS)
+        for run in suspects:
             restarts = max(RESTARTS, int((run.job_variables or {}).get("restarts") or 0))
             left = restarts - await restarted(client, run.id)
             now = await client.read_flow_run(run.id)
-            if now.state_id != run.state_id:
-                continue  # somebody saw to it meanwhile
-            # a write the client repeats by itself later would undo what happened meanwhile
-            with temporary_settings({PREFECT_CLIENT_MAX_RETRIES: 0}):
-                following = next_state(run, None, False, left)
-                await tell(client, run, following)
-                await client.set_flow_run_state(run.id, following, force=True)
-                await heed_cancellation(client, run)
+            if _mark(now) == _mark(run):
+                await _take(client, run, left)
+    except httpx.HTTPError:
+        leases.forget()
+        raise
 
 
-def is_orphan(run: FlowRun, worker: str, online: set[str]) -> bool:
+async def _take(client: PrefectClient, run: FlowRun, restarts_left: int) -> None:
+    # a write the client repeats by itself later would undo what happened meanwhile
+    with temporary_settings({PREFECT_CLIENT_MAX_RETRIES: 0}):
+        # first the number: whoever had the run knows by it, whatever happens to us next
+        number = claim_of(run).number + 1
+        await client.update_flow_run(run.id, infrastructure_pid=released(number))
+        following = next_state(run, None, False, restarts_left)
+        await tell(client, run, following)
+        await client.set_flow_run_state(run.id, following, force=True)
+        await heed_cancellation(client, run)
+
+
+async def _owned(client: PrefectClient, pool: str) -> list[FlowRun]:
+    found: list[FlowRun] = []
+    while True:
+        page = await client.read_flow_runs(
+            flow_run_filter=FlowRunFilter(
+                state=FlowRunFilterState(type=FlowRunFilterStateType(any_=list(OWNED)))
+            ),
+            work_pool_filter=WorkPoolFilter(name=WorkPoolFilterName(any_=[pool])),
+            limit=PAGE,
+            offset=len(found),
+        )
+        found += page
+        if len(page) < PAGE:
+            return found
+
+
+def is_orphan(run: FlowRun, expired: bool) -> bool:
     """Whether nobody runs this run.
+
+    Where its numbers can be asked, process and worker decide; elsewhere the lease does.
 
     Args:
         run: Pending, Running or Cancelling.
-        worker: name of the worker that asks and does not run it.
-        online: names of the workers of the pool that the server hears of.
+        expired: its lease has.
     """
-    owner = run.labels.get(WORKER_LABEL)
-    if not run.infrastructure_pid:
-        if run.state is None or _age(run.state) < UNNAMED_SECONDS:
-            return False
-        return not run.state.is_running() or owner == worker or owner not in online
-    host, _, pid = run.infrastructure_pid.partition(":")
-    if host == socket.gethostname() and pid.isdigit():
-        return not psutil.pid_exists(int(pid))
-    return owner != worker and owner not in online
+    if run.state is not None and run.state.is_pending():
+        return expired  # what is on it may be its owner before
+    if is_released(run):
+        return True
+    owner = Owner.parse(run.infrastructure_pid)
+    gone = owner.gone if owner is not None else None
+    return expired if gone is None else gone
 
 
-def _age(state: State) -> float:
-    return (datetime.now(UTC) - state.timestamp).total_seconds()
+def _mark(run: FlowRun) -> tuple[object, ...]:
+    return run.state_id, run.infrastructure_pid, run.labels.get(LEASE_LABEL)

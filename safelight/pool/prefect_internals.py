@@ -14,6 +14,9 @@
 - `BaseWorker._limit`: the most runs at a time, read when the worker is set up.
 - `BaseJobConfiguration._base_environment()`: the worker's settings as environment; the
   configuration's own, in its place, remembers them.
+- `SyncPrefectClient._client` and
+- `PrefectClient._client`: the clients of httpx, whose hooks are called before each request,
+  repeated ones too.
 """
 
 import asyncio
@@ -22,7 +25,9 @@ from datetime import UTC, datetime
 from typing import Any
 from uuid import UUID
 
+import httpx
 from anyio.abc import TaskGroup
+from prefect.client.orchestration import PrefectClient, SyncPrefectClient
 from prefect.client.schemas.objects import FlowRun
 from prefect.client.schemas.responses import WorkerFlowRunResponse
 from prefect.workers.base import BaseWorker
@@ -75,6 +80,18 @@ def start_soon(worker: AnyWorker, work: Callable[[], Coroutine[Any, Any, None]])
 def in_progress(worker: AnyWorker) -> set[Any]:
     """Ids of flow runs that this worker is about to start."""
     return set(worker._submitting_flow_run_ids)
+
+
+def before_requests(
+    client: SyncPrefectClient, beside: PrefectClient, guard: Callable[[httpx.Request], None]
+) -> None:
+    """Have `guard` called before each request; what it raises keeps the request back."""
+
+    async def guard_beside(request: httpx.Request) -> None:
+        guard(request)
+
+    client._client.event_hooks["request"].append(guard)
+    beside._client.event_hooks["request"].append(guard_beside)
 
 
 def current_task() -> "asyncio.Task[Any]":

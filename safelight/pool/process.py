@@ -14,7 +14,7 @@ from prefect.logging import get_logger
 
 from safelight.pool.devices import GIB, Device, machine_memory
 from safelight.pool.freshness import Stamp, changed_since, code_stamps
-from safelight.pool.messages import Ended, FromProcess, Ready, Run, Stale, Stop
+from safelight.pool.messages import Ended, FromProcess, Owned, Ready, Run, Stale, Stop
 from safelight.progress import StopReason
 from safelight.settings import settings
 
@@ -103,7 +103,19 @@ class WarmProcess:
         """Ask a run to stop at its next step."""
         with self._lock:
             if self._pending and self._pending[0].flow_run_id == flow_run_id:
-                self._send(Stop(flow_run_id=flow_run_id, reason=reason))
+                number = self._pending[0].number
+                self._send(Stop(flow_run_id=flow_run_id, number=number, reason=reason))
+
+    def confirm(self, flow_run_id: UUID, asked: float) -> None:
+        """Tell the process that the server has its run as ours.
+
+        Args:
+            flow_run_id: of the run.
+            asked: `fencing.awake()` when the server was asked.
+        """
+        with self._lock:
+            if self._pending and self._pending[0].flow_run_id == flow_run_id:
+                self._send(Owned(flow_run_id=flow_run_id, asked=asked))
 
     def kill(self) -> None:
         """End the process at once, and the run in it."""
@@ -162,7 +174,7 @@ class WarmProcess:
                 return
             self.close()
 
-    def _send(self, message: Run | Stop) -> None:
+    def _send(self, message: Run | Stop | Owned) -> None:
         try:
             if self._socket is not None:
                 self._socket.sendall(message.model_dump_json().encode() + b"\n")

@@ -15,6 +15,7 @@ from prefect.states import AwaitingRetry, Cancelled, Crashed, Failed
 from safelight.errors import UnknownError
 from safelight.naming import tagged
 from safelight.pool.messages import Ended
+from safelight.pool.ownership import Claim, loss
 from safelight.pool.process import Died, Outcome
 
 RETRY_SECONDS = 1.0
@@ -22,13 +23,16 @@ AGAIN = "; started again, finished stages come from the store"
 """End of the message of every state that starts a run again; they are counted by it."""
 
 
-async def settle(flow_run_id: UUID, outcome: Outcome, cancelling: bool, restarts: int) -> int:
+async def settle(
+    flow_run_id: UUID, claim: Claim, outcome: Outcome, cancelling: bool, restarts: int
+) -> int:
     """See to it that a run whose process died or failed does not stay Running.
 
     Waits for a server that does not answer.
 
     Args:
         flow_run_id: of the run.
+        claim: what this worker holds of it; a run that is not ours any more is left alone.
         outcome: what became of its process.
         cancelling: it had been asked to stop.
         restarts: how often such a run is started again by itself.
@@ -41,7 +45,7 @@ async def settle(flow_run_id: UUID, outcome: Outcome, cancelling: bool, restarts
             # a write the client repeats by itself later would undo what happened meanwhile
             try:
                 with temporary_settings({PREFECT_CLIENT_MAX_RETRIES: 0}):
-                    return await _settle(client, flow_run_id, outcome, cancelling, restarts)
+                    return await _settle(client, flow_run_id, claim, outcome, cancelling, restarts)
             except ObjectNotFound:  # the run was deleted
                 return 0
             except httpx.HTTPError:
@@ -49,12 +53,19 @@ async def settle(flow_run_id: UUID, outcome: Outcome, cancelling: bool, restarts
 
 
 async def _settle(
-    client: PrefectClient, flow_run_id: UUID, outcome: Outcome, cancelling: bool, restarts: int
+    client: PrefectClient,
+    flow_run_id: UUID,
+    claim: Claim,
+    outcome: Outcome,
+    cancelling: bool,
+    restarts: int,
 ) -> int:
     left = restarts - await restarted(client, flow_run_id)
     flow_run = await client.read_flow_run(flow_run_id)  # last: others may see to the run too
     state = flow_run.state
-    if state is not None and (state.is_final() or state.is_scheduled() or state.is_paused()):
+    if loss(flow_run, claim) is not None:
+        return 0
+    if state is not None and (state.is_scheduled() or state.is_paused()):
         return 0
     following = next_state(flow_run, outcome, cancelling, left)
     await tell(client, flow_run, following)

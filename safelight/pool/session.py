@@ -2,11 +2,13 @@
 
 import asyncio
 import os
+from collections.abc import Callable
 from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
 from uuid import UUID
 
+import httpx
 from prefect.client.schemas.objects import FlowRun
 from prefect.context import (
     AsyncClientContext,
@@ -14,12 +16,15 @@ from prefect.context import (
     SyncClientContext,
     get_settings_context,
 )
+from prefect.exceptions import ObjectNotFound
 from prefect.flows import Flow, load_flow_from_flow_run
 from prefect.settings import PREFECT_FLOWS_HEARTBEAT_FREQUENCY, Settings
 
+from safelight.pool import prefect_internals as internals
 from safelight.pool.freshness import Stamp, stamp_of
 
 Sources = tuple[frozenset[tuple[str, str]], str, tuple[Stamp | None, ...]]
+Guard = Callable[[httpx.Request], None]
 OF_ONE_RUN = "PREFECT__"
 """How names of environment variables begin that describe a single run."""
 FILES = ("prefect.toml", "pyproject.toml", ".env")
@@ -30,9 +35,13 @@ class Session:
     """Settings and clients for the runs of one process, made again only when the settings change.
 
     Reading the settings and opening the four clients of a run takes longer than all its requests.
+
+    Args:
+        guard: called before each request of the clients; what it raises keeps the request back.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, guard: Guard) -> None:
+        self._guard = guard
         self._open = ExitStack()
         self._sources: Sources | None = None
         self._profiles = get_settings_context().settings.profiles_path
@@ -55,6 +64,7 @@ class Session:
             self._client = stack.enter_context(SyncClientContext()).client
             self._loop = stack.enter_context(asyncio.Runner())
             beside = self._loop.run(_opened())
+            internals.before_requests(self._client, beside.client, self._guard)
             stack.callback(lambda: self._loop.run(beside.__aexit__(None, None, None)))
             self._open = stack.pop_all()
         self._sources = sources
@@ -72,6 +82,17 @@ class Session:
             ObjectNotFound: there is no such run.
         """
         return self._client.read_flow_run(flow_run_id)
+
+    def ask(self, flow_run_id: UUID) -> FlowRun | None:
+        """Read a run; None when it was deleted.
+
+        Raises:
+            httpx.HTTPError: the server does not answer.
+        """
+        try:
+            return self._client.read_flow_run(flow_run_id)
+        except ObjectNotFound:
+            return None
 
     def load_flow(self, flow_run: FlowRun) -> Flow[..., Any]:
         """Import the flow of a run's deployment, after the deployment's pull steps.

@@ -2,7 +2,6 @@
 
 import asyncio
 import signal
-import socket
 import time
 from contextlib import suppress
 from dataclasses import dataclass
@@ -12,13 +11,9 @@ from uuid import UUID
 import anyio
 import anyio.abc
 import httpx
-from prefect.client.schemas.filters import (
-    FlowRunFilter,
-    FlowRunFilterId,
-)
 from prefect.client.schemas.objects import FlowRun
 from prefect.client.schemas.responses import DeploymentResponse, WorkerFlowRunResponse
-from prefect.events import Event, emit_event
+from prefect.events import Event
 from prefect.events.clients import get_events_subscriber
 from prefect.events.filters import EventAnyResourceFilter, EventFilter, EventNameFilter
 from prefect.exceptions import InfrastructureNotFound, ObjectNotFound
@@ -36,10 +31,11 @@ from safelight.pool.configuration import (
 )
 from safelight.pool.devices import find_devices
 from safelight.pool.messages import Ended, Run
-from safelight.pool.orphans import take_over
+from safelight.pool.orphans import LOOK_SECONDS, Leases, take_over
 from safelight.pool.process import Died, Outcome, WarmProcess
 from safelight.pool.reporting import settle
 from safelight.pool.routing import choose, fits, remember
+from safelight.pool.watching import FLOW_RUN, Running, beat, renew, watch
 from safelight.progress import StopReason
 from safelight.settings import settings
 
@@ -52,22 +48,14 @@ DUE_EVENTS = (
     "prefect.flow-run.Resuming",
     "prefect.flow-run.Late",
 )
-HEARTBEAT = "prefect.flow-run.heartbeat"
-HEARTBEAT_SECONDS = 30.0
-"""How often running runs give a sign of life, for automations that look for stuck ones."""
-WATCH_SECONDS = 2.0
-"""How often the server is asked about running runs, in case an event was lost."""
 RECONNECT_SECONDS = 1.0
 AGAIN_SECONDS = (0.1, 0.2, 0.4, 0.8, 1.6, 3.2)
 """When the server is asked again for a run that it told of and does not show: its event is sent
 before the transaction that makes the run ends."""
-ADOPT_SECONDS = 15.0
-"""How often this worker looks for runs whose worker and process are both gone."""
 STOP_SECONDS = 20.0
 """Time for running stages to stop when the worker must go at once."""
 LABEL_SECONDS = 1.0
 """How long after its start a run is labelled with its worker, so as not to delay the start."""
-FLOW_RUN = "prefect.flow-run."
 
 
 @dataclass(frozen=True)
@@ -82,17 +70,6 @@ class _Wants:
     def suit(self, process: WarmProcess) -> bool:
         """Whether a process may run it."""
         return fits(process.device, self.device, self.min_vram_gib)
-
-
-class _Running:
-    """A flow run in a process."""
-
-    def __init__(self, flow_run: FlowRun, process: WarmProcess, grace_seconds: float) -> None:
-        self.flow_run = flow_run
-        self.process = process
-        self.grace_seconds = grace_seconds
-        self.cancelling = False
-        self.over = asyncio.Event()
 
 
 class SafelightWorker(BaseWorker[PoolJobConfiguration, PoolVariables, PoolResult]):
@@ -117,7 +94,7 @@ class SafelightWorker(BaseWorker[PoolJobConfiguration, PoolVariables, PoolResult
         internals.limit_runs(self, len(devices))
         self._processes = [WarmProcess(device, devices=len(devices)) for device in devices]
         self._free = list(self._processes)
-        self._running: dict[UUID, _Running] = {}
+        self._running: dict[UUID, Running] = {}
         self._wants: dict[UUID, _Wants] = {}
         self._awaited: dict[UUID, int] = {}
         self._submitting = anyio.Lock()
@@ -171,27 +148,33 @@ class SafelightWorker(BaseWorker[PoolJobConfiguration, PoolVariables, PoolResult
     ) -> PoolResult:
         """Run a flow run in a warm process and see to it that it ends in a state."""
         process = await self._seat(flow_run.id, configuration)
-        running = _Running(flow_run, process, configuration.grace_seconds)
+        running = Running(flow_run, process, configuration.grace_seconds)
         self._running[flow_run.id] = running
         try:
             command = Run(
                 flow_run_id=flow_run.id,
                 environment={k: v for k, v in configuration.env.items() if v is not None},
                 working_dir=configuration.working_dir,
+                worker=running.claim.worker,
+                number=running.claim.number,
             )
             future = await anyio.to_thread.run_sync(process.run, command)
             internals.start_soon(self, lambda: self._label(flow_run.id))
             if task_status is not None:
                 status = cast("anyio.abc.TaskStatus[Any]", task_status)
-                status.started(infrastructure_id(process))
+                status.started(running.owner)
             outcome = await self._finished(running, asyncio.wrap_future(future))
             remember(process, _key(flow_run, configuration))
             code = 0
             if isinstance(outcome, Died) or outcome.outcome != "reported":
                 code = await settle(
-                    flow_run.id, outcome, running.cancelling, configuration.restarts
+                    flow_run.id,
+                    running.claim,
+                    outcome,
+                    running.cancelling,
+                    configuration.restarts,
                 )
-            return PoolResult(identifier=infrastructure_id(process), status_code=code)
+            return PoolResult(identifier=running.owner, status_code=code)
         finally:
             running.over.set()
             del self._running[flow_run.id]
@@ -209,8 +192,8 @@ class SafelightWorker(BaseWorker[PoolJobConfiguration, PoolVariables, PoolResult
         """Stop a run that was cancelled before it began; Prefect's own path for pending runs."""
         del configuration, grace_seconds  # each run has its own
         for running in list(self._running.values()):
-            if infrastructure_id(running.process) == infrastructure_pid:
-                self._cancel(running)
+            if running.owner == infrastructure_pid:
+                self._tell(running, StopReason.CANCEL)
                 await running.over.wait()
                 return
         raise InfrastructureNotFound(f"{infrastructure_pid} is not running")
@@ -247,8 +230,9 @@ class SafelightWorker(BaseWorker[PoolJobConfiguration, PoolVariables, PoolResult
             async with anyio.create_task_group() as group:
                 group.start_soon(self._dispatch)
                 group.start_soon(self._listen)
-                group.start_soon(self._watch)
-                group.start_soon(self._beat)
+                group.start_soon(watch, self.client, self._running, self._tell)
+                group.start_soon(renew, self.client, self._running)
+                group.start_soon(beat, self._running)
                 group.start_soon(self._announce)
                 group.start_soon(self._adopt)
                 group.start_soon(self._drain)
@@ -290,7 +274,7 @@ class SafelightWorker(BaseWorker[PoolJobConfiguration, PoolVariables, PoolResult
         elif event.event == TAKEN:
             self._awaited.pop(run_id, None)
         elif run_id in self._running:
-            self._cancel(self._running[run_id])
+            self._tell(self._running[run_id], StopReason.CANCEL)
 
     def _ask_again(self, shown: set[UUID]) -> None:
         for run_id, times in list(self._awaited.items()):
@@ -300,30 +284,6 @@ class SafelightWorker(BaseWorker[PoolJobConfiguration, PoolVariables, PoolResult
                 self._awaited[run_id] += 1
                 seconds = AGAIN_SECONDS[times]
                 asyncio.get_running_loop().call_later(seconds, self._wake.set)
-
-    async def _watch(self) -> None:
-        while True:
-            await anyio.sleep(WATCH_SECONDS)
-            ids = list(self._running)
-            if not ids:
-                continue
-            with suppress(httpx.HTTPError):
-                for found in await self.client.read_flow_runs(
-                    flow_run_filter=FlowRunFilter(id=FlowRunFilterId(any_=ids))
-                ):
-                    running = self._running.get(found.id)
-                    state = found.state
-                    if running is None or state is None:
-                        continue
-                    if state.is_cancelling() or state.is_cancelled():
-                        self._cancel(running)
-
-    async def _beat(self) -> None:
-        while True:
-            for running in list(self._running.values()):
-                if running.process.alive:
-                    emit_event(HEARTBEAT, resource=_resource(running.flow_run))
-            await anyio.sleep(HEARTBEAT_SECONDS)
 
     async def _announce(self) -> None:
         devices = [process.device for process in self._processes]
@@ -335,23 +295,20 @@ class SafelightWorker(BaseWorker[PoolJobConfiguration, PoolVariables, PoolResult
             await anyio.sleep(ANNOUNCE_SECONDS)
 
     async def _adopt(self) -> None:
+        leases = Leases()
         while True:
-            with suppress(httpx.HTTPError):
+            with suppress(httpx.HTTPError, ObjectNotFound):
                 if self._work_pool is not None:
-                    await take_over(
-                        self.client,
-                        self.work_pool.name,
-                        self.name,
-                        set(self._running) | internals.in_progress(self),
-                    )
-            await anyio.sleep(ADOPT_SECONDS)
+                    mine = set(self._running) | internals.in_progress(self)
+                    await take_over(self.client, self.work_pool.name, mine, leases)
+            await anyio.sleep(LOOK_SECONDS)
 
-    def _cancel(self, running: _Running) -> None:
-        if not running.cancelling:
-            running.cancelling = True
-            internals.start_soon(self, lambda: self._stop(running, StopReason.CANCEL))
+    def _tell(self, running: Running, reason: StopReason) -> None:
+        if running.stopping not in (reason, StopReason.GIVE_UP):
+            running.stopping = reason
+            internals.start_soon(self, lambda: self._stop(running, reason))
 
-    async def _stop(self, running: _Running, reason: StopReason) -> None:
+    async def _stop(self, running: Running, reason: StopReason) -> None:
         run_id = running.flow_run.id
         await anyio.to_thread.run_sync(running.process.stop, run_id, reason)
         with anyio.move_on_after(running.grace_seconds):
@@ -364,7 +321,7 @@ class SafelightWorker(BaseWorker[PoolJobConfiguration, PoolVariables, PoolResult
             )
             running.process.kill()
 
-    async def _finished(self, running: _Running, future: "asyncio.Future[Outcome]") -> Ended | Died:
+    async def _finished(self, running: Running, future: "asyncio.Future[Outcome]") -> Ended | Died:
         try:
             return await asyncio.shield(future)
         except asyncio.CancelledError:  # the worker must go, this run shall go on elsewhere
@@ -466,18 +423,6 @@ class SafelightWorker(BaseWorker[PoolJobConfiguration, PoolVariables, PoolResult
         while self._running or internals.in_progress(self):
             await anyio.sleep(0.1)
         self._main.cancel()
-
-
-def infrastructure_id(process: WarmProcess) -> str:
-    """What Prefect keeps as the run's infrastructure: host and process."""
-    return f"{socket.gethostname()}:{process.pid}"
-
-
-def _resource(flow_run: FlowRun) -> dict[str, str]:
-    return {
-        "prefect.resource.id": f"{FLOW_RUN}{flow_run.id}",
-        "prefect.resource.name": flow_run.name,
-    }
 
 
 def _key(flow_run: FlowRun, configuration: PoolJobConfiguration) -> str:

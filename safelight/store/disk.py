@@ -5,7 +5,6 @@ import os
 import re
 import secrets
 import shutil
-import socket
 import time
 from collections.abc import Generator
 from contextlib import contextmanager
@@ -17,10 +16,11 @@ from safelight.errors import (
     MissingFileError,
     StoreUnavailableError,
 )
+from safelight.process_identity import here, lives, own_start
 
 ABANDONED_SECONDS = 7 * 24 * 3600
-"""Half-made files of other machines on a shared disk are taken for abandoned after this."""
-_HOST = re.sub(r"[^A-Za-z0-9.]", "_", socket.gethostname()) or "_"
+"""Half-made files whose process cannot be asked, as on other machines that share a disk, are taken
+for abandoned after this."""
 _WORK = re.compile(r"work-(\d+)-([A-Za-z0-9._]+)-[^-]+")
 _FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 _REFUSED = (
@@ -37,7 +37,7 @@ _REFUSED = (
 
 def work_prefix() -> str:
     """How names of half-made files and folders start, so that others see whether we still live."""
-    return f"work-{os.getpid()}-{_HOST}-"
+    return f"work-{os.getpid()}-{here().tag}.{own_start()}-"
 
 
 @contextmanager
@@ -113,20 +113,11 @@ def disk_errors(path: Path) -> Generator[None]:
         ) from error
 
 
-def _abandoned(path: Path, pid: int, host: str) -> bool:
-    if host == _HOST and not _alive(pid):
-        return True
+def _abandoned(path: Path, pid: int, owner: str) -> bool:
+    place, _, start = owner.rpartition(".")
+    if place == here().tag and start.isdigit():
+        return not lives(pid, int(start))
     try:
         return time.time() - path.lstat().st_mtime > ABANDONED_SECONDS
     except FileNotFoundError:
         return False  # its owner was faster
-
-
-def _alive(pid: int) -> bool:
-    try:
-        os.kill(pid, 0)
-    except (ProcessLookupError, OverflowError):
-        return False
-    except PermissionError:
-        return True
-    return True

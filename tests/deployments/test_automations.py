@@ -17,7 +17,7 @@ from prefect.client.orchestration import SyncPrefectClient
 from prefect.client.schemas.objects import State, StateType
 from prefect.states import AwaitingRetry, Completed, Failed, Running
 
-from safelight.pool.worker import FLOW_RUN, HEARTBEAT, HEARTBEAT_SECONDS
+from safelight.pool.watching import FLOW_RUN, HEARTBEAT, HEARTBEAT_SECONDS
 from tests.prefect_pool import eventually
 
 AUTOMATIONS = Path(__file__).resolve().parents[2] / "deployments" / "automations"

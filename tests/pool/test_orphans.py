@@ -1,56 +1,163 @@
-"""Which runs are nobody's, told from what the server knows of them."""
+"""Which runs are nobody's, told from what stands on them."""
 
 import os
-import socket
-from datetime import UTC, datetime, timedelta
+import subprocess
+import sys
+from dataclasses import replace
 from uuid import uuid4
 
 import pytest
 from prefect.client.schemas.objects import FlowRun, StateType
 from prefect.states import State
 
-from safelight.pool.orphans import UNNAMED_SECONDS, WORKER_LABEL, is_orphan
+from safelight.pool.orphans import LOOK_SECONDS, Leases, is_orphan
+from safelight.pool.ownership import (
+    EXPIRE_SECONDS,
+    LEASE_LABEL,
+    Claim,
+    Owner,
+    claim_of,
+    loss,
+    released,
+)
+from safelight.process_identity import Place, here, own_start, started
 
-HERE = socket.gethostname()
 GONE = 2**22 + 1
 """Above every process id."""
+LIVING = Owner(
+    "host", os.getpid(), own_start(), os.getpid(), own_start(), here(), Claim("someone", 3)
+)
+DEAD = replace(LIVING, pid=GONE, worker_pid=GONE)
 
 
 def run(
-    kind: StateType, owner: str | None, infrastructure: str | None = None, age: float = 0
+    owner: Owner | str | None, kind: StateType = StateType.RUNNING, lease: str | None = None
 ) -> FlowRun:
-    state = State(type=kind, timestamp=datetime.now(UTC) - timedelta(seconds=age))
     return FlowRun(
         id=uuid4(),
         flow_id=uuid4(),
-        state=state,
-        infrastructure_pid=infrastructure,
-        labels={WORKER_LABEL: owner} if owner else {},
+        state=State(type=kind),
+        infrastructure_pid=None if owner is None else str(owner),
+        labels={} if lease is None else {LEASE_LABEL: lease},
     )
 
 
-@pytest.mark.parametrize("owner", ["me", "online", "offline"])
-def test_on_this_machine_the_process_decides(owner: str):
-    alive = run(StateType.RUNNING, owner, f"{HERE}:{os.getpid()}")
-    gone = run(StateType.RUNNING, owner, f"{HERE}:{GONE}")
-    assert not is_orphan(alive, "me", {"online"})
-    assert is_orphan(gone, "me", {"online"})
+def test_an_owner_is_read_as_it_was_written():
+    assert Owner.parse(str(LIVING)) == LIVING
+    assert str(LIVING).split(":")[:2] == ["host", str(os.getpid())]
 
 
-@pytest.mark.parametrize(("owner", "orphan"), [("me", False), ("online", False), ("offline", True)])
-def test_elsewhere_the_worker_decides(owner: str, orphan: bool):
-    assert is_orphan(run(StateType.RUNNING, owner, "elsewhere:1"), "me", {"online"}) is orphan
+@pytest.mark.parametrize("text", [None, "", "host:12", "a:b:c:d:e:f:g:h:i", "released:4"])
+def test_what_is_no_owner_is_none(text: str | None):
+    assert Owner.parse(text) is None
 
 
-@pytest.mark.parametrize("kind", [StateType.PENDING, StateType.CANCELLING])
-@pytest.mark.parametrize("owner", [None, "me", "online", "offline"])
-def test_a_run_left_before_it_had_a_process_is_found_by_its_age(kind: StateType, owner: str | None):
-    assert not is_orphan(run(kind, owner, age=1), "me", {"online"})
-    assert is_orphan(run(kind, owner, age=UNNAMED_SECONDS + 1), "me", {"online"})
+@pytest.mark.parametrize("expired", [True, False])
+def test_where_its_numbers_count_the_processes_decide(expired: bool):
+    assert not is_orphan(run(LIVING), expired)
+    assert is_orphan(run(DEAD), expired)
 
 
-@pytest.mark.parametrize(("owner", "orphan"), [("me", True), ("online", False), ("offline", True)])
-def test_a_running_run_without_a_process_belongs_to_its_worker(owner: str, orphan: bool):
-    found = run(StateType.RUNNING, owner, age=UNNAMED_SECONDS + 1)
-    assert is_orphan(found, "me", {"online"}) is orphan
-    assert not is_orphan(run(StateType.RUNNING, owner, age=1), "me", {"online"})
+def test_a_number_that_was_given_again_is_another_process():
+    reused = replace(LIVING, start=own_start() - 1, worker_start=own_start() - 1)
+    assert is_orphan(run(reused), expired=False)
+
+
+def test_a_worker_that_lives_sees_to_its_dead_process_itself():
+    assert not is_orphan(run(replace(LIVING, pid=GONE)), expired=True)
+
+
+@pytest.mark.parametrize("place", [replace(here(), boot="another"), replace(here(), namespace="1")])
+@pytest.mark.parametrize("owner", [LIVING, DEAD])
+@pytest.mark.parametrize("expired", [True, False])
+def test_elsewhere_the_lease_decides(place: Place, owner: Owner, expired: bool):
+    assert is_orphan(run(replace(owner, place=place)), expired) is expired
+
+
+@pytest.mark.parametrize("owner", [None, "host:12", LIVING, DEAD, released(2)])
+@pytest.mark.parametrize("expired", [True, False])
+def test_a_run_that_is_being_started_has_an_owner_that_is_not_noted(
+    owner: Owner | str | None, expired: bool
+):
+    assert is_orphan(run(owner, StateType.PENDING), expired) is expired
+
+
+def test_a_run_that_was_taken_from_its_owner_is_nobodys():
+    assert is_orphan(run(released(2)), expired=False)
+
+
+def test_a_lease_expires_when_nothing_changes():
+    leases, found = Leases(), run(LIVING, lease="a")
+    steps = int(EXPIRE_SECONDS / LOOK_SECONDS)
+    for step in range(steps):
+        leases.look([found], step * LOOK_SECONDS)
+        assert not leases.expired(found)
+    leases.look([found], steps * LOOK_SECONDS)
+    assert leases.expired(found)
+
+
+@pytest.mark.parametrize("change", ["lease", "state", "owner"])
+def test_every_sign_of_the_owner_keeps_a_lease(change: str):
+    leases, found = Leases(), run(LIVING, lease="a")
+    for step in range(20):
+        if change == "lease":
+            found.labels = {LEASE_LABEL: str(step)}
+        elif change == "state":
+            found.state_id = uuid4()
+        else:
+            found.infrastructure_pid = released(step)
+        leases.look([found], step * LOOK_SECONDS)
+        assert not leases.expired(found)
+
+
+def test_time_in_which_nobody_looked_does_not_count():
+    leases, found = Leases(), run(LIVING)
+    leases.look([found], 0)
+    leases.look([found], 10_000)  # this machine slept
+    assert not leases.expired(found)
+    leases.look([found], 10_000 + LOOK_SECONDS)
+    leases.look([found], 10_000 + 2 * LOOK_SECONDS)
+    leases.forget()  # the server was away
+    leases.look([found], 10_000 + 3 * LOOK_SECONDS)
+    assert not leases.expired(found)
+
+
+@pytest.mark.parametrize(
+    ("noted", "lost"),
+    [
+        (None, False),
+        (released(2), False),
+        (replace(LIVING, claim=Claim("me", 3)), False),
+        (replace(LIVING, claim=Claim("other", 2)), False),
+        (LIVING, True),
+        (released(3), True),
+        (replace(LIVING, claim=Claim("me", 4)), True),
+    ],
+)
+def test_a_higher_number_or_another_holder_of_ours_loses_the_run(
+    noted: Owner | str | None, lost: bool
+):
+    assert bool(loss(run(noted), Claim("me", 3))) is lost
+
+
+@pytest.mark.parametrize("kind", list(StateType))
+def test_a_run_that_is_over_is_lost(kind: StateType):
+    final = {StateType.COMPLETED, StateType.FAILED, StateType.CRASHED, StateType.CANCELLED}
+    assert bool(loss(run(None, kind), Claim("me", 1))) is (kind in final)
+    assert loss(None, Claim("me", 1)) == "it was deleted"
+
+
+def test_each_claim_has_a_higher_number():
+    assert [Claim.on(run(noted)).number for noted in (None, "host:1", LIVING, released(7))] == [
+        *(1, 1, 4, 8)
+    ]
+    assert claim_of(run("host:1")).number == 0
+
+
+def test_remains_that_nobody_collected_are_no_process():
+    with subprocess.Popen([sys.executable, "-c", ""], stdout=subprocess.PIPE) as ended:
+        assert ended.stdout is not None
+        ended.stdout.read()  # it is over, and not waited for
+        while started(ended.pid) is not None:  # the kernel has its last word
+            pass
+    assert started(GONE) is None

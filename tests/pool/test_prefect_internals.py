@@ -6,8 +6,11 @@ import re
 from pathlib import Path
 
 import anyio
+import httpx
 import pytest
+from prefect.client.orchestration import PrefectClient, SyncPrefectClient, get_client
 from prefect.client.schemas.responses import WorkerFlowRunResponse
+from prefect.exceptions import Abort
 from prefect.settings import PREFECT_CLIENT_MAX_RETRIES, temporary_settings
 from prefect.workers.base import BaseJobConfiguration, BaseWorker
 
@@ -16,8 +19,13 @@ from safelight.pool.configuration import PoolJobConfiguration
 from safelight.pool.worker import SafelightWorker
 from tests.prefect_pool import Pool, eventually
 
-NAMED = re.findall(r"`(Base\w+)\.(\w+)", prefect_internals.__doc__ or "")
-BASES = {"BaseWorker": BaseWorker, "BaseJobConfiguration": BaseJobConfiguration}
+NAMED = re.findall(r"`(\w+)\.(_\w+)", prefect_internals.__doc__ or "")
+BASES = {
+    "BaseWorker": BaseWorker,
+    "BaseJobConfiguration": BaseJobConfiguration,
+    "SyncPrefectClient": SyncPrefectClient,
+    "PrefectClient": PrefectClient,
+}
 
 
 def test_every_private_name_in_use_is_listed():
@@ -74,6 +82,24 @@ def test_limit_due_runs_and_task_group_on_a_real_server(pool: Pool):
     anyio.run(look)
     assert beside == ["ran"]
     assert run in [entry.flow_run.id for entry in seen[0]] or pool.end(run)
+
+
+def test_a_guard_keeps_requests_of_both_clients_back(pool: Pool):
+    def guard(request: httpx.Request) -> None:
+        if request.method == "GET":
+            raise Abort(request.url.path)
+
+    async def ask() -> None:
+        with get_client(sync_client=True) as client:
+            async with get_client() as beside:
+                prefect_internals.before_requests(client, beside, guard)
+                client.read_work_pools()  # a POST
+                with pytest.raises(Abort):
+                    client.hello()
+                with pytest.raises(Abort):
+                    await beside.hello()
+
+    anyio.run(ask)
 
 
 def test_the_settings_of_a_run_are_prefects_own():

@@ -1,6 +1,5 @@
 """What is said of a run whose process died never undoes what others said meanwhile."""
 
-import socket
 from uuid import UUID
 
 import anyio
@@ -9,8 +8,11 @@ from prefect.client.orchestration import PrefectClient, get_client
 from prefect.states import Cancelled, Cancelling, Completed, Pending, Running, State
 
 from safelight.pool import orphans, reporting
+from safelight.pool.ownership import Claim, released
 from safelight.pool.process import Died
 from tests.prefect_pool import Pool
+
+MINE = Claim("me", 1)
 
 
 @pytest.mark.parametrize(
@@ -29,7 +31,7 @@ def test_a_run_cancelled_in_between_is_cancelled(
         return real(*arguments)
 
     monkeypatch.setattr(reporting, "next_state", meanwhile)
-    anyio.run(reporting.settle, run, Died(-9), False, 5)
+    anyio.run(reporting.settle, run, MINE, Died(-9), False, 5)
     assert pool.state(run).name == end
 
 
@@ -40,7 +42,7 @@ def test_a_run_that_ends_while_its_restarts_are_counted_is_left_alone(
     module = reporting if way == "settle" else orphans
     run = pool.create("pid")
     pool.client.set_flow_run_state(run, Running(), force=True)
-    pool.client.update_flow_run(run, infrastructure_pid=f"{socket.gethostname()}:{2**22 + 1}")
+    pool.client.update_flow_run(run, infrastructure_pid=released(1))
     real = module.restarted
 
     async def meanwhile(client: PrefectClient, flow_run_id: UUID) -> int:
@@ -49,10 +51,10 @@ def test_a_run_that_ends_while_its_restarts_are_counted_is_left_alone(
 
     async def see_to_it() -> None:
         if way == "settle":
-            await reporting.settle(run, Died(-9), False, 5)
+            await reporting.settle(run, MINE, Died(-9), False, 5)
         else:
             async with get_client() as client:
-                await orphans.take_over(client, pool.name, "me", set())
+                await orphans.take_over(client, pool.name, set(), orphans.Leases())
 
     monkeypatch.setattr(module, "restarted", meanwhile)
     anyio.run(see_to_it)
@@ -60,10 +62,19 @@ def test_a_run_that_ends_while_its_restarts_are_counted_is_left_alone(
     assert names[-2:] == ["Running", "Cancelled"]
 
 
+@pytest.mark.parametrize("number", [1, 2])
+def test_a_run_that_was_given_to_another_worker_is_left_alone(pool: Pool, number: int):
+    run = pool.create("pid")
+    pool.client.set_flow_run_state(run, Running(), force=True)
+    pool.client.update_flow_run(run, infrastructure_pid=released(number))
+    anyio.run(reporting.settle, run, MINE, Died(-9), False, 5)
+    assert pool.state(run).is_running()
+
+
 def test_a_finished_run_is_left_alone(pool: Pool):
     run = pool.create("pid")
     pool.client.set_flow_run_state(run, Completed(), force=True)
-    anyio.run(reporting.settle, run, Died(-9), False, 5)
+    anyio.run(reporting.settle, run, MINE, Died(-9), False, 5)
     assert pool.state(run).is_completed()
 
 
@@ -71,5 +82,5 @@ def test_restarts_are_counted_though_the_run_never_began(pool: Pool):
     run = pool.create("pid")
     for expected in ("AwaitingRetry", "AwaitingRetry", "Crashed"):
         pool.client.set_flow_run_state(run, Pending(), force=True)
-        anyio.run(reporting.settle, run, Died(-9), False, 2)
+        anyio.run(reporting.settle, run, MINE, Died(-9), False, 2)
         assert pool.state(run).name == expected

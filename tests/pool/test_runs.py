@@ -5,7 +5,8 @@ import re
 
 import psutil
 import pytest
-from prefect.client.schemas.objects import StateType
+from prefect.client.schemas.objects import State, StateType
+from prefect.states import Cancelled, Completed, Crashed, Failed
 
 from tests.prefect_pool import Pool, begun, children, eventually
 
@@ -54,6 +55,27 @@ def test_a_run_that_ignores_the_request_is_killed_and_ends_cancelled(pool: Pool)
     assert pool.end(run).type is StateType.CANCELLED
     eventually(lambda: not psutil.pid_exists(child.pid))
     assert pool.end(pool.create("pid")).is_completed()
+
+
+@pytest.mark.parametrize("end", ["deleted", Completed, Failed, Crashed, Cancelled])
+def test_a_run_that_is_deleted_or_ended_by_hand_leaves_its_process_to_the_next(
+    pool: Pool, end: "str | type[State]"
+):
+    (worker,) = pool.workers
+    (child,) = children(worker)
+    run = pool.create("steps", count=2000)
+    begun(pool)
+    logged = len(pool.log())
+    if isinstance(end, str):
+        pool.client.delete_flow_run(run)
+    else:
+        pool.client.set_flow_run_state(run, end(message="by hand"), force=True)
+    assert pool.end(pool.create("pid")).is_completed()
+    assert pool.project.notes == ["begin", str(child.pid)]
+    assert "Traceback" not in pool.log()[logged:]
+    if not isinstance(end, str):
+        assert pool.state(run).message == "by hand"
+        assert pool.page(run) == []
 
 
 def test_cancelling_reaches_into_a_subflow(pool: Pool):

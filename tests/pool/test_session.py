@@ -15,7 +15,7 @@ pytestmark = pytest.mark.usefixtures("api")
 @pytest.fixture
 def session(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Session]:
     monkeypatch.chdir(tmp_path)
-    made = Session()
+    made = Session(lambda request: None)
     yield made
     made.close()
 

@@ -8,6 +8,7 @@ import sys
 import traceback
 from collections.abc import Iterator
 from contextlib import suppress
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -24,6 +25,7 @@ from safelight.errors import (
     PipelineError,
     StoreUnavailableError,
 )
+from safelight.process_identity import here, own_start
 from safelight.store.disk import half_made, sweep_abandoned, work_prefix
 from safelight.store.local import UNFINISHED, LocalFolder
 from safelight.store.s3 import ATTEMPTS, Bucket
@@ -360,6 +362,17 @@ def test_only_half_made_files_are_swept(tmp_path: Path):
 
 
 # disks that are full or damaged
+
+
+def test_a_half_made_file_belongs_to_the_process_that_its_name_proves(tmp_path: Path):
+    place, pid, start = here(), os.getpid(), own_start()
+    elsewhere = replace(place, namespace="1").tag
+    kept = [f"work-{pid}-{place.tag}.{start}-a", f"work-99999999-{elsewhere}.{start}-b"]
+    swept = [f"work-{pid}-{place.tag}.{start - 1}-c", f"work-99999999-{place.tag}.{start}-d"]
+    for name in (*kept, *swept):
+        (tmp_path / name).write_text("half")
+    sweep_abandoned(tmp_path)
+    assert sorted(path.name for path in tmp_path.iterdir()) == sorted(kept)
 
 
 @pytest.fixture
