@@ -1,18 +1,25 @@
 """A short campaign; `make chaos` runs the long one."""
 
 from pathlib import Path
+from typing import get_args
 
 import pytest
 
 from tests.chaos.campaign import Pace, run_campaign
+from tests.chaos.faults import Fault
 
-FAULTS, SEED = 60, 20
+FAULTS, SEED = 45, 231
+"""Each kind of fault comes at least once."""
 
 
 @pytest.mark.slow
 @pytest.mark.timeout(600)
 def test_faults_lose_nothing_and_repeat_nothing(tmp_path: Path):
-    report = run_campaign(Pace(FAULTS, SEED, apart_seconds=(0.2, 1.6)), tmp_path)
+    report = run_campaign(
+        Pace(FAULTS, SEED, apart_seconds=(0.2, 1.6), sleep_seconds=(1, 4), silence_seconds=(1, 3)),
+        tmp_path,
+    )
     assert not report.violations, "\n".join([report.table(), *report.violations])
     assert report.faults.total() == FAULTS
+    assert set(report.faults) == set(get_args(Fault))
     assert report.ends["Completed"] > 0
