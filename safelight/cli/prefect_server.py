@@ -5,25 +5,42 @@ at once, without heeding the busy timeout, when another wrote in between
 (https://www.sqlite.org/rescode.html#busy_snapshot). The server answers 503, to one in sixteen of
 runs created in a row; clients ask again two seconds later, the Prefect UI does not. Begun as
 IMMEDIATE such transactions wait for one another. Nothing changes on PostgreSQL.
+
+Only the outermost transaction is begun so. Prefect opens further sessions while one is open, to
+read a work queue for its status event for instance: these would wait for a lock that their own
+caller holds.
 """
 
 from collections.abc import AsyncGenerator
 from contextlib import asynccontextmanager
+from contextvars import ContextVar
 
-from prefect.server.database.configurations import AioSqliteConfiguration
+from prefect.server.database.configurations import SQLITE_BEGIN_MODE, AioSqliteConfiguration
 from sqlalchemy.ext.asyncio import AsyncSession, AsyncSessionTransaction
 
 STOCK = AioSqliteConfiguration.begin_transaction
+OUTERMOST: ContextVar[AsyncSession | None] = ContextVar("OUTERMOST", default=None)
+"""Session that holds the lock for whoever runs in this context."""
 
 
 @asynccontextmanager
 async def begin_immediately(
     self: AioSqliteConfiguration, session: AsyncSession, with_for_update: bool = False
 ) -> AsyncGenerator[AsyncSessionTransaction, None]:
-    """In the place of `AioSqliteConfiguration.begin_transaction`: each as if for an update."""
-    del with_for_update
+    """In the place of Prefect's own: the outermost as if for an update."""
+    outer = OUTERMOST.get()
+    if outer is not None and outer.in_transaction():  # a task begun inside may outlive it
+        async with STOCK(self, session, with_for_update) as transaction:
+            yield transaction
+        return
     async with STOCK(self, session, with_for_update=True) as transaction:
-        yield transaction
+        await session.connection()  # begins here, so that the mode is not left to inner sessions
+        mode, outermost = SQLITE_BEGIN_MODE.set("DEFERRED"), OUTERMOST.set(session)
+        try:
+            yield transaction
+        finally:
+            OUTERMOST.reset(outermost)
+            SQLITE_BEGIN_MODE.reset(mode)
 
 
 if __name__ == "__main__":

@@ -1,15 +1,18 @@
-"""The embedded server refuses no write because another one crosses it."""
+"""The embedded server refuses no write because another crosses it; none waits for itself."""
 
 from collections import Counter
 from http import HTTPStatus
 from uuid import uuid4
 
 import httpx
+import pytest
 from prefect.client.orchestration import SyncPrefectClient
 from prefect.client.schemas.actions import WorkPoolCreate
 
 RUNS = 150
 """Stock Prefect refuses one in sixteen."""
+BUSY_SECONDS = 55.0
+"""Under SQLite's busy timeout of 60 s, which a request that waits for its own lock takes."""
 
 
 def test_no_write_is_refused(api: SyncPrefectClient):
@@ -22,3 +25,16 @@ def test_no_write_is_refused(api: SyncPrefectClient):
         url = f"deployments/{deployment}/create_flow_run"
         answers = Counter(plain.post(url, json={}).status_code for _ in range(RUNS))
     assert answers == {HTTPStatus.CREATED: RUNS}
+
+
+@pytest.mark.parametrize("by_id", [False, True])
+def test_pausing_a_queue_does_not_wait_for_itself(api: SyncPrefectClient, by_id: bool):
+    name = f"pausing-{uuid4().hex[:8]}"
+    api.create_work_pool(WorkPoolCreate(name=name, type="process"))
+    queue = api.read_work_queue_by_name("default", work_pool_name=name)
+    path = f"work_pools/{name}/queues/default"
+    address = f"work_queues/{queue.id}" if by_id else path
+    with httpx.Client(base_url=str(api.api_url), timeout=BUSY_SECONDS) as plain:
+        answer = plain.patch(address, json={"is_paused": True})
+        assert answer.status_code == HTTPStatus.NO_CONTENT
+        assert plain.get(path).json()["is_paused"]
