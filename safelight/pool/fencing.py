@@ -1,7 +1,9 @@
 """Keeps a process from telling the server of a run that has become somebody else's.
 
 A process may believe that a run is its own for as long as its worker heard so a moment ago.
-After that, for instance when its machine slept, it asks before each word.
+After that, for instance when its machine slept, it asks before each word. Before it gives its run
+a new state it asks in any case: the server lets a completed run take the place of one that
+somebody ended by hand a second ago.
 """
 
 import re
@@ -19,6 +21,9 @@ from safelight.progress import StopReason, is_given_up, request_stop
 
 TRUST_SECONDS = 15.0
 """How long the worker's word holds; others take a run after `ownership.EXPIRE_SECONDS`."""
+DECIDE_SECONDS = 0.1
+"""How long it holds when the run is to get another state."""
+_DECIDING = re.compile(r"/flow_runs/[0-9a-f-]{36}/set_state$")
 _TELLING = re.compile(r"/(set_state|create_flow_run|artifacts/?|artifacts/[0-9a-f-]{36}/?)$")
 
 
@@ -71,8 +76,11 @@ class Fence:
             if self._run is not None and self._run[0] == flow_run_id:
                 self._known = max(self._known, asked)
 
-    def check(self) -> None:
+    def check(self, trust: float = TRUST_SECONDS) -> None:
         """Find out whether the run is still ours, asking only when nobody said so for a while.
+
+        Args:
+            trust: seconds for which what was heard last is believed.
 
         Raises:
             Abort: it is not; nothing more may be told of it.
@@ -80,7 +88,7 @@ class Fence:
         """
         with self._lock:
             run = self._run
-            doubtful = awake() - self._known > TRUST_SECONDS
+            doubtful = awake() - self._known > trust
         if run is None:
             return
         if not is_given_up() and doubtful:
@@ -97,5 +105,6 @@ class Fence:
 
     def guard(self, request: httpx.Request) -> None:
         """Before a request that tells of the run: see `check`."""
-        if request.method in ("POST", "PATCH") and _TELLING.search(request.url.path):
-            self.check()
+        path = request.url.path
+        if request.method in ("POST", "PATCH") and _TELLING.search(path):
+            self.check(DECIDE_SECONDS if _DECIDING.search(path) else TRUST_SECONDS)

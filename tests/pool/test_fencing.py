@@ -87,6 +87,24 @@ def test_a_lost_run_is_given_up_for_good(lost: str):
     assert server.asked == 1
 
 
+def test_a_run_ended_by_hand_a_moment_ago_is_not_completed():
+    server = Server()
+    fence = begun(server, 1)
+    assert server.run is not None
+    server.run.state = State(type=StateType.FAILED, name="Failed by hand")
+    path = f"http://127.0.0.1/api/flow_runs/{server.run.id}/set_state"
+    with pytest.raises(Abort):
+        fence.guard(httpx.Request("POST", path))
+    assert is_given_up()
+
+
+def test_the_state_of_a_task_costs_no_question():
+    server = Server()
+    path = f"http://127.0.0.1/api/task_runs/{uuid4()}/set_state"
+    begun(server, 1).guard(httpx.Request("POST", path))
+    assert server.asked == 0
+
+
 @pytest.mark.parametrize(
     ("method", "path", "kept_back"),
     [
