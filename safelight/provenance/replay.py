@@ -13,7 +13,12 @@ from pydantic import BaseModel, ConfigDict, JsonValue
 from safelight.errors import DependencyMissingError, InvalidMediaError, MissingFileError
 from safelight.media.images import decode_image
 from safelight.media.video import read_frames
-from safelight.provenance.manifest import Manifest, load_manifest, versions
+from safelight.provenance.manifest import (
+    Manifest,
+    ManifestUnreadableError,
+    load_manifest,
+    versions,
+)
 from safelight.store.artifact import ArtifactRef
 from safelight.store.store import SCHEME, Store, current_store
 
@@ -102,6 +107,11 @@ def find_run(
     """
     store = store or current_store()
     manifest = load_manifest(location, store)
+    if not manifest.flow.isidentifier():  # it becomes the name of a module below flows
+        raise ManifestUnreadableError(
+            f"the manifest names the flow {manifest.flow[:80]!r}, expected the name of a flow",
+            "pass a manifest that a run of Safelight left",
+        )
     for name, ref in manifest.inputs.items():
         if not store.backend.exists(ref.uri.removeprefix(SCHEME)):
             raise MissingFileError(

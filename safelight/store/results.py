@@ -3,13 +3,16 @@
 import json
 from collections.abc import Iterator
 from contextlib import suppress
+from typing import NoReturn, cast
 
 from prefect.context import TaskRunContext
 from prefect.exceptions import ObjectAlreadyExists
 from prefect.filesystems import WritableFileSystem
 from prefect.utilities.asyncutils import run_sync_in_worker_thread
+from pydantic import JsonValue
 
 from safelight.errors import MissingFileError
+from safelight.store.artifact import ArtifactRef
 from safelight.store.store import SCHEME, current_store
 
 RESULTS = "safelight-results/store"
@@ -17,6 +20,11 @@ RESULTS = "safelight-results/store"
 PREFIX = "cache/results/"
 REGISTERING = 3
 """Steps of registering; each finds what another process has made the next time."""
+REFERENCE = f"{ArtifactRef.__module__}.{ArtifactRef.__qualname__}"
+"""What a stage gives, one or a list of them, as Prefect's JSON names it."""
+RUN_RESULT = "safelight.provenance.manifest.RunResult"
+"""What a flow gives; the layer above defines it."""
+_CLASS, _ERROR = "__class__", "__exc_type__"
 
 
 class SafelightResults(WritableFileSystem):
@@ -32,13 +40,14 @@ class SafelightResults(WritableFileSystem):
         """The record under a cache key.
 
         Raises:
-            ValueError: there is none, or a file it names is gone or cut short; Prefect reads that
-                as "not cached" and runs the stage again.
+            ValueError: there is none, it is not a result of a stage or flow, or a file it names
+                is gone or cut short; Prefect reads that as "not cached" and runs the stage again.
         """
         try:
             content = current_store().read_record(PREFIX + path)
         except MissingFileError as error:
             raise ValueError(str(error)) from error
+        content = as_ours(path, content)
         for key, size in named_artifacts(content):
             if not current_store().holds(key, size):
                 raise ValueError(f"record {path} names {key}, which is gone or cut short")
@@ -63,6 +72,59 @@ class SafelightResults(WritableFileSystem):
     async def awrite_path(self, path: str, content: bytes) -> None:
         """`write_path` for Prefect's asynchronous callers."""
         await run_sync_in_worker_thread(self.write_path, path, content)
+
+
+def as_ours(path: str, content: bytes) -> bytes:
+    """The record with its result alone, and a head of our own.
+
+    A record's head names a serializer, pickle too, and its result classes to import. Prefect
+    follows both, so whoever writes to the store could run code. Only the types of results that
+    stages and flows give get through, and the head is never that of the record.
+
+    Args:
+        path: the record's key, for the new head.
+        content: as the store has it.
+
+    Raises:
+        ValueError: not a result that a stage or a flow gives.
+    """
+    try:
+        outer = json.loads(content, parse_constant=_no_number)
+        result = json.loads(outer["result"], parse_constant=_no_number)
+        _require_known(result)
+    except (ValueError, KeyError, TypeError, RecursionError) as error:
+        raise ValueError(f"record {path} is not a result of a stage or flow: {error}") from error
+    head = {"storage_key": path, "serializer": {"type": "json"}}
+    return json.dumps({"metadata": head, "result": json.dumps(result)}).encode()
+
+
+def _require_known(result: JsonValue) -> None:
+    """Refuse anything but references and results of runs, at their places."""
+    for value in result if isinstance(result, list) else [result]:
+        if not isinstance(value, dict) or value.keys() != {_CLASS, "data"}:
+            raise ValueError("a value without its type")
+        kind, data = value[_CLASS], value["data"]
+        if kind == REFERENCE:
+            ArtifactRef.model_validate(data)
+        elif kind != RUN_RESULT or isinstance(result, list) or not isinstance(data, dict):
+            raise ValueError(f"it names the type {kind!r:.80}")
+        _require_plain(data)
+
+
+def _require_plain(data: JsonValue) -> None:
+    waiting = [data]
+    while waiting:
+        value = waiting.pop()
+        if isinstance(value, dict):
+            if _CLASS in value or _ERROR in value:
+                raise ValueError("a type inside of a value")
+            waiting.extend(value.values())
+        elif isinstance(value, list):
+            waiting.extend(cast("list[JsonValue]", value))
+
+
+def _no_number(name: str) -> NoReturn:
+    raise ValueError(f"{name} is no number")
 
 
 def named_artifacts(content: bytes) -> Iterator[tuple[str, int]]:

@@ -77,6 +77,13 @@ def test_an_unreadable_manifest_is_refused(volume, tmp_path):
         find_run(path)
 
 
+@pytest.mark.parametrize("name", ["os.path", "../outside", "a b", "", "x:y", "\x1b[31m"])
+def test_a_manifest_cannot_name_code_to_import(store, manifest, name):
+    key = keep_manifest(store, manifest().model_copy(update={"flow": name}))
+    with pytest.raises(ManifestUnreadableError):
+        find_run(key)
+
+
 def test_missing_weights_are_named(manifest, entry):
     run = manifest(entry("generate", parameters={"model": "dream"}))
     require_weights(run, {WEIGHTS}.__contains__)

@@ -1,5 +1,6 @@
 """A store that is away for a while costs time; a request to stop does not wait for it."""
 
+import json
 import threading
 import time
 from collections.abc import Iterator
@@ -9,7 +10,7 @@ import pytest
 
 from safelight.errors import StoreUnavailableError
 from safelight.progress import StopRequestedError, clear_stop, request_stop
-from safelight.store.results import PREFIX, SafelightResults
+from safelight.store.results import PREFIX, RUN_RESULT, SafelightResults, as_ours
 from safelight.store.store import Store, current_store
 from tests.chaos.machines import Gate, Outage
 from tests.store.servers import ACCESS_KEY, SECRET_KEY, S3Server
@@ -94,11 +95,13 @@ def bucket_store(
 
 @pytest.mark.usefixtures("bucket_store")
 def test_a_finished_stage_is_found_through_an_outage(gate: Gate):
-    SafelightResults().write_path("stage-key", b"{}")
+    given = {"__class__": RUN_RESULT, "data": {"success": True}}
+    record = as_ours("stage-key", json.dumps({"result": json.dumps(given)}).encode())
+    SafelightResults().write_path("stage-key", record)
     gate.shut("refused")
     back_soon(gate)
     # an error here would read as "not cached", and the stage would run again
-    assert SafelightResults().read_path("stage-key") == b"{}"
+    assert SafelightResults().read_path("stage-key") == record
 
 
 @pytest.mark.usefixtures("bucket_store")

@@ -14,7 +14,7 @@ import pytest
 
 from safelight.errors import MissingFileError, StoreUnavailableError
 from safelight.store.artifact import ArtifactRef
-from safelight.store.results import SafelightResults
+from safelight.store.results import REFERENCE, SafelightResults
 from safelight.store.s3 import Bucket
 from safelight.store.store import Store, current_store
 from safelight.store.uploading import THREADS, Uploads
@@ -270,11 +270,12 @@ def test_results_of_stages_are_read_back_only_while_their_files_are_there(config
     """The whole way: settings, store, the block that Prefect keeps results with."""
     store, block = current_store(), SafelightResults()
     ref = store.put(b"picture", "image/png")
-    record = json.dumps({"result": ref.model_dump_json()}).encode()
+    given = {"__class__": REFERENCE, "data": ref.model_dump(mode="json")}
+    record = json.dumps({"metadata": {}, "result": json.dumps(given)}).encode()
     block.write_path("stage-1", record)
     store.settle()
     current_store.cache_clear()  # another machine
-    assert block.read_path("stage-1") == record
+    assert json.loads(json.loads(block.read_path("stage-1"))["result"]) == given
     current_store().backend.delete(key(ref))
     with pytest.raises(ValueError, match="gone or cut short"):
         block.read_path("stage-1")
