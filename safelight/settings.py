@@ -62,6 +62,9 @@ class Settings(BaseSettings):
     Metal, then `cpu:1`. `cpu:N` is N processes that share the cores."""
     pool_preload: str = ""
     """What a warm process loads when it starts, separated by commas: modules, or `model:NAME`."""
+    pool_run_env: str = ""
+    """Further environment variables that a run may set by its job variable `env`, separated by
+    commas; those that guard the worker are never among them."""
     pool_recycle_after: int = Field(default=1000, ge=1)
     """Flow runs after which a warm process is replaced by a fresh one."""
     pool_process_memory_gib: float | None = Field(default=None, gt=0)

@@ -120,6 +120,7 @@ class Project:
             "NOTES": str(self.notes_file),
             "VOLUME_ROOT": str(folder / "volume"),
             "SAFELIGHT_POOL_DEVICES": "cpu:1",
+            "SAFELIGHT_POOL_RUN_ENV": "COLOUR",
             "PYTHONDONTWRITEBYTECODE": "1",
         }
 

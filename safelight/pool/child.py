@@ -44,6 +44,7 @@ from safelight.progress import StopReason, clear_stop, is_given_up, request_stop
 from safelight.reports import as_known
 from safelight.run_logs import say_it_once
 from safelight.settings import reload_settings, settings
+from safelight.store.store import current_store
 
 ORPHAN_SECONDS = 20.0
 """A run that does not stop this long after the worker went away ends with its process."""
@@ -251,18 +252,23 @@ def is_server_trouble(error: BaseException) -> bool:
 def run_environment(command: Run) -> Generator[None]:
     """The environment and working directory of one run; the process's own afterwards."""
     environment, folder, path = dict(os.environ), os.getcwd(), list(sys.path)
+    own = settings()
     os.environ.update(command.environment)
     try:
         if command.working_dir is not None:
             os.chdir(command.working_dir)
-        reload_settings()
+        if reload_settings() != own:
+            current_store.cache_clear()  # its store is that of its own settings
         yield
     finally:
+        changed = settings() != own
         os.environ.clear()
         os.environ.update(environment)
         os.chdir(folder)
         sys.path[:] = path
         reload_settings()
+        if changed:
+            current_store.cache_clear()
 
 
 def preload(wanted: str) -> None:

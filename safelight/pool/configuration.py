@@ -7,7 +7,9 @@ from prefect.client.schemas.objects import FlowRun
 from prefect.client.schemas.responses import DeploymentResponse
 from prefect.settings import Settings, get_current_settings
 from prefect.workers.base import BaseJobConfiguration, BaseVariables, BaseWorkerResult
-from pydantic import Field
+from pydantic import Field, PrivateAttr
+
+from safelight.settings import settings as our_settings
 
 POOL_TYPE = "safelight-gpu"
 """The worker type, as work pools name it."""
@@ -16,6 +18,18 @@ KNOWN_DEPLOYMENT: ContextVar[DeploymentResponse | None] = ContextVar(
 )
 """The deployment of the run that is being submitted."""
 _environment: tuple[Settings, dict[str, str]] | None = None  # it takes 20 ms to make
+RUN_MAY_SET = frozenset(
+    {
+        "PREFECT_LOGGING_LEVEL",
+        "PREFECT_TASKS_REFRESH_CACHE",
+        "PREFECT_TASKS_DEFAULT_RETRIES",
+        "PREFECT_TASKS_DEFAULT_RETRY_DELAY_SECONDS",
+    }
+)
+"""Variables that any run may set by `env`. The others are the worker's: with them a run could read
+what it may not, keep its results elsewhere, or load code."""
+_GUARDS = ("SAFELIGHT_", "PREFECT_", "PYTHON", "LD_", "AWS_", "HF_", "GIT_", "SSL_", "FFREPORT")
+_GUARD_NAMES = frozenset({"VOLUME_ROOT", "PATH", "HOME", "TMPDIR", "BASH_ENV"})
 Wanted = Literal["any", "cpu", "cuda", "mps"]
 
 
@@ -28,6 +42,22 @@ class PoolJobConfiguration(BaseJobConfiguration):
     working_dir: str | None = None
     grace_seconds: float = Field(default=20.0, ge=0)
     restarts: int = Field(default=1, ge=0)
+    _ignored: tuple[str, ...] = PrivateAttr(default=())
+
+    @property
+    def ignored(self) -> tuple[str, ...]:
+        """Variables of `env` that a run may not set, sorted."""
+        return self._ignored
+
+    def prepare_for_flow_run(
+        self,
+        flow_run: FlowRun,
+        *args: Any,  # noqa: ANN401  (Prefect's own)
+        **kwargs: Any,  # noqa: ANN401
+    ) -> None:
+        """Leave out what a run may not set, then do as Prefect does."""
+        self.env, self._ignored = settable(self.env)
+        super().prepare_for_flow_run(flow_run, *args, **kwargs)
 
     @classmethod
     async def resolve_for_flow_run(
@@ -56,6 +86,21 @@ class PoolJobConfiguration(BaseJobConfiguration):
         if _environment is None or _environment[0] is not settings:
             _environment = (settings, super()._base_environment())
         return dict(_environment[1])
+
+
+def settable(wanted: dict[str, str | None]) -> tuple[dict[str, str | None], tuple[str, ...]]:
+    """What a run may set of the environment it asks for, and the names it may not.
+
+    Guards stay the worker's own, also where the setting `pool_run_env` names one.
+
+    Args:
+        wanted: the job variable `env`.
+    """
+    extra = {name.strip() for name in our_settings().pool_run_env.split(",")} - {""}
+    more = {n for n in extra if n not in _GUARD_NAMES and not n.startswith(_GUARDS)}
+    allowed = RUN_MAY_SET | more
+    kept = {name: value for name, value in wanted.items() if name in allowed}
+    return kept, tuple(sorted(wanted.keys() - allowed))
 
 
 class PoolVariables(BaseVariables):

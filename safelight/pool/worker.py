@@ -148,6 +148,12 @@ class SafelightWorker(BaseWorker[PoolJobConfiguration, PoolVariables, PoolResult
     ) -> PoolResult:
         """Run a flow run in a warm process and see to it that it ends in a state."""
         process = await self._seat(flow_run.id, configuration)
+        if configuration.ignored:
+            self.get_flow_run_logger(flow_run).warning(
+                "ignored of env, since a run may not set it: %s. Fix: set it for the worker, or "
+                "name it in the worker's SAFELIGHT_POOL_RUN_ENV if it guards nothing",
+                ", ".join(configuration.ignored)[:1000],
+            )
         running = Running(flow_run, process, configuration.grace_seconds)
         self._running[flow_run.id] = running
         try:
