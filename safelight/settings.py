@@ -4,8 +4,10 @@ from functools import lru_cache
 from pathlib import Path
 from typing import Literal
 
-from pydantic import AliasChoices, Field, SecretStr
+from pydantic import AliasChoices, Field, SecretStr, ValidationError
 from pydantic_settings import BaseSettings, SettingsConfigDict
+
+from safelight.errors import InvalidFieldValueError
 
 MEGAPIXEL = 1_000_000
 
@@ -74,8 +76,42 @@ class Settings(BaseSettings):
 
 @lru_cache(maxsize=1)
 def settings() -> Settings:
-    """The settings of this process, read once."""
-    return Settings()
+    """The settings of this process, read once.
+
+    Raises:
+        InvalidFieldValueError: a variable holds what its setting does not take.
+    """
+    try:
+        return Settings()
+    except ValidationError as error:
+        raise _refused(error) from error
+
+
+_EXPECTED = {
+    "store": "s3://BUCKET or s3://BUCKET/PREFIX, or nothing for a folder",
+    "device": "auto, cpu, mps, cuda or cuda:NUMBER",
+    "pool_devices": "auto, cpu, cpu:NUMBER, mps or cuda:NUMBER,cuda:NUMBER",
+}
+"""Settings whose pattern says less than an example."""
+_KINDS = {
+    "float_parsing": "a number",
+    "int_parsing": "a whole number",
+    "int_from_float": "a whole number",
+    "bool_parsing": "true or false",
+}
+
+
+def _refused(error: ValidationError) -> InvalidFieldValueError:
+    first, *others = error.errors(include_url=False)
+    name = str(first["loc"][0])
+    variable = name if name == "VOLUME_ROOT" else f"SAFELIGHT_{name.upper()}"
+    said = first["msg"].removeprefix("Input should be ")
+    expected = _EXPECTED.get(name) or _KINDS.get(first["type"]) or said
+    more = f" (and {len(others)} more)" if others else ""
+    return InvalidFieldValueError(
+        f"{variable} is {first['input']!r}, expected {expected}{more}",
+        f"correct {variable}, or unset it",
+    )
 
 
 def reload_settings() -> Settings:

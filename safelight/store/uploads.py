@@ -39,16 +39,22 @@ def allowed_file(location: str) -> Path:
         ForbiddenPathError: it lies outside the folders inputs may come from, or is no plain file.
         MissingFileError: there is no such file.
     """
+    if "://" in location:
+        raise ForbiddenPathError(
+            f"{_shown(location)} is an address, expected a file or the store: link of an artifact",
+            "download the file and name it, or upload it",
+        )
     path = _resolved(settings().volume_root / location)
-    if not os.path.exists(path):
-        path = _resolved(Path(location))
+    elsewhere = _resolved(Path(location))
+    if not os.path.exists(path) and os.path.exists(elsewhere):
+        path = elsewhere
     if not any(path.is_relative_to(root) for root in allowed_roots()):
         roots = ", ".join(str(root) for root in allowed_roots())
         raise ForbiddenPathError(
             f"{_shown(location)} lies outside the folders inputs may come from: {roots}",
             "move the file there, add its folder to SAFELIGHT_INPUT_ROOTS, or upload it",
         )
-    return _plain_file(path, location)
+    return _plain_file(path, location, looked_in=settings().volume_root.resolve())
 
 
 def upload_local(file: Path) -> str:
@@ -59,7 +65,7 @@ def upload_local(file: Path) -> str:
         ForbiddenPathError: it is a folder, device or pipe.
         InvalidMediaError: it holds no picture, video or sound.
     """
-    path = _plain_file(_resolved(file), str(file))
+    path = _plain_file(_resolved(file), str(file), looked_in=Path.cwd())
     return keep_media(path, ("image", "video", "audio")).uri
 
 
@@ -185,12 +191,13 @@ def _resolved(path: Path) -> Path:
         ) from error
 
 
-def _plain_file(path: Path, location: str) -> Path:
+def _plain_file(path: Path, location: str, looked_in: Path) -> Path:
     try:
         mode = path.stat().st_mode
     except (FileNotFoundError, NotADirectoryError) as error:
+        looked = "" if os.path.isabs(location) else f" (looked in {looked_in})"
         raise MissingFileError(
-            f"there is no file {_shown(location)}", "correct the path"
+            f"there is no file {_shown(location)}{looked}", "correct the path"
         ) from error
     except OSError as error:
         raise ForbiddenPathError(
