@@ -1,35 +1,36 @@
 """Runs the requests of a batch: on the workers of the target's pool, or here, one by one."""
 
 import copy
+import logging
 import re
 import time
 from collections import deque
-from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, field, replace
 from functools import wraps
-from typing import Any, Literal, TypeVar, cast
+from typing import Any, Literal, cast
 from uuid import UUID
 
-import httpx
 from prefect import Flow, Task
-from prefect.client.orchestration import SyncPrefectClient, get_client
+from prefect.client.orchestration import SyncPrefectClient
 from prefect.client.schemas.filters import (
     FlowRunFilter,
     FlowRunFilterId,
+    FlowRunFilterIdempotencyKey,
     FlowRunFilterTags,
 )
 from prefect.client.schemas.objects import FlowRun, State
 from prefect.client.schemas.responses import DeploymentResponse
 from prefect.context import FlowRunContext
-from prefect.exceptions import ObjectNotFound, PrefectHTTPStatusError
+from prefect.exceptions import ObjectNotFound
 from prefect.states import Cancelling, Pending
 
 from flows.requests import Request
 from flows.running import RecordedFlow
+from safelight.client.asking import patient_client
 from safelight.errors import (
     ContractMismatchError,
     DependencyMissingError,
-    EngineOfflineError,
     InvalidFieldValueError,
     PipelineError,
     UnknownError,
@@ -40,14 +41,16 @@ from safelight.provenance.manifest import MANIFESTS, Failure, Manifest, RunResul
 from safelight.store.artifact import ArtifactRef
 from safelight.store.store import current_store, key_of
 
+LOG = logging.getLogger(__name__)
 POLL_SECONDS = 0.5
-PATIENCE_SECONDS = 300.0
-"""How long a Prefect server may be away before the batch gives up; its requests go on."""
+CANCEL_SECONDS = 60.0
+"""How long a cancelled batch asks a server that does not answer to cancel its requests."""
+NEW_SECONDS = 10.0
+"""A run this young that the server does not list is not listed yet: a copy of its database lags."""
 PAGE = 100
 """Flow runs asked for at once."""
 TAG = "batch:"
 _MESSAGE = re.compile(r"\[([A-Z_]+)\] (.*)\. Fix: (.*)\.", re.DOTALL)
-T = TypeVar("T")
 Where = Literal["auto", "workers", "here"]
 
 
@@ -77,7 +80,7 @@ class Dispatch:
         if deployment is None:
             self._run_here()
             return
-        with get_client(sync_client=True) as client:
+        with patient_client() as client:
             _Workers(self, client, deployment).run()
 
     def finished(self, request: Request, outcome: BatchOutcome) -> None:
@@ -115,7 +118,7 @@ def find_workers(target: str, where: Where) -> DeploymentResponse | None:
     """
     if where == "here":
         return None
-    with get_client(sync_client=True) as client:
+    with patient_client() as client:
         try:
             deployment = client.read_deployment_by_name(f"{target}/{target}")
         except ObjectNotFound:
@@ -161,6 +164,8 @@ class _Job:
     """Over all runs of the batch; part of the idempotency key."""
     tries: int = 0
     """In this run of the batch."""
+    started: float = 0.0
+    """By the monotonic clock; 0 for a run that was there before."""
 
 
 class _Workers:
@@ -176,6 +181,8 @@ class _Workers:
         self._own = context.flow_run.id if context and context.flow_run else None
         self._waiting: deque[_Job] = deque()
         self._running: dict[UUID, _Job] = {}
+        self._starting: str | None = None
+        """Idempotency key of a run whose creation was not confirmed."""
 
     def run(self) -> None:
         self._find_earlier()
@@ -188,8 +195,10 @@ class _Workers:
                     time.sleep(POLL_SECONDS)
                 step(len(self._dispatch.outcomes), len(self._dispatch.requests))
         except BaseException:  # also the signal of a worker that ends this process
-            if self._is_cancelled():
-                self._cancel_all()
+            with patient_client(CANCEL_SECONDS, stops=False) as client:
+                self._client = client
+                if self._is_cancelled():
+                    self._cancel_all()
             raise
 
     def _find_earlier(self) -> None:
@@ -215,30 +224,26 @@ class _Workers:
     def _tagged(self) -> Iterator[FlowRun]:
         wanted = FlowRunFilter(tags=FlowRunFilterTags(all_=[TAG + self._dispatch.key]))
         for offset in range(0, 10**9, PAGE):
-            page = _patiently(
-                lambda offset=offset: self._client.read_flow_runs(
-                    flow_run_filter=wanted, limit=PAGE, offset=offset
-                )
-            )
+            page = self._client.read_flow_runs(flow_run_filter=wanted, limit=PAGE, offset=offset)
             yield from page
             if len(page) < PAGE:
                 return
 
     def _start(self, job: _Job) -> None:
         try:
-            self._running[_patiently(lambda: self._created(job))] = job
-        except PrefectHTTPStatusError as error:  # what the flow accepts, the form may refuse
-            refused = InvalidFieldValueError(
-                f"the server refused the parameters: {error.response.text[:500]}",
-                "correct the field it names",
-            )
+            run_id = self._created(job)
+        except InvalidFieldValueError as refused:  # what the flow accepts, the form may refuse
             self._dispatch.finished(job.request, _not_run(job.request, refused))
+        else:
+            self._running[run_id] = replace(job, started=time.monotonic())
+        self._starting = None
 
     def _created(self, job: _Job) -> UUID:
         """Create the run of a request, or find it when it was created before."""
         name = f"{self._dispatch.target.name}/{self._deployment.name}"
         key = f"{self._dispatch.key}:{job.request.identity}:{job.attempt}"
         parent = None
+        self._starting = key
         if self._own is not None:
             parent = self._client.create_task_run(
                 Task(fn=_nothing, name=name),
@@ -268,8 +273,11 @@ class _Workers:
             flow_run = found.get(run_id)
             if flow_run is not None and not (flow_run.state and flow_run.state.is_final()):
                 continue
+            job = self._running[run_id]
+            if flow_run is None and time.monotonic() - job.started < NEW_SECONDS:
+                continue
             ended = True
-            job = self._running.pop(run_id)
+            del self._running[run_id]
             outcome = (
                 _not_run(job.request, _deleted(), str(run_id))
                 if flow_run is None
@@ -285,28 +293,43 @@ class _Workers:
         asked = [*ids, *([self._own] if self._own else [])]
         for start in range(0, len(asked), PAGE):
             wanted = FlowRunFilter(id=FlowRunFilterId(any_=asked[start : start + PAGE]))
-            yield from _patiently(
-                lambda wanted=wanted: self._client.read_flow_runs(
-                    flow_run_filter=wanted, limit=PAGE
-                )
-            )
+            yield from self._client.read_flow_runs(flow_run_filter=wanted, limit=PAGE)
 
     def _is_cancelled(self) -> bool:
         if stop_requested():
             return stop_reason() is StopReason.CANCEL
         if self._own is None:
             return False
-        own = self._client.read_flow_run(self._own)
+        try:
+            own = self._client.read_flow_run(self._own)
+        except (PipelineError, ObjectNotFound) as error:
+            LOG.warning("whether the batch was cancelled is not known: %s", error)
+            return False
         return own.state is not None and (own.state.is_cancelling() or _cancelled(own))
 
     def _cancel_all(self) -> None:
-        for run_id in self._running:
+        """Ask every run of the batch to stop; one question that fails keeps no other from it."""
+        for run_id in [*self._running, *self._unconfirmed()]:
             try:
                 self._client.set_flow_run_state(
                     run_id, Cancelling(message="its batch was cancelled")
                 )
             except ObjectNotFound:
                 continue
+            except PipelineError as error:
+                LOG.warning("run %s of the batch was not cancelled: %s", run_id, error)
+
+    def _unconfirmed(self) -> list[UUID]:
+        """The run whose creation was under way, when the server has made it."""
+        if self._starting is None:
+            return []
+        key = FlowRunFilterIdempotencyKey(any_=[self._starting])
+        try:
+            found = self._client.read_flow_runs(flow_run_filter=FlowRunFilter(idempotency_key=key))
+        except PipelineError as error:
+            LOG.warning("run %s of the batch was not cancelled: %s", self._starting, error)
+            return []
+        return [flow_run.id for flow_run in found]
 
 
 def _nothing() -> None:
@@ -328,26 +351,6 @@ def _named_for(target: Flow[..., RunResult], name: str) -> Flow[..., RunResult]:
     named = copy.copy(target)
     named.fn = run
     return named
-
-
-def _patiently(call: Callable[[], T]) -> T:
-    """Call the server, again and again for some minutes while it does not answer."""
-    deadline = time.monotonic() + PATIENCE_SECONDS
-    while True:
-        try:
-            return call()
-        except (httpx.TransportError, httpx.HTTPStatusError) as error:
-            answered = isinstance(error, httpx.HTTPStatusError) and error.response.status_code < 500
-            if answered:
-                raise
-            if time.monotonic() > deadline:
-                raise EngineOfflineError(
-                    f"the Prefect server has not answered for {PATIENCE_SECONDS:.0f} s: {error}",
-                    "start it, then retry the batch: its requests went on meanwhile",
-                ) from error
-        if stop_requested():
-            raise StopRequestedError("the batch was asked to stop")
-        time.sleep(POLL_SECONDS)
 
 
 def _parts(key: str) -> tuple[str, int]:

@@ -9,6 +9,7 @@ from itertools import product
 from prefect.artifacts import create_table_artifact
 from pydantic import JsonValue
 
+from flows.publishing import on_page
 from flows.requests import Request
 from safelight.errors import ContractMismatchError
 from safelight.media.previews import picture_preview
@@ -168,7 +169,8 @@ def publish_table(requests: Sequence[Request], outcomes: Mapping[int, BatchOutco
                 "run": outcome.flow_run_id if outcome else "",
             }
         )
-    create_table_artifact(rows, key="requests", description="How each request of the batch ended")
+    about = "How each request of the batch ended"
+    on_page(lambda: create_table_artifact(rows, key="requests", description=about))
 
 
 def _state(outcome: BatchOutcome | None) -> str:

@@ -9,7 +9,6 @@ from contextvars import copy_context
 from typing import ParamSpec
 from uuid import UUID
 
-import httpx
 from prefect.artifacts import (
     create_link_artifact,
     create_markdown_artifact,
@@ -17,8 +16,9 @@ from prefect.artifacts import (
     create_table_artifact,
     update_progress_artifact,
 )
-from prefect.client.orchestration import get_client
 
+from safelight.client.asking import ask, patient_client
+from safelight.errors import EngineOfflineError
 from safelight.media.previews import picture_preview, video_preview
 from safelight.provenance.manifest import Manifest, StageEntry
 from safelight.store.artifact import ArtifactRef
@@ -29,8 +29,8 @@ from tasks.recorder import Recorder
 LOG = logging.getLogger(__name__)
 P = ParamSpec("P")
 SECONDS_BETWEEN_UPDATES = 1.0
-ATTEMPTS = 4
-"""A busy server gets the run's page on one of them."""
+PAGE_SECONDS = 5.0
+"""A server that is busy for longer costs the run's page."""
 LINK_SECONDS = 7 * 24 * 3600
 """The longest that S3 lets a presigned link live."""
 SHOWN_RESULTS = 4
@@ -88,15 +88,24 @@ class ProgressBoard:
     def _show(self, percent: float, text: str) -> None:
         with _left_out():
             if self._artifact is None:
-                created = create_progress_artifact(percent, key="progress", description=text)
+                created = ask(
+                    lambda: create_progress_artifact(percent, key="progress", description=text),
+                    "progress",
+                    seconds=0.0,  # the next step reports again
+                )
                 self._artifact = created if isinstance(created, UUID) else None
             else:
-                update_progress_artifact(self._artifact, percent, description=text)
+                artifact = self._artifact
+                ask(
+                    lambda: update_progress_artifact(artifact, percent, description=text),
+                    "progress",
+                    seconds=0.0,
+                )
 
 
 def describe(flow_run_id: UUID, name: str, tags: list[str]) -> None:
     """Give a run a name and tags; without an answer of the server it keeps those it has."""
-    with _left_out(), get_client(sync_client=True) as client:
+    with _left_out(), patient_client(PAGE_SECONDS, stops=False) as client:
         client.update_flow_run(flow_run_id, name=name, tags=tags)
 
 
@@ -105,14 +114,6 @@ def publish(manifest: Manifest) -> None:
 
     A Prefect server that does not answer costs the page, never the run.
     """
-    for _ in range(ATTEMPTS - 1):
-        try:
-            _publish(manifest)
-        except (httpx.TransportError, httpx.HTTPStatusError) as error:
-            LOG.info("the run's page is written again: %s", error)
-            time.sleep(SECONDS_BETWEEN_UPDATES)
-        else:
-            return
     with _left_out():
         _publish(manifest)
 
@@ -121,12 +122,18 @@ def publish(manifest: Manifest) -> None:
 def _left_out() -> Generator[None]:
     try:
         yield
-    except httpx.HTTPStatusError as error:
-        if error.response.status_code < 500:
-            raise
-        LOG.warning("left out on the run's page: %s", error)
-    except httpx.TransportError as error:
-        LOG.warning("left out on the run's page: %s", error)
+    except EngineOfflineError as error:
+        LOG.warning("left out on the run's page: %s", error.problem)
+
+
+def on_page(leave: Callable[[], object]) -> None:
+    """Leave something on a run's page, again for a while when the server is busy.
+
+    Raises:
+        EngineOfflineError: it was busy for too long.
+        PipelineError: it refused.
+    """
+    ask(leave, "the run's page", seconds=PAGE_SECONDS, stops=False)
 
 
 def _publish(manifest: Manifest) -> None:
@@ -136,24 +143,33 @@ def _publish(manifest: Manifest) -> None:
     heading = (
         "" if manifest.error is None else f"**{manifest.error.code}**: {manifest.error.problem}"
     )
-    create_markdown_artifact(
-        f"{heading}\n\n{pictures}\n\nManifest: `{manifest.key}`",
-        key="result",
-        description=f"What {manifest.flow} made",
+    on_page(
+        lambda: create_markdown_artifact(
+            f"{heading}\n\n{pictures}\n\nManifest: `{manifest.key}`",
+            key="result",
+            description=f"What {manifest.flow} made",
+        )
     )
     if manifest.stages:
-        create_table_artifact(
-            [_row(entry) for entry in manifest.stages],
-            key="manifest",
-            description=f"Stages of this run; all of it in {manifest.key}",
+        rows = [_row(entry) for entry in manifest.stages]
+        on_page(
+            lambda: create_table_artifact(
+                rows,
+                key="manifest",
+                description=f"Stages of this run; all of it in {manifest.key}",
+            )
         )
     ends = current_store().link_ends(LINK_SECONDS)
     for ref in shown:
-        create_link_artifact(
-            current_store().link(ref, LINK_SECONDS),
-            link_text=f"{ref.sha256[:12]}{ref.extension}",
-            key=f"file-{ref.sha256[:12]}",
-            description=f"{ref.media_type}, {ref.bytes} bytes" + (f"; {ends}" if ends else ""),
+        link = current_store().link(ref, LINK_SECONDS)
+        about = f"{ref.media_type}, {ref.bytes} bytes" + (f"; {ends}" if ends else "")
+        on_page(
+            lambda ref=ref, link=link, about=about: create_link_artifact(
+                link,
+                link_text=f"{ref.sha256[:12]}{ref.extension}",
+                key=f"file-{ref.sha256[:12]}",
+                description=about,
+            )
         )
 
 

@@ -24,7 +24,7 @@ from safelight.errors import (
     MissingRequiredFieldError,
     PipelineError,
 )
-from safelight.params import refusal
+from safelight.params import refusal, refuse_unkept
 from safelight.store.artifact import ArtifactRef
 from safelight.store.disk import disk_errors
 from safelight.store.store import SCHEME, current_store
@@ -34,6 +34,8 @@ MOST_REQUESTS = 2000
 """Each becomes a flow run and a row of a table that people look at."""
 LARGEST_FILE = 32 * 2**20
 """Bytes of a request file; pictures are named in it, not contained."""
+MOST_BYTES = 512 * 1024
+"""Of a request's parameters as JSON: a Prefect server takes no more."""
 LONGEST_LINE = 2**20
 """Characters of one request."""
 _STORED = re.compile(r"store:(?:outputs|uploads)/[0-9a-f]{2}/([0-9a-f]{64})\.[a-z0-9]+")
@@ -245,7 +247,15 @@ def _accepted(
         filled = model.model_validate(dict(values))
     except ValidationError as error:
         raise refusal(error, where) from error
-    return filled.model_dump(mode="json", exclude_unset=True)
+    parameters = filled.model_dump(mode="json", exclude_unset=True)
+    refuse_unkept(parameters, where)
+    size = len(json.dumps(parameters))
+    if size > MOST_BYTES:
+        raise InvalidFieldValueError(
+            f"{where}: its parameters have {size} bytes, at most {MOST_BYTES} are kept",
+            "shorten them",
+        )
+    return parameters
 
 
 def _all_refused(refused: list[tuple[Row, PipelineError]]) -> PipelineError:

@@ -23,7 +23,7 @@ from flows.publishing import ProgressBoard, describe, publish
 from safelight.engines.device import device_class
 from safelight.errors import PipelineError
 from safelight.naming import is_drawn, run_name, tagged
-from safelight.params import refusal
+from safelight.params import refusal, refuse_unkept
 from safelight.progress import StopReason, StopRequestedError, is_given_up, stop_reason
 from safelight.provenance.manifest import (
     Failure,
@@ -81,6 +81,7 @@ class RecordedFlow(Flow[P, RunResult]):
             filled = model.model_validate(parameters)
         except ValidationError as error:
             raise refusal(error, self.name) from error
+        refuse_unkept(filled.model_dump(mode="json", exclude_unset=True), self.name)
         return {name: getattr(filled, name) for name in model.model_fields}
 
 

@@ -1,6 +1,8 @@
 """The base of every parameter model, and how pydantic's refusals become ours."""
 
-from typing import Self, TypeVar
+import re
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Self, TypeVar, cast
 
 from pydantic import BaseModel, ConfigDict, ValidationError
 
@@ -10,6 +12,8 @@ from safelight.errors import (
     MissingRequiredFieldError,
     PipelineError,
 )
+
+_UNKEPT = re.compile("[\\x00\\ud800-\\udfff]")
 
 
 class Params(BaseModel):
@@ -61,6 +65,45 @@ def refusal(error: ValidationError, where: str) -> PipelineError:
     return InvalidFieldValueError(
         f"{where}: field {field} is {found}: {expected}{more}", f"correct {field}"
     )
+
+
+def refuse_unkept(values: Mapping[str, object], where: str) -> None:
+    """Refuse what a Prefect server cannot keep as parameters of a run, whatever its database.
+
+    PostgreSQL takes neither the character NUL nor half a surrogate pair, and answers them like an
+    outage.
+
+    Args:
+        values: JSON values by field.
+        where: what the message calls it.
+
+    Raises:
+        InvalidFieldValueError: which field, and why.
+    """
+    for name, value in values.items():
+        for path, text in _texts(name, value):
+            at = _UNKEPT.search(text)
+            if at is not None:
+                raise InvalidFieldValueError(
+                    f"{where}: field {path.encode('unicode_escape').decode()} has the character "
+                    f"U+{ord(at[0]):04X} at {at.start() + 1}, which the server cannot keep",
+                    f"remove it from {name.encode('unicode_escape').decode()}",
+                )
+
+
+def _texts(path: str, value: object) -> Iterator[tuple[str, str]]:
+    """All text within a JSON value, names of fields too, each with its field."""
+    waiting: list[tuple[str, object]] = [(path, path), (path, value)]
+    while waiting:
+        here, found = waiting.pop()
+        if isinstance(found, str):
+            yield here, found
+        elif isinstance(found, Mapping):
+            for key, inner in cast("Mapping[object, object]", found).items():
+                waiting += [(here, str(key)), (f"{here}.{key}", inner)]
+        elif isinstance(found, list | tuple):
+            for number, inner in enumerate(cast("Sequence[object]", found)):
+                waiting.append((f"{here}.{number}", inner))
 
 
 def checked(params_type: type[P], where: str, **fields: object) -> P:

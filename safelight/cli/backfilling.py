@@ -8,16 +8,17 @@ from itertools import count
 from typing import Any
 from zoneinfo import ZoneInfo
 
-from prefect.client.orchestration import SyncPrefectClient, get_client
+from prefect.client.orchestration import SyncPrefectClient
 from prefect.client.schemas.filters import FlowRunFilter, FlowRunFilterIdempotencyKey
 from prefect.client.schemas.objects import DeploymentSchedule
 from prefect.client.schemas.responses import DeploymentResponse
 from prefect.client.schemas.schedules import IntervalSchedule
-from prefect.exceptions import ObjectNotFound, PrefectHTTPStatusError
+from prefect.exceptions import ObjectNotFound
 from prefect.states import Scheduled
 from prefect.utilities.schema_tools.validation import validate
 from pydantic import TypeAdapter
 
+from safelight.client.asking import patient_client
 from safelight.errors import (
     ContractMismatchError,
     DependencyMissingError,
@@ -68,7 +69,7 @@ def backfill(
             "correct since and until",
         )
     name = deployment if "/" in deployment else f"{deployment}/{deployment}"
-    with get_client(sync_client=True) as client:
+    with patient_client() as client:
         found = _deployment(client, name)
         schedules = _schedules(found, name, slug)
         for schedule in schedules:
@@ -205,12 +206,10 @@ def _filled(
                 tags=[TAG],
                 idempotency_key=key,
             )
-        except PrefectHTTPStatusError as error:
-            if error.response.status_code not in (409, 422):
-                raise
+        except InvalidFieldValueError as error:
             raise InvalidFieldValueError(
                 f"the server refused a run of schedule {schedule.slug or schedule.id} of "
-                f"{deployment.name}: {error.response.text[:300]}",
+                f"{deployment.name}: {error.problem}",
                 _CORRECT,
             ) from error
         filled.append(FilledRun(moment, run.name, created=not there))

@@ -7,18 +7,19 @@ from concurrent.futures import Future, wait
 from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Self
-from uuid import UUID
+from uuid import UUID, uuid4
 
-from prefect.client.orchestration import SyncPrefectClient, get_client
+from prefect.client.orchestration import SyncPrefectClient
 from prefect.client.schemas.filters import ArtifactFilter, ArtifactFilterFlowRunId
 from prefect.client.schemas.objects import FlowRun
-from prefect.exceptions import ObjectNotFound, PrefectHTTPStatusError
+from prefect.exceptions import ObjectNotFound
 from prefect.states import Cancelling
 from pydantic import JsonValue
 
 from safelight.cli.inputs import typed
 from safelight.cli.server import configured_api_url, prefect_api
-from safelight.errors import DependencyMissingError, InvalidFieldValueError
+from safelight.client.asking import patient_client
+from safelight.errors import DependencyMissingError
 from safelight.naming import run_name, tagged
 from safelight.pool.devices import GIB, Device, machine_memory
 from safelight.pool.messages import Run
@@ -30,6 +31,8 @@ from safelight.store.results import register_results
 from safelight.store.store import current_store
 
 POLL_SECONDS = 0.3
+COMMAND_SECONDS = 60.0
+"""How long a server may be away before the command that follows a run gives up."""
 FRESH = {"PREFECT_TASKS_REFRESH_CACHE": "true"}
 """Makes Prefect run every task again."""
 GRACE_SECONDS = 20.0
@@ -105,24 +108,19 @@ class Session:
             DependencyMissingError: the configured server has no deployment of this flow.
             InvalidFieldValueError: the server refused the parameters.
         """
-        with get_client(sync_client=True) as client:
+        with patient_client(COMMAND_SECONDS) as client:
             deployment_id = self._deployment(client, flow)
             if not self._embedded:  # the server checks types before the flow converts them
                 schema = client.read_deployment(deployment_id).parameter_openapi_schema
                 parameters = typed(parameters, schema or {})
             extra_env = FRESH if fresh else {}
-            try:
-                created = client.create_flow_run_from_deployment(
-                    deployment_id,
-                    parameters=parameters,
-                    name=run_name(flow, parameters),
-                    job_variables={"env": extra_env} if extra_env else None,
-                )
-            except PrefectHTTPStatusError as error:
-                raise InvalidFieldValueError(
-                    f"the server refused the parameters of {flow}: {error.response.text}",
-                    "correct the field it names",
-                ) from error
+            created = client.create_flow_run_from_deployment(
+                deployment_id,
+                parameters=parameters,
+                name=run_name(flow, parameters),
+                job_variables={"env": extra_env} if extra_env else None,
+                idempotency_key=str(uuid4()),  # one run, also when the first answer is lost
+            )
             command = Run(flow_run_id=created.id, environment=extra_env)
             return self._follow(client, command, on_progress)
 

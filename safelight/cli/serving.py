@@ -4,15 +4,14 @@ import os
 import subprocess
 import tempfile
 from collections.abc import Generator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any, cast
 
 import yaml
 from filelock import FileLock, Timeout
-from prefect.client.orchestration import get_client
 from prefect.client.schemas.actions import WorkPoolCreate
-from prefect.exceptions import ObjectNotFound
+from prefect.exceptions import ObjectAlreadyExists, ObjectNotFound
 from prefect.settings import PREFECT_API_URL, temporary_settings
 
 from safelight.children import start_child, stop_child
@@ -21,6 +20,7 @@ from safelight.cli.printing import CONSOLE
 from safelight.cli.server import QUIET, prefect_home, running_server
 from safelight.cli.slots import apply_limits, read_limits
 from safelight.cli.supervising import counted_signals, stop_workers, supervise
+from safelight.client.asking import patient_client
 from safelight.errors import (
     DependencyMissingError,
     InvalidFieldValueError,
@@ -155,15 +155,16 @@ def deploy(pool: str) -> None:
                 f"prefect deploy ended with {code}: {log.read_text(errors='replace')[-1000:]}",
                 "correct deployments/prefect.yaml",
             )
-    with get_client(sync_client=True) as client:
+    with patient_client() as client:
         apply_limits(client, limits, pool)
     CONSOLE.print(f"{len(described['deployments'])} deployments on pool {pool}")
 
 
 def make_pool(pool: str, pool_type: str) -> None:
     """Create a work pool of this type unless it is there."""
-    with get_client(sync_client=True) as client:
+    with patient_client() as client:
         try:
             client.read_work_pool(pool)
         except ObjectNotFound:
-            client.create_work_pool(WorkPoolCreate(name=pool, type=pool_type))
+            with suppress(ObjectAlreadyExists):  # made, and the answer was lost
+                client.create_work_pool(WorkPoolCreate(name=pool, type=pool_type))

@@ -2,6 +2,7 @@
 
 import json
 import os
+import re
 import signal
 import subprocess
 import sys
@@ -22,7 +23,7 @@ from prefect.client.schemas.actions import DeploymentScheduleCreate, WorkPoolCre
 from prefect.client.schemas.filters import FlowRunFilter, FlowRunFilterTags
 from prefect.client.schemas.schedules import CronSchedule
 from prefect.deployments import run_deployment
-from prefect.settings import PREFECT_API_URL
+from prefect.settings import PREFECT_API_URL, temporary_settings
 from prefect.states import Cancelling
 
 from flows import dispatching
@@ -47,12 +48,14 @@ from safelight.errors import (
     InvalidFieldValueError,
     PipelineError,
 )
+from safelight.params import refuse_unkept
 from safelight.progress import clear_stop, request_stop
 from safelight.provenance.batches import BatchReport, load_report
 from safelight.provenance.manifest import load_manifest
 from safelight.store.store import current_store
 from tasks.keeping import load_image
 from tests.prefect_pool import artifacts_of
+from tests.unwell import LOST, Fault, Unwell, unwell
 
 CHECKOUT = Path(__file__).resolve().parents[2]
 PHOTO = CHECKOUT / "examples" / "astronaut.png"
@@ -160,6 +163,17 @@ HOSTILE = {
     "outside": (b"prompt,steps\na,3\nb,999999\n", "INVALID_FIELD_VALUE", "line 3: generate: field"),
     "too many cells": (b"prompt,steps\na,3,4\n", "INVALID_FIELD_VALUE", "line 2 has 3 cells"),
     "open quote": (b'prompt\n"a\nb\n', "INVALID_FIELD_VALUE", "line 2"),
+    "a NUL": (
+        GOOD + b'{"prompt": "tea\\u0000pot"}\n' + GOOD,
+        "INVALID_FIELD_VALUE",
+        "line 2: generate: field prompt has the character U+0000 at 4",
+    ),
+    "a NUL in a table": (
+        b"prompt,negative_prompt\na,b\nc,d\0\n",
+        "INVALID_FIELD_VALUE",
+        "line 3: generate: field negative_prompt has the character U+0000 at 2",
+    ),
+    "half a pair": (GOOD + b'{"prompt": "\\udc00"}', "INVALID_FIELD_VALUE", "line 2: generate"),
     "only a header": (b"prompt,steps\n", "INVALID_FIELD_VALUE", "no row"),
     "too many": (GOOD * (MOST_REQUESTS + 1), "INVALID_FIELD_VALUE", "2001 requests"),
     "several bad": (GOOD + b'{"steps": 3}\n\n{"seed": 1}', "MISSING_REQUIRED_FIELD", "line 4"),
@@ -174,6 +188,34 @@ def test_bad_files_are_refused_by_line_and_field(case: str):
     assert caught.value.code == code
     assert words in caught.value.problem
     assert caught.value.remedy
+
+
+def test_a_request_that_no_server_keeps_is_refused_by_its_number(monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setattr("flows.requests.MOST_BYTES", 100)
+    rows = listed([{"prompt": "a"}, {"prompt": "long " * 30}])
+    with pytest.raises(PipelineError, match=r"request 2: generate: its parameters have \d+ bytes"):
+        check_requests(find_target("generate"), rows, {})
+
+
+@given(
+    st.lists(st.sampled_from(["name", "list", "field"]), max_size=4), st.sampled_from("\0\ud9ab")
+)
+def test_what_the_server_cannot_keep_is_found_wherever_it_stands(way: list[str], bad: str):
+    value: object = f"ab{bad}"
+    for step in way:
+        value = {"name": {f"x{bad}": 1}, "list": ["a", value], "field": {"b": value}}[step]
+    found = f"U+{ord(bad):04X}"
+    with pytest.raises(PipelineError, match=re.escape(found)) as caught:
+        refuse_unkept({"first": "kept é 漢 \n", "second": value}, "draw")
+    assert "field second" in caught.value.problem
+    assert str(caught.value).isprintable()
+    refuse_unkept({"first": "kept é 漢 \n 😀", "second": [1, None, {"a": 2.5}]}, "draw")
+
+
+@pytest.mark.usefixtures("server", "volume")
+def test_a_single_run_is_refused_too():
+    with pytest.raises(PipelineError, match=r"generate: field prompt has the character U\+0000"):
+        find_target("generate")(prompt="a \0")
 
 
 def test_cells_mean_what_the_field_says():
@@ -593,6 +635,73 @@ def test_cancelling_a_batch_cancels_what_it_started_and_starts_no_more(shared_vo
     runs = children("cancelled")
     assert len(runs) == 2
     assert {run.state.type.value for run in runs} <= {"CANCELLED", "CANCELLING"}
+
+
+@pytest.fixture
+def way(root: Path) -> Iterator[Unwell]:
+    """A way to the server for this process; the worker has its own."""
+    with unwell(PREFECT_API_URL.value()) as way, temporary_settings({PREFECT_API_URL: way.url}):
+        yield way
+
+
+@pytest.mark.usefixtures("worker")
+@pytest.mark.parametrize("fault", [500, 429, 504, LOST])
+def test_one_bad_answer_to_each_question_fails_no_batch(
+    shared_volume: Path, way: Unwell, fault: Fault
+):
+    questions = [
+        ("GET", "/deployments/name/pipeline"),
+        ("POST", "/flow_runs/filter"),
+        ("POST", "/task_runs/"),
+        ("POST", "/create_flow_run"),
+        ("POST", "/artifacts/"),
+    ]
+    way.headers = {"Retry-After": "0"}
+    way.once_each(fault, *questions)
+    key = f"unwell-{fault}"
+    requests = [graded(small(shared_volume), "warm", 0.01 * len(key))]
+    state, report = run_batch(flow="pipeline", requests=requests, where="workers", key=key)
+    assert len(way.met) == len(questions)
+    assert states(report) == ["succeeded"]
+    assert state.is_completed()
+    assert len(children(key)) == 1, "also when the answer that it was created got lost"
+
+
+@pytest.mark.parametrize("fault", [500, LOST])
+def test_cancelling_a_batch_reaches_every_run_though_questions_fail(
+    shared_volume: Path, way: Unwell, fault: Fault
+):
+    """Each question to cancel fails once, and the creation of the last run is never confirmed."""
+    key = f"cancelled-{fault}"
+    created = 0
+
+    def befalls(method: str, path: str, body: bytes) -> Fault | None:
+        nonlocal created
+        if method == "POST" and "/create_flow_run" in path:
+            created += 1
+            if created >= 3:
+                request_stop()
+                return LOST
+        if b"its batch was cancelled" in body and path not in met:
+            met.append(path)
+            return fault
+        return None
+
+    met: list[str] = []
+    way.fault = befalls
+    image = small(shared_volume)
+    try:
+        state, report = run_batch(
+            flow="enhance", requests=[{"image": image}] * 5, parallel=4, key=key
+        )
+    finally:
+        clear_stop()
+    assert state.is_cancelled()
+    assert report.counts()["unfinished"] == 5
+    runs = children(key)
+    assert len(runs) == 3
+    assert {run.state.type.value for run in runs} <= {"CANCELLED", "CANCELLING"}
+    assert len(met) == 3
 
 
 def test_faults_of_single_requests_are_told_apart(shared_volume: Path):
