@@ -208,12 +208,11 @@ def _params_of(
     merged = drawn | {name: value for name, value in shared.items() if name in fields}
     merged.update(spec.parameters)
     for key, value in call_input.items():
-        if key in MEDIA_INPUTS:
-            continue
-        owner, _, field = key.rpartition(".")
-        if key in fields:
+        if key in fields and key not in MEDIA_INPUTS:
             merged[key] = value
-        elif owner == spec.name:
+    for key, value in call_input.items():  # what addresses one stage wins, in any order
+        owner, _, field = key.rpartition(".")
+        if owner == spec.name:
             merged[field] = value
             used.add(key)
     used.update(name for name in fields if name in shared or name in call_input)

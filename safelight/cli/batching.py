@@ -2,52 +2,84 @@
 
 from pathlib import Path
 
-import typer
 from pydantic import JsonValue
-from rich.table import Table
 
-from safelight.cli.printing import CONSOLE, place_of, show_outcome, watching
-from safelight.cli.runs import session
+from safelight.cli.printing import (
+    outcome_facts,
+    place_of,
+    show_json,
+    show_line,
+    show_outcome,
+    show_rows,
+    watching,
+)
+from safelight.cli.runs import RunEnd, session
 from safelight.cli.server import configured_api_url
-from safelight.errors import MissingFileError
+from safelight.errors import InvalidFieldValueError, MissingFileError
 from safelight.provenance.batches import BatchReport, load_report
 from safelight.store.store import current_store
 
+LARGEST_FILE = 32 * 2**20
+"""Bytes; the flow reads no more."""
 
-def run_batch(file: Path, parameters: dict[str, JsonValue], output: Path | None) -> None:
-    """Run the flow `batch`, show each request, and leave with status 1 unless all succeeded.
 
-    Without a configured server there are no workers, so the requests run one by one.
+def check_file(file: Path) -> None:
+    """Refuse what cannot be a file of requests, before it is read.
 
     Raises:
         MissingFileError: there is no such file.
+        InvalidFieldValueError: it is too large.
     """
-    if not file.is_file():
-        raise MissingFileError(f"there is no file {file}", "correct the path")
+    try:
+        there = file.is_file()
+    except (OSError, ValueError):
+        there = False
+    if not there:
+        what = f"{file} is a folder, no file" if file.is_dir() else f"there is no file {file}"
+        raise MissingFileError(f"{what} of requests", "correct the path")
+    if file.stat().st_size > LARGEST_FILE:
+        raise InvalidFieldValueError(
+            f"{file} has {file.stat().st_size} bytes, at most {LARGEST_FILE} are read",
+            "split it into several batches",
+        )
+
+
+def run_batch(
+    file: Path, parameters: dict[str, JsonValue], output: Path | None, *, as_json: bool = False
+) -> RunEnd:
+    """Run the flow `batch` and show each request.
+
+    Without a configured server there are no workers, so the requests run one by one.
+    """
     if configured_api_url() is None:
         parameters = {**parameters, "where": "here"}
     stored = current_store().put(file.read_bytes(), "text/plain", folder="uploads")
     current_store().settle()
-    with session() as prefect, watching("batch") as on_progress:
+    with session() as prefect, watching("batch", quiet=as_json) as on_progress:
         outcome = prefect.run("batch", {"file": stored.uri, **parameters}, on_progress)
     try:
-        _show(load_report(outcome.flow_run.id), output)
+        report = load_report(outcome.flow_run.id)
     except MissingFileError:  # it was refused before anything ran; the outcome says why
-        CONSOLE.print("no request ran")
+        report = None
+    if as_json:
+        show_json(outcome_facts(outcome, output, report))
+        return outcome
+    if report is not None:
+        _show(report, output)
+    else:
+        show_line("no request ran")
     show_outcome(outcome, output)
-    if not outcome.succeeded:
-        raise typer.Exit(1)
+    return outcome
 
 
 def _show(report: BatchReport, output: Path | None) -> None:
-    table = Table(title=f"{report.requests} requests of {report.flow}")
-    for heading in ("request", "state", "seconds", "result"):
-        table.add_column(heading, overflow="fold")
+    show_line(f"{report.requests} requests of {report.flow}")
+    rows: list[tuple[str, ...]] = []
     for outcome in report.outcomes:
         state = f"{outcome.state} before" if outcome.reused else outcome.state
         made = [place_of(ref, output) for ref in outcome.results]
         if outcome.error is not None:
             made.append(f"{outcome.error.code} {outcome.error.problem}")
             made.append(f"Fix: {outcome.error.remedy}")
-        table.add_row(outcome.where, state, f"{outcome.seconds:.1f}", "\n".join(made))
-    CONSOLE.print(table)
+        rows.append((outcome.where, state, f"{outcome.seconds:.1f}", "\n".join(made)))
+    show_rows(("request", "state", "seconds", "result"), rows)

@@ -4,10 +4,11 @@ The command sits below the presets in the layers, so it does not import them; th
 has presets announces its catalog under `safelight.catalogs`.
 """
 
+from collections.abc import Mapping
 from importlib.metadata import entry_points
-from typing import Protocol, cast
+from typing import Any, Protocol, cast
 
-from pydantic import BaseModel
+from pydantic import BaseModel, JsonValue
 
 from safelight.errors import DependencyMissingError
 
@@ -21,6 +22,20 @@ class Catalog(Protocol):
 
     def find_preset(self, preset_id: str) -> BaseModel:
         """The card and knobs of a preset."""
+        ...
+
+    def check_overrides(self, preset_id: str, quality: str | None, overrides: JsonValue) -> None:
+        """Refuse overrides that a preset does not take."""
+        ...
+
+    def check_pipeline(
+        self, described: Mapping[str, JsonValue], call_input: dict[str, JsonValue]
+    ) -> None:
+        """Refuse a pipeline and its call as the flow would."""
+        ...
+
+    def pipeline_schemas(self, described: Mapping[str, JsonValue]) -> dict[str, dict[str, Any]]:
+        """Name of each stage of a pipeline to the JSON schema of its parameters."""
         ...
 
 

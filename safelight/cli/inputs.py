@@ -1,26 +1,56 @@
 """From what was typed to the parameters of a flow."""
 
 import json
+import os
+from collections import Counter
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 from pydantic import JsonValue
 
-from safelight.errors import InvalidFieldValueError
-from safelight.store.uploads import upload_local
+from safelight.cli.contracts import Described, option, types
+from safelight.errors import (
+    InvalidFieldValueError,
+    MissingFileError,
+    MissingRequiredFieldError,
+)
+from safelight.store.artifact import MediaKind
+from safelight.store.store import SCHEME
+from safelight.store.uploads import allowed_file, upload_local
 
-MEDIA_OPTIONS = frozenset({"image", "mask", "video", "audio", "identity_reference"})
+MEDIA_OPTIONS: Mapping[str, MediaKind] = {
+    "image": "image",
+    "mask": "image",
+    "video": "video",
+    "audio": "audio",
+    "identity_reference": "image",
+}
 """Options that name files; a file on this machine is put into the store first."""
+NOTHING: Described = {}
+SWITCHES = ("true", "false", "yes", "no", "on", "off", "1", "0")
+STRUCTURES = frozenset({"object", "array"})
 
 
-def parse_options(words: list[str]) -> dict[str, JsonValue]:
+def is_switch(part: Mapping[str, Any]) -> bool:
+    """Whether an option may stand without a value."""
+    return types(part) == frozenset({"boolean"})
+
+
+def parse_options(words: list[str], described: Described = NOTHING) -> dict[str, JsonValue]:
     """`--key value`, `--key=value` and bare `--flag` as flow parameters.
 
-    Text stays text, the flow's own types decide what it means; only values that start with { or [
-    are read as JSON. Dashes inside names become underscores.
+    Text stays text, the flow's own types decide what it means: only what takes lists or objects
+    and no text is read as JSON. Dashes inside names become underscores, but not in the name of a
+    stage before a dot.
+
+    Args:
+        words: as they were typed.
+        described: the parameters that there are.
 
     Raises:
         InvalidFieldValueError: a word that is no option, an option given twice, broken JSON.
+        MissingRequiredFieldError: an option that is no switch has no value.
     """
     parsed: dict[str, JsonValue] = {}
     rest = list(words)
@@ -28,16 +58,38 @@ def parse_options(words: list[str]) -> dict[str, JsonValue]:
         word = rest.pop(0)
         if not word.startswith("--") or word == "--":
             raise InvalidFieldValueError(
-                f"found {word!r} where an option was expected", "write --name value"
+                f"found {word[:80]!r} where an option was expected",
+                "write --name value, and put quotes around text with spaces",
             )
         name, has_value, value = word[2:].partition("=")
-        name = name.replace("-", "_")
+        name = parameter(name)
         if name in parsed:
-            raise InvalidFieldValueError(f"--{name} is given twice", "give it once")
-        if not has_value and rest and not rest[0].startswith("--"):
+            raise InvalidFieldValueError(f"{option(name)} is given twice", "give it once")
+        part = described.get(name, {})
+        if not has_value and takes_next(rest, part):
             has_value, value = "=", rest.pop(0)
-        parsed[name] = _value(name, value) if has_value else True
+        if has_value:
+            parsed[name] = _structured(name, value) if types(part) <= STRUCTURES else value
+        elif part and not is_switch(part):
+            raise MissingRequiredFieldError(
+                f"{option(name)} has no value", f"write {option(name)} VALUE"
+            )
+        else:
+            parsed[name] = True
     return parsed
+
+
+def parameter(name: str) -> str:
+    """The parameter that an option names."""
+    owner, dot, field = name.rpartition(".")
+    return f"{owner}{dot}{field.replace('-', '_')}"
+
+
+def takes_next(rest: list[str], part: Mapping[str, Any]) -> bool:
+    """Whether the next word is the value of an option without `=`."""
+    if not rest or rest[0].startswith("--"):
+        return False
+    return not (part and is_switch(part)) or rest[0].lower() in SWITCHES
 
 
 def offered(**values: JsonValue) -> dict[str, JsonValue]:
@@ -63,29 +115,80 @@ def _typed(value: JsonValue, described: dict[str, Any]) -> JsonValue:
     kinds = {kind.get("type") for kind in described.get("anyOf", [described])}
     if not isinstance(value, str) or not kinds <= {"integer", "number", "boolean", "null"}:
         return value
+    if "boolean" in kinds and value.lower() in SWITCHES:
+        return SWITCHES.index(value.lower()) % 2 == 0
     try:
         return json.loads(value)
-    except json.JSONDecodeError:
+    except (ValueError, RecursionError):
         return value
 
 
-def upload(file: Path) -> str:
-    """Put a file of this machine into the store; its `store:` link.
+def local(file: Path) -> str:
+    """A file that an argument names, as a parameter.
 
     Raises:
-        PipelineError: there is no such file, or it holds no picture, video or sound.
+        MissingFileError: there is none on this machine.
     """
-    return upload_local(file)
+    if not _is_file(str(file)):
+        is_folder = os.path.isdir(file)
+        what = f"{file} is a folder, no file" if is_folder else f"there is no file {file}"
+        raise MissingFileError(f"{what} (looked in {Path.cwd()})", "correct the path")
+    return str(file.absolute())
 
 
-def _value(name: str, text: str) -> JsonValue:
-    if name in MEDIA_OPTIONS and Path(text).is_file():
-        return upload(Path(text))
-    if text[:1] not in ("{", "["):
-        return text
+def uploaded(parameters: dict[str, JsonValue], *, here: bool) -> dict[str, JsonValue]:
+    """The parameters with the files of this machine put into the store.
+
+    Args:
+        parameters: checked ones.
+        here: the run reads files on this machine, so that a missing one is refused at once.
+
+    Raises:
+        PipelineError: a file is missing, or not what its option takes.
+    """
+    found = dict(parameters)
+    for name, value in parameters.items():
+        if name not in MEDIA_OPTIONS or not isinstance(value, str) or value.startswith(SCHEME):
+            continue
+        if _is_file(value):
+            found[name] = upload_local(Path(value), (MEDIA_OPTIONS[name],))
+        elif here:
+            allowed_file(value)
+    return found
+
+
+def _is_file(text: str) -> bool:
     try:
-        return json.loads(text)
-    except json.JSONDecodeError as error:
+        return Path(text).is_file()
+    except (OSError, ValueError):  # characters of no file, or too many
+        return False
+
+
+def read_json(text: str | bytes, where: str) -> JsonValue:
+    """A JSON value in which nothing is given twice and all numbers are finite.
+
+    Raises:
+        InvalidFieldValueError: it is none.
+    """
+    try:
+        return json.loads(text, object_pairs_hook=_once_each, parse_constant=_no_number)
+    except (ValueError, RecursionError) as error:
+        shown = repr(text[:80]) + ("..." if len(text) > 80 else "")
         raise InvalidFieldValueError(
-            f"--{name} is {text!r}, which is not JSON: {error}", f"correct --{name}"
+            f"{where} is {shown}, which is not JSON: {str(error)[:200]}", f"correct {where}"
         ) from error
+
+
+def _structured(name: str, text: str) -> JsonValue:
+    return read_json(text, option(name))
+
+
+def _once_each(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    twice = [name for name, count in Counter(name for name, _ in pairs).items() if count > 1]
+    if twice:
+        raise ValueError(f"{twice[0]} is given twice")
+    return dict(pairs)
+
+
+def _no_number(text: str) -> JsonValue:
+    raise ValueError(f"{text} is no number")

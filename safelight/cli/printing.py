@@ -1,5 +1,9 @@
-"""What the command prints."""
+"""What the command prints: tables in a terminal, plain lines in a pipe, or one JSON object."""
 
+import json
+import os
+import re
+import secrets
 from collections.abc import Generator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
@@ -8,11 +12,13 @@ from typing import Never, cast
 import typer
 from pydantic import BaseModel, JsonValue
 from rich.console import Console
+from rich.markup import escape
 from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn
 from rich.table import Table
 
 from safelight.cli.runs import OnProgress, RunEnd
-from safelight.errors import PipelineError
+from safelight.errors import ForbiddenPathError, PipelineError
+from safelight.provenance.batches import BatchReport
 from safelight.store.artifact import ArtifactRef
 from safelight.store.store import current_store
 
@@ -20,24 +26,68 @@ CONSOLE = Console()
 ERRORS = Console(stderr=True)
 
 
-def fail(error: PipelineError) -> Never:
+def fail(error: PipelineError, *, as_json: bool = False) -> Never:
     """Print code, problem and fix, and leave with exit status 1."""
-    ERRORS.print(f"[bold red]{error.code}[/] ", end="")
-    ERRORS.print(error.problem, markup=False)
-    ERRORS.print(f"Fix: {error.remedy}", markup=False)
+    show_error(error, as_json=as_json)
     raise typer.Exit(1)
 
 
+def show_error(error: PipelineError, *, as_json: bool = False) -> None:
+    """Print code, problem and fix; for programs also as the result of a run that never was."""
+    ERRORS.print(f"[bold red]{error.code}[/] ", end="")
+    ERRORS.print(error.problem, markup=False, highlight=False, soft_wrap=True)
+    ERRORS.print(f"Fix: {error.remedy}", markup=False, highlight=False, soft_wrap=True)
+    if as_json:
+        failure: JsonValue = {"code": error.code, "problem": error.problem, "remedy": error.remedy}
+        show_json({**_NO_RUN, "error": failure})
+
+
+_NO_RUN: dict[str, JsonValue] = {
+    "flow": None,
+    "flow_run_id": None,
+    "state": "REFUSED",
+    "error": None,
+    "artifacts": [],
+    "manifest": None,
+}
+
+
+def show_json(value: JsonValue) -> None:
+    """One JSON value and nothing else, on one line in a pipe."""
+    indent = 2 if CONSOLE.is_terminal else None
+    typer.echo(json.dumps(value, indent=indent))
+
+
+def show_line(text: str) -> None:
+    """One line, never broken, so that ids and paths can be copied whole."""
+    CONSOLE.print(text, markup=False, highlight=False, soft_wrap=True)
+
+
+def show_rows(headings: Sequence[str], rows: Sequence[Sequence[str]]) -> None:
+    """A table in a terminal; in a pipe one line a row, cells between tabs."""
+    if not CONSOLE.is_terminal:
+        for row in (headings, *rows):
+            typer.echo("\t".join(" ".join(cell.split()) for cell in row))
+        return
+    table = Table()
+    for heading in headings:
+        table.add_column(heading, overflow="fold", no_wrap=heading == "id")
+    for row in rows:
+        table.add_row(*(escape(cell) for cell in row))
+    CONSOLE.print(table)
+
+
 @contextmanager
-def watching(title: str) -> Generator[OnProgress]:
-    """A progress bar for one run."""
+def watching(title: str, *, quiet: bool = False) -> Generator[OnProgress]:
+    """A progress bar for one run; none in a pipe."""
     columns = (
-        TextColumn("{task.description}"),
+        TextColumn("{task.description}", markup=False),
         BarColumn(),
         TextColumn("{task.percentage:>3.0f}%"),
         TimeElapsedColumn(),
     )
-    with Progress(*columns, console=CONSOLE, transient=True) as progress:
+    silent = quiet or not CONSOLE.is_terminal
+    with Progress(*columns, console=CONSOLE, transient=True, disable=silent) as progress:
         task = progress.add_task(title, total=100.0)
 
         def update(percent: float, text: str) -> None:
@@ -46,26 +96,75 @@ def watching(title: str) -> Generator[OnProgress]:
         yield update
 
 
+def outcome_facts(
+    outcome: RunEnd, output: Path | None, report: BatchReport | None = None
+) -> dict[str, JsonValue]:
+    """What a program wants to know about a run that ended."""
+    manifest, state = outcome.manifest, outcome.flow_run.state
+    failure: JsonValue = None
+    if manifest is not None and manifest.error is not None:
+        failure = manifest.error.model_dump(mode="json")
+    elif not outcome.succeeded:
+        failure = _failure_in(outcome.message)
+    entries = manifest.stages if manifest is not None else ()
+    artifacts: list[JsonValue] = [
+        {
+            "stage": entry.name,
+            "uri": ref.uri,
+            "place": place_of(ref, output),
+            "sha256": ref.sha256,
+            "media_type": ref.media_type,
+            "bytes": ref.bytes,
+            "width": ref.width,
+            "height": ref.height,
+        }
+        for entry in entries
+        for ref in entry.results
+    ]
+    facts: dict[str, JsonValue] = {
+        "flow": outcome.flow,
+        "flow_run_id": str(outcome.flow_run.id),
+        "state": state.type.value if state is not None else "UNKNOWN",
+        "error": failure,
+        "artifacts": artifacts,
+        "manifest": manifest.key if manifest is not None else None,
+    }
+    if report is not None:
+        facts["batch"] = report.model_dump(mode="json")
+    return facts
+
+
+def _failure_in(message: str) -> JsonValue:
+    """Code, problem and remedy of a state's message, which is `[CODE] problem. Fix: remedy.`"""
+    found = re.search(r"\[([A-Z_]+)\] (.*?)(?:\. Fix: (.*?)\.?)?$", message, re.DOTALL)
+    if found is None:
+        return {"code": "UNKNOWN_ERROR", "problem": message, "remedy": "read the flow run's log"}
+    return {"code": found[1], "problem": found[2], "remedy": found[3] or ""}
+
+
 def show_outcome(outcome: RunEnd, output: Path | None) -> None:
     """How a run ended, its stages, and where its results lie."""
     manifest = outcome.manifest
     if manifest is not None:
-        table = Table(title=f"{manifest.flow} {manifest.flow_run_id}")
-        for heading in ("stage", "status", "seconds", "result", "notes"):
-            table.add_column(heading, overflow="fold")
-        for entry in manifest.stages:
-            made = "\n".join(_facts(ref) for ref in entry.results)
-            table.add_row(
-                entry.name, entry.status, f"{entry.seconds:.2f}", made, "\n".join(entry.notes)
+        show_line(f"{manifest.flow} {manifest.flow_run_id}")
+        rows = [
+            (
+                entry.name,
+                entry.status,
+                f"{entry.seconds:.2f}",
+                "\n".join(_facts(ref) for ref in entry.results),
+                "\n".join(entry.notes),
             )
-        CONSOLE.print(table)
+            for entry in manifest.stages
+        ]
+        show_rows(("stage", "status", "seconds", "result", "notes"), rows)
         for entry in manifest.stages:
             for ref in entry.results:
                 place = place_of(ref, output)
-                CONSOLE.print(f"{entry.name}: {place}", markup=False, soft_wrap=True)
-        CONSOLE.print(f"manifest: {manifest.key}", markup=False, soft_wrap=True)
+                show_line(f"{entry.name}: {place}")
+        show_line(f"manifest: {manifest.key}")
     if not outcome.succeeded:
-        ERRORS.print(outcome.message, markup=False, soft_wrap=True, style="red")
+        ERRORS.print(outcome.message, markup=False, highlight=False, soft_wrap=True, style="red")
 
 
 def _facts(ref: ArtifactRef) -> str:
@@ -77,29 +176,49 @@ def place_of(ref: ArtifactRef, output: Path | None) -> str:
     """Where a result can be opened; copies it to `output` when that is given."""
     store = current_store()
     if output is not None:
-        output.mkdir(parents=True, exist_ok=True)
+        check_output(output)
         target = output / f"{ref.sha256[:16]}{ref.extension}"
-        target.write_bytes(store.read(ref))
+        half = output / f".{target.name}.{secrets.token_hex(4)}"
+        try:
+            half.write_bytes(store.read(ref))
+            os.replace(half, target)  # also a link of this name, not what it leads to
+        finally:
+            half.unlink(missing_ok=True)
         return str(target)
     link = store.link(ref)
     return link.removeprefix("file://") if link.startswith("file://") else link
 
 
+def check_output(output: Path) -> None:
+    """Make the folder that copies go to, before anything is computed for it.
+
+    Raises:
+        ForbiddenPathError: it cannot be one.
+    """
+    try:
+        output.mkdir(parents=True, exist_ok=True)
+        usable = os.access(output, os.W_OK | os.X_OK)
+    except (OSError, ValueError) as error:
+        why = error.strerror if isinstance(error, OSError) else str(error)
+        raise ForbiddenPathError(
+            f"--output is {str(output)[:200]!r}, which is no folder and cannot be made one: {why}",
+            "name a folder with --output",
+        ) from error
+    if not usable:
+        raise ForbiddenPathError(
+            f"--output is {str(output)!r}, which cannot be written to",
+            "name a folder of yours with --output",
+        )
+
+
 def show_presets(found: Sequence[BaseModel]) -> None:
     """One line a preset."""
-    table = Table()
-    for heading in ("id", "category", "inputs", "what it does"):
-        table.add_column(heading, overflow="fold")
+    rows: list[tuple[str, ...]] = []
     for preset in found:
         facts = preset.model_dump(mode="json")
-        optional = [f"{name}?" for name in facts["optional_inputs"]]
-        table.add_row(
-            facts["id"],
-            facts["category"],
-            ", ".join([*facts["required_inputs"], *optional]),
-            facts["description"],
-        )
-    CONSOLE.print(table)
+        inputs = [*facts["required_inputs"], *(f"{name}?" for name in facts["optional_inputs"])]
+        rows.append((facts["id"], facts["category"], ", ".join(inputs), facts["description"]))
+    show_rows(("id", "category", "inputs", "what it does"), rows)
 
 
 def show_preset(preset: BaseModel) -> None:

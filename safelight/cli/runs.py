@@ -16,6 +16,7 @@ from prefect.exceptions import ObjectNotFound
 from prefect.states import Cancelling
 from pydantic import JsonValue
 
+from safelight.cli.contracts import entrypoint
 from safelight.cli.inputs import typed
 from safelight.cli.server import configured_api_url, prefect_api
 from safelight.client.asking import patient_client
@@ -52,6 +53,10 @@ class RunEnd:
     """As the Prefect API describes it."""
     manifest: Manifest | None
     """What it left; None when it was refused before it began."""
+    flow: str
+    """Name of its flow."""
+    interrupted: bool = False
+    """Whether it was asked to stop from here."""
 
     @property
     def succeeded(self) -> bool:
@@ -122,7 +127,7 @@ class Session:
                 idempotency_key=str(uuid4()),  # one run, also when the first answer is lost
             )
             command = Run(flow_run_id=created.id, environment=extra_env)
-            return self._follow(client, command, on_progress)
+            return self._follow(client, command, flow, on_progress)
 
     def _deployment(self, client: SyncPrefectClient, flow: str) -> UUID:
         if self._embedded:
@@ -130,7 +135,7 @@ class Session:
             return client.create_deployment(
                 flow_id,
                 name=flow,
-                entrypoint=f"flows.{flow}.{flow}",
+                entrypoint=entrypoint(flow),
                 enforce_parameter_schema=False,  # the flow refuses with our own codes
             )
         try:
@@ -148,6 +153,7 @@ class Session:
         self,
         client: SyncPrefectClient,
         command: Run,
+        flow: str,
         on_progress: OnProgress | None,
     ) -> RunEnd:
         flow_run_id = command.flow_run_id
@@ -162,7 +168,9 @@ class Session:
                 done = running is not None and running.done()
                 flow_run = client.read_flow_run(flow_run_id)
                 if flow_run.state is not None and flow_run.state.is_final():
-                    return RunEnd(flow_run, _manifest_of(flow_run_id))
+                    return RunEnd(
+                        flow_run, _manifest_of(flow_run_id), flow, interrupted=asked_to_stop
+                    )
                 if done and running is not None:
                     state = next_state(flow_run, running.result(), asked_to_stop, restarts_left)
                     if state.is_failed() or state.is_crashed():

@@ -57,8 +57,12 @@ def allowed_file(location: str) -> Path:
     return _plain_file(path, location, looked_in=settings().volume_root.resolve())
 
 
-def upload_local(file: Path) -> str:
+def upload_local(file: Path, kinds: tuple[MediaKind, ...] = ("image", "video", "audio")) -> str:
     """Keep a file that the person at this machine names; its `store:` link.
+
+    Args:
+        file: from the working folder.
+        kinds: what it may hold.
 
     Raises:
         MissingFileError: there is no such file.
@@ -66,7 +70,7 @@ def upload_local(file: Path) -> str:
         InvalidMediaError: it holds no picture, video or sound.
     """
     path = _plain_file(_resolved(file), str(file), looked_in=Path.cwd())
-    return keep_media(path, ("image", "video", "audio")).uri
+    return keep_media(path, kinds).uri
 
 
 def keep_media(path: Path, kinds: tuple[MediaKind, ...]) -> ArtifactRef:

@@ -115,7 +115,7 @@ def test_ctrl_c_stops_the_run_and_leaves_no_half_file(prepared: Path):
         time.sleep(0.05)  # the pytest timeout bounds this
     process.send_signal(signal.SIGINT)
     _, errors = process.communicate(timeout=120)
-    assert process.returncode == 1
+    assert process.returncode == 130
     assert "Traceback" not in errors
     (manifest,) = (prepared / "outputs" / "manifests").glob("*.json")
     assert [entry["status"] for entry in json.loads(manifest.read_text())["stages"]] == [
