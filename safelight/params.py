@@ -23,6 +23,10 @@ class Params(BaseModel):
         frozen=True, extra="forbid", use_attribute_docstrings=True, allow_inf_nan=False
     )
 
+    def locations(self) -> tuple[str, ...]:
+        """Where a stage reads pictures from besides its inputs; their content is in its key."""
+        return ()
+
     def but(self, **changes: object) -> Self:
         """The same parameters with some fields changed, all of them checked again.
 

@@ -66,6 +66,11 @@ class SamplingParams(Params):
     ipadapter_weight: float = Field(default=0.6, ge=0, le=1)
     """How strongly the references count."""
 
+    def locations(self) -> tuple[str, ...]:
+        """The control picture and the reference pictures, as far as they are used."""
+        control = (self.controlnet_image or "",) if self.use_controlnet else ()
+        return (*control, *(self.ipadapter_images if self.use_ipadapter else ()))
+
     @model_validator(mode="after")
     def _add_ons_are_whole(self) -> Self:
         if self.use_controlnet and (self.controlnet_image is None or self.controlnet_model is None):

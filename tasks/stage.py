@@ -20,6 +20,7 @@ from safelight.params import Params
 from safelight.progress import StopRequestedError, stop_requested, watching
 from safelight.store.artifact import ArtifactRef, MediaKind
 from safelight.store.results import RESULTS, SafelightResults
+from tasks.ingest import ingest
 from tasks.recorder import facts_of, recorder
 from tasks.retrying import worth_retrying
 
@@ -143,6 +144,8 @@ def cache_key(stage: Stage[..., Any], arguments: list[Any]) -> str:
         "inputs": [_input_key(value) for value in arguments if not isinstance(value, Params)],
         "engine": stage.identity(params).model_dump(mode="json"),
     }
+    if locations := params.locations():  # files may be exchanged, so their names say nothing
+        described["pictures"] = [ingest(place, ("image",)).sha256 for place in locations]
     canonical = json.dumps(described, sort_keys=True, separators=(",", ":"), ensure_ascii=False)
     return f"{stage.name}-{hashlib.sha256(canonical.encode()).hexdigest()}"
 

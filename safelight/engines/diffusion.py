@@ -25,6 +25,7 @@ from safelight.errors import (
     InvalidFieldValueError,
     InvalidMediaError,
     OutOfMemoryError,
+    PipelineError,
 )
 from safelight.installed import version
 from safelight.media.images import to_uint8
@@ -270,7 +271,9 @@ def _load(card: WeightsCard, device: str, precision: str) -> _Model:
                 )
             else:
                 pipeline = _from_single_file(card.file_path, dtype)
-        except (OSError, ValueError, KeyError, RuntimeError) as error:
+        except PipelineError:
+            raise
+        except Exception as error:
             raise InvalidMediaError(
                 f"model {card.name} at {card.file_path} cannot be loaded: {str(error)[:300]}",
                 "check that the folder is complete, or get the model again",
@@ -458,7 +461,6 @@ def _add_ons(model: _Model, drawing: Drawing) -> Generator[Any]:
 def _fitting(drawing: Drawing, kind: str, added: AddOn) -> Generator[None]:
     """Name the add-on that the libraries cannot put on this model."""
     import torch
-    from safetensors import SafetensorError
 
     try:
         yield
@@ -467,7 +469,9 @@ def _fitting(drawing: Drawing, kind: str, added: AddOn) -> Generator[None]:
             f"{kind} {added.path.name} does not fit into the device's memory",
             "leave it out, or choose a smaller model",
         ) from error
-    except (OSError, ValueError, KeyError, TypeError, RuntimeError, SafetensorError) as error:
+    except PipelineError:
+        raise
+    except Exception as error:
         raise InvalidMediaError(
             f"{kind} {added.path.name} cannot be put on model {drawing.card.name}: "
             f"{str(error)[:300]}",

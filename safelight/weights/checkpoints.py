@@ -1,17 +1,16 @@
 """Finds the files of text-to-image models: the operator's own, else the shipped one."""
 
-import json
 import re
 from functools import lru_cache
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
-from pydantic import BaseModel, ConfigDict, ValidationError
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from safelight.errors import DependencyMissingError, ForbiddenPathError, InvalidMediaError
 from safelight.settings import settings
-from safelight.weights.hashing import files_of, weights_sha256
-from safelight.weights.safety import check_weights, safetensors_header
+from safelight.weights.hashing import entries_of, files_of, stamp_of, weights_sha256
+from safelight.weights.safety import check_weights, read_object, safetensors_header
 
 SINGLE_FILES = (".safetensors", ".ckpt")
 STARTER = Path(__file__).resolve().parents[2] / "weights" / "starter"
@@ -35,7 +34,7 @@ _FAMILY_KEYS = {
 """Beginnings of tensor names that only one family has."""
 _NAME = re.compile(r"[^./\\\x00-\x1f][^/\\\x00-\x1f]{0,127}")
 _NATIVE = {"sdxl": 1024, "sd3": 1024, "flux": 1024}
-_DEFAULT_NATIVE, _LATENT_LEVELS = 512, 4
+_DEFAULT_NATIVE, _LATENT_LEVELS, _MOST_LEVELS = 512, 4, 16
 
 
 class WeightsCard(BaseModel):
@@ -51,13 +50,13 @@ class WeightsCard(BaseModel):
     """All files together."""
     sha256: str
     """Of the file; of a folder, over the sorted names and sha256s of its files."""
-    native_width: int
+    native_width: int = Field(ge=8, le=16384)
     """Width it was trained at, pixels."""
-    native_height: int
+    native_height: int = Field(ge=8, le=16384)
     """Height it was trained at, pixels."""
-    recommended_steps: int | None = None
+    recommended_steps: int | None = Field(default=None, ge=1, le=1000)
     """Denoising steps its maker recommends."""
-    recommended_guidance_scale: float | None = None
+    recommended_guidance_scale: float | None = Field(default=None, ge=0, le=100)
     """Guidance its maker recommends."""
     subjects: tuple[str, ...] = ()
     """Words it knows, for models that know few; empty for models that know many."""
@@ -157,10 +156,16 @@ def require_plain_name(name: str) -> None:
 
 
 def _require_inside(path: Path) -> None:
-    if not path.resolve().is_relative_to(models_folder()):
-        raise ForbiddenPathError(
-            f"{path} is a link out of {models_folder()}", "put the files themselves there"
-        )
+    root = models_folder()
+    for entry in (path, *(entries_of(path) if path.is_dir() else ())):
+        try:
+            inside = entry.resolve().is_relative_to(root)
+        except (OSError, RuntimeError):  # in circles
+            inside = False
+        if not inside:
+            raise ForbiddenPathError(
+                f"{entry} is a link out of {root}", "put the files themselves there"
+            )
 
 
 def _is_checkpoint(path: Path) -> bool:
@@ -176,14 +181,16 @@ def _name_of(path: Path) -> str:
 def _card(path: Path) -> WeightsCard:
     facts = [path / FACTS if path.is_dir() else path.with_suffix(".json")]
     stats = [(p, p.stat()) for p in (*files_of(path), *facts) if p.is_file()]
-    return _described(path, tuple((str(p), s.st_size, s.st_mtime_ns) for p, s in stats))
+    return _described(path, tuple((str(p), *stamp_of(s)) for p, s in stats))
 
 
 @lru_cache(maxsize=64)
-def _described(path: Path, stamps: tuple[tuple[str, int, int], ...]) -> WeightsCard:
+def _described(path: Path, stamps: tuple[tuple[str | int, ...], ...]) -> WeightsCard:
     del stamps  # part of the key: a changed file is looked into again
     check_weights(path)
     facts = _json(path / FACTS if path.is_dir() else path.with_suffix(".json"))
+    if path.is_dir():
+        _require_listed(path, facts)
     family = facts.get("base_model") or family_of(path)
     side = _native_side(path, family)
     try:
@@ -204,11 +211,29 @@ def _described(path: Path, stamps: tuple[tuple[str, int, int], ...]) -> WeightsC
             description=facts.get("description", ""),
             tags=facts.get("tags", ()),
         )
-    except (ValidationError, KeyError, TypeError) as error:
+    except (ValidationError, KeyError, TypeError, AttributeError, ValueError) as error:
         raise InvalidMediaError(
             f"the facts beside model {_name_of(path)} do not read as expected: {error}",
             f"correct {FACTS} in its folder, or the .json file beside it",
         ) from error
+
+
+def _require_listed(folder: Path, facts: dict[str, Any]) -> None:
+    """Refuse files that are not those whose sha256 the facts list."""
+    listed = facts.get("files")
+    if not isinstance(listed, dict):
+        return
+    there = {file.relative_to(folder).as_posix(): file for file in files_of(folder)}
+    for name, known in cast("dict[str, object]", listed).items():
+        sha256 = cast("dict[str, object]", known).get("sha256") if isinstance(known, dict) else None
+        if not isinstance(sha256, str):
+            continue
+        if name not in there or weights_sha256(there[name]) != sha256:
+            raise InvalidMediaError(
+                f"{name[:200]!r} of model {folder.name} is not the file with sha256 {sha256[:64]} "
+                f"that {FACTS} lists",
+                f"get the model again, or correct {FACTS}",
+            )
 
 
 def family_of(path: Path) -> str | None:
@@ -232,16 +257,15 @@ def _native_side(path: Path, family: str | None) -> int:
         latents = _json(path / part / "config.json").get("sample_size")
         if isinstance(latents, int):
             levels = _json(path / "vae" / "config.json").get("block_out_channels")
-            return latents * 2 ** (len(levels or [0] * _LATENT_LEVELS) - 1)
+            levels = levels or [0] * _LATENT_LEVELS
+            if not isinstance(levels, list) or len(cast("list[object]", levels)) > _MOST_LEVELS:
+                raise InvalidMediaError(
+                    f"the autoencoder of {path.name} lists no levels, or more than {_MOST_LEVELS}",
+                    "correct vae/config.json, or get the model again",
+                )
+            return latents * 2 ** (len(cast("list[object]", levels)) - 1)
     return usual
 
 
 def _json(file: Path) -> dict[str, Any]:
-    if not file.is_file():
-        return {}
-    try:
-        return json.loads(file.read_text())
-    except ValueError as error:
-        raise InvalidMediaError(
-            f"{file} is no JSON: {error}", "correct the file, or get the model again"
-        ) from error
+    return read_object(file) if file.is_file() else {}

@@ -5,9 +5,9 @@ import json
 import os
 import tempfile
 import threading
+from collections.abc import Iterator
 from pathlib import Path
 
-from safelight.digests import sha256_of
 from safelight.settings import settings
 
 _lock = threading.Lock()
@@ -17,8 +17,8 @@ _known: dict[str, str] = {}
 def weights_sha256(path: Path) -> str:
     """sha256 of a file; of a folder, over the names and sha256s of all files in it, sorted.
 
-    Known ones are kept in memory and in `cache/weights.json` of the volume root, under path, size
-    and time of change.
+    Known ones are kept in memory and in `cache/weights.json` of the volume root, under all that
+    changes when a file is replaced, times that archives and copies set back included.
     """
     if path.is_file():
         return _of_file(path)
@@ -29,20 +29,47 @@ def weights_sha256(path: Path) -> str:
 
 
 def files_of(path: Path) -> list[Path]:
-    """The file itself, or all files below a folder, sorted."""
-    return sorted(p for p in path.rglob("*") if p.is_file()) if path.is_dir() else [path]
+    """The file itself, or all files below a folder, sorted; linked folders are followed once."""
+    if not path.is_dir():
+        return [path]
+    return sorted(entry for entry in entries_of(path) if entry.is_file())
+
+
+def entries_of(folder: Path) -> Iterator[Path]:
+    """All files, folders, links and pipes below a folder, also behind links to folders."""
+    seen: set[tuple[int, int]] = set()
+    waiting = [folder]
+    while waiting:
+        here = waiting.pop()
+        known = here.stat()
+        if (known.st_dev, known.st_ino) in seen:
+            continue
+        seen.add((known.st_dev, known.st_ino))
+        for entry in here.iterdir():
+            yield entry
+            if entry.is_dir():
+                waiting.append(entry)
+
+
+def stamp_of(known: os.stat_result) -> tuple[int, ...]:
+    """What changes when a file is replaced or written: no user can set the time of change back."""
+    return known.st_dev, known.st_ino, known.st_size, known.st_mtime_ns, known.st_ctime_ns
 
 
 def _of_file(path: Path) -> str:
-    stat = path.stat()
-    key = f"{path.resolve()} {stat.st_size} {stat.st_mtime_ns}"
-    with _lock:
-        if key not in _known:
-            _known.update(_kept())
-        if key not in _known:
-            _known[key] = sha256_of(path)
-            _keep(key, _known[key])
-        return _known[key]
+    with path.open("rb") as file:
+        before = stamp_of(os.fstat(file.fileno()))
+        key = " ".join(map(str, (path.resolve(), *before)))
+        with _lock:
+            if key not in _known:
+                _known.update(_kept())
+            if key not in _known:
+                found = hashlib.file_digest(file, "sha256").hexdigest()
+                if stamp_of(os.fstat(file.fileno())) != before:
+                    return found  # it is being written
+                _known[key] = found
+                _keep(key, found)
+            return _known[key]
 
 
 def _cache_file() -> Path:

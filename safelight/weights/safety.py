@@ -1,22 +1,31 @@
 """Looks into weights files before anything loads them: no pickle that could run code passes."""
 
 import json
+import lzma
 import pickletools
 import struct
 import zipfile
+import zlib
 from collections.abc import Iterator
 from functools import lru_cache
 from io import BytesIO
 from math import prod
 from pathlib import Path
-from typing import IO, cast
+from typing import IO, Any, cast
 
-from safelight.errors import InvalidMediaError, UnsafePickleError
+from safelight.errors import ForbiddenPathError, InvalidMediaError, UnsafePickleError
+from safelight.weights.hashing import entries_of, stamp_of
 
-LARGEST_HEADER = 100 * 2**20
-"""Bytes; the limit the safetensors format sets for its header."""
-LARGEST_PICKLE = 256 * 2**20
-"""Bytes of a pickle inside an archive; the tensors lie beside it, so real ones are far smaller."""
+LARGEST_HEADER = 16 * 2**20
+"""Bytes; the largest models need 1 MB, and reading one takes ten times its size in memory."""
+LARGEST_PICKLE = 8 * 2**20
+"""Bytes of all pickles of a file; the tensors lie beside them, so real ones are far smaller."""
+MOST_OPCODES = 2_000_000
+"""Of all pickles of a file; a tensor takes about thirty."""
+MOST_DIMENSIONS = 16
+"""Of a tensor; torch's operations take fewer."""
+INDEX = ".index.json"
+"""How the names of files end that list the parts of split weights."""
 WEIGHTS_FILES = (".safetensors", ".ckpt", ".pth", ".pt", ".bin", ".pkl")
 """Files that a library opens as weights; single models and parts of diffusers folders."""
 _ZIP = b"PK\x03\x04"
@@ -65,11 +74,16 @@ def check_weights(path: Path) -> None:
         UnsafePickleError: a pickle that could run code, or a pickle that calls itself safetensors.
         InvalidMediaError: neither safetensors nor a torch checkpoint, or damaged.
     """
-    held = sorted(path.rglob("*")) if path.is_dir() else [path]
-    for file in held:
-        if file == path or (file.suffix.lower() in WEIGHTS_FILES and file.is_file()):
-            known = file.stat()
-            _check(file, known.st_size, known.st_mtime_ns)
+    inside = sorted(entries_of(path)) if path.is_dir() else [path]
+    for file in inside:
+        if not (file.is_file() or file.is_dir()):
+            raise InvalidMediaError(f"{file.name} is not a plain file", "put the file itself there")
+        if not file.is_file():
+            continue
+        if file == path or file.suffix.lower() in WEIGHTS_FILES:
+            _check(file, stamp_of(file.stat()))
+        elif file.name.endswith(INDEX):
+            _check_index(file)
 
 
 def safetensors_header(path: Path) -> dict[str, dict[str, object]]:
@@ -93,6 +107,10 @@ def safetensors_header(path: Path) -> dict[str, dict[str, object]]:
             raise InvalidMediaError(
                 f"{path.name} has a damaged safetensors header", "download the file again"
             ) from error
+    if not isinstance(header, dict):
+        raise InvalidMediaError(
+            f"{path.name} has a safetensors header that is no object", "download the file again"
+        )
     tensors = {k: v for k, v in cast("dict[str, object]", header).items() if k != "__metadata__"}
     if not all(isinstance(tensor, dict) for tensor in tensors.values()):
         raise InvalidMediaError(
@@ -102,9 +120,53 @@ def safetensors_header(path: Path) -> dict[str, dict[str, object]]:
     return cast("dict[str, dict[str, object]]", tensors)
 
 
+def _check_index(path: Path) -> None:
+    """Refuse an index that leads the libraries to files that nobody looked into."""
+    try:
+        listed = cast("dict[str, object]", read_object(path)).get("weight_map", {})
+        names = set(cast("dict[str, Any]", listed).values())
+        plain = all(isinstance(n, str) and n and n == Path(n).name for n in names)
+    except (AttributeError, TypeError, ValueError) as error:
+        raise InvalidMediaError(
+            f"{path.name} does not list the parts of weights: {error}", "get the model again"
+        ) from error
+    if not plain:
+        raise ForbiddenPathError(
+            f"{path.name} lists parts outside its folder", "put the parts beside it"
+        )
+    for name in sorted(names):
+        if Path(name).suffix.lower() not in WEIGHTS_FILES:
+            raise InvalidMediaError(
+                f"{path.name} lists {name[:80]!r}, whose name is none of weights",
+                "get the model as safetensors from its maker",
+            )
+
+
+def read_object(file: Path) -> dict[str, Any]:
+    """The JSON object in a file.
+
+    Raises:
+        InvalidMediaError: no JSON, no object, or larger than `LARGEST_HEADER`.
+    """
+    with file.open("rb") as opened:
+        content = opened.read(LARGEST_HEADER + 1)
+    problem = "" if len(content) <= LARGEST_HEADER else f"more than {LARGEST_HEADER} bytes"
+    found: object = None
+    try:
+        found = json.loads(content) if not problem else None
+    except (ValueError, RecursionError) as error:
+        problem = str(error)
+    if problem or not isinstance(found, dict):
+        raise InvalidMediaError(
+            f"{file} is not a JSON object: {problem or type(found).__name__}",
+            "correct the file, or get the model again",
+        )
+    return cast("dict[str, Any]", found)
+
+
 @lru_cache(maxsize=1024)
-def _check(path: Path, size: int, changed: int) -> None:
-    del changed  # part of the key
+def _check(path: Path, stamp: tuple[int, ...]) -> None:
+    size = stamp[2]
     with path.open("rb") as file:
         start = file.read(4)
     # what torch would do with it: an archive by its first bytes, else a row of pickles
@@ -120,9 +182,22 @@ def _check(path: Path, size: int, changed: int) -> None:
             "get the model as safetensors from its maker",
         )
     try:
+        opcodes = 0
         for pickle in _pickles(path, archive=start == _ZIP):
-            _check_pickle(path, pickle)
-    except (ValueError, EOFError, zipfile.BadZipFile, struct.error) as error:
+            opcodes = _check_pickle(path, pickle, opcodes)
+    except (  # an archive that is encrypted, or packed in a way that is not known, as well
+        ValueError,
+        EOFError,
+        zipfile.BadZipFile,
+        struct.error,
+        zlib.error,
+        lzma.LZMAError,
+        OSError,
+        RuntimeError,
+        MemoryError,
+        OverflowError,
+        LookupError,
+    ) as error:
         raise InvalidMediaError(
             f"{path.name} is a damaged checkpoint: {error}", "download the file again"
         ) from error
@@ -172,6 +247,8 @@ def _span(tensor: dict[str, object]) -> tuple[int, int] | None:
         return None
     if len(cast("list[int]", offsets)) != 2:
         return None
+    if len(cast("list[int]", shape)) > MOST_DIMENSIONS:
+        return None
     first, last = cast("list[int]", offsets)
     if 8 * (last - first) != prod(cast("list[int]", shape)) * _BITS[bits]:
         return None
@@ -187,8 +264,10 @@ def _naturals(value: object) -> bool:
 def _pickles(path: Path, *, archive: bool) -> Iterator[IO[bytes]]:
     if not archive:
         with path.open("rb") as file:
-            for _ in range(_LEGACY_PICKLES):
-                yield file
+            # a pickle may ask for more bytes at once than there is memory
+            content = BytesIO(file.read(LARGEST_PICKLE))
+        for _ in range(_LEGACY_PICKLES):
+            yield content
         return
     with zipfile.ZipFile(path) as opened:
         names = [entry.filename for entry in opened.infolist()]
@@ -202,19 +281,23 @@ def _pickles(path: Path, *, archive: bool) -> Iterator[IO[bytes]]:
             raise InvalidMediaError(
                 f"{path.name} is an archive without a data.pkl", "download the file again"
             )
+        if (together := sum(entry.file_size for entry in held)) > LARGEST_PICKLE:
+            raise UnsafePickleError(
+                f"{path.name}: its pickles have {together} bytes, "
+                f"expected at most {LARGEST_PICKLE}",
+                "get the model as safetensors from its maker",
+            )
         for entry in held:
-            if entry.file_size > LARGEST_PICKLE:
-                raise UnsafePickleError(
-                    f"{path.name}: {entry.filename} has {entry.file_size} bytes, "
-                    f"expected at most {LARGEST_PICKLE}",
-                    "get the model as safetensors from its maker",
-                )
-            yield BytesIO(opened.read(entry))
+            with opened.open(entry) as pickle:
+                yield BytesIO(pickle.read(entry.file_size))
 
 
-def _check_pickle(path: Path, pickle: IO[bytes]) -> None:
+def _check_pickle(path: Path, pickle: IO[bytes], opcodes: int) -> int:
     last = ("", "")  # strings read; only for the message, since the memo can bring others
     for opcode, argument, _ in pickletools.genops(pickle):
+        opcodes += 1
+        if opcodes > MOST_OPCODES:
+            raise _unsafe(path, f"has more than {MOST_OPCODES} opcodes")
         if isinstance(argument, str) and opcode.name.endswith("UNICODE"):
             last = (last[1], argument[:80])
         if opcode.name in ("GLOBAL", "INST"):
@@ -222,6 +305,7 @@ def _check_pickle(path: Path, pickle: IO[bytes]) -> None:
                 raise _unsafe(path, f"refers to {str(argument)[:80]!r}")
         elif opcode.name in _NAMED_ON_THE_STACK:
             raise _unsafe(path, f"uses {opcode.name} (last names read: {' '.join(last)!r})")
+    return opcodes
 
 
 def _unsafe(path: Path, what: str) -> UnsafePickleError:

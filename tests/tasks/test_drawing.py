@@ -22,13 +22,14 @@ from safelight.progress import StopRequestedError, clear_stop, request_stop, wat
 from safelight.provenance.embed import read_record
 from safelight.store.artifact import ArtifactRef
 from safelight.store.store import current_store
-from safelight.weights.checkpoints import find_checkpoint
+from safelight.weights.checkpoints import find_checkpoint, models_folder
 from tasks.generate import GenerateParams, drawing_of, generate
 from tasks.ingest import ingest
 from tasks.inpaint import InpaintParams, inpaint
 from tasks.keeping import load_image
 from tasks.refine import RefineParams, refine
 from tasks.sizing import size_for
+from tasks.stage import cache_key
 from tasks.transform import TransformParams, transform
 
 pytestmark = pytest.mark.usefixtures("tiny_model")
@@ -58,6 +59,23 @@ def test_same_seed_same_bytes_other_seed_other_picture():
     assert first.sha256 == again.sha256
     assert first.sha256 != other.sha256
     assert (first.width, first.height) == (64, 64)
+
+
+def test_the_key_follows_the_content_of_pictures_given_by_path(volume: Path):
+    control = models_folder() / "controlnet" / "c"
+    control.mkdir(parents=True)
+    (control / "config.json").write_text("{}")
+    place = volume / "uploads" / "control.png"
+    place.parent.mkdir(parents=True, exist_ok=True)
+    steered = CAT.but(use_controlnet=True, controlnet_model="c", controlnet_image=str(place))
+
+    def key_with(level: int) -> str:
+        Image.new("RGB", (64, 64), (level,) * 3).save(place)
+        return cache_key(generate, [steered])
+
+    assert key_with(255) == key_with(255)
+    assert key_with(255) != key_with(0)
+    assert key_with(0) != cache_key(generate, [CAT])
 
 
 def test_a_batch_is_made_of_the_single_pictures():

@@ -38,11 +38,32 @@ def test_a_known_file_is_not_read_again_even_by_another_process(
     assert true in json.loads((volume / "cache" / "weights.json").read_text()).values()
     monkeypatch.setattr(hashing, "_known", {})  # as a process that just started
     stat = file.stat()
+    kept = volume / "cache" / "weights.json"
+    known = json.loads(kept.read_text())
+    kept.write_text(json.dumps(dict.fromkeys(known, "0" * 64)))  # shows what is taken from it
+    assert weights_sha256(file) == "0" * 64
     file.write_bytes(b"b")
-    os.utime(file, ns=(stat.st_atime_ns, stat.st_mtime_ns))  # same size and time: not looked into
-    assert weights_sha256(file) == true
-    os.utime(file, ns=(stat.st_atime_ns, stat.st_mtime_ns + 1))
+    os.utime(file, ns=(stat.st_atime_ns, stat.st_mtime_ns))  # as copies and archives set it back
     assert weights_sha256(file) == sha256_of(b"b")
+
+
+def test_a_file_put_in_place_of_one_of_equal_size_and_time_is_hashed(folder: Path):
+    file = folder / "unet" / "a.safetensors"
+    before, stat = weights_sha256(folder), file.stat()
+    other = folder.parent / "other"
+    other.write_bytes(b"b")
+    os.utime(other, ns=(stat.st_atime_ns, stat.st_mtime_ns))
+    other.replace(file)
+    assert weights_sha256(folder) != before
+
+
+def test_files_behind_a_linked_folder_count(folder: Path, tmp_path: Path):
+    (folder / "unet").rename(tmp_path / "elsewhere")
+    (folder / "unet").symlink_to(tmp_path / "elsewhere")
+    (folder / "self").symlink_to(folder)
+    before = weights_sha256(folder)
+    (tmp_path / "elsewhere" / "a.safetensors").write_bytes(b"other")
+    assert weights_sha256(folder) != before
 
 
 def test_a_damaged_cache_is_made_anew(folder: Path, volume: Path):
