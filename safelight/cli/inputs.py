@@ -76,7 +76,7 @@ def parse_options(words: list[str], described: Described = NOTHING) -> dict[str,
             )
         else:
             parsed[name] = True
-    return parsed
+    return typed(parsed, {"properties": dict(described)})  # a choice of numbers takes no text
 
 
 def parameter(name: str) -> str:

@@ -169,3 +169,13 @@ def test_text_becomes_what_the_schema_takes():
     assert typed(typed_in, schema) == wanted
     left = {"seed": "seven", "quality": "low", "unknown": "7", "grain": 1}
     assert typed(left, schema) == left
+
+
+def test_a_choice_of_numbers_can_be_typed():
+    interpolate = contract("interpolate")
+    typed_in = parse_options(["--target-fps", "50"], interpolate.described)
+    interpolate.check({"video": "a.mp4", **typed_in})
+    with pytest.raises(InvalidFieldValueError, match="--target-fps is 31"):
+        interpolate.check(
+            {"video": "a.mp4", **parse_options(["--target-fps=31"], interpolate.described)}
+        )
