@@ -14,9 +14,16 @@ caller holds.
 from collections.abc import AsyncGenerator
 from contextlib import asynccontextmanager
 from contextvars import ContextVar
+from typing import Any
+from urllib.parse import urlsplit
 
+from prefect.server.api import server
+from prefect.server.api.server import create_app
 from prefect.server.database.configurations import SQLITE_BEGIN_MODE, AioSqliteConfiguration
+from prefect.settings import get_current_settings
 from sqlalchemy.ext.asyncio import AsyncSession, AsyncSessionTransaction
+
+from safelight.cli.server_guard import ServerGuard
 
 STOCK = AioSqliteConfiguration.begin_transaction
 OUTERMOST: ContextVar[AsyncSession | None] = ContextVar("OUTERMOST", default=None)
@@ -43,8 +50,19 @@ async def begin_immediately(
             SQLITE_BEGIN_MODE.reset(mode)
 
 
+def guarded(*args: Any, **kwargs: Any) -> ServerGuard:  # noqa: ANN401  (Prefect's own)
+    """In the place of `prefect.server.api.server.create_app`: the app behind a guard."""
+    current = get_current_settings().server
+    named = [current.ui.api_url or "", current.api.host]
+    hosts = {urlsplit(url if "//" in url else f"//{url}").hostname or "" for url in named}
+    origins = set(current.api.cors_allowed_origins.split(",")) - {"*", ""}
+    app = create_app(*args, **kwargs)
+    return ServerGuard(app, frozenset(hosts - {""}), frozenset(origins))
+
+
 if __name__ == "__main__":
     from prefect.cli import app
 
     AioSqliteConfiguration.begin_transaction = begin_immediately
+    server.create_app = guarded  # pyright: ignore[reportAttributeAccessIssue]
     app()

@@ -126,11 +126,13 @@ def running_server(port: int, *, ui: bool, host: str = "127.0.0.1") -> Generator
 
 def _environment(home: Path, ui: bool, host: str, port: int) -> dict[str, str]:
     return {
+        # a browser asks the address that it came to, and no page of another one may ask
+        "PREFECT_SERVER_UI_API_URL": "/api",
+        "PREFECT_SERVER_CORS_ALLOWED_ORIGINS": api_url(host, port).removesuffix("/api"),
         **os.environ,
         **QUIET,
         "PREFECT_HOME": str(home),
         "PREFECT_SERVER_UI_ENABLED": "true" if ui else "false",
-        "PREFECT_SERVER_UI_API_URL": api_url(host, port),
     }
 
 
