@@ -78,7 +78,7 @@ def _start(
                 *(sys.executable, "-m", "safelight.children"),
                 *(str(os.getpid()), str(theirs), module, *arguments),
             ],
-            env=environment,
+            env=safe_path(os.environ if environment is None else environment),
             cwd=folder,
             pass_fds=[theirs],
             stdin=subprocess.DEVNULL,
@@ -93,6 +93,16 @@ def _start(
         os.close(theirs)
     _held.append((process, ours))
     return process
+
+
+def safe_path(environment: Mapping[str, str]) -> dict[str, str]:
+    """This environment, for a Python that imports nothing from its working directory.
+
+    `python -m` puts that first, before the standard library: a file of people's own called
+    `psutil.py` beside their pictures would run. PYTHONPATH is searched as ever. Handed on to what
+    the child starts.
+    """
+    return {**environment, "PYTHONSAFEPATH": "1"}
 
 
 def stop_child(process: "subprocess.Popen[bytes]", grace_seconds: float = GRACE_SECONDS) -> None:

@@ -134,3 +134,14 @@ def test_the_module_gets_its_arguments_and_environment(folder: Path):
         )
         assert child.wait(60) == 0
     assert (folder / "out").read_text() == f"['one', '--two'] me {folder}\n"
+
+
+def test_no_module_comes_from_the_folder_that_a_child_works_in(folder: Path):
+    work = folder / "pictures"
+    work.mkdir()
+    (work / "colorsys.py").write_text("")
+    (folder / "reader.py").write_text(
+        "import colorsys, sys\nopen(sys.argv[1], 'w').write(colorsys.__file__)\n"
+    )
+    assert start_child("reader", [str(folder / "mark")], folder=work).wait(60) == 0
+    assert not (folder / "mark").read_text().startswith(str(work))

@@ -12,6 +12,7 @@ from uuid import UUID
 
 from prefect.logging import get_logger
 
+from safelight.children import safe_path
 from safelight.pool.devices import GIB, Device, machine_memory
 from safelight.pool.freshness import Stamp, changed_since, code_stamps
 from safelight.pool.messages import Ended, FromProcess, Owned, Ready, Run, Stale, Stop
@@ -144,7 +145,7 @@ class WarmProcess:
         with theirs:
             self._process = subprocess.Popen(
                 [sys.executable, "-m", "safelight.pool.child", str(theirs.fileno())],
-                env={**UNLESS_SET, **os.environ, **self._environment},
+                env=safe_path({**UNLESS_SET, **os.environ, **self._environment}),
                 pass_fds=[theirs.fileno()],
                 stdin=subprocess.DEVNULL,
                 start_new_session=True,  # Ctrl-C goes to the worker alone
