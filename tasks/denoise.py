@@ -13,7 +13,7 @@ from safelight.progress import note
 from safelight.provenance.embed import video_tags
 from safelight.store.artifact import ArtifactRef
 from safelight.store.store import current_store
-from tasks.keeping import keep_image, keep_video, load_image, record_of
+from tasks.keeping import keep_image, keep_video, load_layers, record_of
 from tasks.resuming import resuming
 from tasks.stage import cache_key, stage
 
@@ -53,7 +53,8 @@ def denoise(picture: ArtifactRef, params: DenoiseParams) -> ArtifactRef:
         return picture
     record = record_of("denoise", params, _identity(params), [picture])
     if picture.kind != "video":
-        return keep_image(denoised_picture(load_image(picture), params.level), record)
+        layers = load_layers(picture)
+        return keep_image(denoised_picture(layers.colours, params.level), record, like=layers)
     store = current_store()
 
     key = cache_key(denoise, [picture, params])

@@ -15,7 +15,7 @@ from safelight.progress import note, part
 from safelight.store.artifact import ArtifactRef
 from safelight.store.store import Pixels
 from safelight.weights.checkpoints import WeightsCard, find_checkpoint
-from tasks.keeping import keep_image, load_image, record_of
+from tasks.keeping import keep_image, load_layers, record_of
 from tasks.stage import stage
 
 REVISION = 2
@@ -94,7 +94,8 @@ def detail(picture: ArtifactRef, params: DetailParams) -> ArtifactRef:
     """
     identity = _identity(params)
     diffusion.check_scheduler(params.scheduler)
-    image = load_image(picture)
+    layers = load_layers(picture)
+    image = layers.colours
     boxes = [
         Box(face.left, face.top, face.right, face.bottom)
         for face in mtcnn.find_faces(image, params.confidence)
@@ -114,9 +115,8 @@ def detail(picture: ArtifactRef, params: DetailParams) -> ArtifactRef:
     made = redrawn(image, boxes, params.padding, longest, draw)
     if np.array_equal(made, image):
         return picture.described(regions=len(boxes))
-    return keep_image(made, record_of("detail", params, identity, [picture])).described(
-        regions=len(boxes)
-    )
+    record = record_of("detail", params, identity, [picture])
+    return keep_image(made, record, like=layers).described(regions=len(boxes))
 
 
 def _drawing(card: WeightsCard, params: DetailParams, seed: int) -> Drawing:

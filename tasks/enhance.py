@@ -10,10 +10,11 @@ from safelight.engines.realesrgan import Model, open_enlarger
 from safelight.errors import InvalidFieldValueError
 from safelight.media.images import inspect_image
 from safelight.params import Params
+from safelight.progress import note
 from safelight.provenance.embed import LONGEST_SIDE
 from safelight.store.artifact import ArtifactRef
 from safelight.store.store import current_store
-from tasks.keeping import keep_image, load_image, record_of
+from tasks.keeping import keep_image, load_layers, record_of
 from tasks.stage import stage
 
 Quality = Literal["low", "medium", "high"]
@@ -58,13 +59,13 @@ def enhance(picture: ArtifactRef, params: EnhanceParams) -> ArtifactRef:
     """Enlarge and clean one stored picture and keep its format.
 
     Args:
-        picture: JPEG, PNG or WebP; its bytes tell which, whatever its name said.
+        picture: a still of any format that is read; its bytes tell which, whatever its name said.
         params: the quality preset.
 
     Returns:
-        A new artifact of the same format, 2 or 4 times as wide and as high. JPEG is written at
-        quality 95 with full colour resolution under every preset, so that the file does not add
-        the dirt that was just removed; PNG and WebP are lossless.
+        A new artifact of the same format, PNG for any but these three, 2 or 4 times as wide and as
+        high. JPEG is written at quality 95 with full colour resolution under every preset, so that
+        the file does not add the dirt that was just removed; PNG and WebP are lossless.
 
     Raises:
         InvalidMediaError: not such a picture.
@@ -73,6 +74,9 @@ def enhance(picture: ArtifactRef, params: EnhanceParams) -> ArtifactRef:
     """
     recipe = RECIPES[params.quality_preset]
     media_type, width, height = inspect_image(current_store().read(picture))
+    if media_type not in LONGEST_SIDE:
+        note(f"{media_type} is read but not written: the result is PNG")
+        media_type = "image/png"
     longest, limit = max(width, height) * recipe.factor, LONGEST_SIDE[media_type]
     if longest > limit:
         raise InvalidFieldValueError(
@@ -81,5 +85,6 @@ def enhance(picture: ArtifactRef, params: EnhanceParams) -> ArtifactRef:
         )
     record = record_of("enhance", params, _identity(params), [picture])
     with closing(open_enlarger(recipe.model, recipe.factor, TILE, recipe.denoise)) as enlarger:
-        larger = enlarger.enlarge(load_image(picture))
-    return keep_image(larger, record, media_type)
+        layers = load_layers(picture)
+        larger = enlarger.enlarge(layers.colours)
+    return keep_image(larger, record, media_type, layers)

@@ -1,6 +1,7 @@
 """The grade stage: colour, tone and grain of a picture or a video."""
 
 from collections.abc import Iterable, Iterator
+from dataclasses import replace
 from itertools import islice
 from pathlib import Path
 from typing import Literal
@@ -19,7 +20,7 @@ from safelight.progress import note, step
 from safelight.provenance.embed import video_tags
 from safelight.store.artifact import ArtifactRef
 from safelight.store.store import Pixels, current_store
-from tasks.keeping import keep_image, keep_video, load_image, record_of
+from tasks.keeping import keep_image, keep_video, load_layers, record_of
 from tasks.resuming import resuming
 from tasks.stage import cache_key, stage
 
@@ -78,10 +79,12 @@ def grade(picture: ArtifactRef, params: GradeParams) -> ArtifactRef:
         return picture
     record = record_of("grade", params, _identity(params), [picture])
     if picture.kind != "video":
-        pixels = load_image(picture)
+        layers = load_layers(picture)
+        pixels = layers.colours
         graded = graded_frame(pixels, params, 0, _average([pixels]))
         step(1, 1)
-        return keep_image(graded, record)
+        tints = params.colour != "none"  # a look that was asked for may colour a grey picture
+        return keep_image(graded, record, like=replace(layers, grey=layers.grey and not tints))
     store = current_store()
     source = store.fetch(picture)
     # one average for the whole clip: one for each frame would make the tones flicker

@@ -7,10 +7,11 @@ from pydantic import Field
 from safelight.engines import diffusion
 from safelight.errors import InvalidFieldValueError
 from safelight.media.fitting import require_multiple
-from safelight.media.images import rounded
+from safelight.media.images import rounded, to_float
 from safelight.store.artifact import ArtifactRef
+from safelight.store.store import Pixels
 from tasks.generate import SamplingParams, drawing_identity, drawing_of, keep_drawn
-from tasks.keeping import load_image
+from tasks.keeping import load_image, load_pixels
 from tasks.stage import stage
 
 WHITE = 128
@@ -32,7 +33,7 @@ def inpaint(picture: ArtifactRef, mask: ArtifactRef, params: InpaintParams) -> l
 
     Args:
         picture: (H, W, 3) uint8 sRGB, sides multiples of 8.
-        mask: picture of the same size, white is repainted.
+        mask: picture of the same size, white is repainted, transparent and black are not.
         params: prompt, seed, strength and feather.
 
     Returns:
@@ -42,7 +43,7 @@ def inpaint(picture: ArtifactRef, mask: ArtifactRef, params: InpaintParams) -> l
         InvalidFieldValueError: sizes differ, or a side is no multiple of 8.
         As `generate`.
     """
-    image, painted = load_image(picture), load_image(mask)
+    image, painted = load_image(picture), _on_black(load_pixels(mask))
     require_multiple(image, 8, "inpaint")
     if image.shape != painted.shape:
         raise InvalidFieldValueError(
@@ -51,6 +52,11 @@ def inpaint(picture: ArtifactRef, mask: ArtifactRef, params: InpaintParams) -> l
             "make the mask as large as the picture",
         )
     hole = np.where(painted.max(axis=2) >= WHITE, 255, 0).astype(np.uint8)
+    if not hole.any() and load_pixels(mask).shape[2] == 4:
+        raise InvalidFieldValueError(
+            "inpaint: the mask has nothing white that is opaque: transparent counts as not painted",
+            "paint white what is to be drawn anew, or save the mask without transparency",
+        )
     drawn = diffusion.fill(drawing_of(params), image, hole, params.strength)
     share = feathered(hole, params.mask_blur)[..., None]
     before = image.astype(np.float32)
@@ -59,6 +65,13 @@ def inpaint(picture: ArtifactRef, mask: ArtifactRef, params: InpaintParams) -> l
         for pixels in drawn
     ]
     return keep_drawn("inpaint", blended, params, [picture, mask])
+
+
+def _on_black(mask: Pixels) -> Pixels:
+    """(H, W, 3): editors save strokes on a transparent layer, where nothing was painted."""
+    if mask.shape[2] == 3:
+        return mask
+    return rounded(mask[..., :3] * to_float(mask[..., 3:]))
 
 
 def feathered(hole: np.ndarray, blur: int) -> np.ndarray:

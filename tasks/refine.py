@@ -14,7 +14,7 @@ from safelight.store.artifact import ArtifactRef
 from safelight.store.store import Pixels
 from safelight.weights.checkpoints import WeightsCard, find_checkpoint
 from tasks.generate import SamplingParams, drawing_identity, drawing_of
-from tasks.keeping import keep_image, load_image, record_of
+from tasks.keeping import keep_image, load_layers, record_of
 from tasks.stage import stage
 
 SMALL_NATIVE = 256
@@ -79,7 +79,8 @@ def refine(picture: ArtifactRef, params: RefineParams) -> ArtifactRef:
         InvalidFieldValueError: the enlarged sides are no multiples of 8.
         As `generate`.
     """
-    image = load_image(picture)
+    layers = load_layers(picture)
+    image = layers.colours
     height, width = (side * params.scale for side in image.shape[:2])
     if width % GRID or height % GRID:
         raise InvalidFieldValueError(
@@ -90,7 +91,8 @@ def refine(picture: ArtifactRef, params: RefineParams) -> ArtifactRef:
     large = resized(image, int(width), int(height))
     if params.refinement_level > 0:
         large = _refined(large, params)
-    return keep_image(large, record_of("refine", params, _identity(params), [picture]))
+    record = record_of("refine", params, _identity(params), [picture])
+    return keep_image(large, record, like=layers)
 
 
 def _refined(image: Pixels, params: RefineParams) -> Pixels:

@@ -15,7 +15,7 @@ from safelight.progress import StopRequestedError, stop_requested
 from safelight.provenance.embed import video_tags
 from safelight.store.artifact import ArtifactRef, MediaKind
 from safelight.store.store import current_store
-from tasks.keeping import keep_image, keep_video, load_image, record_of
+from tasks.keeping import keep_image, keep_video, load_layers, record_of
 from tasks.resuming import resuming
 from tasks.stage import cache_key, stage
 
@@ -51,7 +51,7 @@ def upscale(picture: ArtifactRef, params: UpscaleParams) -> ArtifactRef:
     """Enlarge one stored picture, or a video frame by frame with its sound.
 
     Args:
-        picture: (H, W, 3) uint8 sRGB, or a video.
+        picture: a still, with or without transparency, or a video.
         params: factor, network, denoising and tile size.
 
     Returns:
@@ -69,8 +69,9 @@ def upscale(picture: ArtifactRef, params: UpscaleParams) -> ArtifactRef:
     opened = open_enlarger(network, chosen.upscale_factor, chosen.tile, chosen.denoise)
     if picture.kind != "video":
         with closing(opened) as enlarger:
-            larger = enlarger.enlarge(load_image(picture))
-        return keep_image(larger, record)
+            layers = load_layers(picture)
+            larger = enlarger.enlarge(layers.colours)
+        return keep_image(larger, record, like=layers)
     store = current_store()
     key = cache_key(upscale, [picture, params])
     with (

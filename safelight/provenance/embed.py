@@ -14,6 +14,9 @@ from PIL import Image, ImageCms
 from pydantic import ValidationError
 
 from safelight.errors import InvalidFieldValueError, MissingFileError
+from safelight.media.layers import on_white
+from safelight.progress import note
+from safelight.provenance.carried import NOTHING, Carried, exif_bytes
 from safelight.provenance.containers import (
     JPEG,
     PNG,
@@ -49,12 +52,17 @@ SEGMENT_ROOM = 65_533
 """Bytes one JPEG segment can carry."""
 TITLE_LENGTH = 80
 """Characters of the prompt that a video's title shows."""
-_SOFTWARE, _EXIF_IFD, _USER_COMMENT, _COLOR_SPACE, _SRGB = 0x0131, 0x8769, 0x9286, 0xA001, 1
+_USER_COMMENT, _COLOR_SPACE, _SRGB = 0x9286, 0xA001, 1
 _PROFILE_DATE = slice(24, 36)
 
 
-def image_bytes(pixels: NDArray[np.uint8], record: FileRecord, media_type: str) -> bytes:
+def image_bytes(
+    pixels: NDArray[np.uint8], record: FileRecord, media_type: str, carried: Carried = NOTHING
+) -> bytes:
     """Encode (H, W, 3) uint8 sRGB with its record; the same input gives the same bytes.
+
+    A fourth channel is transparency; JPEG has none, so it is laid on white there, with a note.
+    What is carried over from the source and has no place in the format is noted.
 
     PNG and WebP are lossless, JPEG has quality 95 and full colour resolution.
 
@@ -75,13 +83,16 @@ def image_bytes(pixels: NDArray[np.uint8], record: FileRecord, media_type: str) 
             "choose image/png",
         )
     if media_type == "image/png":
-        return _png(pixels, record)
+        return _png(pixels, record, carried)
+    for keyword, text in carried.texts:
+        note(f"left aside of the source: its text {keyword!r}, {len(text)} characters")
     buffer = io.BytesIO()
-    image = Image.fromarray(pixels)
     if media_type == "image/jpeg":
-        _save_jpeg(image, record, buffer)
+        if pixels.shape[2] == 4:
+            note("JPEG has no transparency: laid on white")
+        _save_jpeg(Image.fromarray(on_white(pixels)), record, buffer, carried)
     else:
-        _save_webp(image, record, buffer)
+        _save_webp(Image.fromarray(pixels), record, buffer, carried)
     return buffer.getvalue()
 
 
@@ -152,7 +163,7 @@ def _video_comment(path: Path) -> str | None:
     return tags.get("comment")
 
 
-def _png(pixels: NDArray[np.uint8], record: FileRecord) -> bytes:
+def _png(pixels: NDArray[np.uint8], record: FileRecord, carried: Carried) -> bytes:
     texts = [
         (XMP_KEYWORD, packet(record, with_record=False).decode()),
         (KEY, record_json(record)),
@@ -160,17 +171,31 @@ def _png(pixels: NDArray[np.uint8], record: FileRecord) -> bytes:
     parameters = parameters_text(record)
     if parameters is not None:
         texts.insert(0, ("parameters", parameters))
-    return png_bytes(pixels, texts)
+    own = {keyword for keyword, _ in texts}
+    for keyword, text in carried.texts:
+        if keyword in own:
+            note(f"left aside of the source: its text {keyword!r}, which this run replaces")
+        else:
+            texts.append((keyword, text))
+    exif = _exif(record, carried) if carried.tags or carried.comment else b""
+    return png_bytes(pixels, texts, exif.removeprefix(b"Exif\0\0"), carried.dots_per_metre)
 
 
-def _save_jpeg(image: Image.Image, record: FileRecord, buffer: io.BytesIO) -> None:
+def _save_jpeg(
+    image: Image.Image, record: FileRecord, buffer: io.BytesIO, carried: Carried
+) -> None:
     whole, segments = packet(record, with_record=True), list[bytes]()
     if len(XMP_HEADER) + len(whole) > SEGMENT_ROOM:
         whole, extension, digest = split_packet(record)
         segments = jpeg_extension(extension, digest)
-    exif = _exif(record)
+    exif = _exif(record, carried)
     if len(exif) > SEGMENT_ROOM:  # the prompt alone fills a segment; the XMP still has it all
-        exif = _exif(record, with_text=False)
+        exif = _exif(record, carried, with_text=False)
+    if len(exif) > SEGMENT_ROOM:
+        note("left aside of the source: EXIF that is longer than JPEG holds")
+        exif = _exif(record, NOTHING, with_text=False)
+    density = carried.dots_per_inch
+    options = {} if density is None else {"dpi": (round(density), round(density))}
     image.save(
         buffer,
         "JPEG",
@@ -183,32 +208,37 @@ def _save_jpeg(image: Image.Image, record: FileRecord, buffer: io.BytesIO) -> No
         extra=b"".join(
             b"\xff\xe1" + (len(data) + 2).to_bytes(2, "big") + data for data in segments
         ),
+        **options,
     )
 
 
-def _save_webp(image: Image.Image, record: FileRecord, buffer: io.BytesIO) -> None:
+def _save_webp(
+    image: Image.Image, record: FileRecord, buffer: io.BytesIO, carried: Carried
+) -> None:
     image.save(
         buffer,
         "WEBP",
         lossless=True,
+        exact=True,  # colours that are not seen too
         quality=40,  # of the search, not of the picture
         method=2,
         icc_profile=_srgb_profile(),
-        exif=_exif(record),
+        exif=_exif(record, carried),
         xmp=packet(record, with_record=True),
     )
 
 
-def _exif(record: FileRecord, *, with_text: bool = True) -> bytes:
+def _exif(record: FileRecord, carried: Carried, *, with_text: bool = True) -> bytes:
     """Big-endian EXIF with the `parameters` text where AUTOMATIC1111 puts it."""
     details: dict[int, int | bytes] = {_COLOR_SPACE: _SRGB}
     text = parameters_text(record) if with_text else None
     if text is not None:
         details[_USER_COMMENT] = b"UNICODE\0" + text.encode("utf-16-be")
-    exif = Image.Exif()
-    exif[_SOFTWARE] = creator_tool()
-    exif[_EXIF_IFD] = details
-    return exif.tobytes()
+        if carried.comment is not None:
+            note("left aside of the source: its comment in EXIF, which this run replaces")
+    elif carried.comment is not None:
+        details[_USER_COMMENT] = carried.comment
+    return exif_bytes(carried, details, creator_tool())
 
 
 @lru_cache(maxsize=1)

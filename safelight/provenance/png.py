@@ -17,21 +17,34 @@ COMPRESS_LEVEL = 1
 _PERCEPTUAL = b"\0"
 
 
-def png_bytes(pixels: NDArray[np.uint8], texts: Sequence[tuple[str, str]]) -> bytes:
+def png_bytes(
+    pixels: NDArray[np.uint8],
+    texts: Sequence[tuple[str, str]],
+    exif: bytes = b"",
+    dots_per_metre: int | None = None,
+) -> bytes:
     """Encode a picture as sRGB.
 
     Args:
-        pixels: (H, W, 3) uint8 sRGB.
+        pixels: (H, W, 3) uint8 sRGB, or (H, W, 4) with transparency.
         texts: keyword and text of each text chunk: tEXt, or iTXt where Latin-1 does not do.
+        exif: block without its header, if there is any.
+        dots_per_metre: printing density, if it is known.
 
     Source:
         PNG Specification, third edition, W3C 2025.
     """
-    height, width = pixels.shape[:2]
+    height, width, channels = pixels.shape
     file = io.BytesIO()
     file.write(PNG)
-    _write_chunk(file, b"IHDR", struct.pack(">IIBBBBB", width, height, 8, 2, 0, 0, 0))
+    _write_chunk(
+        file, b"IHDR", struct.pack(">IIBBBBB", width, height, 8, 6 if channels == 4 else 2, 0, 0, 0)
+    )
     _write_chunk(file, b"sRGB", _PERCEPTUAL)
+    if dots_per_metre is not None:
+        _write_chunk(file, b"pHYs", struct.pack(">IIB", dots_per_metre, dots_per_metre, 1))
+    if exif:
+        _write_chunk(file, b"eXIf", exif)
     for keyword, text in texts:
         _write_chunk(file, *_text_chunk(keyword, text))
     packer = zlib.compressobj(COMPRESS_LEVEL)
@@ -63,21 +76,21 @@ def _text_chunk(keyword: str, text: str) -> tuple[bytes, bytes]:
 
 def _filtered(pixels: NDArray[np.uint8]) -> Iterator[NDArray[np.uint8]]:
     """Rows with their filter byte; each row has the filter that leaves the smallest differences."""
-    height, width = pixels.shape[:2]
-    rows = max(1, STRIP_BYTES // (3 * width))
-    above = np.zeros((1, 3 * width), np.uint8)
+    height, width, channels = pixels.shape
+    rows = max(1, STRIP_BYTES // (channels * width))
+    above = np.zeros((1, channels * width), np.uint8)
     for start in range(0, height, rows):
-        strip = pixels[start : start + rows].reshape(-1, 3 * width)
+        strip = pixels[start : start + rows].reshape(-1, channels * width)
         up = np.concatenate((above, strip[:-1]))
         left = np.zeros_like(strip)
-        left[:, 3:] = strip[:, :-3]
+        left[:, channels:] = strip[:, :-channels]
         mean = (left & up) + (
             (left ^ up) >> np.uint8(1)
         )  # without the overflow of (left + up) // 2
         # PNG's filters 0 to 3, modulo 256 as it wants them; Paeth costs more time than it saves
         choices = (strip, strip - left, strip - up, strip - mean)
         best = np.argmin([_cost(choice) for choice in choices], axis=0)
-        lines = np.empty((len(strip), 1 + 3 * width), np.uint8)
+        lines = np.empty((len(strip), 1 + channels * width), np.uint8)
         lines[:, 0] = best
         for kind, choice in enumerate(choices):
             chosen = best == kind

@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 from pydantic import BaseModel, ConfigDict, JsonValue
 
 from safelight.errors import DependencyMissingError, InvalidMediaError, MissingFileError
-from safelight.media.images import decode_image
+from safelight.media.images import decode_still
 from safelight.media.video import read_frames
 from safelight.provenance.manifest import (
     Manifest,
@@ -246,7 +246,7 @@ def _frames(ref: ArtifactRef, store: Store) -> Iterator[Pixels]:
     if ref.kind == "video":
         yield from read_frames(store.fetch(ref))
     else:
-        yield decode_image(store.read(ref))
+        yield decode_still(store.read(ref)).pixels
 
 
 def _levels(first: Pixels, second: Pixels) -> int:

@@ -6,16 +6,21 @@ from dataclasses import dataclass
 from pathlib import Path
 from stat import S_ISREG
 
+from pydantic import JsonValue
+
 from safelight.errors import ForbiddenPathError, InvalidMediaError, MissingFileError
-from safelight.media.images import decode_image, inspect_image
+from safelight.media.images import decode_still, inspect_image
 from safelight.media.sound import probe_sound
+from safelight.media.still_formats import HEAD, still_format
 from safelight.media.video import probe
-from safelight.settings import settings
+from safelight.settings import MEGAPIXEL, settings
 from safelight.store.artifact import EXTENSIONS, ArtifactRef, MediaKind
 from safelight.store.disk import disk_errors
 from safelight.store.store import SCHEME, Pixels, current_store
 
-IMAGE_STARTS = (b"\x89PNG\r\n\x1a\n", b"\xff\xd8\xff", b"RIFF")
+FILE_BYTES, BYTES_PER_PIXEL = 64 * 2**20, 16
+"""A picture's file may have so many bytes, and so many more for each of its pixels: twice what
+16-bit RGBA takes uncompressed."""
 EXAMPLES = Path(__file__).resolve().parents[2] / "examples"
 """Sample media of the checkout; may be read from everywhere."""
 _ARTIFACT = re.compile(r"(?:outputs|uploads)/[0-9a-f]{2}/([0-9a-f]{64})(\.[a-z0-9]+)")
@@ -91,6 +96,7 @@ def keep_media(path: Path, kinds: tuple[MediaKind, ...]) -> ArtifactRef:
         height=found.height,
         frames=found.frames,
         fps=found.fps,
+        metadata=_remarks(found),
         pixels=found.pixels,
         folder="uploads",
     )
@@ -125,6 +131,7 @@ def find_stored(uri: str, kinds: tuple[MediaKind, ...]) -> ArtifactRef:
         height=found.height,
         frames=found.frames,
         fps=found.fps,
+        metadata=_remarks(found),
     )
     if found.pixels is not None:
         store.remember(ref, found.pixels)
@@ -140,26 +147,30 @@ class _Found:
     fps: float | None = None
     data: bytes | None = None
     pixels: Pixels | None = None
+    left_aside: tuple[str, ...] = ()
+
+
+def _remarks(found: _Found) -> dict[str, JsonValue]:
+    """What stages note when they read it."""
+    return {"left_aside": [*found.left_aside]} if found.left_aside else {}
 
 
 def _looked_into(path: Path, kinds: tuple[MediaKind, ...]) -> _Found:
     with disk_errors(path):
         size = path.stat().st_size
         with path.open("rb") as file:
-            start = file.read(12)
+            start = file.read(HEAD)
     if size == 0:
         raise InvalidMediaError(
             f"{path.name} is empty (0 bytes), expected {' or '.join(kinds)}",
             "upload the file again",
         )
-    if _is_image(start):
+    if still_format(start) is not None:
         _require("image", kinds, path)
-        with disk_errors(path):
-            data = path.read_bytes()
-        media_type, _, _ = inspect_image(data, settings().max_input_megapixels)
-        pixels = decode_image(data)  # a picture that breaks off is found here, not by a model
-        height, width = pixels.shape[:2]
-        return _Found(media_type, width, height, data=data, pixels=pixels)
+        try:
+            return _still(path, size, start)
+        except InvalidMediaError as error:
+            raise InvalidMediaError(f"{path.name}: {error.problem}", error.remedy) from error
     if kinds == ("image",):
         inspect_image(start)  # says what was found
     if "audio" in kinds:
@@ -172,10 +183,31 @@ def _looked_into(path: Path, kinds: tuple[MediaKind, ...]) -> _Found:
     return _Found(info.media_type, info.width, info.height, info.frames, float(info.fps))
 
 
-def _is_image(start: bytes) -> bool:
-    if start.startswith(b"RIFF"):
-        return start[8:12] == b"WEBP"
-    return start.startswith(IMAGE_STARTS)
+def _still(path: Path, size: int, start: bytes) -> _Found:
+    limit = settings().max_input_megapixels
+    _require_proportion(size, limit * MEGAPIXEL, f"{limit} megapixels")
+    with disk_errors(path), path.open("rb") as file:
+        if size > FILE_BYTES and still_format(start) in ("PNG", "JPEG"):
+            _, width, height = inspect_image(file.read(FILE_BYTES), limit)
+            _require_proportion(size, width * height, f"{width}x{height} px")
+            file.seek(0)
+        data = file.read()
+    media_type, _, _ = inspect_image(data, limit)
+    still = decode_still(data)  # a picture that breaks off is found here, not by a model
+    height, width = still.pixels.shape[:2]
+    return _Found(
+        media_type, width, height, data=data, pixels=still.pixels, left_aside=still.left_aside
+    )
+
+
+def _require_proportion(size: int, pixels: float, described: str) -> None:
+    most = FILE_BYTES + BYTES_PER_PIXEL * pixels
+    if size > most:
+        raise InvalidMediaError(
+            f"the file has {size / 2**20:.0f} MiB, at most {most / 2**20:.0f} MiB are taken for "
+            f"{described}",
+            "save the picture again without what is not pixels",
+        )
 
 
 def _require(found: MediaKind, kinds: tuple[MediaKind, ...], path: Path) -> None:

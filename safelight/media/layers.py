@@ -1,0 +1,70 @@
+"""Transparency beside colours: stages work on colours, and lay the transparency back on."""
+
+import numpy as np
+from numpy.typing import NDArray
+from PIL import Image
+
+Pixels = NDArray[np.uint8]
+REDUCTIONS = (64, 16, 4, 2)
+"""From how far colours are taken where none is seen, the farthest first; in pixels."""
+
+
+def split(pixels: Pixels) -> tuple[Pixels, Pixels | None]:
+    """Colours that can be enlarged without a halo, and what covers them.
+
+    Args:
+        pixels: (H, W, 3 or 4) uint8.
+
+    Returns:
+        (H, W, 3) uint8, in which what is wholly transparent has the colours around it, and
+        (H, W) uint8, or None where all is opaque.
+    """
+    if pixels.shape[2] == 3:
+        return pixels, None
+    alpha = np.ascontiguousarray(pixels[..., 3])
+    seen = Image.fromarray((alpha > 0) * np.uint8(255))
+    known = Image.fromarray(pixels)
+    known.putalpha(seen)
+    weighted = known.convert("RGBa")
+    filled = Image.new("RGB", known.size, "white")
+    for factor in REDUCTIONS:
+        spread = weighted.reduce(factor).convert("RGBA")
+        spread = spread.resize(
+            (spread.width * factor, spread.height * factor), Image.Resampling.NEAREST
+        ).crop((0, 0, *known.size))
+        found = Image.fromarray((np.asarray(spread.getchannel("A")) > 0) * np.uint8(255))
+        filled.paste(spread.convert("RGB"), mask=found)
+    filled.paste(known.convert("RGB"), mask=seen)
+    return np.array(filled), alpha
+
+
+def joined(colours: Pixels, alpha: Pixels | None) -> Pixels:
+    """(H, W, 4) of (H, W, 3) colours and alpha of any size; the colours alone without one."""
+    if alpha is None:
+        return colours
+    height, width = colours.shape[:2]
+    if alpha.shape != (height, width):
+        scaled = Image.fromarray(alpha).resize((width, height), Image.Resampling.BICUBIC)
+        alpha = np.asarray(scaled)
+    return np.dstack((colours, alpha))
+
+
+def is_grey(colours: Pixels) -> bool:
+    """Whether no pixel of (H, W, 3) uint8 has a colour."""
+    first = colours[..., 0]
+    return bool(np.array_equal(first, colours[..., 1]) and np.array_equal(first, colours[..., 2]))
+
+
+def without_colour(colours: Pixels) -> Pixels:
+    """The luma of (H, W, 3) uint8 in all three channels."""
+    return np.asarray(Image.fromarray(colours).convert("L").convert("RGB"))
+
+
+def on_white(pixels: NDArray[np.uint8]) -> NDArray[np.uint8]:
+    """(H, W, 3) of (H, W, 3 or 4) uint8: what is transparent shows white."""
+    if pixels.shape[2] == 3:
+        return pixels
+    shown = Image.fromarray(pixels)
+    white = Image.new("RGB", shown.size, "white")
+    white.paste(shown, mask=shown.getchannel("A"))
+    return np.array(white)

@@ -1,0 +1,117 @@
+"""Which format a still picture has, told by its first bytes, and who decodes it."""
+
+import importlib
+import struct
+
+HEAD = 64
+"""Bytes that tell the format."""
+MEDIA_TYPES = {
+    "PNG": "image/png",
+    "JPEG": "image/jpeg",
+    "WEBP": "image/webp",
+    "GIF": "image/gif",
+    "TIFF": "image/tiff",
+    "BMP": "image/bmp",
+    "AVIF": "image/avif",
+    "HEIF": "image/heic",
+    "JXL": "image/jxl",
+}
+"""Pillow's format names of the pictures that are taken."""
+NAMES = "PNG, JPEG, WebP, GIF, TIFF, BMP, AVIF, HEIC or JPEG XL"
+_PLUGINS = {"HEIF": "pillow_heif", "JXL": "pillow_jxl"}
+_STARTS = {
+    b"\x89PNG\r\n\x1a\n": "PNG",
+    b"\xff\xd8\xff": "JPEG",
+    b"GIF87a": "GIF",
+    b"GIF89a": "GIF",
+    b"II*\0": "TIFF",
+    b"MM\0*": "TIFF",
+    b"II+\0": "TIFF",
+    b"MM\0+": "TIFF",
+    b"\xff\x0a": "JXL",
+    b"\0\0\0\x0cJXL \r\n\x87\n": "JXL",
+}
+_AVIF = {b"avif", b"avis"}
+_HEIF = {b"heic", b"heix", b"heim", b"heis", b"hevc", b"hevx", b"mif1", b"msf1"}
+_BIT_WIDTHS = (9, 13, 18, 30)
+_RATIOS = ((1, 1), (12, 10), (4, 3), (3, 2), (16, 9), (5, 4), (2, 1))
+
+
+def still_format(start: bytes) -> str | None:
+    """Pillow's name of the format of a still picture; None for anything else.
+
+    Args:
+        start: the first `HEAD` bytes.
+    """
+    for magic, name in _STARTS.items():
+        if start.startswith(magic):
+            return name
+    if start.startswith(b"RIFF"):
+        return "WEBP" if start[8:12] == b"WEBP" else None
+    if start.startswith(b"BM") and start[6:10] == bytes(4) and len(start) >= 26:
+        return "BMP"
+    if start[4:8] == b"ftyp":
+        length = min(int.from_bytes(start[:4], "big"), len(start))
+        brands = {start[8:12], *(start[at : at + 4] for at in range(16, length - 3, 4))}
+        if start[8:12] in _AVIF or (start[8:12] in _HEIF and brands & _AVIF):
+            return "AVIF"
+        return "HEIF" if start[8:12] in _HEIF else None
+    return None
+
+
+def open_plugin(found: str) -> None:
+    """Have Pillow know a format that it does not by itself; loaded when first met."""
+    name = _PLUGINS.get(found)
+    if name is None:
+        return
+    module = importlib.import_module(name)
+    if found == "HEIF":
+        # one picture decoded at a time, no thumbnails: only the first is wanted
+        module.register_heif_opener(thumbnails=False, decode_threads=2)
+
+
+def jxl_size(data: bytes) -> tuple[int, int]:
+    """Width and height of a JPEG XL file; its decoder says so only after decoding all of it.
+
+    Raises:
+        ValueError: there is no head.
+
+    Source:
+        ISO/IEC 18181-1, SizeHeader; 18181-2 for the boxes.
+    """
+    stream = data if data.startswith(b"\xff\x0a") else _jxl_codestream(data)
+    if not stream.startswith(b"\xff\x0a") or len(stream) < 12:
+        raise ValueError("no head of a JPEG XL codestream")
+    bits, place = int.from_bytes(stream[2:16], "little"), 0
+
+    def take(count: int) -> int:
+        nonlocal place
+        place += count
+        return bits >> (place - count) & ((1 << count) - 1)
+
+    small = take(1)
+
+    def side() -> int:
+        return (take(5) + 1) * 8 if small else take(_BIT_WIDTHS[take(2)]) + 1
+
+    height, ratio = side(), take(3)
+    if ratio == 0:
+        return side(), height
+    across, down = _RATIOS[ratio - 1]
+    return height * across // down, height
+
+
+def _jxl_codestream(data: bytes) -> bytes:
+    place = 0
+    while place + 8 <= len(data):
+        size, kind = struct.unpack_from(">I4s", data, place)
+        head = 8
+        if size == 1 and place + 16 <= len(data):
+            (size,), head = struct.unpack_from(">Q", data, place + 8), 16
+        if kind in (b"jxlc", b"jxlp"):
+            start = place + head + (4 if kind == b"jxlp" else 0)
+            return data[start : start + 32]
+        if size < head:
+            break
+        place += size
+    return b""

@@ -1,0 +1,134 @@
+"""What a picture's file says that a picture made of it should go on saying."""
+
+import io
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from PIL import Image
+
+from safelight.errors import InvalidMediaError
+from safelight.media.images import metadata_of
+from safelight.progress import note
+from safelight.provenance.containers import PNG, XMP_KEYWORD, png_texts
+
+OURS = ("safelight", XMP_KEYWORD)
+MAIN, PLACE = 0x8769, 0x8825
+COMMENT = 0x9286
+_KEPT = (
+    *(0x010E, 0x010F, 0x0110, 0x011A, 0x011B, 0x0128, 0x0132, 0x013B),
+    *(0x4746, 0x4749, 0x8298, *range(0x9C9B, 0x9CA0)),
+)
+"""Title, camera, density, time, artist, rating, copyright and their Windows twins."""
+_LEFT_OUT = {0x927C, 0xA001, 0xA002, 0xA003, 0xA005, 0xA20B, COMMENT}
+"""Maker's notes, which break when moved, and what is true of the source alone."""
+_X_DENSITY, _Y_DENSITY, _DENSITY_UNIT, _INCH = 0x011A, 0x011B, 0x0128, 2
+TEXT_ROOM = 16 * 2**20
+"""Characters of texts that are carried over."""
+
+
+@dataclass(frozen=True)
+class Carried:
+    """Metadata of a source."""
+
+    tags: dict[int, Any]
+    """EXIF that stays true: camera, time, artist, copyright; exposure and place in their parts."""
+    comment: bytes | None = None
+    """What another tool wrote about how the picture was made, as EXIF holds it."""
+    dots_per_metre: int | None = None
+    """Printing density."""
+    texts: tuple[tuple[str, str], ...] = ()
+    """Texts of a PNG, by keyword."""
+
+    @property
+    def dots_per_inch(self) -> float | None:
+        """The same density in the unit of EXIF and JPEG."""
+        return None if self.dots_per_metre is None else round(self.dots_per_metre * 0.0254, 2)
+
+
+NOTHING = Carried({})
+
+
+def carried_from(path: Path, data: bytes, *, ours: bool) -> Carried:
+    """Read what is to be kept from a picture's file; what is damaged is left aside with a note.
+
+    Args:
+        path: the file.
+        data: its bytes.
+        ours: whether it has a record of ours, from which everything about making it follows.
+    """
+    try:
+        exif, dots_per_metre = metadata_of(data)
+    except InvalidMediaError:
+        return NOTHING
+    tags, comment = _tags(exif, dots_per_metre)
+    texts: list[tuple[str, str]] = []
+    if data.startswith(PNG):
+        room = TEXT_ROOM
+        for keyword, text in png_texts(path).items():
+            made = keyword == "parameters" and ours
+            if keyword in OURS or keyword.startswith("Raw profile") or made:
+                continue
+            room -= len(text)
+            if room < 0:
+                note(f"left aside of the source: its text {keyword!r}, {len(text)} characters")
+                room += len(text)
+            else:
+                texts.append((keyword, text))
+    return Carried(tags, None if ours else comment, dots_per_metre, tuple(texts))
+
+
+def exif_bytes(carried: Carried, main: dict[int, Any], software: str) -> bytes:
+    """An EXIF block of what is carried over, with tags of ours on top.
+
+    Args:
+        carried: from the source.
+        main: tags of the part on the exposure.
+        software: what made the file.
+    """
+    exif = Image.Exif()
+    for tag, value in carried.tags.items():
+        exif[tag] = value
+    exif[0x0131] = software
+    exif[MAIN] = {**carried.tags.get(MAIN, {}), **main}
+    return exif.tobytes()
+
+
+def _tags(exif: bytes | None, dots_per_metre: int | None) -> tuple[dict[int, Any], bytes | None]:
+    found: dict[int, Any] = {}
+    comment: bytes | None = None
+    read = Image.Exif()
+    try:
+        if exif:
+            read.load(exif)
+            found = {tag: read[tag] for tag in _KEPT if tag in read}
+            main, place = dict(read.get_ifd(MAIN)), dict(read.get_ifd(PLACE))
+            written = main.get(COMMENT)
+            comment = written if isinstance(written, bytes) and written.strip(b"\0 ") else None
+            found[MAIN] = {tag: value for tag, value in main.items() if tag not in _LEFT_OUT}
+            found[PLACE] = place
+    except Exception:  # noqa: BLE001  # the edge to Pillow's reader of strangers' EXIF
+        note("left aside of the source: EXIF that is damaged")
+        found = {}
+    kept = {
+        tag: value for tag, value in found.items() if value != {} and _can_be_written(tag, value)
+    }
+    for tag in found.keys() - kept.keys():
+        if found[tag]:
+            note(f"left aside of the source: EXIF tag {tag:#06x}, which is damaged")
+    if dots_per_metre is not None:
+        density = round(dots_per_metre * 0.0254, 2)
+        kept |= {_X_DENSITY: density, _Y_DENSITY: density, _DENSITY_UNIT: _INCH}
+    return kept, comment
+
+
+def _can_be_written(tag: int, value: object) -> bool:
+    exif = Image.Exif()
+    exif[tag] = value
+    try:
+        again = Image.Exif()
+        again.load(exif.tobytes())
+        Image.new("L", (1, 1)).save(io.BytesIO(), "PNG", exif=exif)
+    except Exception:  # noqa: BLE001  # as above: values of every type come from strangers
+        return False
+    return True

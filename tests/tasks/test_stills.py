@@ -1,0 +1,199 @@
+"""Pictures of people: what belongs to them stays, and what no pixel needs never refuses them."""
+
+import io
+import random
+import struct
+import zlib
+
+import numpy as np
+import pytest
+from PIL import Image, ImageCms, PngImagePlugin
+
+from safelight.errors import InvalidMediaError, PipelineError
+from safelight.media.images import decode_still
+from safelight.media.jpeg_segments import MOST_SCANS
+from safelight.media.layers import joined, split
+from safelight.media.still_formats import open_plugin
+from safelight.progress import watching
+from safelight.store.store import current_store
+from safelight.store.uploads import keep_media
+from tasks.denoise import DenoiseParams, denoise
+from tasks.enhance import EnhanceParams, enhance
+
+
+def written(image: Image.Image, kind: str, **options) -> bytes:
+    open_plugin({"HEIF": "HEIF", "JXL": "JXL"}.get(kind, ""))
+    buffer = io.BytesIO()
+    image.save(buffer, kind, **options)
+    return buffer.getvalue()
+
+
+def chunk(name: bytes, data: bytes, wrong: int = 0) -> bytes:
+    check = zlib.crc32(name + data) ^ wrong
+    return struct.pack(">I", len(data)) + name + data + struct.pack(">I", check)
+
+
+def with_chunk(png: bytes, *chunks: bytes) -> bytes:
+    return png[:33] + b"".join(chunks) + png[33:]
+
+
+@pytest.fixture
+def small(photo: np.ndarray) -> np.ndarray:
+    return np.ascontiguousarray(photo[60:92, 190:230])
+
+
+@pytest.mark.parametrize("kind", ["PNG", "WEBP", "GIF", "TIFF", "BMP", "AVIF", "HEIF", "JXL"])
+def test_every_format_opens(small, kind):
+    options = {"lossless": True} if kind in ("WEBP", "JXL") else {}
+    still = decode_still(written(Image.fromarray(small), kind, **options), 1)
+    assert still.pixels.shape == small.shape
+    assert np.abs(still.pixels.astype(int) - small).mean() < 12
+
+
+@pytest.mark.parametrize(
+    "extra",
+    [
+        chunk(b"eXIf", b"no EXIF at all"),
+        chunk(b"tEXt", b"workflow\0{}", wrong=1),
+        chunk(b"gAMA", struct.pack(">I", 50_000), wrong=9),
+        chunk(b"iCCP", b"p\0\0" + zlib.compress(bytes(9 * 2**20))),
+        chunk(b"cHRM", bytes(32)),
+    ],
+)
+def test_what_only_describes_a_png_never_refuses_it(small, extra):
+    still = decode_still(with_chunk(written(Image.fromarray(small), "PNG"), extra))
+    assert np.array_equal(still.pixels, small)
+    assert still.left_aside
+
+
+@pytest.mark.parametrize("progressive", [False, True])
+def test_a_jpeg_without_its_end_marker_is_whole_and_a_shorter_one_is_not(small, progressive):
+    data = written(Image.fromarray(small), "JPEG", quality=95, progressive=progressive)
+    still = decode_still(data[:-2])
+    assert np.array_equal(still.pixels, decode_still(data).pixels)
+    assert any("end marker" in text for text in still.left_aside)
+    with pytest.raises(InvalidMediaError, match="breaks off"):
+        decode_still(data[: len(data) * 3 // 4])
+
+
+def test_a_jpeg_with_a_second_picture_is_its_first(small):
+    first, second = Image.fromarray(small), Image.fromarray(small[::-1].copy())
+    data = written(first, "MPO", save_all=True, append_images=[second])
+    still = decode_still(data)
+    assert np.abs(still.pixels.astype(int) - small).mean() < 12
+    assert any("further pictures" in text for text in still.left_aside)
+
+
+def test_a_jpeg_of_very_many_scans_is_refused(small):
+    data = written(Image.fromarray(small), "JPEG", progressive=True)
+    scan = data.rindex(b"\xff\xda")
+    many = data[:scan] + data[scan:-2] * (MOST_SCANS + 1) + data[-2:]
+    with pytest.raises(InvalidMediaError, match="scans"):
+        decode_still(many)
+
+
+def test_a_file_out_of_proportion_is_refused_before_it_is_read(small, tmp_path, volume):
+    path = tmp_path / "large.png"
+    path.write_bytes(written(Image.fromarray(small), "PNG"))
+    with path.open("r+b") as file:
+        file.truncate(3 * 2**30)  # sparse
+    with pytest.raises(InvalidMediaError, match=r"large\.png.* MiB"):
+        keep_media(path, ("image",))
+
+
+def test_declared_gamma_and_primaries_are_applied(small):
+    light = np.arange(256) / 255
+    expected = 255 * np.where(light <= 0.0031308, 12.92 * light, 1.055 * light ** (1 / 2.4) - 0.055)
+    linear = chunk(b"gAMA", struct.pack(">I", 100_000))
+    data = written(Image.fromarray(small), "PNG")
+    found = decode_still(with_chunk(data, linear)).pixels
+    assert np.abs(found - expected[small]).max() <= 0.51
+    srgb = chunk(b"sRGB", b"\0")
+    assert np.array_equal(decode_still(with_chunk(data, srgb, linear)).pixels, small)
+    coded = chunk(b"cICP", bytes((1, 8, 0, 1)))
+    assert np.array_equal(decode_still(with_chunk(data, coded, srgb)).pixels, found)
+
+
+def test_transparency_greyness_and_metadata_go_through_a_stage(small, tmp_path, volume):
+    grey = np.repeat(small.mean(axis=2, keepdims=True).astype(np.uint8), 3, axis=2)
+    alpha = np.zeros((*small.shape[:2], 1), np.uint8)
+    alpha[8:24, 8:30] = 255
+    exif = Image.Exif()
+    exif[0x0112], exif[0x8298] = 1, "(c) North"
+    exif[0x8769] = {0x9003: "2019:07:21 14:03:22"}
+    exif[0x8825] = {1: "N", 2: (48.0, 8.0, 0.0)}
+    info = PngImagePlugin.PngInfo()
+    info.add_text("workflow", '{"nodes": []}')
+    path = tmp_path / "sticker.png"
+    image = Image.fromarray(np.dstack((grey, alpha)))
+    path.write_bytes(written(image, "PNG", exif=exif, pnginfo=info, dpi=(300, 300)))
+    made = denoise.fn(keep_media(path, ("image",)), DenoiseParams(level=0.3))
+    with Image.open(io.BytesIO(current_store().read(made))) as result:
+        pixels, found = np.asarray(result), result.getexif()
+        assert result.info["workflow"] == '{"nodes": []}'
+        assert round(result.info["dpi"][0]) == 300
+    assert np.array_equal(pixels[..., 3:], alpha)
+    assert np.array_equal(pixels[..., 0], pixels[..., 2])
+    assert found[0x8298] == "(c) North"
+    assert found.get_ifd(0x8769)[0x9003] == "2019:07:21 14:03:22"
+    assert found.get_ifd(0x8825)[1] == "N"
+
+
+def test_frames_that_are_not_taken_are_noted(small, tmp_path, volume):
+    path = tmp_path / "loop.webp"
+    frames = [Image.fromarray(np.roll(small, at, axis=1)) for at in range(3)]
+    path.write_bytes(written(frames[0], "WEBP", save_all=True, append_images=frames[1:]))
+    picture = keep_media(path, ("image",))
+    with watching(None) as notes:
+        enhance.fn(picture, EnhanceParams(quality_preset="low"))
+    assert any("first of 3 frames" in text for text in notes)
+
+
+def test_what_is_transparent_takes_the_colours_around_it():
+    pixels = np.zeros((40, 40, 4), np.uint8)
+    pixels[10:30, 10:30] = (200, 40, 20, 255)
+    colours, alpha = split(pixels)
+    assert (colours == (200, 40, 20)).all()
+    assert np.array_equal(joined(colours, alpha)[..., 3], pixels[..., 3])
+
+
+def attempts(count: int, seed: int):
+    """Small files of all formats, each with flipped bits or cut off."""
+    draw = random.Random(seed)
+    levels = np.random.default_rng(seed).integers(0, 256, (24, 20, 4), np.uint8)
+    exif = Image.Exif()
+    exif[0x0112] = 6
+    profile = ImageCms.ImageCmsProfile(ImageCms.createProfile("sRGB")).tobytes()
+    files = [
+        written(Image.fromarray(levels).convert(mode), kind, **options)
+        for kind in ("PNG", "JPEG", "WEBP", "GIF", "TIFF", "BMP", "AVIF", "HEIF")
+        for mode in ("RGB", "L", "RGBA")
+        if not (kind == "JPEG" and mode == "RGBA")
+        for options in ({"exif": exif, "icc_profile": profile} if kind in ("PNG", "JPEG") else {},)
+    ]
+    for _ in range(count):
+        data = bytearray(draw.choice(files))
+        if draw.random() < 0.3:
+            del data[draw.randrange(len(data)) :]
+        for _ in range(draw.randrange(1, 5) if data else 0):
+            data[draw.randrange(len(data))] ^= 1 << draw.randrange(8)
+        yield bytes(data)
+
+
+def assert_opened_or_refused(data: bytes) -> None:
+    try:
+        found = decode_still(data, 1).pixels
+    except PipelineError:
+        return
+    assert found.dtype == np.uint8
+
+
+def test_damaged_files_open_or_are_refused():
+    for data in attempts(300, seed=11):
+        assert_opened_or_refused(data)
+
+
+@pytest.mark.soak
+def test_many_damaged_files_open_or_are_refused():
+    for data in attempts(3000, seed=12):
+        assert_opened_or_refused(data)
