@@ -4,10 +4,15 @@ import sys
 import sysconfig
 from collections.abc import Iterator
 from importlib.util import find_spec
-from os.path import isabs
+from os.path import dirname, isabs
 from pathlib import Path
 
 PACKAGES = ("flows", "presets", "tasks", "safelight")
+INSTALLED = ("stdlib", "platstdlib", "purelib", "platlib", "scripts")
+"""Folders of Python's own modules and of what is installed, as `sysconfig` names them.
+
+Not its other ones: `data` is all of /usr with a system's Python, flows in /usr/src included.
+"""
 Stamp = tuple[int, int]
 """Time of the last change in ns, and size."""
 
@@ -38,8 +43,9 @@ class ImportedModules:
     """
 
     def __init__(self) -> None:
-        checkout = str(Path(__file__).resolve().parents[2])
-        self._ours = (checkout, *sysconfig.get_paths().values())
+        installed = {sysconfig.get_path(name) for name in INSTALLED}
+        self._ours = {*map(Path, installed), *_packages()}
+        self._foreign_folders: dict[str, bool] = {}
         self._stamps: dict[str, Stamp | None] = {}
 
     def remember(self, since: float) -> None:
@@ -66,15 +72,26 @@ class ImportedModules:
         for module in list(sys.modules.values()):
             file = getattr(module, "__file__", None)
             # what Python imported from a file has an absolute path; torch invents names of files
-            if isinstance(file, str) and isabs(file) and not file.startswith(self._ours):
+            if isinstance(file, str) and isabs(file) and self._is_foreign(dirname(file)):
                 yield file
+
+    def _is_foreign(self, folder: str) -> bool:
+        known = self._foreign_folders.get(folder)
+        if known is None:  # compared by parts: /srv/p holds nothing of /srv/pictures
+            known = not any(Path(folder).is_relative_to(ours) for ours in self._ours)
+            self._foreign_folders[folder] = known
+        return known
+
+
+def _packages() -> Iterator[Path]:
+    for package in PACKAGES:
+        spec = find_spec(package)
+        yield from map(Path, (spec.submodule_search_locations or ()) if spec else ())
 
 
 def _sources() -> Iterator[Path]:
-    for package in PACKAGES:
-        spec = find_spec(package)
-        for folder in (spec.submodule_search_locations or ()) if spec else ():
-            yield from Path(folder).rglob("*.py")
+    for folder in _packages():
+        yield from folder.rglob("*.py")
 
 
 def stamp_of(path: Path) -> Stamp | None:
