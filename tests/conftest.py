@@ -4,12 +4,17 @@ import os
 from collections.abc import Iterator
 from pathlib import Path
 
+import hypothesis
 import numpy as np
 import pytest
 
 os.environ.setdefault("DO_NOT_TRACK", "1")
 os.environ.setdefault("PREFECT_SERVER_ANALYTICS_ENABLED", "false")
 os.environ.setdefault("HF_HUB_OFFLINE", "1")
+
+# a busy machine takes its time: no example fails for being slow
+hypothesis.settings.register_profile("safelight", deadline=None)
+hypothesis.settings.load_profile("safelight")
 
 
 def _forget() -> None:
