@@ -18,8 +18,10 @@ from prefect.client.schemas.objects import FlowRun, StateType, WorkPool
 from prefect.client.schemas.sorting import FlowRunSort
 from prefect.exceptions import ObjectNotFound, PrefectHTTPStatusError
 
+from safelight.cli.addresses import configured_api_url, source_of_api_url
 from safelight.cli.findings import Finding, finding
-from safelight.cli.server import answers, configured_api_url
+from safelight.cli.paging import every_deployment, every_worker, pages
+from safelight.cli.server import silence
 from safelight.cli.serving import BATCHES, POOL
 from safelight.pool.announcing import announced
 from safelight.pool.configuration import POOL_TYPE
@@ -38,10 +40,11 @@ def server_findings() -> Iterator[Finding]:
     if url is None:
         yield finding(what, "none configured: one is started when needed")
         return
-    if not answers(url):
-        yield finding(
-            what, f"{url} does not answer", "problem", "start it, or unset PREFECT_API_URL"
-        )
+    problem = silence(url)
+    if problem is not None:
+        source = source_of_api_url()
+        found = f"{url}, which comes from {source}, does not answer: {problem}"
+        yield finding(what, found, "problem", "start it, or take the address away there")
         return
     try:
         with get_client(sync_client=True) as client:
@@ -83,7 +86,7 @@ def _results(client: SyncPrefectClient) -> Finding:
 def _deployments(client: SyncPrefectClient) -> Iterator[Finding]:
     ours = [
         deployment
-        for deployment in client.read_deployments(limit=200)
+        for deployment in every_deployment(client)
         if (deployment.entrypoint or "").startswith(ENTRYPOINTS)
     ]
     stray = sum(not deployment.work_pool_name for deployment in ours)
@@ -122,11 +125,7 @@ def _pool(client: SyncPrefectClient, name: str) -> Iterator[Finding]:
 
 
 def _workers(client: SyncPrefectClient, pool: WorkPool) -> Iterator[Finding]:
-    online = [
-        worker
-        for worker in client.read_workers_for_work_pool(pool.name)
-        if worker.status == "ONLINE"
-    ]
+    online = [worker for worker in every_worker(client, pool.name) if worker.status == "ONLINE"]
     if not online:
         yield finding(
             f"workers of {pool.name}",
@@ -168,12 +167,16 @@ def _worker(client: SyncPrefectClient, pool: str, name: str) -> Finding:
 
 def _runs(client: SyncPrefectClient) -> Iterator[Finding]:
     since = datetime.now(UTC) - CRASHES_SINCE
-    crashed = client.read_flow_runs(
-        flow_run_filter=FlowRunFilter(
-            state=FlowRunFilterState(type=FlowRunFilterStateType(any_=[StateType.CRASHED])),
-            start_time=FlowRunFilterStartTime(after_=since),  # pyright: ignore[reportArgumentType]
-        ),
-        sort=FlowRunSort.START_TIME_DESC,
+    ended = FlowRunFilter(
+        state=FlowRunFilterState(type=FlowRunFilterStateType(any_=[StateType.CRASHED])),
+        start_time=FlowRunFilterStartTime(after_=since),  # pyright: ignore[reportArgumentType]
+    )
+    crashed = list(
+        pages(
+            lambda offset: client.read_flow_runs(
+                flow_run_filter=ended, sort=FlowRunSort.START_TIME_DESC, offset=offset
+            )
+        )
     )
     found = f"{len(crashed)} in the last {CRASHES_SINCE // timedelta(hours=1)} hours"
     yield finding(
@@ -182,9 +185,12 @@ def _runs(client: SyncPrefectClient) -> Iterator[Finding]:
         "warning" if crashed else "ok",
         f"read why: prefect flow-run logs {crashed[0].id}" if crashed else "",
     )
-    late = client.read_flow_runs(
-        flow_run_filter=FlowRunFilter(
-            state=FlowRunFilterState(name=FlowRunFilterStateName(any_=["Late"]))
+    waiting = FlowRunFilter(state=FlowRunFilterState(name=FlowRunFilterStateName(any_=["Late"])))
+    late = list(
+        pages(
+            lambda offset: client.read_flow_runs(
+                flow_run_filter=waiting, sort=FlowRunSort.ID_DESC, offset=offset
+            )
         )
     )
     yield finding(

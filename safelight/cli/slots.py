@@ -8,6 +8,7 @@ from prefect.client.schemas.actions import GlobalConcurrencyLimitCreate
 from prefect.exceptions import ObjectNotFound
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
+from safelight.cli.paging import every_deployment
 from safelight.errors import InvalidFieldValueError
 
 
@@ -49,9 +50,7 @@ def apply_limits(client: SyncPrefectClient, limits: tuple[Slots, ...], pool: str
     kind = client.read_work_pool(pool).type
     ids = {limit.name: _id(client, limit) for limit in limits}
     wanted = [ids[limit.name] for limit in limits if kind in limit.pool_types]
-    for deployment in client.read_deployments(limit=200):
-        if deployment.work_pool_name != pool:
-            continue
+    for deployment in list(every_deployment(client, pool)):
         under = deployment.global_concurrency_limit
         now = str(under.id) if under else None
         # another limit than ours is the operator's own choice
