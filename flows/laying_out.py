@@ -6,9 +6,10 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import product
 
-from prefect.artifacts import create_table_artifact
+from prefect.artifacts import create_markdown_artifact
 from pydantic import JsonValue
 
+from flows.markdown import code, table
 from flows.publishing import on_page
 from flows.requests import Request
 from safelight.errors import ContractMismatchError
@@ -27,6 +28,7 @@ ON_ONE_SHEET = 200
 ROWS_WITH_PICTURES = 60
 """Rows of the table that show their picture; Prefect keeps it all in its database."""
 THUMBNAIL, THUMBNAIL_CHARACTERS = 96, 8000
+HEADINGS = ("request", "state", "seconds", "picture", "error", "run")
 Grid = Mapping[str, Sequence[JsonValue]]
 
 
@@ -146,9 +148,12 @@ def caption(request: Request) -> str:
 
 
 def publish_table(requests: Sequence[Request], outcomes: Mapping[int, BatchOutcome]) -> None:
-    """Leave a table with one row a request on the run's page."""
+    """Leave a table with one row a request on the run's page.
+
+    It is Markdown: the newer UI of Prefect shows the pictures of a table artifact as characters.
+    """
     left = ROWS_WITH_PICTURES
-    rows: list[dict[str, str]] = []
+    rows: list[tuple[str, ...]] = []
     for request in requests:
         outcome = outcomes.get(request.number)
         picture = outcome.results[0] if outcome and outcome.results else None
@@ -160,17 +165,18 @@ def publish_table(requests: Sequence[Request], outcomes: Mapping[int, BatchOutco
         elif picture is not None:
             shown = f"`{picture.uri}`"
         rows.append(
-            {
-                "request": f"{request.where}: {caption(request)}",
-                "state": _state(outcome),
-                "seconds": f"{outcome.seconds:.1f}" if outcome else "",
-                "picture": shown,
-                "error": "; ".join(_errors(outcome)),
-                "run": outcome.flow_run_id if outcome else "",
-            }
+            (
+                code(f"{request.where}: {caption(request)}"),
+                _state(outcome),
+                f"{outcome.seconds:.1f}" if outcome else "",
+                shown,
+                code("; ".join(_errors(outcome))),
+                code(outcome.flow_run_id) if outcome else "",
+            )
         )
+    shown_table = table(HEADINGS, rows)
     about = "How each request of the batch ended"
-    on_page(lambda: create_table_artifact(rows, key="requests", description=about))
+    on_page(lambda: create_markdown_artifact(shown_table, key="requests", description=about))
 
 
 def _state(outcome: BatchOutcome | None) -> str:

@@ -17,6 +17,7 @@ from prefect.artifacts import (
     update_progress_artifact,
 )
 
+from flows.markdown import cell, code
 from safelight.client.asking import ask, patient_client
 from safelight.errors import EngineOfflineError
 from safelight.media.previews import picture_preview, video_preview
@@ -141,7 +142,10 @@ def _publish(manifest: Manifest) -> None:
     shown = list(last.results[:SHOWN_RESULTS]) if last else []
     pictures = "\n\n".join(_shown(ref) for ref in shown)
     heading = (
-        "" if manifest.error is None else f"**{manifest.error.code}**: {manifest.error.problem}"
+        ""
+        if manifest.error is None
+        else f"**{manifest.error.code}**: {code(manifest.error.problem)}\n\n"
+        f"Fix: {code(manifest.error.remedy)}"
     )
     on_page(
         lambda: create_markdown_artifact(
@@ -186,11 +190,11 @@ def _shown(ref: ArtifactRef) -> str:
 
 def _row(entry: StageEntry) -> dict[str, str]:
     return {
-        "stage": entry.name,
+        "stage": cell(entry.name),
         "status": entry.status,
         "seconds": f"{entry.seconds:.2f}",
         "peak": f"{entry.peak_bytes / 2**20:.0f} MiB",
-        "engine": f"{entry.engine.engine_id} {entry.engine.version}",
+        "engine": cell(f"{entry.engine.engine_id} {entry.engine.version}"),
         "results": ", ".join(ref.sha256[:12] for ref in entry.results),
-        "notes": "; ".join(entry.notes),
+        "notes": cell("; ".join(entry.notes)),
     }

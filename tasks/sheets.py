@@ -15,7 +15,7 @@ from safelight.store.store import Pixels, current_store
 from tasks.keeping import keep_image, load_image, record_of
 from tasks.stage import stage
 
-REVISION = "1"
+REVISION = "2"
 """Raised when the same sheet would look different."""
 
 

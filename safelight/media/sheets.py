@@ -6,11 +6,12 @@ from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
-from PIL import Image, ImageDraw, ImageFont
+from PIL import Image
+
+from safelight.media.lettering import Lettering
 
 Pixels = NDArray[np.uint8]
-Font = ImageFont.FreeTypeFont | ImageFont.ImageFont
-PAPER, INK = (24, 24, 24), (232, 232, 232)
+PAPER, INK = (24, 24, 24), "#e8e8e8"
 CAPTION_LINES = 2
 """A longer caption ends in an ellipsis."""
 SMALLEST_TEXT = 12
@@ -45,14 +46,13 @@ def contact_sheet(pictures: Sequence[tuple[str, Pixels]], columns: int, cell: in
     heights = [max(image.height for _, image in row) + caption + style.gap for row in rows]
     step = cell + style.gap
     sheet = Image.new("RGB", (columns * step + style.gap, sum(heights) + style.gap), PAPER)
-    draw = ImageDraw.Draw(sheet)
     bottom = 0
     for row, height in zip(rows, heights, strict=True):
         bottom += height
         for place, (text, image) in enumerate(row):
             left, under = style.gap + place * step, bottom - caption
             sheet.paste(image, (left + (cell - image.width) // 2, under - image.height))
-            style.write(draw, text, left, under, cell, CAPTION_LINES)
+            style.write(sheet, text, left, under, cell, CAPTION_LINES)
     return np.array(sheet)
 
 
@@ -89,14 +89,13 @@ def grid(
     start = title_height + header + style.gap
     step = cell + style.gap
     sheet = Image.new("RGB", (margin + len(columns) * step, start + len(rows) * step), PAPER)
-    draw = ImageDraw.Draw(sheet)
-    style.write(draw, title, style.gap, style.gap, sheet.width - 2 * style.gap, 1)
+    style.write(sheet, title, style.gap, style.gap, sheet.width - 2 * style.gap, 1)
     for place, label in enumerate(columns):
-        style.write(draw, label, margin + place * step, title_height, cell, CAPTION_LINES)
+        style.write(sheet, label, margin + place * step, title_height, cell, CAPTION_LINES)
     for line, (label, pictures) in enumerate(rows):
         top = start + line * step
         middle = top + (cell - style.height(CAPTION_LINES)) // 2
-        style.write(draw, label, style.gap, middle, margin - 2 * style.gap, CAPTION_LINES)
+        style.write(sheet, label, style.gap, middle, margin - 2 * style.gap, CAPTION_LINES)
         for place, pixels in enumerate(pictures):
             image = _fitted(pixels, cell)
             across, down = (cell - image.width) // 2, (cell - image.height) // 2
@@ -133,14 +132,14 @@ def fitted(pixels: Pixels, cell: int) -> Pixels:
 
 @dataclass(frozen=True)
 class _Style:
-    font: Font
+    font: Lettering
     size: int
     gap: int
 
     @classmethod
     def for_cell(cls, cell: int) -> "_Style":
         size = max(SMALLEST_TEXT, cell // 16)
-        return cls(ImageFont.load_default(size), size, max(4, cell // 32))
+        return cls(Lettering(size), size, max(4, cell // 32))
 
     def height(self, lines: int) -> int:
         return lines * self._line + self.gap
@@ -150,34 +149,34 @@ class _Style:
         return math.ceil(self.size * 1.3)
 
     def write(
-        self, draw: ImageDraw.ImageDraw, text: str, left: int, top: int, width: int, lines: int
+        self, sheet: Image.Image, text: str, left: int, top: int, width: int, lines: int
     ) -> None:
         """Centred in `width`, cut to `lines`."""
         for place, line in enumerate(self._wrapped(text, width, lines)):
-            indent = (width - self.font.getlength(line)) / 2
+            indent = (width - self.font.width(line)) / 2
             below = top + self.gap // 2 + place * self._line
-            draw.text((left + max(0, round(indent)), below), line, INK, self.font)
+            self.font.draw(sheet, left + max(0, round(indent)), below, line, INK)
 
     def _wrapped(self, text: str, width: int, lines: int) -> list[str]:
         wrapped: list[str] = []
-        rest = " ".join(text.split())
+        rest = self.font.shown(text)
         while rest and len(wrapped) < lines:
             taken = self._fitting(rest, width)
             wrapped.append(rest[:taken].rstrip())
             rest = rest[taken:].lstrip()
         if rest:
             last = wrapped[-1]
-            while last and self.font.getlength(last + "…") > width:
+            while last and self.font.width(last + "…") > width:
                 last = last[:-1]
             wrapped[-1] = last.rstrip() + "…"
         return wrapped
 
     def _fitting(self, text: str, width: int) -> int:
         """How many characters fit, up to the last word that ends inside; at least one."""
-        if self.font.getlength(text) <= width:
+        if self.font.width(text) <= width:
             return len(text)
         fits = 1
-        while self.font.getlength(text[: fits + 1]) <= width:
+        while self.font.width(text[: fits + 1]) <= width:
             fits += 1
         space = text.rfind(" ", 0, fits + 1)
         return space if space > 0 else fits

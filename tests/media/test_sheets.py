@@ -1,5 +1,6 @@
 import numpy as np
 import pytest
+from PIL import features
 
 from safelight.media.sheets import PAPER, contact_sheet, grid, stacked
 
@@ -111,3 +112,26 @@ def test_sheets_stack_on_paper_of_the_widest():
     assert sheet.shape == (15, 30, 3)
     assert (sheet[:10, 20:] == PAPER).all()
     assert (sheet[10:] == colour(120)).all()
+
+
+def written(text: str, width: int = 320) -> np.ndarray:
+    return contact_sheet([(text, flat(0))], 1, width)[width + 4 :]
+
+
+@pytest.mark.parametrize("text", "ąčéøŹ„¿ЖщДΩφ花海ねコبن")
+def test_letters_of_many_scripts_are_shown(text: str):
+    boxes = {written(lacking).tobytes() for lacking in ("\U000f0001", f"[U+{ord(text):04X}]")}
+    assert written(text).tobytes() not in boxes
+
+
+def test_what_no_font_has_is_told_apart_by_its_code_point():
+    unknown = [written(f"tone {char}") for char in "\U000f0001\U000f0002"]
+    assert not np.array_equal(*unknown)
+    assert np.array_equal(written("\U000f0001"), written("[U+F0001]"))
+
+
+def test_arabic_runs_from_right_to_left_and_its_letters_join():
+    if not features.check("raqm"):
+        pytest.skip("Pillow has no raqm here")
+    apart = sum(int(inked(written(char)).any(axis=0).sum()) for char in "بيت")
+    assert int(inked(written("بيت")).any(axis=0).sum()) < apart
