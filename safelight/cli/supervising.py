@@ -36,7 +36,7 @@ class StopSignals:
 
 @contextmanager
 def counted_signals() -> Generator[StopSignals]:
-    """Count them for as long as the block runs."""
+    """Count them for as long as the block runs; once told to stop, further ones change nothing."""
     signals = StopSignals()
     numbers = [signal.SIGTERM, signal.SIGINT]
     if signal.getsignal(signal.SIGHUP) is not signal.SIG_IGN:  # else it runs under nohup
@@ -46,7 +46,8 @@ def counted_signals() -> Generator[StopSignals]:
         yield signals
     finally:
         for number, handler in before.items():
-            signal.signal(number, handler)
+            # Python gives up its own handlers while it ends, and a late signal would kill it
+            signal.signal(number, signal.SIG_IGN if signals.asked else handler)
 
 
 def supervise(server: Server, workers: Mapping[str, Worker], signals: StopSignals) -> None:
