@@ -3,6 +3,8 @@
 import importlib
 import struct
 
+from safelight.errors import DependencyMissingError
+
 HEAD = 64
 """Bytes that tell the format."""
 MEDIA_TYPES = {
@@ -18,7 +20,7 @@ MEDIA_TYPES = {
 }
 """Pillow's format names of the pictures that are taken."""
 NAMES = "PNG, JPEG, WebP, GIF, TIFF, BMP, AVIF, HEIC or JPEG XL"
-_PLUGINS = {"HEIF": "pillow_heif", "JXL": "pillow_jxl"}
+_PLUGINS = {"HEIF": ("pillow_heif", "pillow-heif"), "JXL": ("pillow_jxl", "pillow-jxl-plugin")}
 _STARTS = {
     b"\x89PNG\r\n\x1a\n": "PNG",
     b"\xff\xd8\xff": "JPEG",
@@ -60,11 +62,21 @@ def still_format(start: bytes) -> str | None:
 
 
 def open_plugin(found: str) -> None:
-    """Have Pillow know a format that it does not by itself; loaded when first met."""
-    name = _PLUGINS.get(found)
-    if name is None:
+    """Have Pillow know a format that it does not by itself; loaded when first met.
+
+    Raises:
+        DependencyMissingError: its reader is not installed.
+    """
+    if found not in _PLUGINS:
         return
-    module = importlib.import_module(name)
+    name, package = _PLUGINS[found]
+    try:
+        module = importlib.import_module(name)
+    except ImportError as error:
+        raise DependencyMissingError(
+            f"nothing reads {MEDIA_TYPES[found]} here: {package} is not installed ({error})",
+            f"pip install --no-deps {package}, or send the picture as PNG",
+        ) from error
     if found == "HEIF":
         # one picture decoded at a time, no thumbnails: only the first is wanted
         module.register_heif_opener(thumbnails=False, decode_threads=2)

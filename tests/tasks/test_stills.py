@@ -3,13 +3,14 @@
 import io
 import random
 import struct
+import sys
 import zlib
 
 import numpy as np
 import pytest
 from PIL import Image, ImageCms, PngImagePlugin
 
-from safelight.errors import InvalidMediaError, PipelineError
+from safelight.errors import DependencyMissingError, InvalidMediaError, PipelineError
 from safelight.media.images import decode_still
 from safelight.media.jpeg_segments import MOST_SCANS
 from safelight.media.layers import joined, split
@@ -47,6 +48,17 @@ def test_every_format_opens(small, kind):
     still = decode_still(written(Image.fromarray(small), kind, **options), 1)
     assert still.pixels.shape == small.shape
     assert np.abs(still.pixels.astype(int) - small).mean() < 12
+
+
+@pytest.mark.parametrize(
+    ("kind", "module", "package"),
+    [("JXL", "pillow_jxl", "pillow-jxl-plugin"), ("HEIF", "pillow_heif", "pillow-heif")],
+)
+def test_a_reader_that_is_not_installed_is_named(small, monkeypatch, kind, module, package):
+    picture = written(Image.fromarray(small), kind)
+    monkeypatch.setitem(sys.modules, module, None)  # as if it could not be imported
+    with pytest.raises(DependencyMissingError, match=package):
+        decode_still(picture, 1)
 
 
 @pytest.mark.parametrize(
