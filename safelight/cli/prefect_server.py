@@ -17,6 +17,7 @@ from contextvars import ContextVar
 from typing import Any
 from urllib.parse import urlsplit
 
+from fastapi import FastAPI
 from prefect.server.api import server
 from prefect.server.api.server import create_app
 from prefect.server.database.configurations import SQLITE_BEGIN_MODE, AioSqliteConfiguration
@@ -50,8 +51,14 @@ async def begin_immediately(
             SQLITE_BEGIN_MODE.reset(mode)
 
 
-def guarded(*args: Any, **kwargs: Any) -> ServerGuard:  # noqa: ANN401  (Prefect's own)
-    """In the place of `prefect.server.api.server.create_app`: the app behind a guard."""
+def guarded(*args: Any, **kwargs: Any) -> FastAPI | ServerGuard:  # noqa: ANN401  (Prefect's own)
+    """In the place of `prefect.server.api.server.create_app`: the app behind a guard.
+
+    The server's own services ask the app without a network, as a host of no real name; what they
+    get is the bare app. Only the one that is listened for is made as final.
+    """
+    if not kwargs.get("final"):
+        return create_app(*args, **kwargs)
     current = get_current_settings().server
     named = [current.ui.api_url or "", current.api.host]
     hosts = {urlsplit(url if "//" in url else f"//{url}").hostname or "" for url in named}

@@ -15,20 +15,24 @@ from prefect.client.schemas.filters import (
     FlowRunFilterStateType,
 )
 from prefect.client.schemas.objects import FlowRun, StateType, WorkPool
+from prefect.client.schemas.responses import DeploymentResponse
 from prefect.client.schemas.sorting import FlowRunSort
 from prefect.exceptions import ObjectNotFound, PrefectHTTPStatusError
 
 from safelight.cli.addresses import configured_api_url, source_of_api_url
+from safelight.cli.contracts import entrypoint
 from safelight.cli.findings import Finding, finding
+from safelight.cli.left_deployments import is_ours, without_flow
 from safelight.cli.paging import every_deployment, every_worker, pages
+from safelight.cli.schedule_health import schedule_findings
 from safelight.cli.server import silence
+from safelight.cli.service_health import service_findings
 from safelight.cli.serving import BATCHES, POOL
 from safelight.pool.announcing import announced
 from safelight.pool.configuration import POOL_TYPE
 from safelight.provenance.manifest import versions
 from safelight.store.results import RESULTS
 
-ENTRYPOINTS = "flows."
 CRASHES_SINCE = timedelta(hours=24)
 SHOWN_RUNS = 3
 
@@ -50,7 +54,10 @@ def server_findings() -> Iterator[Finding]:
         with get_client(sync_client=True) as client:
             yield _version(client, url)
             yield _results(client)
-            yield from _deployments(client)
+            deployments = list(every_deployment(client))
+            yield from _deployments(client, deployments)
+            yield from schedule_findings(client, deployments)
+            yield from _services(client, deployments)
             yield from _runs(client)
     except (httpx.HTTPError, PrefectHTTPStatusError) as error:
         yield finding(
@@ -83,12 +90,22 @@ def _results(client: SyncPrefectClient) -> Finding:
     return finding("result block", f"{RESULTS} is registered")
 
 
-def _deployments(client: SyncPrefectClient) -> Iterator[Finding]:
-    ours = [
-        deployment
-        for deployment in every_deployment(client)
-        if (deployment.entrypoint or "").startswith(ENTRYPOINTS)
-    ]
+def _services(
+    client: SyncPrefectClient, deployments: list[DeploymentResponse]
+) -> Iterator[Finding]:
+    pools = {deployment.work_pool_name for deployment in deployments} - {None}
+    staged = {
+        found.id
+        for found in deployments
+        if is_ours(found) and found.entrypoint != entrypoint("batch")
+    }
+    yield from service_findings(client, sorted(name for name in pools if name), staged)
+
+
+def _deployments(
+    client: SyncPrefectClient, deployments: list[DeploymentResponse]
+) -> Iterator[Finding]:
+    ours = [found for found in deployments if is_ours(found)]
     stray = sum(not deployment.work_pool_name for deployment in ours)
     well = bool(ours) and not stray
     yield finding(
@@ -97,6 +114,13 @@ def _deployments(client: SyncPrefectClient) -> Iterator[Finding]:
         "ok" if well else "problem",
         "" if well else "run: safelight deploy",
     )
+    for left in without_flow(ours):
+        yield finding(
+            f"deployment {left.name}",
+            f"this checkout has no {left.entrypoint}: its runs crash",
+            "warning",
+            f"run: prefect deployment delete {left.name}/{left.name}",
+        )
     for name in sorted({found.work_pool_name for found in ours if found.work_pool_name} or {POOL}):
         yield from _pool(client, name)
 

@@ -11,12 +11,16 @@ from typing import Any, cast
 import yaml
 from filelock import FileLock, Timeout
 from prefect.client.schemas.actions import WorkPoolCreate
+from prefect.client.schemas.responses import DeploymentResponse
 from prefect.exceptions import ObjectAlreadyExists, ObjectNotFound
 from prefect.settings import PREFECT_API_URL, temporary_settings
 
 from safelight.children import start_child, stop_child
 from safelight.cli.addresses import configured_api_url, web_url
+from safelight.cli.left_deployments import is_ours, without_flow
+from safelight.cli.paging import every_deployment
 from safelight.cli.printing import CONSOLE
+from safelight.cli.schedule_health import refused_schedules
 from safelight.cli.server import QUIET, prefect_home, running_server
 from safelight.cli.slots import apply_limits, read_limits
 from safelight.cli.supervising import counted_signals, stop_workers, supervise
@@ -157,7 +161,19 @@ def deploy(pool: str) -> None:
             )
     with patient_client() as client:
         apply_limits(client, limits, pool)
+        _say_what_is_wrong([found for found in every_deployment(client) if is_ours(found)])
     CONSOLE.print(f"{len(described['deployments'])} deployments on pool {pool}")
+
+
+def _say_what_is_wrong(deployments: list[DeploymentResponse]) -> None:
+    for left in without_flow(deployments):
+        CONSOLE.print(
+            f"{left.name}: this checkout has no {left.entrypoint}, so its runs crash; "
+            f"to remove it: prefect deployment delete {left.name}/{left.name}",
+            markup=False,
+        )
+    for refused in refused_schedules(deployments):
+        CONSOLE.print(f"{refused.what}: {refused.found}. Fix: {refused.remedy}", markup=False)
 
 
 def make_pool(pool: str, pool_type: str) -> None:

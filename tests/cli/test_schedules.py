@@ -1,7 +1,6 @@
 """What a schedule would have run, wherever the question begins."""
 
 from datetime import UTC, datetime, timedelta
-from typing import cast
 from zoneinfo import ZoneInfo
 
 import pytest
@@ -11,7 +10,7 @@ from prefect.client.schemas.objects import DeploymentSchedule
 from prefect.client.schemas.responses import DeploymentResponse
 from prefect.client.schemas.schedules import IntervalSchedule
 
-from safelight.cli.backfilling import _check_parameters, _moments
+from safelight.cli.schedules import check_parameters, moments
 from safelight.errors import (
     ContractMismatchError,
     InvalidFieldValueError,
@@ -43,8 +42,8 @@ def test_a_later_since_gives_the_rest_of_the_same_moments(
     for first in (since, datetime(2025, 10, 22, tzinfo=UTC), datetime(2025, 3, 5, tzinfo=UTC)):
         last = first + timedelta(days=18)
         later = first + timedelta(minutes=gap)
-        whole = _moments(schedule, first, last)
-        assert _moments(schedule, later, last) == [due for due in whole if due >= later]
+        whole = moments(schedule, first, last, 501)
+        assert moments(schedule, later, last, 501) == [due for due in whole if due >= later]
 
 
 def test_a_daily_schedule_keeps_its_time_of_day_when_clocks_change():
@@ -52,7 +51,9 @@ def test_a_daily_schedule_keeps_its_time_of_day_when_clocks_change():
     schedule = scheduled(
         timedelta(days=1), datetime(2025, 1, 1, 1, 15, tzinfo=zone), "America/New_York"
     )
-    due = _moments(schedule, datetime(2025, 10, 31, tzinfo=UTC), datetime(2025, 11, 5, tzinfo=UTC))
+    due = moments(
+        schedule, datetime(2025, 10, 31, tzinfo=UTC), datetime(2025, 11, 5, tzinfo=UTC), 501
+    )
     assert [moment.strftime("%d %H:%M") for moment in due] == [
         f"{day:02} 01:15" for day in (31, 1, 2, 3, 4)
     ]
@@ -84,16 +85,13 @@ SCHEMA = {
 def test_parameters_that_the_deployment_refuses_are_named(
     parameters: dict[str, object], kind: type[PipelineError], said: str
 ):
-    deployment = cast(
-        DeploymentResponse,
-        DeploymentResponse.model_construct(
-            parameters={}, parameter_openapi_schema=SCHEMA, enforce_parameter_schema=True
-        ),
+    deployment = DeploymentResponse.model_construct(
+        parameters={}, parameter_openapi_schema=SCHEMA, enforce_parameter_schema=True
     )
     schedule = scheduled(timedelta(days=1), UNTIL, "UTC")
     good = schedule.model_copy(update={"parameters": {"prompt": "a", "seed": None}})
-    _check_parameters(deployment, good, "generate/generate")
+    check_parameters(deployment, good, "generate/generate")
     bad = schedule.model_copy(update={"parameters": parameters})
     with pytest.raises(kind, match=said) as refused:
-        _check_parameters(deployment, bad, "generate/generate")
+        check_parameters(deployment, bad, "generate/generate")
     assert "schedule nightly of generate/generate" in refused.value.problem
