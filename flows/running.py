@@ -68,6 +68,16 @@ class RecordedFlow(Flow[P, RunResult]):
         _refused.set(None)
         return filled
 
+    def serialize_parameters(self, parameters: dict[str, Any]) -> dict[str, Any]:
+        """What the server is to keep of a run that a program starts, asked before it is made.
+
+        Raises:
+            InvalidFieldValueError: the server cannot keep it.
+        """
+        kept = super().serialize_parameters(parameters)
+        refuse_unkept(kept, self.name)
+        return kept
+
     def checked(self, parameters: dict[str, Any]) -> dict[str, Any]:
         """All parameters, as the signature says.
 

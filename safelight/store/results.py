@@ -11,6 +11,7 @@ from prefect.filesystems import WritableFileSystem
 from prefect.utilities.asyncutils import run_sync_in_worker_thread
 from pydantic import JsonValue
 
+from safelight import errors
 from safelight.errors import MissingFileError
 from safelight.store.artifact import ArtifactRef
 from safelight.store.store import SCHEME, current_store
@@ -24,6 +25,12 @@ REFERENCE = f"{ArtifactRef.__module__}.{ArtifactRef.__qualname__}"
 """What a stage gives, one or a list of them, as Prefect's JSON names it."""
 RUN_RESULT = "safelight.provenance.manifest.RunResult"
 """What a flow gives; the layer above defines it."""
+ERRORS = {
+    f"{found.__module__}.{found.__qualname__}"
+    for found in vars(errors).values()
+    if isinstance(found, type) and issubclass(found, errors.PipelineError)
+}
+"""What a flow that failed ends with."""
 _CLASS, _ERROR = "__class__", "__exc_type__"
 
 
@@ -83,19 +90,38 @@ def as_ours(path: str, content: bytes) -> bytes:
 
     Args:
         path: the record's key, for the new head.
-        content: as the store has it.
+        content: as the store has it; Prefect keeps the error of a run without a head.
 
     Raises:
         ValueError: not a result that a stage or a flow gives.
     """
     try:
         outer = json.loads(content, parse_constant=_no_number)
-        result = json.loads(outer["result"], parse_constant=_no_number)
+        result = outer
+        if _ERROR not in outer:
+            result = json.loads(outer["result"], parse_constant=_no_number)
+        if TaskRunContext.get() is None and _is_error(result):  # that of a flow; stages keep none
+            return _with_head(path, result)
         _require_known(result)
     except (ValueError, KeyError, TypeError, RecursionError) as error:
         raise ValueError(f"record {path} is not a result of a stage or flow: {error}") from error
+    return _with_head(path, result)
+
+
+def _with_head(path: str, result: JsonValue) -> bytes:
     head = {"storage_key": path, "serializer": {"type": "json"}}
     return json.dumps({"metadata": head, "result": json.dumps(result)}).encode()
+
+
+def _is_error(result: JsonValue) -> bool:
+    """Whether it is one of our errors, which have a message alone."""
+    return (
+        isinstance(result, dict)
+        and result.keys() == {_ERROR, "message"}
+        and isinstance(result["message"], str)
+        and isinstance(result[_ERROR], str)
+        and result[_ERROR] in ERRORS
+    )
 
 
 def _require_known(result: JsonValue) -> None:

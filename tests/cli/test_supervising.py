@@ -10,6 +10,7 @@ PROGRAM = """
 import os, signal, time
 from safelight.cli.supervising import counted_signals
 
+signal.signal(signal.SIGHUP, signal.SIG_DFL)  # the tests may run under nohup
 with counted_signals() as signals:
     print("here", flush=True)
     while not signals.asked:

@@ -9,6 +9,7 @@ import pytest
 from prefect.results import ResultStore
 from prefect.serializers import JSONSerializer
 
+from safelight.errors import ForbiddenPathError
 from safelight.provenance.manifest import RunResult
 from safelight.store.artifact import ArtifactRef
 from safelight.store.results import PREFIX, REFERENCE, RUN_RESULT, SafelightResults
@@ -74,6 +75,19 @@ def test_a_record_that_asks_for_pickle_is_not_there(
         results.read("k")
     assert not results.exists("k")
     assert not mark.exists()
+
+
+def test_the_error_of_a_run_is_read_with_and_without_a_head(results: ResultStore):
+    said = {"__exc_type__": "safelight.errors.ForbiddenPathError", "message": "[X] a. Fix: b."}
+    for key, content in (("bare", json.dumps(said)), ("headed", json.dumps(record(said)))):
+        current_store().write_record(PREFIX + key, content.encode())
+        found = results.read(key).result
+        assert isinstance(found, ForbiddenPathError)
+        assert (found.problem, found.remedy) == ("a", "b")
+    for wrong in ({**said, "more": 1}, {**said, "message": []}, {**said, "__exc_type__": ["x"]}):
+        current_store().write_record(PREFIX + "k", json.dumps(wrong).encode())
+        with pytest.raises(ValueError, match="not a result"):
+            results.read("k")
 
 
 def test_the_head_of_a_record_is_not_obeyed(results: ResultStore, ref: ArtifactRef):
