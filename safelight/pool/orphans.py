@@ -128,9 +128,10 @@ async def _owned(client: PrefectClient, pool: str) -> list[FlowRun]:
 
 
 def is_orphan(run: FlowRun, expired: bool) -> bool:
-    """Whether nobody runs this run.
+    """Whether nobody runs this run, or whoever does stands still.
 
-    Where its numbers can be asked, process and worker decide; elsewhere the lease does.
+    Where its numbers can be asked, process and worker tell at once that they are gone; what they
+    cannot tell, and a machine that stands still, the lease tells.
 
     Args:
         run: Pending, Running or Cancelling.
@@ -141,8 +142,7 @@ def is_orphan(run: FlowRun, expired: bool) -> bool:
     if is_released(run):
         return True
     owner = Owner.parse(run.infrastructure_pid)
-    gone = owner.gone if owner is not None else None
-    return expired if gone is None else gone
+    return expired or (owner is not None and owner.gone is True)
 
 
 def _mark(run: FlowRun) -> tuple[object, ...]:

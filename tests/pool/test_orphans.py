@@ -52,10 +52,13 @@ def test_what_is_no_owner_is_none(text: str | None):
     assert Owner.parse(text) is None
 
 
-@pytest.mark.parametrize("expired", [True, False])
-def test_where_its_numbers_count_the_processes_decide(expired: bool):
-    assert not is_orphan(run(LIVING), expired)
-    assert is_orphan(run(DEAD), expired)
+def test_where_its_numbers_count_the_processes_decide_at_once():
+    assert not is_orphan(run(LIVING), expired=False)
+    assert is_orphan(run(DEAD), expired=False)
+
+
+def test_who_lives_and_stands_still_has_lost_the_run():
+    assert is_orphan(run(LIVING), expired=True)
 
 
 def test_a_number_that_was_given_again_is_another_process():
@@ -64,7 +67,7 @@ def test_a_number_that_was_given_again_is_another_process():
 
 
 def test_a_worker_that_lives_sees_to_its_dead_process_itself():
-    assert not is_orphan(run(replace(LIVING, pid=GONE)), expired=True)
+    assert not is_orphan(run(replace(LIVING, pid=GONE)), expired=False)
 
 
 @pytest.mark.parametrize("place", [replace(here(), boot="another"), replace(here(), namespace="1")])
