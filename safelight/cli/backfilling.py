@@ -66,7 +66,7 @@ def backfill(
         due = [
             (schedule, moment)
             for schedule in schedules
-            for moment in moments(schedule, since, until, MOST_RUNS + 1)
+            for moment in _moments(schedule, since, until)
         ]
         if len(due) > MOST_RUNS:
             raise InvalidFieldValueError(
@@ -96,6 +96,10 @@ def _schedules(
             "add a schedule to the deployment, or correct the slug",
         )
     return schedules
+
+
+def _moments(schedule: DeploymentSchedule, since: datetime, until: datetime) -> Sequence[datetime]:
+    return moments(schedule, since, until, MOST_RUNS + 1)
 
 
 def _filled(
