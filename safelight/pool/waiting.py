@@ -23,6 +23,7 @@ from prefect.client.schemas.objects import FlowRun, StateType, WorkPool
 from prefect.client.schemas.sorting import FlowRunSort
 from prefect.exceptions import ObjectNotFound
 
+from safelight.client.asking import patient_client
 from safelight.pool.announcing import announced
 from safelight.pool.devices import Device, DeviceKind
 from safelight.pool.routing import fits
@@ -45,35 +46,34 @@ class _Page:
 class WaitingRoom:
     """The waiting runs of a work pool, and what their pages say."""
 
-    def __init__(self, client: SyncPrefectClient, pool: str) -> None:
-        self._client = client
+    def __init__(self, pool: str) -> None:
         self._pool = pool
         self._pages: dict[UUID, _Page] = {}
 
-    def look(self) -> None:
+    def look(self, client: SyncPrefectClient) -> None:
         """Bring the pages of all waiting runs up to date.
 
         Raises:
-            httpx.HTTPError: the server does not answer; the next look makes up for it.
+            PipelineError: the server does not answer; the next look makes up for it.
         """
-        found = reasons(self._client, self._pool)
+        found = reasons(client, self._pool)
         for run_id in self._pages.keys() - found.keys():
             page = self._pages.pop(run_id)
             try:
-                self._client.delete_artifact(page.artifact)
+                client.delete_artifact(page.artifact)
             except ObjectNotFound:  # it went with its run
                 continue
         for run_id, reason in found.items():
-            self._say(run_id, reason)
+            self._say(client, run_id, reason)
 
-    def _say(self, run_id: UUID, reason: str) -> None:
+    def _say(self, client: SyncPrefectClient, run_id: UUID, reason: str) -> None:
         page = self._pages.get(run_id)
         if page is not None and page.reason == reason:
             return
         text = f"**Waiting**: {reason} (seen at {datetime.now(UTC):%Y-%m-%d %H:%M:%S} UTC)"
         if page is not None:
             try:
-                self._client.update_artifact(page.artifact, ArtifactUpdate(data=text))
+                client.update_artifact(page.artifact, ArtifactUpdate(data=text))
             except ObjectNotFound:  # somebody removed it, or the run
                 del self._pages[run_id]
                 return
@@ -82,7 +82,23 @@ class WaitingRoom:
         wanted = ArtifactCreate(
             type="markdown", flow_run_id=run_id, data=text, description="what it waits for"
         )
-        self._pages[run_id] = _Page(self._client.create_artifact(wanted).id, reason)
+        self._pages[run_id] = _Page(client.create_artifact(wanted).id, reason)
+
+
+def say_why(pool: str, worker: str, rooms: dict[str, WaitingRoom]) -> None:
+    """Bring the pages of a pool's waiting runs up to date if this worker is the one to do so.
+
+    Args:
+        pool: its name.
+        worker: who asks.
+        rooms: what this worker has said so far, by pool.
+
+    Raises:
+        PipelineError: the server does not answer, or refuses; the next time makes up for it.
+    """
+    with patient_client(0.0, stops=False) as client:
+        if leads(client, pool, worker):
+            rooms.setdefault(pool, WaitingRoom(pool)).look(client)
 
 
 def leads(client: SyncPrefectClient, pool: str, worker: str) -> bool:

@@ -19,6 +19,7 @@ from prefect.events.filters import EventAnyResourceFilter, EventFilter, EventNam
 from prefect.exceptions import InfrastructureNotFound, ObjectNotFound
 from prefect.workers.base import BaseWorker
 
+from safelight.errors import PipelineError
 from safelight.pool import prefect_internals as internals
 from safelight.pool.announcing import ANNOUNCE_SECONDS, announce
 from safelight.pool.configuration import (
@@ -35,6 +36,8 @@ from safelight.pool.orphans import LOOK_SECONDS, Leases, take_over
 from safelight.pool.process import Died, Outcome, WarmProcess
 from safelight.pool.reporting import settle
 from safelight.pool.routing import choose, fits, remember
+from safelight.pool.waiting import LOOK_SECONDS as WAITING_SECONDS
+from safelight.pool.waiting import WaitingRoom, say_why
 from safelight.pool.watching import FLOW_RUN, Running, beat, renew, watch
 from safelight.progress import StopReason
 from safelight.settings import settings
@@ -241,6 +244,7 @@ class SafelightWorker(BaseWorker[PoolJobConfiguration, PoolVariables, PoolResult
                 group.start_soon(beat, self._running)
                 group.start_soon(self._announce)
                 group.start_soon(self._adopt)
+                group.start_soon(self._say_what_runs_wait_for)
                 group.start_soon(self._drain)
 
     async def _dispatch(self) -> None:
@@ -308,6 +312,16 @@ class SafelightWorker(BaseWorker[PoolJobConfiguration, PoolVariables, PoolResult
                     mine = set(self._running) | internals.in_progress(self)
                     await take_over(self.client, self.work_pool.name, mine, leases)
             await anyio.sleep(LOOK_SECONDS)
+
+    async def _say_what_runs_wait_for(self) -> None:
+        rooms: dict[str, WaitingRoom] = {}
+        while True:
+            await anyio.sleep(WAITING_SECONDS)
+            if self._work_pool is None:
+                continue
+            name = self.work_pool.name
+            with suppress(PipelineError, ObjectNotFound):
+                await anyio.to_thread.run_sync(say_why, name, self.name, rooms)
 
     def _tell(self, running: Running, reason: StopReason) -> None:
         if running.stopping not in (reason, StopReason.GIVE_UP):

@@ -171,6 +171,7 @@ def test_every_writing_route_answers(prefect_server: str):
 
 
 @pytest.mark.soak
+@pytest.mark.timeout(1200)
 def test_every_writing_route_answers_beside_50_writers(prefect_server: str):
     every_route(prefect_server, writers=50)
 

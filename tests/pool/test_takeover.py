@@ -16,6 +16,7 @@ from tests.prefect_pool import Pool, begun, eventually
 BOX = ("unshare", "--pid", "--fork", "--mount-proc", "--kill-child")
 pytestmark = [
     pytest.mark.soak,
+    pytest.mark.timeout(900),
     pytest.mark.skipif(
         os.geteuid() != 0 or shutil.which("unshare") is None,
         reason="only root on Linux can make process namespaces",

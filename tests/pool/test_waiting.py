@@ -10,7 +10,7 @@ from prefect.states import Running, Scheduled
 
 from safelight.pool.announcing import announce, announced
 from safelight.pool.devices import Device
-from safelight.pool.waiting import COUNTED, WaitingRoom, leads, reasons
+from safelight.pool.waiting import COUNTED, WaitingRoom, leads, reasons, say_why
 from tests.prefect_pool import Pool, eventually
 
 LONG_AGO = datetime.now(UTC) - timedelta(minutes=5)
@@ -69,19 +69,29 @@ def test_a_long_line_is_told_without_numbers(pool: Pool):
 def test_the_page_follows_and_is_cleared_when_the_run_begins(pool: Pool):
     online(pool, "a", Device("cpu:0", "cpu", 64.0, ()))
     first, second = due(pool, 0), due(pool, 1)
-    room = WaitingRoom(pool.client, pool.name)
-    room.look()
+    room = WaitingRoom(pool.name)
+    room.look(pool.client)
     (page,) = pool.page(second)
     assert "**Waiting**: second in line" in str(page.data)
     pool.client.set_flow_run_state(first, Running(), force=True)
-    room.look()
+    room.look(pool.client)
     assert pool.page(first) == []
     (page,) = pool.page(second)
     assert "next in line" in str(page.data)
     pool.client.delete_artifact(page.id)  # somebody did
     pool.client.delete_flow_run(second)
-    room.look()
+    room.look(pool.client)
     assert told(pool) == {}
+
+
+def test_a_worker_says_it_of_its_pool_unless_another_one_does(pool: Pool):
+    run = due(pool, 0)
+    say_why(pool.name, "a", {})
+    assert "no worker is online" in str(pool.page(run)[0].data)
+    online(pool, "a")
+    other: dict[str, WaitingRoom] = {}
+    say_why(pool.name, "b", other)
+    assert other == {}
 
 
 @pytest.mark.parametrize(("worker", "expected"), [("a", True), ("b", False), ("c", False)])
