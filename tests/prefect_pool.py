@@ -17,6 +17,8 @@ from prefect.client.orchestration import SyncPrefectClient, get_client
 from prefect.client.schemas.actions import WorkPoolCreate
 from prefect.client.schemas.filters import ArtifactFilter, ArtifactFilterFlowRunId
 from prefect.client.schemas.objects import Artifact, FlowRun, State
+from prefect.events.worker import EventsWorker
+from prefect.logging.handlers import APILogWorker
 from prefect.settings import PREFECT_API_URL, temporary_settings
 
 from safelight.cli.server import embedded_server, free_port
@@ -103,6 +105,15 @@ def eventually(what: Callable[[], T], seconds: float = PATIENCE) -> T:
             return answer
         time.sleep(0.1)  # each question costs the server
     raise AssertionError(f"{what} was never true")
+
+
+def let_go_of_server() -> None:
+    """Send what this process still has for the server of the settings, before that one ends.
+
+    Prefect keeps one sender of events for all servers: later ones would wait for the first.
+    """
+    for worker in (APILogWorker, EventsWorker):
+        worker.drain_all()
 
 
 class Project:

@@ -24,7 +24,7 @@ from safelight.cli.server import embedded_server, free_port
 from safelight.cli.server_health import server_findings
 from safelight.settings import reload_settings
 from tests.prefect_database import put_database
-from tests.prefect_pool import eventually
+from tests.prefect_pool import eventually, let_go_of_server
 
 NOW = datetime.now(UTC)
 POOL = "cold"
@@ -45,7 +45,10 @@ def server(volume: Path, *, services: bool) -> Generator[SyncPrefectClient]:
             temporary_settings({PREFECT_API_URL: url}),
             get_client(sync_client=True) as client,
         ):
-            yield client
+            try:
+                yield client
+            finally:
+                let_go_of_server()
     finally:
         os.environ.clear()
         os.environ.update(before)

@@ -3,8 +3,6 @@
 from collections.abc import Iterator
 
 import pytest
-from prefect.events.worker import EventsWorker
-from prefect.logging.handlers import APILogWorker
 from prefect.settings import (
     PREFECT_API_URL,
     PREFECT_FLOWS_HEARTBEAT_FREQUENCY,
@@ -12,6 +10,7 @@ from prefect.settings import (
 )
 
 from safelight.store.results import register_results
+from tests.prefect_pool import let_go_of_server
 
 
 @pytest.fixture(scope="module")
@@ -21,5 +20,4 @@ def server(prefect_server: str) -> Iterator[None]:
     with temporary_settings({PREFECT_API_URL: prefect_server, **no_beats}):
         register_results()
         yield
-        for worker in (APILogWorker, EventsWorker):
-            worker.drain_all()  # or they look for the server when it is gone
+        let_go_of_server()
