@@ -2,12 +2,9 @@
 
 import errno
 import sys
-import traceback
-from datetime import UTC, datetime
-from pathlib import Path
-from uuid import uuid4
 
-from safelight.errors import InvalidFieldValueError, PipelineError, UnknownError
+from safelight.errors import DiskFullError, InvalidFieldValueError, PipelineError
+from safelight.reports import as_known
 from safelight.settings import settings
 
 
@@ -43,29 +40,8 @@ def guarded(words: list[str]) -> int:
 def reported(error: Exception) -> PipelineError:
     """An error that nobody foresaw, with the file that holds its traceback."""
     if isinstance(error, OSError) and error.errno == errno.ENOSPC:
-        from safelight.errors import DiskFullError
-
         return DiskFullError(f"no room is left: {error}", "free space")
-    report = uuid4().hex[:12]
-    said = " ".join(str(error).split())[:300]
-    found = f"{type(error).__name__}: {said}" if said else type(error).__name__
-    try:
-        log = _write(report, error)
-    except OSError as refused:
-        return UnknownError(
-            f"{found} (report {report}, which could not be written: {refused})",
-            "see that VOLUME_ROOT is a folder that can be written to, then try again",
-        )
-    return UnknownError(f"{found} (report {report})", f"send the report {log}")
-
-
-def _write(report: str, error: Exception) -> Path:
-    folder = settings().volume_root.resolve() / "cache" / "reports"
-    folder.mkdir(parents=True, exist_ok=True)
-    log = folder / f"{report}.log"
-    trace = "".join(traceback.format_exception(error))
-    log.write_text(f"{datetime.now(UTC).isoformat()}\n{trace}", errors="backslashreplace")
-    return log
+    return as_known(error)
 
 
 def _check_text(words: list[str]) -> None:
