@@ -1,13 +1,14 @@
 """A Prefect server that does not answer every question as it should: a proxy before a real one."""
 
 import http.client
-import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from http.server import BaseHTTPRequestHandler
 from typing import Literal
 from urllib.parse import urlsplit
+
+from tests.listening import listening
 
 LOST = "lost"
 """The server hears the question, and its answer gets lost."""
@@ -91,12 +92,6 @@ def unwell(api_url: str) -> Iterator[Unwell]:
         def log_message(self, *_: object) -> None:
             pass
 
-    proxy = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
-    proxy.daemon_threads = True
-    known = Unwell(f"http://127.0.0.1:{proxy.server_address[1]}{there.path}")
-    threading.Thread(target=proxy.serve_forever, args=(0.05,), daemon=True).start()
-    try:
+    with listening(Handler) as address:
+        known = Unwell(f"{address}{there.path}")
         yield known
-    finally:
-        proxy.shutdown()
-        proxy.server_close()

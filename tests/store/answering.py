@@ -1,14 +1,14 @@
 """A small S3 service that answers what a test tells it."""
 
-import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from http.server import BaseHTTPRequestHandler
 
 from pydantic import SecretStr
 
 from safelight.store.s3 import Bucket
+from tests.listening import listening
 
 
 @dataclass(frozen=True)
@@ -83,12 +83,6 @@ def service() -> Iterator[Service]:
         def log_message(self, *_: object) -> None:
             pass
 
-    server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
-    server.daemon_threads = True
-    known = Service(f"http://127.0.0.1:{server.server_address[1]}")
-    threading.Thread(target=server.serve_forever, args=(0.05,), daemon=True).start()
-    try:
+    with listening(Handler) as address:
+        known = Service(address)
         yield known
-    finally:
-        server.shutdown()
-        server.server_close()
