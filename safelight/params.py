@@ -64,11 +64,16 @@ def refusal(error: ValidationError, where: str) -> PipelineError:
     expected = first["msg"].removeprefix("Value error, ")
     if not field:
         return InvalidFieldValueError(f"{where}: {expected}{more}", "correct the fields it names")
-    found = repr(first["input"])
-    found = found if len(found) <= 80 else f"{found[:77]}..."
+    found = shown(first["input"])
     return InvalidFieldValueError(
         f"{where}: field {field} is {found}: {expected}{more}", f"correct {field}"
     )
+
+
+def shown(value: object) -> str:
+    """A value as messages name it, cut to 80 characters."""
+    text = repr(value)
+    return text if len(text) <= 80 else f"{text[:77]}..."
 
 
 def refuse_unkept(values: Mapping[str, object], where: str) -> None:

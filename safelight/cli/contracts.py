@@ -19,6 +19,7 @@ from safelight.errors import (
     MissingRequiredFieldError,
     PipelineError,
 )
+from safelight.params import shown
 
 Described = Mapping[str, Mapping[str, Any]]
 """Name of a parameter to its JSON schema, references resolved at the top."""
@@ -90,8 +91,7 @@ class Contract:
                 continue
             name, *inside = (str(part) for part in error["loc"])
             where = f" at {'.'.join(inside)}" if inside else ""
-            found = repr(error["input"])
-            found = found if len(found) <= 80 else f"{found[:77]}..."
+            found = shown(error["input"])
             expected = (
                 error["msg"].removeprefix("Value error, ").replace("Input should", "it should")
             )

@@ -18,7 +18,7 @@ from safelight.cli.findings import Finding, finding
 from safelight.cli.left_deployments import flow_of
 from safelight.cli.paging import pages
 from safelight.cli.schedules import check_parameters, moments
-from safelight.cli.service_health import LOOPS, RESTART, services
+from safelight.cli.service_health import LOOPS, RESTART, Service
 from safelight.errors import PipelineError
 
 AHEAD = timedelta(days=100)
@@ -28,10 +28,9 @@ NEAR = timedelta(hours=2)
 
 
 def schedule_findings(
-    client: SyncPrefectClient, deployments: list[DeploymentResponse]
+    client: SyncPrefectClient, scheduler: Service, deployments: list[DeploymentResponse]
 ) -> Iterator[Finding]:
     """Active schedules that make no runs, and schedules whose every run would be refused."""
-    loop = services(client).scheduler.loop_seconds
     active = 0
     well = True
     for deployment in deployments:
@@ -44,7 +43,7 @@ def schedule_findings(
                 continue
             active += 1
             planned = _planned(client, deployment) if planned is None else planned
-            trouble = _without_run(deployment, schedule, planned, loop)
+            trouble = _without_run(deployment, schedule, planned, scheduler.loop_seconds)
             if trouble is not None:
                 well = False
                 yield trouble

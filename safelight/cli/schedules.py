@@ -18,6 +18,7 @@ from safelight.errors import (
     InvalidFieldValueError,
     MissingRequiredFieldError,
 )
+from safelight.params import shown
 
 CORRECT = "correct the schedule's parameters"
 _EXPECTED = {
@@ -59,11 +60,11 @@ def check_parameters(
         )
     if not field:
         raise ContractMismatchError(f"{which}: {first.message}", CORRECT)
-    found = repr(first.instance)
-    found = found if len(found) <= 80 else f"{found[:77]}..."
     words = _EXPECTED.get(first.validator)
     expected = f"expected {words} {first.validator_value}" if words else first.message
-    raise InvalidFieldValueError(f"{which}: field {field} is {found}, {expected}", CORRECT)
+    raise InvalidFieldValueError(
+        f"{which}: field {field} is {shown(first.instance)}, {expected}", CORRECT
+    )
 
 
 def moments(

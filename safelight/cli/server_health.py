@@ -26,7 +26,7 @@ from safelight.cli.left_deployments import is_ours, without_flow
 from safelight.cli.paging import every_deployment, every_worker, pages
 from safelight.cli.schedule_health import schedule_findings
 from safelight.cli.server import silence
-from safelight.cli.service_health import service_findings
+from safelight.cli.service_health import Services, service_findings, services
 from safelight.cli.serving import BATCHES, POOL
 from safelight.pool.announcing import announced
 from safelight.pool.configuration import POOL_TYPE
@@ -56,8 +56,9 @@ def server_findings() -> Iterator[Finding]:
             yield _results(client)
             deployments = list(every_deployment(client))
             yield from _deployments(client, deployments)
-            yield from schedule_findings(client, deployments)
-            yield from _services(client, deployments)
+            known = services(client)
+            yield from schedule_findings(client, known.scheduler, deployments)
+            yield from _services(client, known, deployments)
             yield from _runs(client)
     except (httpx.HTTPError, PrefectHTTPStatusError) as error:
         yield finding(
@@ -91,15 +92,15 @@ def _results(client: SyncPrefectClient) -> Finding:
 
 
 def _services(
-    client: SyncPrefectClient, deployments: list[DeploymentResponse]
+    client: SyncPrefectClient, known: Services, deployments: list[DeploymentResponse]
 ) -> Iterator[Finding]:
-    pools = {deployment.work_pool_name for deployment in deployments} - {None}
+    pools = {deployment.work_pool_name for deployment in deployments}
     staged = {
         found.id
         for found in deployments
         if is_ours(found) and found.entrypoint != entrypoint("batch")
     }
-    yield from service_findings(client, sorted(name for name in pools if name), staged)
+    yield from service_findings(client, known, sorted(name for name in pools if name), staged)
 
 
 def _deployments(

@@ -73,16 +73,16 @@ def services(client: SyncPrefectClient) -> Services:
 
 
 def service_findings(
-    client: SyncPrefectClient, pools: list[str], staged: set[UUID]
+    client: SyncPrefectClient, known: Services, pools: list[str], staged: set[UUID]
 ) -> Iterator[Finding]:
     """Services that left something undone; one line when there is none.
 
     Args:
         client: of the server.
+        known: what it says of its services.
         pools: work pools whose workers are looked at.
         staged: deployments whose runs have stages.
     """
-    known = services(client)
     workers = [worker for pool in pools for worker in every_worker(client, pool)]
     checks: tuple[tuple[str, Service, Callable[[Service], str | None]], ...] = (
         ("of late runs", known.late_runs, lambda service: _late(client, service)),

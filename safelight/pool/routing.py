@@ -1,7 +1,10 @@
 """Which flow run goes to which of the free processes."""
 
 from collections.abc import Sequence
-from typing import Literal, Protocol, TypeVar
+from typing import Any, Literal, Protocol, TypeVar
+
+from prefect.client.schemas.objects import FlowRun, WorkPool
+from prefect.client.schemas.responses import DeploymentResponse
 
 from safelight.pool.devices import Device
 
@@ -17,6 +20,18 @@ class Seat(Protocol):
 
 
 S = TypeVar("S", bound=Seat)
+
+
+def job_variables(
+    pool: WorkPool, deployment: DeploymentResponse | None, flow_run: FlowRun
+) -> dict[str, Any]:
+    """What a run asks for: the pool's defaults, then the deployment's words, then its own."""
+    known: dict[str, dict[str, Any]] = pool.base_job_template.get("variables", {}).get(
+        "properties", {}
+    )
+    defaults = {name: entry["default"] for name, entry in known.items() if "default" in entry}
+    deployed = deployment.job_variables or {} if deployment is not None else {}
+    return defaults | deployed | (flow_run.job_variables or {})
 
 
 def fits(device: Device, wanted: Literal["any", "cpu", "cuda", "mps"], min_vram_gib: float) -> bool:

@@ -3,7 +3,8 @@
 One worker of each pool does so. The text has its time, since nobody may be there to take it away.
 """
 
-from collections.abc import Iterable
+from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from typing import Any, cast
@@ -19,14 +20,15 @@ from prefect.client.schemas.filters import (
     WorkPoolFilter,
     WorkPoolFilterName,
 )
-from prefect.client.schemas.objects import FlowRun, StateType, WorkPool
+from prefect.client.schemas.objects import FlowRun, StateType
+from prefect.client.schemas.responses import DeploymentResponse
 from prefect.client.schemas.sorting import FlowRunSort
 from prefect.exceptions import ObjectNotFound
 
 from safelight.client.asking import patient_client
 from safelight.pool.announcing import announced
 from safelight.pool.devices import Device, DeviceKind
-from safelight.pool.routing import fits
+from safelight.pool.routing import fits, job_variables
 
 LOOK_SECONDS = 15.0
 """How often."""
@@ -132,12 +134,13 @@ def reasons(client: SyncPrefectClient, pool: str) -> dict[UUID, str]:
     if described.is_paused:
         said = f"the work pool {pool} is paused; to go on: prefect work-pool resume {pool}"
         return dict.fromkeys((run.id for run in runs), said)
-    queues = _Queues(client)
+    known = _Known(client)
     devices = _devices(client, pool)
     found: dict[UUID, str] = {}
     line = 0
     for run in runs:
-        reason = queues.hindrance(run) or _unfit(client, described, run, devices)
+        wants = job_variables(described, known.deployment(run), run)
+        reason = known.hindrance(run) or _unfit(wants, devices)
         if reason is None and run.state_name == "AwaitingConcurrencySlot":
             reason = "as many runs of its deployment as may run at once are running"
         if reason is None:
@@ -151,26 +154,38 @@ def _place(line: int) -> str:
     return _ORDINALS[line - 1] if line <= COUNTED else f"behind {COUNTED} others or more"
 
 
-class _Queues:
-    """Work queues that let nothing through."""
+class _Known:
+    """Queues and deployments of the waiting runs, each asked for once a look."""
 
     def __init__(self, client: SyncPrefectClient) -> None:
         self._client = client
-        self._known: dict[UUID, str | None] = {}
+        self._hindrances: dict[UUID, str | None] = {}
+        self._deployments: dict[UUID, DeploymentResponse | None] = {}
 
     def hindrance(self, run: FlowRun) -> str | None:
         """Why the queue of a run keeps it; None when it does not."""
         if run.work_queue_id is None:
             return None
-        if run.work_queue_id not in self._known:
+        if run.work_queue_id not in self._hindrances:
             queue = self._client.read_work_queue(run.work_queue_id)
             said = None
             if queue.is_paused:
                 said = f"the queue {queue.name} is paused; to go on, resume it in the UI"
             elif queue.concurrency_limit == 0:
                 said = f"the queue {queue.name} lets no run through: its limit is 0"
-            self._known[run.work_queue_id] = said
-        return self._known[run.work_queue_id]
+            self._hindrances[run.work_queue_id] = said
+        return self._hindrances[run.work_queue_id]
+
+    def deployment(self, run: FlowRun) -> DeploymentResponse | None:
+        """What a run was made from; None when it is gone."""
+        if run.deployment_id is None:
+            return None
+        if run.deployment_id not in self._deployments:
+            self._deployments[run.deployment_id] = None
+            with suppress(ObjectNotFound):
+                found = self._client.read_deployment(run.deployment_id)
+                self._deployments[run.deployment_id] = found
+        return self._deployments[run.deployment_id]
 
 
 def _devices(client: SyncPrefectClient, pool: str) -> list[Device]:
@@ -186,14 +201,10 @@ def _devices(client: SyncPrefectClient, pool: str) -> list[Device]:
     return devices
 
 
-def _unfit(
-    client: SyncPrefectClient, pool: WorkPool, run: FlowRun, devices: Iterable[Device]
-) -> str | None:
+def _unfit(wants: Mapping[str, Any], devices: Sequence[Device]) -> str | None:
     """What no worker has; None when one has what the run asks for."""
-    devices = list(devices)
     if not devices:
         return "no worker is online"
-    wants = _wants(client, pool, run)
     kind, vram = wants.get("device", "any"), float(wants.get("min_vram_gib") or 0)
     if any(fits(device, kind, vram) for device in devices):
         return None
@@ -203,17 +214,3 @@ def _unfit(
         return f"no worker has {names.get(kind, kind)}"
     most = max((device.memory_gib for device in suiting if device.kind != "cpu"), default=0.0)
     return f"no worker has a GPU of {vram:g} GiB; the largest has {most:.0f}"
-
-
-def _wants(client: SyncPrefectClient, pool: WorkPool, run: FlowRun) -> dict[str, Any]:
-    variables = cast(
-        "dict[str, dict[str, Any]]",
-        pool.base_job_template.get("variables", {}).get("properties", {}),
-    )
-    wants = {name: entry["default"] for name, entry in variables.items() if "default" in entry}
-    if run.deployment_id is not None:
-        try:
-            wants |= client.read_deployment(run.deployment_id).job_variables or {}
-        except ObjectNotFound:
-            return wants
-    return wants | (run.job_variables or {})

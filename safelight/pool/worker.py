@@ -35,7 +35,7 @@ from safelight.pool.messages import Ended, Run
 from safelight.pool.orphans import LOOK_SECONDS, Leases, take_over
 from safelight.pool.process import Died, Outcome, WarmProcess
 from safelight.pool.reporting import settle
-from safelight.pool.routing import choose, fits, remember
+from safelight.pool.routing import choose, fits, job_variables, remember
 from safelight.pool.waiting import LOOK_SECONDS as WAITING_SECONDS
 from safelight.pool.waiting import WaitingRoom, say_why
 from safelight.pool.watching import FLOW_RUN, Running, beat, renew, watch
@@ -407,16 +407,12 @@ class SafelightWorker(BaseWorker[PoolJobConfiguration, PoolVariables, PoolResult
     async def _wanted(
         self, flow_run: FlowRun, deployments: dict[UUID, DeploymentResponse | None]
     ) -> _Wants:
-        known = self.work_pool.base_job_template.get("variables", {}).get("properties", {})
-        wants = {name: entry["default"] for name, entry in known.items() if "default" in entry}
         deployment: DeploymentResponse | None = None
         if flow_run.deployment_id is not None:
             if flow_run.deployment_id not in deployments:
                 deployments[flow_run.deployment_id] = await self._deployment(flow_run.deployment_id)
             deployment = deployments[flow_run.deployment_id]
-        if deployment is not None:
-            wants |= deployment.job_variables or {}
-        wants |= flow_run.job_variables or {}
+        wants = job_variables(self.work_pool, deployment, flow_run)
         return _Wants(
             device=wants.get("device", "any"),
             min_vram_gib=float(wants.get("min_vram_gib") or 0),
