@@ -10,7 +10,7 @@ from safelight.errors import DiskFullError
 
 def test_the_traceback_is_kept_like_that_of_a_run(volume: Path):
     try:
-        raise KeyError("MPO")
+        {}["MPO"]
     except KeyError as error:
         known = reported(error)
     assert known.code == "UNKNOWN_ERROR"
