@@ -94,6 +94,13 @@ def before_requests(
     beside._client.event_hooks["request"].append(guard_beside)
 
 
+def before_requests_of(
+    worker: AnyWorker, guard: Callable[[httpx.Request], Coroutine[Any, Any, None]]
+) -> None:
+    """The same for a worker that is set up."""
+    worker.client._client.event_hooks["request"].append(guard)
+
+
 def current_task() -> "asyncio.Task[Any]":
     """The task this is called from."""
     task = asyncio.current_task()

@@ -14,6 +14,7 @@ from prefect.client.schemas.objects import FlowRun
 from prefect.events import emit_event
 from prefect.exceptions import ObjectNotFound
 from prefect.logging import get_logger
+from prefect.types import KeyValueLabels
 
 from safelight.pool.fencing import awake
 from safelight.pool.ownership import (
@@ -121,14 +122,19 @@ async def look(
             await client.update_flow_run(run_id, infrastructure_pid=running.owner)
 
 
-async def renew(client: PrefectClient, runs: Mapping[UUID, Running]) -> None:
-    """Renew the leases of the running runs, so that no other worker takes them."""
+async def renew(client: PrefectClient, runs: Mapping[UUID, Running], worker: str) -> None:
+    """Renew the leases of the running runs, so that no other worker takes them.
+
+    The server reads labels and writes them back, so that of two changes at once one is lost. Each
+    renewal says again who has the run.
+    """
     while True:
         await anyio.sleep(RENEW_SECONDS)
         for run_id in list(runs):
             with suppress(httpx.HTTPError, ObjectNotFound):
                 now = datetime.now(UTC).isoformat(timespec="milliseconds")
-                await client.update_flow_run_labels(run_id, {LEASE_LABEL: now})
+                labels: KeyValueLabels = {LEASE_LABEL: now, "prefect.worker.name": worker}
+                await client.update_flow_run_labels(run_id, labels)
 
 
 async def beat(runs: Mapping[UUID, Running]) -> None:

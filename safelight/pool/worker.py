@@ -31,11 +31,13 @@ from safelight.pool.configuration import (
     Wanted,
 )
 from safelight.pool.devices import find_devices
+from safelight.pool.fencing import awake
 from safelight.pool.messages import Ended, Run
 from safelight.pool.orphans import LOOK_SECONDS, Leases, take_over
 from safelight.pool.process import Died, Outcome, WarmProcess
 from safelight.pool.reporting import settle
 from safelight.pool.routing import choose, fits, job_variables, remember
+from safelight.pool.starting import Starting
 from safelight.pool.waiting import LOOK_SECONDS as WAITING_SECONDS
 from safelight.pool.waiting import WaitingRoom, say_why
 from safelight.pool.watching import FLOW_RUN, Running, beat, renew, watch
@@ -100,6 +102,7 @@ class SafelightWorker(BaseWorker[PoolJobConfiguration, PoolVariables, PoolResult
         self._running: dict[UUID, Running] = {}
         self._wants: dict[UUID, _Wants] = {}
         self._awaited: dict[UUID, int] = {}
+        self._starting = Starting(lambda run_id: self.client.read_flow_run(run_id))
         self._submitting = anyio.Lock()
         self._wake = asyncio.Event()
         self._changed = asyncio.Condition()
@@ -110,6 +113,7 @@ class SafelightWorker(BaseWorker[PoolJobConfiguration, PoolVariables, PoolResult
     async def setup(self) -> None:
         """Start the processes and the services beside the poll."""
         await super().setup()
+        internals.before_requests_of(self, self._starting.guard)
         self._main = internals.current_task()
         self._services = anyio.CancelScope()
         internals.start_soon(self, self._serve)
@@ -137,9 +141,11 @@ class SafelightWorker(BaseWorker[PoolJobConfiguration, PoolVariables, PoolResult
         if self._draining:
             return []
         async with self._submitting:
+            asked = awake()
             found = await internals.due_flow_runs(self)
             self._ask_again({entry.flow_run.id for entry in found})
             chosen = await self._suitable(found)
+            self._starting.saw((entry.flow_run.id for entry in chosen), asked)
             await internals.submit(self, chosen)
             return [entry.flow_run for entry in chosen]
 
@@ -223,6 +229,7 @@ class SafelightWorker(BaseWorker[PoolJobConfiguration, PoolVariables, PoolResult
             return
         finally:
             self._wants.pop(flow_run.id, None)
+            self._starting.forget(flow_run.id)
         if flow_run.id not in self._running:  # another worker was faster, the place is free again
             self._wake.set()
 
@@ -240,7 +247,7 @@ class SafelightWorker(BaseWorker[PoolJobConfiguration, PoolVariables, PoolResult
                 group.start_soon(self._dispatch)
                 group.start_soon(self._listen)
                 group.start_soon(watch, self.client, self._running, self._tell)
-                group.start_soon(renew, self.client, self._running)
+                group.start_soon(renew, self.client, self._running, self.name)
                 group.start_soon(beat, self._running)
                 group.start_soon(self._announce)
                 group.start_soon(self._adopt)
