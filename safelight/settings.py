@@ -47,6 +47,9 @@ class Settings(BaseSettings):
     """auto takes CUDA when there is any, then Metal, then the CPU."""
     precision: Literal["auto", "fp32", "fp16", "bf16"] = "auto"
     """Number format of models; auto is fp32 on the CPU and fp16 elsewhere."""
+    compile: bool = False
+    """Compile the blocks of models that draw, on CUDA: the first picture of each size takes up to
+    a minute longer, each further one less time; bits differ from those of models as they are."""
     model_memory_gib: float = Field(default=16.0, gt=0)
     """Loaded models above this are dropped, least recently used first."""
     pixel_memory_mib: int = Field(default=1024, ge=0)

@@ -1,17 +1,13 @@
 """sha256 of weights, computed once for each state of a file: models are gigabytes."""
 
 import hashlib
-import json
 import os
-import tempfile
-import threading
 from collections.abc import Iterator
 from pathlib import Path
 
-from safelight.settings import settings
+from safelight.remembered import Remembered
 
-_lock = threading.Lock()
-_known: dict[str, str] = {}
+_known = Remembered("weights.json")
 
 
 def weights_sha256(path: Path) -> str:
@@ -60,37 +56,10 @@ def _of_file(path: Path) -> str:
     with path.open("rb") as file:
         before = stamp_of(os.fstat(file.fileno()))
         key = " ".join(map(str, (path.resolve(), *before)))
-        with _lock:
-            if key not in _known:
-                _known.update(_kept())
-            if key not in _known:
-                found = hashlib.file_digest(file, "sha256").hexdigest()
-                if stamp_of(os.fstat(file.fileno())) != before:
-                    return found  # it is being written
-                _known[key] = found
-                _keep(key, found)
-            return _known[key]
-
-
-def _cache_file() -> Path:
-    return settings().volume_root / "cache" / "weights.json"
-
-
-def _kept() -> dict[str, str]:
-    try:
-        known = json.loads(_cache_file().read_text())
-    except (OSError, ValueError):  # not there yet, or damaged: all of it can be computed again
-        return {}
-    return known if isinstance(known, dict) else {}
-
-
-def _keep(key: str, sha256: str) -> None:
-    file = _cache_file()
-    try:
-        file.parent.mkdir(parents=True, exist_ok=True)
-        handle, name = tempfile.mkstemp(prefix=".part-", dir=file.parent)
-        with os.fdopen(handle, "w") as part:
-            json.dump({**_kept(), key: sha256}, part, indent=0)
-        os.replace(name, file)
-    except OSError:  # a volume that cannot be written costs time, not correctness
-        return
+        known = _known.get(key)
+        if isinstance(known, str):
+            return known
+        found = hashlib.file_digest(file, "sha256").hexdigest()
+        if stamp_of(os.fstat(file.fileno())) == before:  # else it is being written
+            _known.put(key, found)
+        return found

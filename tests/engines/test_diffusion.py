@@ -9,8 +9,8 @@ import numpy as np
 import pytest
 
 from examples.untrained import build_untrained
-from safelight.engines import diffusion
 from safelight.engines.diffusion import AddOn, Drawing, Pixels, add_on, draw, fill, redraw
+from safelight.engines.diffusion.model import model_of
 from safelight.engines.loaded import forget_loaded
 from safelight.errors import DependencyMissingError, ForbiddenPathError, InvalidMediaError
 from safelight.progress import watching
@@ -260,7 +260,7 @@ def test_half_precision_is_kept_and_comes_close(monkeypatch: pytest.MonkeyPatch)
     monkeypatch.setenv("SAFELIGHT_PRECISION", "bf16")
     settings.cache_clear()
     rough = drawn()
-    model = diffusion._model(find_checkpoint("tiny"))
+    model = model_of(find_checkpoint("tiny"))
     assert {p.dtype for p in model.pipeline.unet.parameters()} == {torch.bfloat16}
     assert 0 < np.abs(full.astype(int) - rough).mean() < 6
 
@@ -268,7 +268,7 @@ def test_half_precision_is_kept_and_comes_close(monkeypatch: pytest.MonkeyPatch)
 def test_progress_counts_through_all_batches():
     import torch
 
-    model = diffusion._model(find_checkpoint("tiny"))
+    model = model_of(find_checkpoint("tiny"))
 
     def too_large(module: object, inputs: tuple[torch.Tensor, ...]) -> None:
         if len(inputs[0]) > 2:
@@ -291,7 +291,7 @@ def test_frugal_settings_end_with_the_run_that_needed_them(failures: int, means:
     import torch
 
     before = drawn()
-    model = diffusion._model(find_checkpoint("tiny"))
+    model = model_of(find_checkpoint("tiny"))
     unet, vae = model.pipeline.unet, model.pipeline.vae
     kinds = {name: type(p) for name, p in unet.attn_processors.items()}
     left = iter(range(failures))
@@ -325,7 +325,7 @@ def test_an_ip_adapter_survives_frugal_settings():
         "reference_images": (square(4),),
     }
     before = drawn(**parts)
-    model = diffusion._model(find_checkpoint("tiny"))
+    model = model_of(find_checkpoint("tiny"))
     left = iter(range(1))
 
     def fails_at_first(module: object, inputs: object) -> None:

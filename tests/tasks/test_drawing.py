@@ -9,6 +9,7 @@ from pydantic import ValidationError
 
 from safelight.engines import diffusion
 from safelight.engines import loaded as loading
+from safelight.engines.diffusion.model import model_of
 from safelight.engines.memory import with_less_memory
 from safelight.errors import (
     DependencyMissingError,
@@ -224,7 +225,7 @@ def test_small_models_draw_at_their_own_size():
 def test_memory_that_runs_out_leads_to_smaller_batches():
     import torch
 
-    model = diffusion._model(find_checkpoint("tiny"))
+    model = model_of(find_checkpoint("tiny"))
 
     def too_large(module: object, inputs: object, named: dict[str, torch.Tensor]) -> None:
         if len(named.get("sample", inputs[0])) > 2:  # two rows a picture: with and without prompt

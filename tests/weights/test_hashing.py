@@ -7,6 +7,7 @@ from pathlib import Path
 import pytest
 
 from safelight.digests import sha256_of
+from safelight.remembered import Remembered
 from safelight.weights import hashing
 from safelight.weights.hashing import weights_sha256
 
@@ -36,7 +37,8 @@ def test_a_known_file_is_not_read_again_even_by_another_process(
     true = weights_sha256(file)
     assert true == sha256_of(b"a")
     assert true in json.loads((volume / "cache" / "weights.json").read_text()).values()
-    monkeypatch.setattr(hashing, "_known", {})  # as a process that just started
+    # as a process that just started
+    monkeypatch.setattr(hashing, "_known", Remembered("weights.json"))
     stat = file.stat()
     kept = volume / "cache" / "weights.json"
     known = json.loads(kept.read_text())

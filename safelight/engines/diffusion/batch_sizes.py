@@ -1,0 +1,63 @@
+"""How many pictures go through a model together: found by trying, and remembered."""
+
+from safelight.remembered import Remembered
+
+MOST = 32
+"""Pictures that ever go together: beyond it no device gains."""
+GAIN = 1.05
+"""A larger batch is worth its memory when it makes pictures this much faster."""
+TRIES = 2
+"""Batches of one size before its time counts; the first of them also prepares the kernels."""
+_remembered = Remembered("batch-sizes.json")
+
+
+class BatchSizes:
+    """Sizes of the batches of one kind: 1, 2, 4, ... while each step gains and fits."""
+
+    def __init__(self, kind: str, most: int = MOST) -> None:
+        """Go on from what is remembered.
+
+        Args:
+            kind: all that the size depends on: model, pixels, device, number format.
+            most: the largest to try.
+        """
+        self._kind = kind
+        known = _remembered.get(kind)
+        self._settled = known if isinstance(known, int) and 1 <= known <= most else None
+        self._trying, self._most = 1, most
+        self._best: dict[int, float] = {}
+        self._tries = 0
+
+    @property
+    def settled(self) -> bool:
+        """True when no larger size is to be tried."""
+        return self._settled is not None
+
+    def next(self, left: int) -> int:
+        """How many of the `left` pictures to draw now."""
+        return min(self._settled or self._trying, left)
+
+    def took(self, count: int, seconds: float) -> None:
+        """Learn from a batch that was drawn; one that was cut short tells nothing."""
+        if self.settled or count != self._trying:
+            return
+        each = seconds / count
+        self._best[count] = min(each, self._best.get(count, each))
+        self._tries += 1
+        if self._tries < TRIES:
+            return
+        before = self._best.get(count // 2)
+        if before is not None and before < self._best[count] * GAIN:
+            self._settle(count // 2)
+        elif count * 2 > self._most:
+            self._settle(count)
+        else:
+            self._trying, self._tries = count * 2, 0
+
+    def did_not_fit(self, count: int) -> None:
+        """Never try this many again; the half of it fits or is halved in turn."""
+        self._settle(max(count // 2, 1))
+
+    def _settle(self, size: int) -> None:
+        self._settled = size
+        _remembered.put(self._kind, size)

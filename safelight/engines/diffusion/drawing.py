@@ -1,0 +1,105 @@
+"""What is asked of a text-to-image model."""
+
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+
+from safelight.errors import InvalidFieldValueError
+from safelight.weights.checkpoints import WeightsCard, find_add_on
+from safelight.weights.hashing import weights_sha256
+
+Pixels = NDArray[np.uint8]
+SCHEDULERS: dict[str, tuple[str, dict[str, object]]] = {
+    "ddim": ("DDIMScheduler", {}),
+    "ddpm": ("DDPMScheduler", {}),
+    "deis": ("DEISMultistepScheduler", {}),
+    "dpmpp_2m": ("DPMSolverMultistepScheduler", {}),
+    "dpmpp_2m_karras": ("DPMSolverMultistepScheduler", {"use_karras_sigmas": True}),
+    "dpmpp_2s": ("DPMSolverSinglestepScheduler", {}),
+    "euler": ("EulerDiscreteScheduler", {}),
+    "euler_a": ("EulerAncestralDiscreteScheduler", {}),
+    "heun": ("HeunDiscreteScheduler", {}),
+    "lcm": ("LCMScheduler", {}),
+    "lms": ("LMSDiscreteScheduler", {}),
+    "pndm": ("PNDMScheduler", {}),
+    "unipc": ("UniPCMultistepScheduler", {}),
+}
+"""Names that users of other programs know, to classes of diffusers and their settings."""
+
+
+@dataclass(frozen=True)
+class AddOn:
+    """A LoRA, embedding, ControlNet or IP-Adapter from the models folder."""
+
+    path: Path
+    """Its file or folder."""
+    sha256: str
+    """Of its content."""
+    weight: float = 1.0
+    """How strongly it takes part."""
+
+
+@dataclass(frozen=True)
+class Drawing:
+    """What all three ways of drawing have in common."""
+
+    card: WeightsCard
+    """The model."""
+    prompt: str
+    """What the picture shows."""
+    seed: int
+    """Of the first picture; each further one takes the next."""
+    negative_prompt: str = ""
+    """What it must not show."""
+    steps: int = 20
+    """Denoising steps."""
+    guidance_scale: float = 7.5
+    """How closely to follow the prompt."""
+    num_images: int = 1
+    """How many pictures."""
+    scheduler: str | None = None
+    """A name of `SCHEDULERS`; None is the model's own."""
+    loras: tuple[AddOn, ...] = ()
+    """Applied together."""
+    embeddings: tuple[AddOn, ...] = ()
+    """Textual inversions; their stem is the word for the prompt."""
+    controlnet: AddOn | None = None
+    """Steers the composition by `control_image`."""
+    control_image: Pixels | None = field(default=None, compare=False)
+    """(H, W, 3) uint8, same size as the result."""
+    ip_adapter: AddOn | None = None
+    """Takes a person or style from `reference_images`."""
+    reference_images: tuple[Pixels, ...] = field(default=(), compare=False)
+    """(H, W, 3) uint8 each."""
+
+
+def check_scheduler(name: str | None) -> None:
+    """Refuse a scheduler that is not known.
+
+    Raises:
+        InvalidFieldValueError: with the names that are.
+    """
+    if name is not None and name not in SCHEDULERS:
+        raise InvalidFieldValueError(
+            f"scheduler is {name!r}, expected one of {', '.join(SCHEDULERS)}",
+            "correct scheduler, or leave it out for the model's own",
+        )
+
+
+def add_on(kind: str, name: str, weight: float) -> AddOn:
+    """A LoRA, embedding, ControlNet or IP-Adapter of the models folder.
+
+    Args:
+        kind: folder below the models folder: loras, embeddings, controlnet or ip_adapter.
+        name: stem of a .safetensors file there, or name of a folder.
+        weight: how strongly it takes part.
+
+    Raises:
+        ForbiddenPathError: the name is a path, or a link leads out of the folder.
+        DependencyMissingError: there is none of that name.
+        UnsafePickleError: one of its files could run code when it is loaded.
+    """
+    path = find_add_on(kind, name)
+    return AddOn(path, weights_sha256(path), weight)

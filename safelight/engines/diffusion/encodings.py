@@ -1,0 +1,115 @@
+"""What a model's text encoders make of prompts, computed once for each prompt."""
+
+import inspect
+from collections import OrderedDict
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    import torch
+
+KEPT = 64
+"""Prompts whose encodings stay on the device, a few hundred KB each."""
+_GIVEN = (
+    (
+        "prompt_embeds",
+        "negative_prompt_embeds",
+        "pooled_prompt_embeds",
+        "negative_pooled_prompt_embeds",
+    ),
+    ("prompt_embeds", "negative_prompt_embeds"),
+    ("prompt_embeds", "pooled_prompt_embeds"),
+)
+"""What the `encode_prompt` of diffusers' pipelines gives, in this order: SDXL and SD 3, SD, Flux.
+Each takes what it gives as arguments too, so that its signature tells which it is."""
+Texts = tuple[str, str]
+"""A prompt and its negative prompt."""
+
+
+class Encodings:
+    """Of one loaded model, the latest `KEPT` of them."""
+
+    def __init__(self) -> None:
+        """Nothing is encoded yet."""
+        self._kept: OrderedDict[tuple[object, ...], dict[str, torch.Tensor]] = OrderedDict()
+
+    def of(
+        self,
+        view: Any,  # noqa: ANN401  (diffusers is untyped)
+        texts: Sequence[Texts],
+        guided: bool,
+        add_ons: tuple[object, ...],
+    ) -> "dict[str, torch.Tensor]":
+        """Arguments for the pipeline that stand for the prompts.
+
+        Args:
+            view: a pipeline of diffusers.
+            texts: one for each picture.
+            guided: the negative prompt takes part.
+            add_ons: what is on the model and changes its encoders.
+
+        Returns:
+            Tensors whose first dimension is the number of pictures; nothing where it is not known
+            what the pipeline's encoders give.
+        """
+        import torch
+
+        names = _given(view)
+        if not names:
+            return {}
+        found: dict[Texts, dict[str, torch.Tensor]] = {}
+        for text in dict.fromkeys(texts):
+            key = (*text, guided, *add_ons)
+            if key in self._kept:
+                self._kept.move_to_end(key)
+                found[text] = self._kept[key]
+        missing = [text for text in dict.fromkeys(texts) if text not in found]
+        # on the CPU one by one: what a prompt becomes must not depend on those beside it
+        together = 1 if _device(view).type == "cpu" else max(len(missing), 1)
+        for first in range(0, len(missing), together):
+            some = missing[first : first + together]
+            for text, encoded in zip(some, _encoded(view, names, some, guided), strict=True):
+                found[text] = self._kept[*text, guided, *add_ons] = encoded
+        while len(self._kept) > KEPT:
+            self._kept.popitem(last=False)
+        return {name: torch.cat([found[text][name] for text in texts]) for name in found[texts[0]]}
+
+
+def _given(view: Any) -> tuple[str, ...]:  # noqa: ANN401
+    taken = set(inspect.signature(view.encode_prompt).parameters)
+    embeds = {name for name in taken if name.endswith("_embeds")}
+    masks = any("mask" in name for name in taken)
+    return () if masks else next((names for names in _GIVEN if set(names) == embeds), ())
+
+
+def _device(view: Any) -> "torch.device":  # noqa: ANN401
+    """Where the encoders compute, also while they are kept on the CPU between steps."""
+    return getattr(view, "_execution_device", view.device)
+
+
+def _encoded(
+    view: Any,  # noqa: ANN401
+    names: tuple[str, ...],
+    texts: Sequence[Texts],
+    guided: bool,
+) -> "list[dict[str, torch.Tensor]]":
+    """One set of tensors for each text, each of its own memory."""
+    import torch
+
+    asked: dict[str, object] = {
+        "prompt": [prompt for prompt, _ in texts],
+        "prompt_2": None,  # None: the same for all of the model's encoders
+        "prompt_3": None,
+        "device": _device(view),
+        "num_images_per_prompt": 1,
+        "do_classifier_free_guidance": guided,
+        "negative_prompt": [negative for _, negative in texts],
+    }
+    taken = inspect.signature(view.encode_prompt).parameters
+    with torch.no_grad():
+        given = view.encode_prompt(**{name: asked[name] for name in asked if name in taken})
+    tensors = {n: t for n, t in zip(names, given, strict=False) if isinstance(t, torch.Tensor)}
+    return [
+        {name: tensor[at : at + 1].clone() for name, tensor in tensors.items()}
+        for at in range(len(texts))
+    ]

@@ -1,0 +1,129 @@
+"""A diffusers pipeline that stays loaded, and the views of it that draw in different ways."""
+
+import os
+import threading
+import warnings
+from collections.abc import Generator
+from contextlib import contextmanager
+from pathlib import Path
+from tempfile import TemporaryDirectory
+from typing import TYPE_CHECKING, Any, cast
+
+from safelight.engines.device import resolve_device, torch_dtype
+from safelight.engines.diffusion.drawing import SCHEDULERS
+from safelight.engines.diffusion.encodings import Encodings
+from safelight.engines.diffusion.kernels import arranged
+from safelight.engines.loaded import loaded
+from safelight.errors import InvalidMediaError, PipelineError
+from safelight.settings import settings
+from safelight.weights.checkpoints import WeightsCard
+from safelight.weights.layouts import write_layout
+
+if TYPE_CHECKING:
+    import torch
+
+
+class DiffusionModel:
+    """One loaded model; one run at a time, since schedulers and adapters are its state."""
+
+    def __init__(self, pipeline: Any) -> None:  # noqa: ANN401  (diffusers is untyped)
+        self.lock = threading.Lock()
+        self.pipeline = pipeline
+        self.own_scheduler = pipeline.scheduler
+        self.views: dict[str, Any] = {}
+        self.encodings = Encodings()
+
+    def view(self, auto_class: str, scheduler: str | None, controlnet: Any) -> Any:  # noqa: ANN401
+        """The pipeline for one way of drawing, with a scheduler of its own."""
+        import diffusers
+
+        if controlnet is not None:
+            view = getattr(diffusers, auto_class).from_pipe(self.pipeline, controlnet=controlnet)
+        elif auto_class in self.views:
+            view = self.views[auto_class]
+        else:
+            view = getattr(diffusers, auto_class).from_pipe(self.pipeline)
+            self.views[auto_class] = view
+        view.set_progress_bar_config(disable=True)
+        config = self.own_scheduler.config
+        if scheduler is None:
+            view.scheduler = type(self.own_scheduler).from_config(config)
+        else:
+            name, changes = SCHEDULERS[scheduler]
+            view.scheduler = getattr(diffusers, name).from_config(config, **changes)
+        return view
+
+
+def model_of(card: WeightsCard) -> DiffusionModel:
+    """The model of a card, loaded now unless it is in memory already.
+
+    Raises:
+        InvalidMediaError: its files cannot be loaded.
+    """
+    device = resolve_device()
+    precision = settings().precision
+    key = ("diffusion", card.sha256, device, precision, settings().compile)
+    return loaded(key, lambda: _load(card, device, precision), card.file_size_bytes)
+
+
+def _load(card: WeightsCard, device: str, precision: str) -> DiffusionModel:
+    with quiet():
+        from diffusers.pipelines.auto_pipeline import AutoPipelineForText2Image
+
+        dtype = torch_dtype(device, precision)
+        try:
+            if card.file_path.is_dir():
+                pipeline = AutoPipelineForText2Image.from_pretrained(
+                    card.file_path, torch_dtype=dtype, local_files_only=True, **_no_checker(card)
+                )
+            else:
+                pipeline = _from_single_file(card.file_path, dtype)
+        except PipelineError:
+            raise
+        except Exception as error:
+            raise InvalidMediaError(
+                f"model {card.name} at {card.file_path} cannot be loaded: {str(error)[:300]}",
+                "check that the folder is complete, or get the model again",
+            ) from error
+        return DiffusionModel(arranged(pipeline.to(device)))
+
+
+def _no_checker(card: WeightsCard) -> dict[str, object]:
+    """A safety checker is left out where the model does not bring its files."""
+    if (card.file_path / "safety_checker").is_dir():
+        return {}
+    return {"safety_checker": None, "requires_safety_checker": False}
+
+
+def _from_single_file(path: Path, dtype: "torch.dtype") -> Any:  # noqa: ANN401
+    import diffusers
+
+    with TemporaryDirectory() as folder:
+        name = write_layout(shapes_in(path), path.name, Path(folder))
+        return getattr(diffusers, name).from_single_file(
+            str(path), config=folder, torch_dtype=dtype, local_files_only=True
+        )
+
+
+def shapes_in(path: Path) -> dict[str, tuple[int, ...]]:
+    """Of the tensors in a single file."""
+    import torch
+    from diffusers.loaders.single_file_utils import load_single_file_checkpoint
+
+    held = cast("dict[str, object]", load_single_file_checkpoint(str(path), local_files_only=True))
+    return {name: tuple(t.shape) for name, t in held.items() if isinstance(t, torch.Tensor)}
+
+
+@contextmanager
+def quiet() -> Generator[None]:
+    """The libraries warn about what is deprecated inside themselves; no news for our users."""
+    os.environ.setdefault("HF_HUB_OFFLINE", "1")  # no run waits for a hub it must not need
+    from diffusers.utils import logging as diffusers_logging
+    from transformers.utils import logging as transformers_logging
+
+    for library in (diffusers_logging, transformers_logging):
+        library.set_verbosity_error()
+        library.disable_progress_bar()
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        yield

@@ -1,0 +1,57 @@
+"""Small facts that take time to find out, kept in memory and in a file of the volume's cache."""
+
+import json
+import os
+import tempfile
+import threading
+from typing import cast
+
+from safelight.settings import settings
+
+
+class Remembered:
+    """Facts by name; a file that is gone, damaged or read-only costs time, not correctness."""
+
+    def __init__(self, file_name: str) -> None:
+        """Facts of one kind.
+
+        Args:
+            file_name: in `cache` of the volume root; read when a fact is first asked for.
+        """
+        self._file_name = file_name
+        self._lock = threading.Lock()
+        self._known: dict[str, object] = {}
+
+    def get(self, name: str) -> object:
+        """What was kept under a name, by this process or by an earlier one; None is nothing."""
+        with self._lock:
+            if name not in self._known:
+                self._known = {**self._kept(), **self._known}
+            return self._known.get(name)
+
+    def put(self, name: str, fact: object) -> None:
+        """Keep a fact, for other processes too.
+
+        Args:
+            name: everything that the fact depends on.
+            fact: what JSON can say.
+        """
+        with self._lock:
+            self._known[name] = fact
+            file = settings().volume_root / "cache" / self._file_name
+            try:
+                file.parent.mkdir(parents=True, exist_ok=True)
+                handle, part_name = tempfile.mkstemp(prefix=".part-", dir=file.parent)
+                with os.fdopen(handle, "w") as part:
+                    json.dump({**self._kept(), name: fact}, part, indent=0)
+                os.replace(part_name, file)
+            except OSError:
+                return
+
+    def _kept(self) -> dict[str, object]:
+        file = settings().volume_root / "cache" / self._file_name
+        try:
+            known = json.loads(file.read_text())
+        except (OSError, ValueError):
+            return {}
+        return cast("dict[str, object]", known) if isinstance(known, dict) else {}
