@@ -92,15 +92,31 @@ def _weights_of(
 class TorchGraph:
     """Runs a network, or the part between two blobs, with torch."""
 
-    def __init__(self, layers: list[Layer], device: str, dtype: "torch.dtype") -> None:
+    def __init__(
+        self,
+        layers: list[Layer],
+        device: str,
+        dtype: "torch.dtype",
+        layout: "torch.memory_format | None" = None,
+    ) -> None:
+        """Put the weights on a device.
+
+        Args:
+            layers: the network.
+            device: as torch names it.
+            dtype: number format of weights and values.
+            layout: order of kernels in memory; None leaves it as it is. Values should have the
+                same.
+        """
         import torch
 
         self._torch = torch
+        self._plans = dict[tuple[str, str], tuple[list[int], dict[str, int]]]()
         self._layers = [
             (
                 layer,
                 [
-                    torch.from_numpy(array.copy()).to(device=device, dtype=dtype)
+                    _laid_out(torch.from_numpy(array.copy()).to(device=device, dtype=dtype), layout)
                     for array in layer.weights
                 ],
             )
@@ -108,9 +124,13 @@ class TorchGraph:
         ]
 
     def run(self, source: str, target: str, values: "torch.Tensor") -> "torch.Tensor":
-        """Compute blob `target` (1, c, h', w') from blob `source` (1, c, h, w)."""
-        needed = self._needed(source, target)
-        last_use = {name: at for at in needed for name in self._layers[at][0].inputs}
+        """Compute blob `target` (n, c, h', w') from blob `source` (n, c, h, w)."""
+        plan = self._plans.get((source, target))
+        if plan is None:
+            needed = self._needed(source, target)
+            plan = needed, {name: at for at in needed for name in self._layers[at][0].inputs}
+            self._plans[source, target] = plan
+        needed, last_use = plan
         blobs = {source: values}
         with self._torch.inference_mode():
             for at in needed:
@@ -164,3 +184,9 @@ class TorchGraph:
                     "use one of the shipped networks",
                 )
         return result
+
+
+def _laid_out(weights: "torch.Tensor", layout: "torch.memory_format | None") -> "torch.Tensor":
+    if layout is None or weights.ndim != 4:
+        return weights
+    return weights.contiguous(memory_format=layout)

@@ -36,3 +36,23 @@ def with_less_memory(work: str, rungs: Sequence[tuple[str, Callable[[], T]]]) ->
         else:
             return result
     raise ValueError("with_less_memory needs at least one way")
+
+
+_MESSAGES = (
+    "out of memory",
+    "can't allocate memory",
+    "ALLOC_FAILED",
+    "unable to find an engine to execute",
+)
+"""What errors without a type of their own say: the CPU's and Metal's allocators, pinned memory,
+cuBLAS and cuDNN, and PyTorch when none of cuDNN's ways to convolve got its working memory."""
+
+
+def is_out_of_memory(error: BaseException) -> bool:
+    """Whether the device, or the machine, had too little memory."""
+    import torch
+
+    if isinstance(error, (torch.OutOfMemoryError, MemoryError)):
+        return True
+    text = str(error)
+    return isinstance(error, RuntimeError) and any(said in text for said in _MESSAGES)

@@ -4,6 +4,7 @@ import json
 import subprocess
 import sys
 import textwrap
+from collections.abc import Generator, Sequence
 
 import numpy as np
 import pytest
@@ -11,9 +12,10 @@ import pytest
 from safelight.engines import realesrgan
 from safelight.engines.realesrgan import (
     NETWORKS,
+    Bite,
     Enlarger,
     Model,
-    _TorchRunner,
+    TorchRunner,
     averaged_down,
     open_enlarger,
 )
@@ -84,7 +86,7 @@ def test_torch_and_ncnn_agree(photo: np.ndarray, model: Model):
     picture = photo[100:140, 200:247]
     on_ncnn = open_enlarger(model, 4, tile=64)
     on_torch = Enlarger(
-        _TorchRunner(NETWORKS[model], "cpu", torch.float32), NETWORKS[model], 4, 64, 0.0
+        TorchRunner(NETWORKS[model], "cpu", torch.float32), NETWORKS[model], 4, 64, 0.0
     )
     found, expected = on_torch.enlarge(picture), on_ncnn.enlarge(picture)
     assert levels_off(found, expected) <= 1
@@ -99,7 +101,7 @@ def test_cuda_in_fp32_agrees_with_ncnn(photo: np.ndarray, model: Model):
         pytest.skip("no CUDA device")
     picture = photo[100:228, 200:328]
     on_cuda = Enlarger(
-        _TorchRunner(NETWORKS[model], "cuda:0", torch.float32), NETWORKS[model], 4, 64, 0.0
+        TorchRunner(NETWORKS[model], "cuda:0", torch.float32), NETWORKS[model], 4, 64, 0.0
     )
     found, expected = on_cuda.enlarge(picture), open_enlarger(model, 4, 64).enlarge(picture)
     assert levels_off(found, expected) <= 1
@@ -220,21 +222,18 @@ def in_small_memory(tile: int, room_mib: int) -> dict:
 class SmallDevice:
     """Stands for an accelerator: enlarges by repeating pixels, windows up to a limit."""
 
-    def __init__(self, most_pixels: int) -> None:
-        self.most_pixels, self.windows = most_pixels, list[tuple[int, int]]()
+    def __init__(self, most_pixels: int, batches: bool = False) -> None:
+        self.most_pixels, self.batches = most_pixels, batches
 
-    def load(self, values: np.ndarray) -> np.ndarray:
-        return values
-
-    def run(self, source: str, target: str, values: np.ndarray) -> np.ndarray:
-        height, width = values.shape[-2:]
-        if height * width > self.most_pixels:
-            raise OutOfMemoryError(f"no memory for {width}x{height} px", "lower tile")
-        self.windows.append((height, width))
-        return values.repeat(4, axis=1).repeat(4, axis=2)
-
-    def save(self, values: np.ndarray) -> np.ndarray:
-        return values
+    def filled(
+        self, bites: Sequence[Bite], factor: int, denoise: float, frugal: bool
+    ) -> Generator[None]:
+        for bite in bites:
+            height, width = bite.window.shape[:2]
+            if height * width > self.most_pixels:
+                raise OutOfMemoryError(f"no memory for {width}x{height} px", "lower tile")
+            bite.target[...] = bite.window[bite.core].repeat(factor, 0).repeat(factor, 1)
+            yield
 
     def release(self) -> None:
         pass
