@@ -9,7 +9,13 @@ from pydantic import model_validator
 from safelight.engines import rife
 from safelight.engines.identity import EngineIdentity
 from safelight.errors import InvalidFieldValueError, InvalidMediaError
-from safelight.media.frames import NOMINAL_RATES, frames_after, nominal_rate, retimed
+from safelight.media.frames import (
+    NOMINAL_RATES,
+    frames_after,
+    in_order,
+    nominal_rate,
+    retimed,
+)
 from safelight.media.video import VideoInfo, probe, transform_frames
 from safelight.params import Params
 from safelight.progress import note
@@ -17,7 +23,7 @@ from safelight.provenance.embed import video_tags
 from safelight.store.artifact import ArtifactRef
 from safelight.store.store import current_store
 from tasks.keeping import keep_video, record_of
-from tasks.resuming import resuming
+from tasks.resuming import resuming_begun
 from tasks.stage import cache_key, stage
 
 Rate = Literal[24, 25, 30, 50, 60, 120, 240]
@@ -77,12 +83,12 @@ def interpolate(video: ArtifactRef, params: InterpolateParams) -> ArtifactRef:
     tags = video_tags(record_of("interpolate", params, rife.identity(), [video]))
     engine = rife.Rife()
     key = cache_key(interpolate, [video, params])
-    with store.workspace() as folder, resuming(key, engine.between) as between:
+    with store.workspace() as folder, resuming_begun(key, engine.begin) as begin:
         path = Path(folder) / "interpolated"
         made = transform_frames(
             source,
             path,
-            lambda shown: retimed(shown, info.frames, info.fps, target, between),
+            lambda shown: in_order(retimed(shown, info.frames, info.fps, target, begin)),
             tags,
             fps=target,
             frames=frames,

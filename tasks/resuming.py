@@ -13,6 +13,7 @@ from typing import ParamSpec
 
 from safelight.errors import InvalidMediaError, MissingFileError
 from safelight.media.behind import Behind
+from safelight.media.frames import Pending
 from safelight.media.lossless import MEDIA_TYPE, LosslessWriter, read_lossless
 from safelight.progress import note
 from safelight.store.disk import disk_errors
@@ -39,17 +40,42 @@ def resuming(key: str, make: Callable[P, Pixels]) -> Generator[Callable[P, Pixel
         key: the stage's cache key: equal keys mean equal frames.
         make: the engine's call for one frame, (H, W, 3) uint8.
     """
+
+    def begin(*args: P.args, **kwargs: P.kwargs) -> Pending:
+        made = make(*args, **kwargs)
+        return lambda: made
+
+    with resuming_begun(key, begin) as begun:
+
+        def remembered(*args: P.args, **kwargs: P.kwargs) -> Pixels:
+            return begun(*args, **kwargs)()
+
+        yield remembered
+
+
+@contextmanager
+def resuming_begun(key: str, begin: Callable[P, Pending]) -> Generator[Callable[P, Pending]]:
+    """`resuming` for an engine that begins a frame before the one before it is taken.
+
+    Frames must be taken in the order in which they were begun; those that were not taken when the
+    block ends are not kept.
+    """
     store = current_store()
     with store.workspace() as folder:
         frames = _Frames(store, f"{FOLDER}{key}/", Path(folder))
 
-        def remembered(*args: P.args, **kwargs: P.kwargs) -> Pixels:
+        def remembered(*args: P.args, **kwargs: P.kwargs) -> Pending:
             known = frames.next_known()
             if known is not None:
-                return known
-            made = make(*args, **kwargs)
-            keeping.call(frames.keep, made)
-            return made
+                return lambda: known
+            pending = begin(*args, **kwargs)
+
+            def finished() -> Pixels:
+                made = pending()
+                keeping.call(frames.keep, made)
+                return made
+
+            return finished
 
         with Behind(FRAMES_BEHIND) as keeping:
             try:

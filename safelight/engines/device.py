@@ -1,8 +1,10 @@
 """Which device models run on, and in which number format."""
 
+from collections.abc import Generator
+from contextlib import contextmanager
 from functools import lru_cache
 from importlib.util import find_spec
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any, cast
 
 from safelight.errors import DependencyMissingError
 from safelight.installed import version
@@ -61,3 +63,20 @@ def torch_dtype(device: str, precision: str) -> "torch.dtype":
     if precision == "auto":
         precision = "fp32" if device == "cpu" else "fp16"
     return {"fp32": torch.float32, "fp16": torch.float16, "bf16": torch.bfloat16}[precision]
+
+
+@contextmanager
+def full_precision(dtype: "torch.dtype") -> Generator[None]:
+    """Convolve fp32 inside as fp32; cuDNN would cut the numbers to 10 bits (TF32) otherwise."""
+    import torch
+
+    if dtype != torch.float32:
+        yield
+        return
+    convolutions = cast(Any, torch.backends.cudnn).conv  # its type says nothing of it
+    before = convolutions.fp32_precision
+    convolutions.fp32_precision = "ieee"
+    try:
+        yield
+    finally:
+        convolutions.fp32_precision = before

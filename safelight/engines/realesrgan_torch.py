@@ -10,6 +10,7 @@ import numpy as np
 
 from safelight.engines._guided_torch import smoothed
 from safelight.engines._ncnn_graph import TorchGraph, read_graph
+from safelight.engines.device import full_precision
 from safelight.engines.memory import is_out_of_memory
 from safelight.engines.realesrgan_network import (
     NATIVE,
@@ -70,7 +71,8 @@ class TorchRunner:
             (n, 3, 4 h, 4 w), about 0..1.
         """
         values = values.contiguous(memory_format=self._layout)
-        return self._graph.run("data", "output", values)
+        with full_precision(self._dtype):
+            return self._graph.run("data", "output", values)
 
     def filled(
         self, bites: Sequence[Bite], factor: int, denoise: float, frugal: bool
@@ -116,7 +118,7 @@ class TorchRunner:
     def _begin(
         self, batch: Sequence[Bite], factor: int, denoise: float, frugal: bool
     ) -> list[Landing]:
-        with self._torch.inference_mode():
+        with self._torch.inference_mode(), full_precision(self._dtype):
             seen = self._transfers.up([bite.window for bite in batch])
             values = seen.permute(0, 3, 1, 2).float()
             if denoise:

@@ -7,7 +7,8 @@ Source:
 """
 
 import contextlib
-from collections.abc import Generator
+from collections import deque
+from collections.abc import Generator, Iterable
 from dataclasses import dataclass
 from functools import lru_cache
 from importlib.util import find_spec
@@ -18,11 +19,19 @@ import numpy as np
 from numpy.typing import NDArray
 
 from safelight.digests import sha256_of
-from safelight.engines.device import device_class, resolve_device, torch_dtype
+from safelight.engines.device import (
+    device_class,
+    full_precision,
+    resolve_device,
+    torch_dtype,
+)
 from safelight.engines.identity import EngineIdentity
 from safelight.engines.loaded import loaded
+from safelight.engines.memory import is_out_of_memory
+from safelight.engines.transfers import Landing, Transfers
 from safelight.errors import DependencyMissingError, OutOfMemoryError
 from safelight.installed import version
+from safelight.media.frames import Pending, in_order
 from safelight.progress import note
 from safelight.settings import settings
 
@@ -94,23 +103,40 @@ class Rife:
             key, lambda: Network.load(path, self.device, self.dtype), lambda network: network.bytes
         )
         self._flow_scale = FLOW_SCALES[0]
+        self._transfers = Transfers(self.device)
+        # the frame on the right is the next one's on the left: each goes over once
+        self._there: deque[tuple[Pixels, Tensor]] = deque(maxlen=2)
+
+    @property
+    def network(self) -> "Network":
+        """The network alone, on tensors of this engine's device and number format."""
+        return self._network
 
     def between(self, first: Pixels, second: Pixels, timestep: float) -> Pixels:
         """Make the frame between two.
 
         Args:
-            first: (H, W, 3) uint8 sRGB.
-            second: the frame after it, same shape.
+            first: (H, W, 3) uint8 sRGB. It is known again when it comes again as the same array,
+                so its pixels must not have changed then.
+            second: the frame after it, same shape; like `first`.
             timestep: how far from the first (0) to the second (1).
 
         Raises:
             OutOfMemoryError: the device has too little memory even at a quarter of the size.
         """
+        return self.begin(first, second, timestep)()
+
+    def begin(self, first: Pixels, second: Pixels, timestep: float) -> Pending:
+        """Begin to make the frame between two, see `between`; what is returned waits for it.
+
+        On CUDA the caller may go on meanwhile, and begin the next one.
+        """
         while True:
             try:
                 with _memory_errors():
-                    return self._run(first, second, timestep)
+                    return self._begun(first, second, timestep).take
             except _OutOfMemory as error:
+                self._there.clear()
                 smaller = [scale for scale in FLOW_SCALES if scale < self._flow_scale]
                 if not smaller:
                     height, width = first.shape[:2]
@@ -121,28 +147,44 @@ class Rife:
                     ) from error
                 self._flow_scale = smaller[0]
                 note(f"out of memory: motion is measured at {self._flow_scale:g} of the size")
+            self._release()  # here, where no error holds any of it
 
-    def _run(self, first: Pixels, second: Pixels, timestep: float) -> Pixels:
+    def moments(self, wanted: Iterable[tuple[Pixels, Pixels, float]]) -> Generator[Pixels]:
+        """Make many frames, each while the one before is taken; arguments as of `between`."""
+        return in_order(self.begin(*each) for each in wanted)
+
+    def _begun(self, first: Pixels, second: Pixels, timestep: float) -> Landing:
         import torch
 
         height, width = first.shape[:2]
-        with torch.inference_mode():
+        with torch.inference_mode(), full_precision(self.dtype):
             pair = torch.stack([self._tensor(first), self._tensor(second)])
             made = self._network.middle(pair, timestep, self._flow_scale)[:, :height, :width]
             levels = made.float().clamp(0, 1).mul(255).round().to(torch.uint8)
-            return levels.permute(1, 2, 0).contiguous().cpu().numpy()
+            return self._transfers.down(levels.permute(1, 2, 0).contiguous())
 
     def _tensor(self, pixels: Pixels) -> "Tensor":
         """(3, H, W) from 0 to 1, sides filled up to what the network can halve often enough."""
         import torch
         from torch.nn import functional
 
+        for known, tensor in self._there:
+            if known is pixels:
+                return tensor
         block = round(2 * SCALES[0] * STRIDE / self._flow_scale)  # 2: see FAR
         height, width = pixels.shape[:2]
-        tensor = torch.from_numpy(np.array(pixels)).to(self.device).permute(2, 0, 1)
         filled = (0, -width % block, 0, -height % block)
-        scaled = (tensor.to(torch.float32) / 255).to(self.dtype)
-        return functional.pad(scaled[None], filled, mode="replicate")[0]
+        levels = self._transfers.up([pixels]).permute(0, 3, 1, 2).to(torch.float32)
+        scaled = (levels / 255).to(self.dtype)
+        tensor = functional.pad(scaled, filled, mode="replicate")[0]
+        self._there.append((pixels, tensor))
+        return tensor
+
+    def _release(self) -> None:
+        import torch
+
+        if self.device.startswith("cuda"):
+            torch.cuda.empty_cache()
 
 
 class _OutOfMemory(Exception):  # noqa: N818 - never leaves this module
@@ -151,18 +193,13 @@ class _OutOfMemory(Exception):  # noqa: N818 - never leaves this module
 
 @contextlib.contextmanager
 def _memory_errors() -> Generator[None]:
-    import torch
-
     try:
         yield
-    except torch.OutOfMemoryError as error:
-        torch.cuda.empty_cache()
-        raise _OutOfMemory from error
-    except RuntimeError as error:
-        text = str(error)  # the CPU and Metal allocators have no exception type of their own
-        if "can't allocate memory" not in text and "out of memory" not in text:
+    except (RuntimeError, MemoryError) as error:
+        if not is_out_of_memory(error):
             raise
-        raise _OutOfMemory from error
+        # without its trace: the frames in there hold the memory that is short
+        raise _OutOfMemory from error.with_traceback(None)
 
 
 @dataclass(frozen=True)
@@ -212,7 +249,7 @@ class Network:
         flow, mask = self._pass(0, torch.cat((one, two, when), 1), None, scales[0])
         for index in range(1, len(SCALES)):
             more, shift = self._refined(index, one, two, when, flow, mask, scales[index])
-            if index == 1 and more[:, :2].abs().max() > FAR and more[:, 2:].abs().max() > FAR:
+            if index == 1 and _is_far(more):
                 scales = [2 * scale for scale in scales]
                 flow, mask = self._pass(0, torch.cat((one, two, when), 1), None, scales[0])
                 more, shift = self._refined(index, one, two, when, flow, mask, scales[index])
@@ -267,6 +304,14 @@ class Network:
         weight, bias = self.weights[f"{name}.0.weight"], self.weights[f"{name}.0.bias"]
         made = functional.conv2d(seen, weight, bias, stride=stride, padding=1)
         return functional.prelu(made, self.weights[f"{name}.1.weight"])
+
+
+def _is_far(flow: "Tensor") -> bool:
+    """Whether there is far motion from both frames; waits for the device, so it asks once."""
+    import torch
+
+    far = torch.minimum(flow[:, :2].abs().max(), flow[:, 2:].abs().max()) > FAR
+    return bool(far)
 
 
 def _resized(seen: "Tensor", factor: float) -> "Tensor":

@@ -28,6 +28,11 @@ class Landing:
             self.arrived.synchronize()
         return cast(Pixels, self.pixels.numpy())
 
+    def take(self) -> Pixels:
+        """The pixels in ordinary memory that is the caller's own, once they are there."""
+        pixels = self.wait()
+        return pixels if self.arrived is None else pixels.copy()
+
 
 class Transfers:
     """To and from one device.

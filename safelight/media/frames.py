@@ -4,16 +4,19 @@ Times are exact fractions throughout; a float would drift by a frame within hour
 """
 
 import math
-from collections.abc import Callable, Iterator
+from collections import deque
+from collections.abc import Callable, Generator, Iterable, Iterator
 from dataclasses import dataclass
 from fractions import Fraction
+from typing import TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
 
 Pixels = NDArray[np.uint8]
-Between = Callable[[Pixels, Pixels, float], Pixels]
-"""Makes the frame a fraction (0 to 1, both excluded) of the way from the first to the second."""
+Pending = Callable[[], Pixels]
+"""Waits for a frame that was begun, and gives it; called once."""
+T = TypeVar("T")
 
 NOMINAL_RATES = (24, 25, 30, 50, 60, 120, 240)
 """Frames per second by the names people call them."""
@@ -82,8 +85,12 @@ def moment(index: int, frames: int, source: Fraction, target: Fraction) -> Momen
 
 
 def retimed(
-    shown: Iterator[Pixels], frames: int, source: Fraction, target: Fraction, between: Between
-) -> Iterator[Pixels]:
+    shown: Iterator[Pixels],
+    frames: int,
+    source: Fraction,
+    target: Fraction,
+    between: Callable[[Pixels, Pixels, float], T],
+) -> Iterator[Pixels | T]:
     """Show a clip at a higher rate, two source frames in memory at a time.
 
     Source frames that fall on an output time are passed on as they are. Across a cut the nearest
@@ -94,7 +101,8 @@ def retimed(
         frames: how many there are.
         source: their rate.
         target: the new rate, not below `source`.
-        between: the interpolator.
+        between: makes the frame a fraction (0 to 1, both excluded) of the way from the first to
+            the second, or begins to, see `in_order`; what it gives is passed on.
     """
     left, right = next(shown), next(shown, None)
     at, blend = 0, None
@@ -111,6 +119,24 @@ def retimed(
             yield between(left, right, float(wanted.timestep))
         else:
             yield left if wanted.timestep < Fraction(1, 2) else right
+
+
+def in_order(frames: Iterable[Pixels | Pending]) -> Generator[Pixels]:
+    """Give finished frames, each pending one only after the next pending one was begun.
+
+    Closed early, it waits for none.
+    """
+    queue = deque[Pixels | Pending]()
+    pending = 0
+    for frame in frames:
+        queue.append(frame)
+        pending += callable(frame)
+        while queue and (pending > 1 or not callable(queue[0])):
+            first = queue.popleft()
+            pending -= callable(first)
+            yield first() if callable(first) else first
+    for frame in queue:
+        yield frame() if callable(frame) else frame
 
 
 def is_same(first: Pixels, second: Pixels) -> bool:
