@@ -122,16 +122,17 @@ def retimed(
 
 
 def in_order(frames: Iterable[Pixels | Pending]) -> Generator[Pixels]:
-    """Give finished frames, each pending one only after the next pending one was begun.
+    """Give finished frames, a pending one only after the next pending one was begun.
 
-    Closed early, it waits for none.
+    At most one pending frame and one behind it are held back, so that memory does not grow where
+    none is begun for long. Closed early, it waits for none.
     """
     queue = deque[Pixels | Pending]()
     pending = 0
     for frame in frames:
         queue.append(frame)
         pending += callable(frame)
-        while queue and (pending > 1 or not callable(queue[0])):
+        while queue and (pending > 1 or len(queue) > 2 or not callable(queue[0])):
             first = queue.popleft()
             pending -= callable(first)
             yield first() if callable(first) else first

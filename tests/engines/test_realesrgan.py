@@ -92,21 +92,6 @@ def test_torch_and_ncnn_agree(photo: np.ndarray, model: Model):
     assert levels_off(found, expected) <= 1
 
 
-@pytest.mark.gpu
-@pytest.mark.parametrize("model", ["photo", "anime", "video"])
-def test_cuda_in_fp32_agrees_with_ncnn(photo: np.ndarray, model: Model):
-    import torch
-
-    if not torch.cuda.is_available():
-        pytest.skip("no CUDA device")
-    picture = photo[100:228, 200:328]
-    on_cuda = Enlarger(
-        TorchRunner(NETWORKS[model], "cuda:0", torch.float32), NETWORKS[model], 4, 64, 0.0
-    )
-    found, expected = on_cuda.enlarge(picture), open_enlarger(model, 4, 64).enlarge(picture)
-    assert levels_off(found, expected) <= 1
-
-
 def test_enlarging_beats_bicubic(photo: np.ndarray):
     from PIL import Image
 
@@ -248,6 +233,17 @@ def test_a_lowered_tile_stays_lowered_for_the_next_frame(photo: np.ndarray):
             np.testing.assert_array_equal(larger, photo[:200, :200].repeat(2, 0).repeat(2, 1))
     assert notes == ["out of memory: tile lowered from 256 to 128 px"]
     assert enlarger.tile == 128
+
+
+def test_a_device_that_takes_several_windows_first_takes_them_one_by_one(photo: np.ndarray):
+    device = SmallDevice(most_pixels=150 * 150, batches=True)
+    enlarger = Enlarger(device, NETWORKS["video"], 2, tile=256, denoise=0.0)
+    with watching(None) as notes:
+        enlarger.enlarge(photo[:200, :200])
+    assert notes == [
+        "out of memory: tiles are enlarged one by one",
+        "out of memory: tile lowered from 256 to 128 px",
+    ]
 
 
 def test_identity_names_weights_and_loads_no_engine():

@@ -1,3 +1,4 @@
+from collections.abc import Callable, Iterator
 from fractions import Fraction
 from itertools import pairwise
 from pathlib import Path
@@ -10,6 +11,7 @@ from hypothesis import strategies as st
 from safelight.media.frames import (
     NOMINAL_RATES,
     frames_after,
+    in_order,
     is_cut,
     is_same,
     moment,
@@ -182,3 +184,40 @@ def test_a_single_frame_is_held() -> None:
 
     assert len(made) == 3
     assert all(frame is CARDS[0] for frame in made)
+
+
+def test_a_frame_is_taken_after_the_next_one_was_begun() -> None:
+    happened: list[str] = []
+
+    def begin(name: int) -> Callable[[], np.ndarray]:
+        happened.append(f"begin {name}")
+
+        def take() -> np.ndarray:
+            happened.append(f"take {name}")
+            return np.full((1, 1, 3), name, np.uint8)
+
+        return take
+
+    ready = np.zeros((1, 1, 3), np.uint8)
+    shown = in_order(begin(at) if at % 3 else ready for at in range(6))
+    assert next(shown) is ready
+    assert happened == []
+    assert [frame[0, 0, 0] for frame in shown] == [1, 2, 0, 4, 5]
+    assert happened == [
+        *("begin 1", "begin 2", "take 1", "begin 4", "take 2", "begin 5", "take 4", "take 5"),
+    ]
+
+
+def test_frames_are_not_held_back_for_one_that_never_comes() -> None:
+    ready = [np.full((1, 1, 3), level, np.uint8) for level in range(9)]
+    read = 0
+
+    def frames() -> Iterator[np.ndarray | Callable[[], np.ndarray]]:
+        nonlocal read
+        for frame in ready:
+            read += 1
+            yield (lambda: ready[0]) if frame is ready[0] else frame
+
+    for taken, frame in enumerate(in_order(frames())):
+        assert frame is ready[taken]
+        assert read <= taken + 3
