@@ -3,7 +3,7 @@
 from collections import deque
 from collections.abc import Generator, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
-from itertools import pairwise
+from itertools import accumulate, pairwise
 from typing import TYPE_CHECKING, ClassVar
 
 import numpy as np
@@ -82,11 +82,11 @@ class TorchRunner:
         copiers = ThreadPoolExecutor(COPIERS, thread_name_prefix="realesrgan")
         try:
             for batch in _batches(bites, 0 if frugal else self._batch_pixels):
-                landings = self._begun(batch, factor, denoise, frugal)
+                landing = self._begun(batch, factor, denoise, frugal)
                 pending.append(
                     [
-                        copiers.submit(_land, landing, bite)
-                        for landing, bite in zip(landings, batch, strict=True)
+                        copiers.submit(_land, landing, start, bite)
+                        for start, bite in zip(_starts(batch), batch, strict=False)
                     ]
                 )
                 if len(pending) == IN_FLIGHT:
@@ -104,9 +104,7 @@ class TorchRunner:
         elif self._device == "mps":
             self._torch.mps.empty_cache()
 
-    def _begun(
-        self, batch: Sequence[Bite], factor: int, denoise: float, frugal: bool
-    ) -> list[Landing]:
+    def _begun(self, batch: Sequence[Bite], factor: int, denoise: float, frugal: bool) -> Landing:
         try:
             return self._begin(batch, factor, denoise, frugal)
         except (RuntimeError, MemoryError) as error:
@@ -115,29 +113,29 @@ class TorchRunner:
             # without its trace: the frames in there hold the memory that is short
             raise out_of_memory(batch[0].window) from error.with_traceback(None)
 
-    def _begin(
-        self, batch: Sequence[Bite], factor: int, denoise: float, frugal: bool
-    ) -> list[Landing]:
-        with self._torch.inference_mode(), full_precision(self._dtype):
+    def _begin(self, batch: Sequence[Bite], factor: int, denoise: float, frugal: bool) -> Landing:
+        torch = self._torch
+        with torch.inference_mode(), full_precision(self._dtype):
             seen = self._transfers.up([bite.window for bite in batch])
             values = seen.permute(0, 3, 1, 2).float()
             if denoise:
                 values = smoothed(values, denoise)
             values = values.mul_(1 / 255).to(self._dtype).contiguous(memory_format=self._layout)
             made = self._graph.run("data", self._seam or "output", values)
-            return [
-                self._transfers.down(self._finished(made[at : at + 1], bite.core, factor, frugal))
-                for at, bite in enumerate(batch)
-            ]
+            starts = _starts(batch)
+            pixels = torch.empty(starts[-1], dtype=torch.uint8, device=self._device)
+            for at, bite in enumerate(batch):
+                place = pixels[starts[at] : starts[at + 1]].view(bite.target.shape)
+                self._finish(place, made[at : at + 1], bite.core, factor, frugal)
+            return self._transfers.down(pixels)
 
-    def _finished(self, made: "Tensor", core: Box, factor: int, frugal: bool) -> "Tensor":
-        """(H, W, 3) uint8: the core of one window, enlarged."""
-        torch = self._torch
-        height, width = (span.stop - span.start for span in core)
-        shape = height * factor, width * factor, 3
-        pixels = torch.empty(shape, dtype=torch.uint8, device=self._device)
+    def _finish(
+        self, pixels: "Tensor", made: "Tensor", core: Box, factor: int, frugal: bool
+    ) -> None:
+        """Fill (H, W, 3) uint8 with the core of one window, enlarged."""
         if self._seam is None:
-            return self._write(pixels, made[..., *scaled(core, NATIVE)], factor)
+            self._write(pixels, made[..., *scaled(core, NATIVE)], factor)
+            return
         for part in self._parts(core, made.shape[2], made.shape[3], frugal):
             native = self._graph.run(self._seam, "output", made[..., *part.window])
             rows, columns = part.core
@@ -147,7 +145,6 @@ class TorchRunner:
                 native[..., *scaled(part.core_in_window, NATIVE)],
                 factor,
             )
-        return pixels
 
     def _parts(self, core: Box, height: int, width: int, frugal: bool) -> list[Tile]:
         """The bites of a window's core that the last layers take, places in the window."""
@@ -174,7 +171,7 @@ class TorchRunner:
         cached = cuda.memory_reserved(self._device) - cuda.memory_allocated(self._device)
         return cuda.mem_get_info(self._device)[0] + cached
 
-    def _write(self, pixels: "Tensor", native: "Tensor", factor: int) -> "Tensor":
+    def _write(self, pixels: "Tensor", native: "Tensor", factor: int) -> None:
         """Fill (H, W, 3) uint8 from (1, 3, h, w) around 0..1, averaged down and rounded.
 
         In few passes over the memory, for the small network makes pixels nearly as fast as they
@@ -182,7 +179,7 @@ class TorchRunner:
         """
         values = averaged_down(native, factor).clamp_(0, 1)
         levels = self._torch.add(self._half, values, alpha=255)
-        return pixels.copy_(levels[0].permute(1, 2, 0))
+        pixels.copy_(levels[0].permute(1, 2, 0))
 
 
 def averaged_down(native: "Tensor", factor: int) -> "Tensor":
@@ -216,19 +213,33 @@ def _every(values: "Tensor", axis: int, start: int, stride: int) -> "Tensor":
 
 
 def _batches(bites: Sequence[Bite], pixels: int) -> Iterator[Sequence[Bite]]:
-    """Bites of equal windows together, of about equal number, `pixels` at most in all."""
+    """Bites of equal windows together, `pixels` at most in all.
+
+    Where many are equal comes first: the last batch, after which nothing is left to do meanwhile,
+    is a small one.
+    """
     alike: dict[tuple[int, ...], list[Bite]] = {}
     for bite in bites:
         alike.setdefault(bite.window.shape, []).append(bite)
-    for (height, width, _), group in alike.items():
+    for (height, width, _), group in sorted(alike.items(), key=_count, reverse=True):
         most = max(pixels // (height * width), 1)
         count = -(-len(group) // most)
         ends = [len(group) * at // count for at in range(count + 1)]
         yield from (group[start:stop] for start, stop in pairwise(ends))
 
 
-def _land(landing: Landing, bite: Bite) -> None:
-    np.copyto(bite.target, landing.wait())
+def _count(alike: tuple[tuple[int, ...], list[Bite]]) -> int:
+    return len(alike[1])
+
+
+def _starts(batch: Sequence[Bite]) -> list[int]:
+    """Where the pixels of each bite lie among those of the batch, and where the last end."""
+    return list(accumulate((bite.target.size for bite in batch), initial=0))
+
+
+def _land(landing: Landing, start: int, bite: Bite) -> None:
+    pixels = landing.wait()[start : start + bite.target.size]
+    np.copyto(bite.target, pixels.reshape(bite.target.shape))
 
 
 def _results(copies: Sequence[Future[None]]) -> Generator[None]:

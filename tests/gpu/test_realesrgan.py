@@ -150,9 +150,11 @@ def scarce(device: str, room: int, most_pixels: int) -> Generator[None]:
         taken = torch.empty(
             torch.cuda.mem_get_info(device)[0] - room, dtype=torch.uint8, device=device
         )
-        yield
-        del taken
-        torch.cuda.empty_cache()
+        try:
+            yield
+        finally:
+            del taken
+            torch.cuda.empty_cache()
         return
     from safelight.engines._ncnn_graph import TorchGraph
 
@@ -168,36 +170,23 @@ def scarce(device: str, room: int, most_pixels: int) -> Generator[None]:
         yield
 
 
-def peak_bytes(work: Callable[[], object]) -> int:
-    """Highest memory taken on the CUDA device while it runs; 0 on the CPU."""
-    if not torch.cuda.is_available():
-        return 0
-    torch.cuda.empty_cache()
-    before = torch.cuda.memory_allocated()
-    torch.cuda.reset_peak_memory_stats()
-    work()
-    return torch.cuda.max_memory_allocated() - before
-
-
 def test_shortage_lowers_first_the_batch_and_then_the_tile(
     device: str, drawn: Callable[..., np.ndarray]
 ):
     picture, tile = {"cpu": (drawn(24, 136), 128), "cuda:0": (drawn(1024, 2048), 1024)}[device]
-    calm = enlarger(device, "video", 2, tile)
-    expected = calm.enlarge(picture)
-    peak = peak_bytes(lambda: calm.enlarge(picture))
-    calm.close()
     tight = enlarger(device, "video", 2, tile)
-    with scarce(device, room=peak // 2, most_pixels=2080), watching(None) as notes:
+    expected = tight.enlarge(picture)
+    tight.close()
+    # 64 channels of a window of 1024x1044 px take 274 MB: what one layer reads has room, and
+    # what it writes has not
+    with scarce(device, room=400 * 2**20, most_pixels=2080), watching(None) as notes:
         found = tight.enlarge(picture)
-        again = tight.enlarge(picture)
     assert notes[:2] == [
         "out of memory: tiles are enlarged one by one",
         f"out of memory: tile lowered from {tile} to {tile // 2} px",
     ]
     assert len(notes) == len(set(notes))
     assert levels_off(found, expected) <= 1
-    assert levels_off(again, expected) <= 1
     assert levels_off(tight.enlarge(picture), expected) <= 1
 
 
@@ -209,7 +198,7 @@ def test_no_room_at_all_is_an_error_and_leaves_it_working(
     expected = video.enlarge(picture)
     video.close()
     with (
-        scarce(device, room=2**20, most_pixels=10),
+        scarce(device, room=2**24, most_pixels=10),
         pytest.raises(OutOfMemoryError, match="lower tile"),
     ):
         video.enlarge(picture)
