@@ -9,6 +9,7 @@ Source:
 import contextlib
 from collections import deque
 from collections.abc import Generator, Iterable
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from functools import lru_cache
 from importlib.util import find_spec
@@ -106,6 +107,8 @@ class Rife:
         self._transfers = Transfers(self.device)
         # the frame on the right is the next one's on the left: each goes over once
         self._there: deque[tuple[Pixels, Tensor]] = deque(maxlen=2)
+        # waits for frames and copies them, while the next ones are handed to the device
+        self._copier = ThreadPoolExecutor(1, thread_name_prefix="rife")
 
     @property
     def network(self) -> "Network":
@@ -134,7 +137,8 @@ class Rife:
         while True:
             try:
                 with _memory_errors():
-                    return self._begun(first, second, timestep).take
+                    landing = self._begun(first, second, timestep)
+                return self._copier.submit(landing.take).result
             except _OutOfMemory as error:
                 self._there.clear()
                 smaller = [scale for scale in FLOW_SCALES if scale < self._flow_scale]
