@@ -41,7 +41,7 @@ def _on(device: str) -> AbstractContextManager[object]:
     return torch.device(device) if device != "cpu" else nullcontext()
 
 
-def _clip_tokenizer(folder: Path) -> Any:  # noqa: ANN401
+def _clip_tokenizer(folder: Path) -> Any:
     from transformers import CLIPTokenizer
 
     folder.mkdir(parents=True, exist_ok=True)
@@ -59,7 +59,7 @@ def _clip_tokenizer(folder: Path) -> Any:  # noqa: ANN401
     return CLIPTokenizer.from_pretrained(folder)
 
 
-def _clip(width: int, layers: int, heads: int, projected: bool, tiny: bool) -> Any:  # noqa: ANN401
+def _clip(width: int, layers: int, heads: int, projected: bool, tiny: bool) -> Any:
     from transformers import CLIPTextConfig, CLIPTextModel, CLIPTextModelWithProjection
 
     if tiny:
@@ -80,7 +80,7 @@ def _clip(width: int, layers: int, heads: int, projected: bool, tiny: bool) -> A
     return (CLIPTextModelWithProjection if projected else CLIPTextModel)(config)
 
 
-def _vae(latents: int, scaling: float, tiny: bool, **more: object) -> Any:  # noqa: ANN401
+def _vae(latents: int, scaling: float, tiny: bool, **more: object) -> Any:
     from diffusers import AutoencoderKL
 
     levels = (8, 8, 8, 8) if tiny else (128, 256, 512, 512)
@@ -96,7 +96,7 @@ def _vae(latents: int, scaling: float, tiny: bool, **more: object) -> Any:  # no
     )
 
 
-def _half(*modules: Any) -> None:  # noqa: ANN401
+def _half(*modules: Any) -> None:
     for module in modules:
         module.to(torch.float16)
 
@@ -236,3 +236,37 @@ _BUILDERS: dict[str, Callable[[Path, bool, str], None]] = {
     "flux": _flux,
 }
 SHAPES = tuple(_BUILDERS)
+
+
+def build_lora(model: Path, folder: Path) -> None:
+    """A strong LoRA of random weights for the U-Net of a model, `style.safetensors`."""
+    from diffusers import StableDiffusionPipeline, UNet2DConditionModel
+    from diffusers.utils.state_dict_utils import convert_state_dict_to_diffusers
+    from peft import LoraConfig
+    from peft.utils.save_and_load import get_peft_model_state_dict
+
+    unet = UNet2DConditionModel.from_pretrained(model / "unet", torch_dtype=torch.float16)
+    torch.manual_seed(1)
+    unet.add_adapter(
+        LoraConfig(r=8, lora_alpha=8, init_lora_weights=False, target_modules=["to_k", "to_v"])
+    )
+    for name, weight in unet.named_parameters():
+        if "lora" in name:
+            torch.nn.init.normal_(weight.data, std=0.3)
+    layers = convert_state_dict_to_diffusers(get_peft_model_state_dict(unet))
+    StableDiffusionPipeline.save_lora_weights(
+        folder, unet_lora_layers=layers, weight_name="style.safetensors"
+    )
+
+
+def build_controlnet(model: Path, folder: Path) -> None:
+    """A ControlNet of random weights for the U-Net of a model."""
+    from diffusers import ControlNetModel, UNet2DConditionModel
+
+    unet = UNet2DConditionModel.from_pretrained(model / "unet", torch_dtype=torch.float32)
+    torch.manual_seed(3)
+    net = ControlNetModel.from_unet(unet)
+    for name, weight in net.named_parameters():
+        if "controlnet_" in name and weight.abs().sum() == 0:  # those begin as zeros
+            torch.nn.init.normal_(weight.data, std=0.1)
+    net.save_pretrained(folder)

