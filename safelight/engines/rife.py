@@ -29,6 +29,7 @@ from safelight.engines.device import (
 from safelight.engines.identity import EngineIdentity
 from safelight.engines.loaded import loaded
 from safelight.engines.memory import is_out_of_memory
+from safelight.engines.rife_replay import Replay
 from safelight.engines.transfers import Landing, Transfers
 from safelight.errors import DependencyMissingError, OutOfMemoryError
 from safelight.installed import version
@@ -54,6 +55,8 @@ FAR = 32.0
 """Motion in pixels above which the second pass starts again at half the size."""
 STRIDE = 4
 """The network itself halves the frame twice."""
+STEADY = 4
+"""Frames of one size, all of near motion, after which the network is recorded."""
 FLOW_SCALES = (1.0, 0.5, 0.25)
 """Tried in turn when memory runs out: motion found on smaller frames needs less of it."""
 
@@ -104,6 +107,9 @@ class Rife:
             key, lambda: Network.load(path, self.device, self.dtype), lambda network: network.bytes
         )
         self._flow_scale = FLOW_SCALES[0]
+        self._steady: tuple[tuple[object, ...], int] | None = None
+        self._replay: tuple[tuple[object, ...], Replay] | None = None
+        self._no_replay = False
         self._transfers = Transfers(self.device)
         # the frame on the right is the next one's on the left: each goes over once
         self._there: deque[tuple[Pixels, Tensor]] = deque(maxlen=2)
@@ -137,10 +143,10 @@ class Rife:
         while True:
             try:
                 with _memory_errors():
-                    landing = self._begun(first, second, timestep)
-                return self._copier.submit(landing.take).result
+                    return self._begun(first, second, timestep)
             except _OutOfMemory as error:
                 self._there.clear()
+                self._replay, self._no_replay = None, True
                 smaller = [scale for scale in FLOW_SCALES if scale < self._flow_scale]
                 if not smaller:
                     height, width = first.shape[:2]
@@ -157,15 +163,60 @@ class Rife:
         """Make many frames, each while the one before is taken; arguments as of `between`."""
         return in_order(self.begin(*each) for each in wanted)
 
-    def _begun(self, first: Pixels, second: Pixels, timestep: float) -> Landing:
+    def _begun(self, first: Pixels, second: Pixels, timestep: float) -> Pending:
+        import torch
+
+        with torch.inference_mode(), full_precision(self.dtype):
+            one, two = self._tensor(first), self._tensor(second)
+            replay = self._replay_for(first, one, two)
+            if replay is None:
+                landing = self._whole(first, one, two, timestep)
+                return self._copier.submit(landing.take).result
+            landing = replay.begin(self._transfers, one, two, timestep)
+        taken = self._copier.submit(replay.taken, landing)
+
+        def finish() -> Pixels:
+            pixels = taken.result()
+            if pixels is not None:
+                return pixels
+            self._steady = None  # far motion seldom comes alone
+            return self.begin(first, second, timestep)()
+
+        return finish
+
+    def _whole(self, first: Pixels, one: "Tensor", two: "Tensor", timestep: float) -> Landing:
         import torch
 
         height, width = first.shape[:2]
-        with torch.inference_mode(), full_precision(self.dtype):
-            pair = torch.stack([self._tensor(first), self._tensor(second)])
-            made = self._network.middle(pair, timestep, self._flow_scale)[:, :height, :width]
-            levels = made.float().clamp(0, 1).mul(255).round().to(torch.uint8)
-            return self._transfers.down(levels.permute(1, 2, 0).contiguous())
+        pair = torch.stack([one, two])
+        made = self._network.middle(pair, timestep, self._flow_scale)[:, :height, :width]
+        levels = made.float().clamp(0, 1).mul(255).round().to(torch.uint8)
+        return self._transfers.down(levels.permute(1, 2, 0).contiguous())
+
+    def _replay_for(self, first: Pixels, one: "Tensor", two: "Tensor") -> Replay | None:
+        """A recording for frames of this size, once a few of them were near; CUDA alone."""
+        import torch
+
+        if not self.device.startswith("cuda") or self._no_replay:
+            return None
+        form = (*first.shape, *one.shape, self._flow_scale)
+        if self._steady is None or self._steady[0] != form:
+            self._steady = (form, 0)
+        self._steady = (form, self._steady[1] + 1)
+        if self._steady[1] <= STEADY:
+            return None
+        if self._replay is None or self._replay[0] != form:
+            self._replay = None
+            height, width = first.shape[:2]
+            try:
+                recorded = Replay(
+                    self._network, torch.stack([one, two]), self._flow_scale, height, width
+                )
+            except torch.OutOfMemoryError:  # it holds what it works with for as long as it is kept
+                self._no_replay = True
+                return None
+            self._replay = form, recorded
+        return self._replay[1]
 
     def _tensor(self, pixels: Pixels) -> "Tensor":
         """(3, H, W) from 0 to 1, sides filled up to what the network can halve often enough."""
@@ -246,17 +297,53 @@ class Network:
         """
         import torch
 
-        frames = pair[:, None]
-        one, two = frames[0], frames[1]
-        when = torch.full_like(one[:, :1], timestep)
+        when = torch.full_like(pair[:1, :1], timestep)
         scales = [scale / flow_scale for scale in SCALES]
+        flow, mask, more, shift = self._first_two(pair, when, scales)
+        if bool(_far(more)):
+            scales = [2 * scale for scale in scales]
+            flow, mask, more, shift = self._first_two(pair, when, scales)
+        return self._rest(pair, when, scales, flow + more, mask + shift)
+
+    def near(self, pair: "Tensor", when: "Tensor", flow_scale: float) -> "tuple[Tensor, Tensor]":
+        """`middle` for near motion, without a question to the device on the way.
+
+        Args:
+            pair: as of `middle`.
+            when: (1, 1, H, W), the timestep everywhere.
+            flow_scale: as of `middle`.
+
+        Returns:
+            The frame, and whether the motion is far, so that `middle` has to make it.
+        """
+        scales = [scale / flow_scale for scale in SCALES]
+        flow, mask, more, shift = self._first_two(pair, when, scales)
+        return self._rest(pair, when, scales, flow + more, mask + shift), _far(more)
+
+    def _first_two(
+        self, pair: "Tensor", when: "Tensor", scales: list[float]
+    ) -> "tuple[Tensor, Tensor, Tensor, Tensor]":
+        """Flow and mask of the first pass, and what the second adds to them."""
+        import torch
+
+        one, two = pair[:1], pair[1:]
         flow, mask = self._pass(0, torch.cat((one, two, when), 1), None, scales[0])
-        for index in range(1, len(SCALES)):
+        more, shift = self._refined(1, one, two, when, flow, mask, scales[1])
+        return flow, mask, more, shift
+
+    def _rest(
+        self,
+        pair: "Tensor",
+        when: "Tensor",
+        scales: list[float],
+        flow: "Tensor",
+        mask: "Tensor",
+    ) -> "Tensor":
+        import torch
+
+        one, two = pair[:1], pair[1:]
+        for index in range(2, len(SCALES)):
             more, shift = self._refined(index, one, two, when, flow, mask, scales[index])
-            if index == 1 and _is_far(more):
-                scales = [2 * scale for scale in scales]
-                flow, mask = self._pass(0, torch.cat((one, two, when), 1), None, scales[0])
-                more, shift = self._refined(index, one, two, when, flow, mask, scales[index])
             flow, mask = flow + more, mask + shift
         seen = torch.sigmoid(mask)
         return (_warped(one, flow[:, :2]) * seen + _warped(two, flow[:, 2:]) * (1 - seen))[0]
@@ -310,12 +397,11 @@ class Network:
         return functional.prelu(made, self.weights[f"{name}.1.weight"])
 
 
-def _is_far(flow: "Tensor") -> bool:
-    """Whether there is far motion from both frames; waits for the device, so it asks once."""
+def _far(more: "Tensor") -> "Tensor":
+    """Whether there is far motion from both frames; on the device."""
     import torch
 
-    far = torch.minimum(flow[:, :2].abs().max(), flow[:, 2:].abs().max()) > FAR
-    return bool(far)
+    return torch.minimum(more[:, :2].abs().max(), more[:, 2:].abs().max()) > FAR
 
 
 def _resized(seen: "Tensor", factor: float) -> "Tensor":

@@ -168,3 +168,22 @@ def test_stopped_in_the_middle_it_goes_on_with_another_clip(engine: Rife, frames
     made.close()
     assert in_use()[0] <= before[0]
     assert levels_off(next(engine.moments(wanted(frames[1:]))), expected) <= 1
+
+
+@pytest.mark.gpu
+def test_a_recording_makes_the_same_frames_also_where_motion_is_far(
+    configured: Callable[[str, str], None], drawn: Callable[..., np.ndarray]
+):
+    if not torch.cuda.is_available():
+        pytest.skip("no CUDA device")
+    configured("cuda:0", "fp16")
+    near = [drawn(256, 448, 2.0 * at) for at in range(9)]
+    frames = [*near, drawn(256, 448, 140.0), drawn(256, 448, 142.0), drawn(256, 448, 144.0)]
+    wanted = [(one, two, 0.25) for one, two in pairwise(frames)]
+    engine = Rife()
+    found = list(engine.moments(wanted))
+    for (one, two, when), frame in zip(wanted, found, strict=True):
+        alone = Rife().between(one, two, when)  # a fresh one has recorded nothing
+        assert np.abs(frame.astype(int) - alone.astype(int)).max() <= 1
+    again = list(engine.moments(wanted))
+    assert all(np.array_equal(one, other) for one, other in zip(found[5:], again[5:], strict=True))

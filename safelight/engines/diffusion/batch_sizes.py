@@ -2,19 +2,25 @@
 
 from safelight.remembered import Remembered
 
-MOST = 32
+MOST = 64
 """Pictures that ever go together: beyond it no device gains."""
 GAIN = 1.05
 """A larger batch is worth its memory when it makes pictures this much faster."""
 TRIES = 2
 """Batches of one size before its time counts; the first of them also prepares the kernels."""
 _remembered = Remembered("batch-sizes.json")
+_known: dict[tuple[str, int], "BatchSizes"] = {}
+
+
+def batch_sizes(kind: str, most: int) -> "BatchSizes":
+    """The sizes of one kind in this process, which go on from batch to batch."""
+    return _known.setdefault((kind, most), BatchSizes(kind, most))
 
 
 class BatchSizes:
     """Sizes of the batches of one kind: 1, 2, 4, ... while each step gains and fits."""
 
-    def __init__(self, kind: str, most: int = MOST) -> None:
+    def __init__(self, kind: str, most: int) -> None:
         """Go on from what is remembered.
 
         Args:

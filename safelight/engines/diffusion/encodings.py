@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     import torch
 
-KEPT = 64
+KEPT = 256
 """Prompts whose encodings stay on the device, a few hundred KB each."""
 _GIVEN = (
     (
@@ -32,6 +32,7 @@ class Encodings:
     def __init__(self) -> None:
         """Nothing is encoded yet."""
         self._kept: OrderedDict[tuple[object, ...], dict[str, torch.Tensor]] = OrderedDict()
+        self._ahead: torch.cuda.Stream | None = None
 
     def of(
         self,
@@ -57,6 +58,45 @@ class Encodings:
         names = _given(view)
         if not names:
             return {}
+        if self._ahead is not None:
+            torch.cuda.current_stream().wait_stream(self._ahead)
+        found = self._found(view, names, texts, guided, add_ons)
+        return {name: torch.cat([found[text][name] for text in texts]) for name in found[texts[0]]}
+
+    def ahead(
+        self,
+        view: Any,  # noqa: ANN401
+        texts: Sequence[Texts],
+        guided: bool,
+        add_ons: tuple[object, ...],
+    ) -> None:
+        """Encode what `of` is soon asked for, beside the work that waits on a CUDA device.
+
+        Words go to the device with a call that returns when all before it is done. In a stream of
+        its own that is at once, and the device has no pause between two batches.
+        """
+        import torch
+
+        names = _given(view)
+        if not names or not texts or _device(view).type != "cuda":
+            return
+        if self._ahead is None:
+            self._ahead = torch.cuda.Stream(_device(view))
+        drawing = torch.cuda.current_stream()
+        with torch.cuda.stream(self._ahead):
+            found = self._found(view, names, texts, guided, add_ons)
+        for tensors in found.values():
+            for tensor in tensors.values():
+                tensor.record_stream(drawing)
+
+    def _found(
+        self,
+        view: Any,  # noqa: ANN401
+        names: tuple[str, ...],
+        texts: Sequence[Texts],
+        guided: bool,
+        add_ons: tuple[object, ...],
+    ) -> "dict[Texts, dict[str, torch.Tensor]]":
         found: dict[Texts, dict[str, torch.Tensor]] = {}
         for text in dict.fromkeys(texts):
             key = (*text, guided, *add_ons)
@@ -72,7 +112,7 @@ class Encodings:
                 found[text] = self._kept[*text, guided, *add_ons] = encoded
         while len(self._kept) > KEPT:
             self._kept.popitem(last=False)
-        return {name: torch.cat([found[text][name] for text in texts]) for name in found[texts[0]]}
+        return found
 
 
 def _given(view: Any) -> tuple[str, ...]:  # noqa: ANN401

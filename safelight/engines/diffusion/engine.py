@@ -13,7 +13,7 @@ from PIL import Image
 
 from safelight.engines.device import device_class, resolve_device
 from safelight.engines.diffusion.add_ons import put_on
-from safelight.engines.diffusion.batch_sizes import MOST, BatchSizes
+from safelight.engines.diffusion.batch_sizes import MOST, BatchSizes, batch_sizes
 from safelight.engines.diffusion.drawing import AddOn, Drawing, Pixels, check_scheduler
 from safelight.engines.diffusion.fetching import Fetching
 from safelight.engines.diffusion.frugal import (
@@ -111,7 +111,7 @@ def draw_together(
     check_scheduler(first.scheduler)
     model, device = model_of(first.card), resolve_device()
     kind = f"{first.card.sha256} {width}x{height} {device} {settings().precision}{_compiled()}"
-    sizes = BatchSizes(kind, most or (1 if device == "cpu" else MOST))
+    sizes = batch_sizes(kind, most or (1 if device == "cpu" else MOST))
     extra: dict[str, object] = {"width": width, "height": height}
     way = "AutoPipelineForText2Image"
     on_its_way: tuple[int, Fetching] | None = None
@@ -129,10 +129,12 @@ def draw_together(
             if not sizes.settled:
                 fetching.wait()
                 sizes.took(count, time.perf_counter() - started)
-            if on_its_way is not None:
-                _deliver(*on_its_way, receive)
-            on_its_way = done, fetching
+            before, on_its_way = on_its_way, (done, fetching)
             done += count
+            coming = drawings[done : done + sizes.next(len(drawings) - done)]
+            model.encodings.ahead(view, _texts(coming), first.guidance_scale > 1, _on_it(first))
+            if before is not None:
+                _deliver(*before, receive)
         if on_its_way is not None:
             _deliver(*on_its_way, receive)
 
@@ -237,7 +239,7 @@ def _tried(
 
     if len(drawings) == 1:
         return _frugally(model, view, drawings[0], call)
-    many = _Many([(d.prompt, d.negative_prompt) for d in drawings], [d.seed for d in drawings])
+    many = _Many(_texts(drawings), [drawing.seed for drawing in drawings])
     try:
         with _one_by_one(view, call):
             return _through(model, view, drawings[0], call, many)
@@ -309,6 +311,15 @@ def _call(
     return {name: value for name, value in call.items() if name in understood}
 
 
+def _texts(drawings: Sequence[Drawing]) -> list[tuple[str, str]]:
+    return [(drawing.prompt, drawing.negative_prompt) for drawing in drawings]
+
+
+def _on_it(drawing: Drawing) -> tuple[object, ...]:
+    """What changes the model's text encoders."""
+    return (*drawing.loras, *drawing.embeddings)
+
+
 @dataclass(frozen=True)
 class _Many:
     """What differs between pictures that are drawn together."""
@@ -327,8 +338,8 @@ def _through(
     """All of them in one go."""
     understood = set(inspect.signature(view.__call__).parameters)
     guided = drawing.guidance_scale > 1
-    on_it = (*drawing.loras, *drawing.embeddings)
-    prompts: dict[str, Any] = {**model.encodings.of(view, many.texts, guided, on_it)}
+    encoded = model.encodings.of(view, many.texts, guided, _on_it(drawing))
+    prompts: dict[str, Any] = {**encoded}
     if not prompts:
         prompts["prompt"] = [prompt for prompt, _ in many.texts]
         if "negative_prompt" in understood:
