@@ -163,6 +163,10 @@ class Rife:
         """Make many frames, each while the one before is taken; arguments as of `between`."""
         return in_order(self.begin(*each) for each in wanted)
 
+    def settle(self) -> None:
+        """Wait for all frames that were begun, also for those that nobody takes."""
+        self._copier.submit(self._transfers.settle).result()
+
     def _begun(self, first: Pixels, second: Pixels, timestep: float) -> Pending:
         import torch
 

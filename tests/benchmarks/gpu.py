@@ -2,7 +2,8 @@
 
 Needs torch, diffusers and the checkout, no Prefect. Models have random weights of real shapes, and
 each ratio is of two measurements of one process, the runs taking turns. Prints one JSON object, and
-writes it to FILE too; PARTS=name,name measures some of it. On a machine without CUDA everything runs in small, to show that it does.
+writes it to FILE too; PARTS=name,name measures some of it. On a machine without CUDA
+everything runs in small, to show that it does.
 """
 
 import gc

@@ -4,7 +4,7 @@ from safelight.remembered import Remembered
 
 MOST = 64
 """Pictures that ever go together: beyond it no device gains."""
-GAIN = 1.05
+GAIN = 1.03
 """A larger batch is worth its memory when it makes pictures this much faster."""
 TRIES = 2
 """Batches of one size before its time counts; the first of them also prepares the kernels."""
