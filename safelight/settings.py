@@ -43,6 +43,9 @@ class Settings(BaseSettings):
     """Key of `aws:kms`; None is the account's own."""
     store_patience_seconds: float = Field(default=120.0, ge=0)
     """A bucket that does not answer is asked again for this long before a run fails."""
+    server_auth: Literal["token", "none"] = "token"
+    """Whether an embedded server asks for a random password; `none` only where nobody but you can
+    reach this machine's loopback."""
     device: str = Field(default="auto", pattern=r"^(auto|cpu|mps|cuda(:\d+)?)$")
     """auto takes CUDA when there is any, then Metal, then the CPU."""
     precision: Literal["auto", "fp32", "fp16", "bf16"] = "auto"

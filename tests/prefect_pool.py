@@ -19,9 +19,10 @@ from prefect.client.schemas.filters import ArtifactFilter, ArtifactFilterFlowRun
 from prefect.client.schemas.objects import Artifact, FlowRun, State
 from prefect.events.worker import EventsWorker
 from prefect.logging.handlers import APILogWorker
-from prefect.settings import PREFECT_API_URL, temporary_settings
+from prefect.settings import PREFECT_API_AUTH_STRING, PREFECT_API_URL, temporary_settings
 
 from safelight.cli.server import embedded_server, free_port
+from safelight.cli.server_login import basic
 from safelight.settings import reload_settings
 from safelight.store.results import register_results
 from safelight.store.store import current_store
@@ -226,6 +227,12 @@ class Pool:
             for child in family:
                 if child.is_running():
                     child.kill()
+
+
+def credentials() -> dict[str, str]:
+    """The header by which a plain client shows the password of the server of the settings."""
+    password = PREFECT_API_AUTH_STRING.value()
+    return {"Authorization": basic(password)} if password else {}
 
 
 def begun(pool: Pool) -> None:

@@ -14,7 +14,8 @@ BIN = Path(sys.executable).parent
 @contextmanager
 def safelight_up(root: Path) -> Iterator[dict[str, str]]:
     """`safelight up` on a free port with this volume root; the environment of its users."""
-    from safelight.cli.server import free_port
+    from safelight.cli.server import free_port, prefect_home
+    from safelight.cli.server_password import password_of
 
     port = free_port()
     environment = {name: value for name, value in os.environ.items() if name != "PREFECT_API_URL"}
@@ -36,8 +37,11 @@ def safelight_up(root: Path) -> Iterator[dict[str, str]]:
     assert "Prefect UI and API" in said, said
     log = (root / "up.log").open("w")
     drain = subprocess.Popen(["cat"], stdin=process.stdout, stdout=log)
+    url = f"http://127.0.0.1:{port}/api"
+    password = password_of(prefect_home(root), url)
+    assert password is not None
     try:
-        yield {**environment, "PREFECT_API_URL": f"http://127.0.0.1:{port}/api"}
+        yield {**environment, "PREFECT_API_URL": url, "PREFECT_API_AUTH_STRING": password}
     finally:
         process.terminate()
         ended = process.wait(90)

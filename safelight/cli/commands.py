@@ -40,8 +40,10 @@ from safelight.cli.printing import (
 )
 from safelight.cli.replaying import replay_run
 from safelight.cli.runs import RunEnd, session
-from safelight.cli.server import configured_api_url
+from safelight.cli.server import configured_api_url, prefect_home
+from safelight.cli.server_password import joined
 from safelight.errors import PipelineError
+from safelight.settings import settings
 
 P = ParamSpec("P")
 app = typer.Typer(
@@ -71,7 +73,8 @@ def reporting(command: Callable[P, None]) -> Callable[P, None]:
     @wraps(command)
     def run(*args: P.args, **kwargs: P.kwargs) -> None:
         try:
-            command(*args, **kwargs)
+            with joined(prefect_home(settings().volume_root)):
+                command(*args, **kwargs)
         except PipelineError as error:
             fail(error, as_json=kwargs.get("as_json") is True)
         except KeyboardInterrupt:
@@ -337,6 +340,13 @@ def up(
 ) -> None:
     """Serve until Ctrl-C."""
     serving.serve(host, port)
+
+
+@app.command(help="Print a link that opens the UI of safelight up once, within ten minutes.")
+@reporting
+def login() -> None:
+    """Print a link to the UI."""
+    show_line(serving.new_login_link())
 
 
 @app.command(help="Put one deployment per flow on the configured Prefect server.")

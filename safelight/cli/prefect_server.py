@@ -25,6 +25,8 @@ from prefect.settings import get_current_settings
 from sqlalchemy.ext.asyncio import AsyncSession, AsyncSessionTransaction
 
 from safelight.cli.server_guard import ServerGuard
+from safelight.cli.server_login import Logins
+from safelight.cli.server_password import operators_password
 
 STOCK = AioSqliteConfiguration.begin_transaction
 OUTERMOST: ContextVar[AsyncSession | None] = ContextVar("OUTERMOST", default=None)
@@ -64,7 +66,9 @@ def guarded(*args: Any, **kwargs: Any) -> FastAPI | ServerGuard:  # noqa: ANN401
     hosts = {urlsplit(url if "//" in url else f"//{url}").hostname or "" for url in named}
     origins = set(current.api.cors_allowed_origins.split(",")) - {"*", ""}
     app = create_app(*args, **kwargs)
-    return ServerGuard(app, frozenset(hosts - {""}), frozenset(origins))
+    password = operators_password()
+    logins = None if password is None else Logins(password, current.ui.serve_base)
+    return ServerGuard(app, frozenset(hosts - {""}), frozenset(origins), logins)
 
 
 if __name__ == "__main__":

@@ -4,7 +4,7 @@ import os
 import subprocess
 import time
 from collections.abc import Generator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -26,6 +26,7 @@ from safelight.cli.addresses import (
     source_of_api_url,
     spare_loopback,
 )
+from safelight.cli.server_password import FOR_SERVERS, choose_password, in_use, kept
 from safelight.errors import EngineOfflineError
 from safelight.settings import settings
 
@@ -61,6 +62,8 @@ class Server:
     process: "subprocess.Popen[bytes]"
     log: Path
     """Where it writes."""
+    password: str | None = None
+    """What it asks for; None when for nothing."""
 
 
 @contextmanager
@@ -97,35 +100,39 @@ def embedded_server(port: int, *, ui: bool, host: str = "127.0.0.1") -> Generato
 def running_server(port: int, *, ui: bool, host: str = "127.0.0.1") -> Generator[Server]:
     """A Prefect server with SQLite under the volume root, for as long as the block runs.
 
+    Meanwhile this process and all that it starts know its password.
+
     Raises:
         EngineOfflineError: it did not start.
-        InvalidFieldValueError: it cannot listen there.
+        InvalidFieldValueError: it cannot listen there, or would let others in without a password.
     """
+    password = choose_password(host)
     spare_loopback(os.environ)  # of this process, which asks it, and of all that it starts
     home = prefect_home(settings().volume_root)
     home.mkdir(parents=True, exist_ok=True)
-    log = home / "server.log"
-    process: subprocess.Popen[bytes] | None = None
-    try:
+    log, url = home / "server.log", api_url(host, port)
+    with ExitStack() as stack:
+        stack.enter_context(in_use(password))
         with _turn(home):
             with log.open("ab") as output:
                 refuse_taken(host, port)
                 process = start_child(
                     SERVER,
                     ("server", "start", "--host", host, "--port", str(port)),
-                    environment=_environment(home, ui, host, port),
+                    environment=_environment(home, ui, host, port, password),
                     output=output,
                 )
-            server = Server(api_url(host, port), process, log)
+            stack.callback(stop_child, process)
+            server = Server(url, process, log, password)
             _wait_for(server, port)
+        stack.enter_context(kept(home, url, password))
         yield server
-    finally:
-        if process is not None:
-            stop_child(process)
 
 
-def _environment(home: Path, ui: bool, host: str, port: int) -> dict[str, str]:
-    return {
+def _environment(
+    home: Path, ui: bool, host: str, port: int, password: str | None
+) -> dict[str, str]:
+    environment = {
         # a browser asks the address that it came to, and no page of another one may ask
         "PREFECT_SERVER_UI_API_URL": "/api",
         "PREFECT_SERVER_CORS_ALLOWED_ORIGINS": api_url(host, port).removesuffix("/api"),
@@ -134,6 +141,8 @@ def _environment(home: Path, ui: bool, host: str, port: int) -> dict[str, str]:
         "PREFECT_HOME": str(home),
         "PREFECT_SERVER_UI_ENABLED": "true" if ui else "false",
     }
+    environment.pop(FOR_SERVERS, None)  # Prefect takes an empty one for a password
+    return environment | ({FOR_SERVERS: password} if password else {})
 
 
 def prefect_home(volume_root: Path) -> Path:

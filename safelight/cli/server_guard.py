@@ -14,6 +14,9 @@ from urllib.parse import urlsplit
 
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
+from safelight.cli.server_login import Logins
+from safelight.cli.server_password import is_loopback
+
 LONGEST_BYTES = 64 * 2**20
 """Of a request; Prefect's own are far shorter."""
 LOOPBACK = frozenset({"localhost", "127.0.0.1", "::1"})
@@ -28,10 +31,18 @@ class ServerGuard:
         app: Prefect's server.
         hosts: names it may be called by, besides loopback, addresses in numbers and the machine's.
         origins: origins that may ask besides its own, as the operator lists them.
+        logins: lets browsers past the password; None when there is no password.
     """
 
-    def __init__(self, app: ASGIApp, hosts: frozenset[str], origins: frozenset[str]) -> None:
+    def __init__(
+        self,
+        app: ASGIApp,
+        hosts: frozenset[str],
+        origins: frozenset[str],
+        logins: Logins | None = None,
+    ) -> None:
         self._app = app
+        self._logins = logins
         self._hosts = LOOPBACK | hosts | {socket.gethostname().lower(), socket.getfqdn().lower()}
         self._origins = origins
 
@@ -41,12 +52,14 @@ class ServerGuard:
             await self._app(scope, receive, send)
             return
         headers = {name.lower(): value.decode("latin-1") for name, value in scope["headers"]}
-        problem = self._who_asks(headers)
+        problem = self._who_asks(headers) or self._whom_it_reaches(scope)
         if problem is not None:
             await _refuse(scope, send, 403, f"[PERMISSION_DENIED] {problem}")
             return
+        if self._logins is not None and await self._logins.answer(scope, headers, send):
+            return
         if scope["type"] == "websocket" or scope["method"] not in ("POST", "PUT", "PATCH"):
-            await self._app(scope, receive, send)
+            await self._pass_on(scope, headers, receive, send)
             return
         body = await _body(receive)
         if body is None:
@@ -72,7 +85,24 @@ class ServerGuard:
         if field is not None:
             await _refuse(scope, send, 422, f"[INVALID_FIELD_VALUE] {field}")
             return
-        await self._app(scope, _again(body, receive), send)
+        await self._pass_on(scope, headers, _again(body, receive), send)
+
+    async def _pass_on(
+        self, scope: Scope, headers: dict[bytes, str], receive: Receive, send: Send
+    ) -> None:
+        if self._logins is not None and self._logins.knows(scope, headers):
+            await self._logins.pass_on(self._app, scope, receive, send)
+            return
+        await self._app(scope, receive, send)
+
+    def _whom_it_reaches(self, scope: Scope) -> str | None:
+        address = str((scope.get("server") or ("127.0.0.1",))[0])
+        if self._logins is not None or is_loopback(address):
+            return None
+        return (
+            f"this server asks for no password and is reached at {address}. Fix: set "
+            "PREFECT_SERVER_API_AUTH_STRING, or listen on 127.0.0.1."
+        )
 
     def _who_asks(self, headers: dict[bytes, str]) -> str | None:
         called = headers.get(b"host", "")

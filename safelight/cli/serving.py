@@ -8,23 +8,26 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any, cast
 
+import httpx
 import yaml
 from filelock import FileLock, Timeout
 from prefect.client.schemas.actions import WorkPoolCreate
 from prefect.client.schemas.responses import DeploymentResponse
 from prefect.exceptions import ObjectAlreadyExists, ObjectNotFound
-from prefect.settings import PREFECT_API_URL, temporary_settings
+from prefect.settings import PREFECT_API_URL, get_current_settings, temporary_settings
 
 from safelight.children import start_child, stop_child
-from safelight.cli.addresses import configured_api_url, web_url
+from safelight.cli.addresses import configured_api_url, spare_loopback, web_url
 from safelight.cli.left_deployments import is_ours, without_flow
 from safelight.cli.paging import every_deployment
-from safelight.cli.printing import CONSOLE
+from safelight.cli.printing import CONSOLE, show_line
 from safelight.cli.schedule_health import refused_schedules
-from safelight.cli.server import QUIET, prefect_home, running_server
+from safelight.cli.server import ANSWER_SECONDS, QUIET, prefect_home, running_server
+from safelight.cli.server_login import NEW_LINK, PATH, basic
+from safelight.cli.server_password import password_of
 from safelight.cli.slots import apply_limits, read_limits
 from safelight.cli.supervising import counted_signals, stop_workers, supervise
-from safelight.client.asking import patient_client
+from safelight.client.asking import patient_client, refusal
 from safelight.errors import (
     DependencyMissingError,
     InvalidFieldValueError,
@@ -60,9 +63,56 @@ def serve(host: str, port: int) -> None:
             workers = {pool: _start_worker(pool, server.url) for pool in (POOL, BATCHES)}
             try:
                 CONSOLE.print(f"Prefect UI and API: {address}   (Ctrl-C stops)")
+                if server.password is not None:
+                    link = login_link(server.url, server.password)
+                    show_line(f"Open the UI (this link works once): {link}")
+                    show_line("For another link: safelight login")
                 supervise(server, workers, signals)
             finally:
                 stop_workers(workers)
+
+
+def login_link(api: str, password: str | None) -> str:
+    """A link that opens the UI of an embedded server once.
+
+    Args:
+        api: address of its API.
+        password: its password.
+
+    Raises:
+        EngineOfflineError: it does not answer.
+        PipelineError: it refused, or is no embedded server.
+    """
+    page = api.removesuffix("/api")
+    told = {} if password is None else {"Authorization": basic(password)}
+    try:
+        answer = httpx.post(f"{page}{NEW_LINK}", headers=told, timeout=ANSWER_SECONDS)
+        answer.raise_for_status()
+        return f"{page}{PATH}?token={answer.json()['token']}"
+    except httpx.HTTPError as error:
+        raise refusal(error, "a link to its UI") from error
+
+
+def new_login_link() -> str:
+    """A link to the UI of the configured server, or of the one that `safelight up` runs here.
+
+    Raises:
+        DependencyMissingError: there is none, or it gives no links.
+        EngineOfflineError: it does not answer.
+    """
+    spare_loopback(os.environ)
+    home = prefect_home(settings().volume_root)
+    api = configured_api_url()
+    if api is None:
+        _, at, address = _read(home / "up.txt").partition(" at ")
+        if not at:
+            raise DependencyMissingError(
+                f"safelight up does not run on {settings().volume_root.resolve()}",
+                "run: safelight up, or set PREFECT_API_URL",
+            )
+        api = f"{address}/api"
+    known = get_current_settings().api.auth_string
+    return login_link(api, known.get_secret_value() if known else password_of(home, api))
 
 
 @contextmanager

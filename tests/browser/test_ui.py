@@ -17,6 +17,7 @@ from playwright.sync_api import (
     sync_playwright,
 )
 
+from safelight.cli.serving import login_link
 from tests.prefect_database import put_database
 from tests.served import CHECKOUT, safelight_up
 
@@ -45,8 +46,8 @@ pytestmark = [
 
 
 @pytest.fixture(scope="module")
-def ui(tmp_path_factory: pytest.TempPathFactory, database: Path) -> Iterator[str]:
-    """Address of the UI that `safelight up` serves, with a picture and a video to work on."""
+def served(tmp_path_factory: pytest.TempPathFactory, database: Path) -> Iterator[dict[str, str]]:
+    """The users' environment of `safelight up`, with a picture and a video to work on."""
     root = tmp_path_factory.mktemp("served")
     uploads = root / "uploads"
     uploads.mkdir()
@@ -55,7 +56,18 @@ def ui(tmp_path_factory: pytest.TempPathFactory, database: Path) -> Iterator[str
     shutil.copy(CHECKOUT / "examples" / "box.mp4", uploads)
     put_database(database, root)
     with safelight_up(root) as environment:
-        yield environment["PREFECT_API_URL"].removesuffix("/api")
+        yield environment
+
+
+@pytest.fixture(scope="module")
+def ui(served: dict[str, str]) -> str:
+    """Address of the UI."""
+    return served["PREFECT_API_URL"].removesuffix("/api")
+
+
+def new_link(served: dict[str, str]) -> str:
+    """A link that opens the UI once."""
+    return login_link(served["PREFECT_API_URL"], served["PREFECT_API_AUTH_STRING"])
 
 
 @pytest.fixture(scope="module")
@@ -67,12 +79,14 @@ def browser() -> Iterator[Browser]:
 
 
 @pytest.fixture
-def page(browser: Browser, ui: str) -> Iterator[Page]:
-    """A page of a visitor who was never here."""
+def page(browser: Browser, ui: str, served: dict[str, str]) -> Iterator[Page]:
+    """A page of a visitor who was never here and came by a link."""
     expect.set_options(timeout=PATIENCE_MS)
     context = browser.new_context(base_url=ui, viewport={"width": 1280, "height": 1000})
     context.set_default_timeout(PATIENCE_MS)
-    yield context.new_page()
+    opened = context.new_page()
+    opened.goto(new_link(served))
+    yield opened
     context.close()
 
 

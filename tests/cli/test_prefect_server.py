@@ -9,6 +9,8 @@ import pytest
 from prefect.client.orchestration import SyncPrefectClient
 from prefect.client.schemas.actions import WorkPoolCreate
 
+from tests.prefect_pool import credentials
+
 RUNS = 150
 """Stock Prefect refuses one in sixteen."""
 BUSY_SECONDS = 55.0
@@ -21,7 +23,8 @@ def test_no_write_is_refused(api: SyncPrefectClient):
     deployment = api.create_deployment(
         api.create_flow_from_name(name), name=name, entrypoint="none.none", work_pool_name=name
     )
-    with httpx.Client(base_url=str(api.api_url), timeout=60) as plain:  # asks once
+    known = credentials()
+    with httpx.Client(base_url=str(api.api_url), timeout=60, headers=known) as plain:  # asks once
         url = f"deployments/{deployment}/create_flow_run"
         answers = Counter(plain.post(url, json={}).status_code for _ in range(RUNS))
     assert answers == {HTTPStatus.CREATED: RUNS}
@@ -34,7 +37,9 @@ def test_pausing_a_queue_does_not_wait_for_itself(api: SyncPrefectClient, by_id:
     queue = api.read_work_queue_by_name("default", work_pool_name=name)
     path = f"work_pools/{name}/queues/default"
     address = f"work_queues/{queue.id}" if by_id else path
-    with httpx.Client(base_url=str(api.api_url), timeout=BUSY_SECONDS) as plain:
+    with httpx.Client(
+        base_url=str(api.api_url), timeout=BUSY_SECONDS, headers=credentials()
+    ) as plain:
         answer = plain.patch(address, json={"is_paused": True})
         assert answer.status_code == HTTPStatus.NO_CONTENT
         assert plain.get(path).json()["is_paused"]

@@ -8,6 +8,7 @@ from prefect.client.orchestration import SyncPrefectClient
 from prefect.client.schemas.actions import WorkPoolCreate
 
 from safelight.cli.server_guard import ServerGuard, _unkept
+from tests.prefect_pool import credentials
 
 JSON = {"Content-Type": "application/json"}
 
@@ -15,7 +16,7 @@ JSON = {"Content-Type": "application/json"}
 @pytest.fixture(scope="module")
 def plain(prefect_server: str) -> httpx.Client:
     """Asks as it is told to."""
-    with httpx.Client(base_url=prefect_server, timeout=60) as client:
+    with httpx.Client(base_url=prefect_server, timeout=60, headers=credentials()) as client:
         yield client
 
 

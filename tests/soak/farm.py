@@ -12,11 +12,14 @@ import httpx
 import psutil
 
 from safelight.cli.server import free_port
+from safelight.cli.server_login import basic
 
 CHECKOUT = Path(__file__).resolve().parents[2]
 BIN = Path(sys.executable).parent
 MARK = "SOAK_FARM"
 """Environment variable that every process of a farm carries."""
+PASSWORD = "night:shift"
+"""The operator's own: it outlives a server that is started again, as the second worker does."""
 FINAL = ("COMPLETED", "FAILED", "CRASHED", "CANCELLED")
 START_SECONDS = 180.0
 STOP_SECONDS = 180.0
@@ -65,6 +68,7 @@ class Farm:
             "PYTHONUNBUFFERED": "1",
             "DO_NOT_TRACK": "1",
             "PREFECT_SERVER_ANALYTICS_ENABLED": "false",
+            "PREFECT_SERVER_API_AUTH_STRING": PASSWORD,
         }
 
     def say(self, text: str) -> None:
@@ -133,7 +137,7 @@ class Farm:
 
     def access(self) -> dict[str, str]:
         """What a client's environment needs."""
-        return {"PREFECT_API_URL": self.url}
+        return {"PREFECT_API_URL": self.url, "PREFECT_API_AUTH_STRING": PASSWORD}
 
     def silence_server(self, seconds: float) -> None:
         """Let the server answer nobody for a while."""
@@ -175,7 +179,7 @@ class Farm:
 
     def headers(self) -> dict[str, str]:
         """What a program that talks to the API sends with each request."""
-        return {}
+        return {"Authorization": basic(PASSWORD)}
 
     def deployment(self, name: str) -> str:
         """Id of a deployment of the flow that has its name."""
