@@ -2,6 +2,7 @@
 
 from collections.abc import Iterator
 from datetime import UTC, datetime, timedelta
+from urllib.parse import urlsplit
 
 import httpx
 import prefect
@@ -18,6 +19,7 @@ from prefect.client.schemas.objects import FlowRun, StateType, WorkPool
 from prefect.client.schemas.responses import DeploymentResponse
 from prefect.client.schemas.sorting import FlowRunSort
 from prefect.exceptions import ObjectNotFound, PrefectHTTPStatusError
+from prefect.settings import PREFECT_API_AUTH_STRING, PREFECT_API_KEY, temporary_settings
 
 from safelight.cli.addresses import configured_api_url, source_of_api_url
 from safelight.cli.contracts import entrypoint
@@ -26,6 +28,7 @@ from safelight.cli.left_deployments import is_ours, without_flow
 from safelight.cli.paging import every_deployment, every_worker, pages
 from safelight.cli.schedule_health import schedule_findings
 from safelight.cli.server import silence
+from safelight.cli.server_password import is_loopback
 from safelight.cli.service_health import Services, service_findings, services
 from safelight.cli.serving import BATCHES, POOL
 from safelight.pool.announcing import announced
@@ -35,6 +38,8 @@ from safelight.store.results import RESULTS
 
 CRASHES_SINCE = timedelta(hours=24)
 SHOWN_RUNS = 3
+ASKED = (401, 403)
+"""Answers of a server to somebody without its password."""
 
 
 def server_findings() -> Iterator[Finding]:
@@ -53,6 +58,7 @@ def server_findings() -> Iterator[Finding]:
     try:
         with get_client(sync_client=True) as client:
             yield _version(client, url)
+            yield _password(url)
             yield _results(client)
             deployments = list(every_deployment(client))
             yield from _deployments(client, deployments)
@@ -77,6 +83,34 @@ def _version(client: SyncPrefectClient, url: str) -> Finding:
         f"{found}; installed here is {ours}",
         "problem" if older else "warning",
         f"upgrade the server to prefect {ours}" if older else f"install prefect {theirs} here",
+    )
+
+
+def _password(url: str) -> Finding:
+    """Whether it answers strangers, and what somebody who has the password may do."""
+    what = "server password"
+    with (
+        temporary_settings({PREFECT_API_AUTH_STRING: None, PREFECT_API_KEY: None}),
+        get_client(sync_client=True) as stranger,
+    ):
+        try:
+            stranger.request("GET", "/admin/version")
+        except (httpx.HTTPStatusError, PrefectHTTPStatusError) as error:
+            if error.response.status_code in ASKED:
+                return finding(
+                    what,
+                    "it asks for one. Whoever has it may make deployments, and so run code on "
+                    "every worker: for operators only, see docs/security.md",
+                )
+            raise
+    alone = is_loopback(urlsplit(url).hostname or "")
+    who = "whoever runs a program on this machine" if alone else "whoever reaches it"
+    return finding(
+        what,
+        f"it asks for none: {who} may make deployments, and so run code on every worker",
+        "warning",
+        "set PREFECT_SERVER_API_AUTH_STRING for the server and PREFECT_API_AUTH_STRING for all "
+        "that use it, then start them again",
     )
 
 

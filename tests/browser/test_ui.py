@@ -6,6 +6,7 @@ import shutil
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
+import httpx
 import pytest
 from PIL import Image
 from playwright.sync_api import (
@@ -17,6 +18,7 @@ from playwright.sync_api import (
     sync_playwright,
 )
 
+from safelight.cli.server_login import basic
 from safelight.cli.serving import login_link
 from tests.prefect_database import put_database
 from tests.served import CHECKOUT, safelight_up
@@ -85,7 +87,7 @@ def page(browser: Browser, ui: str, served: dict[str, str]) -> Iterator[Page]:
     context = browser.new_context(base_url=ui, viewport={"width": 1280, "height": 1000})
     context.set_default_timeout(PATIENCE_MS)
     opened = context.new_page()
-    opened.goto(new_link(served))
+    opened.goto(new_link(served), wait_until="commit")
     yield opened
     context.close()
 
@@ -236,3 +238,73 @@ def test_a_running_run_shows_progress_and_is_cancelled_by_clicks(page: Page, sho
     page.get_by_role("button", name="Confirm").click()
     wait_for(page, page.get_by_text("Cancelled", exact=True))
     shoot("run-cancelled")
+
+
+def test_a_link_opens_both_uis_without_a_question(page: Page, shoot: Shoot):
+    for version, path in (("v2", "/v2/deployments"), ("v1", "/deployments")):
+        page.goto(path)
+        expect(page.get_by_role("link", name="enhance", exact=True).first).to_be_visible()
+        assert "login" not in page.url
+        shoot(f"by-link-{version}")
+    assert "safelight" not in page.evaluate("document.cookie + JSON.stringify(localStorage)")
+
+
+def test_whoever_came_without_a_link_is_asked(browser: Browser, served: dict[str, str], ui: str):
+    for path in ("/v2/deployments", "/deployments"):
+        context = browser.new_context(base_url=ui)
+        visitor = context.new_page()
+        visitor.goto(path)
+        asked = visitor.get_by_placeholder("admin:pass")
+        expect(asked).to_be_visible()
+        asked.fill(served["PREFECT_API_AUTH_STRING"])
+        visitor.get_by_role("button", name="Login").click()
+        expect(visitor.get_by_text("Deployments").first).to_be_visible()
+        context.close()
+
+
+ATTACK = """async (base) => {
+    const body = '{"name": "NAME"}';
+    const json = {"Content-Type": "application/json"}, plain = {"Content-Type": "text/plain"};
+    const got = [];
+    const attempt = async (path, options) => {
+        try {
+            const answer = await fetch(base + path, {credentials: "include", ...options});
+            got.push(answer.type === "opaque" ? "opaque" : answer.status);
+        } catch (error) { got.push("refused"); }
+    };
+    await attempt("/api/admin/version", {});
+    await attempt("/api/flows/", {method: "POST", headers: json, body});
+    await attempt("/api/flows/", {method: "POST", mode: "no-cors", headers: plain, body});
+    await attempt("/login/link", {method: "POST", mode: "no-cors"});
+    got.push(await new Promise((told) => {
+        const socket = new WebSocket(base.replace("http", "ws") + "/api/events/out", ["prefect"]);
+        socket.onopen = () => socket.send(JSON.stringify({type: "auth", token: null}));
+        socket.onmessage = (message) => told(JSON.parse(message.data).type);
+        socket.onclose = () => told("refused");
+    }));
+    return got;
+}"""
+"""What a page can do to a server on this machine in the browser of somebody who is logged in."""
+
+
+@pytest.mark.parametrize(
+    "origin", ["http://pictures.example", "http://localhost:8123", "http://127.0.0.1:8123"]
+)
+def test_a_foreign_page_can_do_nothing(page: Page, ui: str, served: dict[str, str], origin: str):
+    def flows() -> list[str]:
+        answer = httpx.post(f"{ui}/api/flows/filter", json={}, headers=known, timeout=60)
+        return [flow["name"] for flow in answer.raise_for_status().json()]
+
+    known = {"Authorization": basic(served["PREFECT_API_AUTH_STRING"])}
+    name = f"from-{origin.rpartition('/')[2]}"
+    own = page.evaluate(ATTACK.replace("NAME", f"{name}-own"), ui)
+    assert own[:2] == [200, 201]
+    assert own[4] == "auth_success"
+    page.route(f"{origin}/**", lambda route: route.fulfill(body="<p>Pictures</p>"))
+    page.goto(f"{origin}/page")
+    got = page.evaluate(ATTACK.replace("NAME", name), ui)
+    assert got[:2] == ["refused", "refused"]
+    assert got[2] in ("opaque", "refused")
+    assert got[4] == "refused"
+    assert f"{name}-own" in flows()
+    assert name not in flows()

@@ -1,6 +1,7 @@
 """The doctor on a real server: every trouble is found and comes with what to do."""
 
-from collections.abc import Iterator
+from collections.abc import Generator, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from uuid import uuid4
 
@@ -9,16 +10,18 @@ import pytest
 from prefect.client.orchestration import SyncPrefectClient, get_client
 from prefect.client.schemas.actions import WorkPoolCreate, WorkPoolUpdate
 from prefect.client.schemas.objects import StateType
-from prefect.settings import PREFECT_API_URL, temporary_settings
+from prefect.settings import PREFECT_API_AUTH_STRING, PREFECT_API_URL, temporary_settings
 from prefect.states import Crashed, Running
 
 from safelight.cli import health, server_health
 from safelight.cli.findings import Finding
+from safelight.cli.server import embedded_server, free_port, prefect_home
 from safelight.pool.announcing import Announcement, announced
 from safelight.provenance.manifest import versions
 from safelight.settings import reload_settings
 from safelight.store.results import RESULTS, register_results
 from safelight.store.store import current_store
+from tests.prefect_database import put_database
 from tests.prefect_pool import Pool, eventually
 
 
@@ -64,6 +67,34 @@ def test_no_server_is_no_trouble(volume: Path):
 def test_a_server_that_is_gone():
     with temporary_settings({PREFECT_API_URL: "http://127.0.0.1:9/api"}):
         assert found("prefect server").level == "problem"
+
+
+def test_whether_the_server_asks_for_a_password(
+    api: SyncPrefectClient, volume: Path, database: Path
+):
+    put_database(database, volume)
+    told = found("server password")
+    assert told.level == "ok"
+    assert "run code" in told.found
+    with (
+        unguarded(volume) as url,
+        temporary_settings({PREFECT_API_URL: url, PREFECT_API_AUTH_STRING: None}),
+    ):
+        told = found("server password")
+    assert told.level == "warning"
+    assert "PREFECT_SERVER_API_AUTH_STRING" in told.remedy
+
+
+@contextmanager
+def unguarded(volume: Path) -> Generator[str]:
+    """A server whose operator wants no password."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("SAFELIGHT_SERVER_AUTH", "none")
+        reload_settings()
+        with embedded_server(free_port(), ui=False) as url:
+            yield url
+    reload_settings()
+    assert not (prefect_home(volume) / "passwords").exists()
 
 
 def test_a_server_without_anything_of_ours(api: SyncPrefectClient):
