@@ -16,6 +16,7 @@ from tests.served import CHECKOUT, safelight_up
 
 DOCUMENTS = (
     CHECKOUT / "README.md",
+    CHECKOUT / "SECURITY.md",
     CHECKOUT / "infra" / "README.md",
     *sorted((CHECKOUT / "docs").rglob("*.md")),
 )
@@ -151,6 +152,14 @@ def test_every_error_code_is_explained():
     for code, transient in found.items():
         (row,) = [line for line in described.splitlines() if line.startswith(f"| {code} |")]
         assert row.rstrip().endswith("| yes |") == transient
+
+
+def test_every_test_that_the_threats_name_is_there():
+    rows = (CHECKOUT / "docs" / "security.md").read_text().splitlines()
+    named = {name for row in rows for name in re.findall(r"`(test_\w+)`", row)}
+    assert len(named) > 15
+    sources = "\n".join(file.read_text() for file in (CHECKOUT / "tests").rglob("test_*.py"))
+    assert not {name for name in named if not re.search(rf"def {name}\(", sources)}
 
 
 def anchors(document: Path) -> set[str]:
