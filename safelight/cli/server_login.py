@@ -60,10 +60,10 @@ class Logins:
 
     def knows(self, scope: Scope, headers: Headers) -> bool:
         """Whether a request comes from a page of ours in a browser that came by a link."""
-        if headers.get(b"sec-fetch-site") not in OWN_PAGES:
+        if b"cookie" not in headers or headers.get(b"sec-fetch-site") not in OWN_PAGES:
             return False
         try:
-            cookies = SimpleCookie(headers.get(b"cookie", ""))
+            cookies = SimpleCookie(headers[b"cookie"])
         except CookieError:
             return False
         found = cookies.get(_cookie(scope))

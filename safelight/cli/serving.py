@@ -72,7 +72,7 @@ def serve(host: str, port: int) -> None:
                 stop_workers(workers)
 
 
-def login_link(api: str, password: str | None) -> str:
+def login_link(api: str, password: str) -> str:
     """A link that opens the UI of an embedded server once.
 
     Args:
@@ -83,14 +83,16 @@ def login_link(api: str, password: str | None) -> str:
         EngineOfflineError: it does not answer.
         PipelineError: it refused, or is no embedded server.
     """
+    told = {"Authorization": basic(password)}
     page = api.removesuffix("/api")
-    told = {} if password is None else {"Authorization": basic(password)}
     try:
         answer = httpx.post(f"{page}{NEW_LINK}", headers=told, timeout=ANSWER_SECONDS)
         answer.raise_for_status()
-        return f"{page}{PATH}?token={answer.json()['token']}"
     except httpx.HTTPError as error:
         raise refusal(error, "a link to its UI") from error
+    public = os.environ.get("PREFECT_SERVER_UI_API_URL", "")  # where its operator has it reached
+    seen = public.removesuffix("/api") if "//" in public else page
+    return f"{seen}{PATH}?token={answer.json()['token']}"
 
 
 def new_login_link() -> str:
@@ -102,17 +104,16 @@ def new_login_link() -> str:
     """
     spare_loopback(os.environ)
     home = prefect_home(settings().volume_root)
-    api = configured_api_url()
-    if api is None:
-        _, at, address = _read(home / "up.txt").partition(" at ")
-        if not at:
-            raise DependencyMissingError(
-                f"safelight up does not run on {settings().volume_root.resolve()}",
-                "run: safelight up, or set PREFECT_API_URL",
-            )
-        api = f"{address}/api"
-    known = get_current_settings().api.auth_string
-    return login_link(api, known.get_secret_value() if known else password_of(home, api))
+    api = configured_api_url() or f"{_read(home / 'up.txt').rpartition(' at ')[2]}/api"
+    known = get_current_settings().api.auth_string or get_current_settings().server.api.auth_string
+    password = (known.get_secret_value() if known else "") or password_of(home, api)
+    if password is None:
+        raise DependencyMissingError(
+            f"no server with a password runs on {settings().volume_root.resolve()}, as far as "
+            "this user may see",
+            "run: safelight up, or set PREFECT_API_URL and PREFECT_API_AUTH_STRING",
+        )
+    return login_link(api, password)
 
 
 @contextmanager

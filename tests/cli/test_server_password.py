@@ -23,11 +23,11 @@ from prefect.settings import (
     temporary_settings,
 )
 
-from safelight.cli.server import Server, embedded_server, free_port, running_server
+from safelight.cli.server import Server, embedded_server, free_port, prefect_home, running_server
 from safelight.cli.server_login import LINK_SECONDS, Logins, basic
 from safelight.cli.server_password import choose_password, in_use, joined, kept, password_of
-from safelight.cli.serving import login_link, serve
-from safelight.errors import AuthInvalidError, InvalidFieldValueError
+from safelight.cli.serving import login_link, new_login_link, serve
+from safelight.errors import AuthInvalidError, DependencyMissingError, InvalidFieldValueError
 from safelight.settings import reload_settings
 from tests.prefect_database import put_database
 
@@ -61,6 +61,7 @@ def stranger(started: Server) -> Iterator[httpx.Client]:
 
 def link(started: Server) -> str:
     """A link that opens the UI once."""
+    assert started.password is not None
     return login_link(started.url, started.password)
 
 
@@ -237,6 +238,28 @@ def test_a_link_needs_the_password(started: Server, stranger: httpx.Client):
     assert stranger.get("/login?token=guessed").status_code == 403
     with pytest.raises(AuthInvalidError):
         login_link(started.url, "crew:guessed")
+
+
+def test_a_link_names_the_address_that_the_operator_says(
+    started: Server, monkeypatch: pytest.MonkeyPatch
+):
+    assert link(started).startswith(f"{started.url.removesuffix('/api')}/login?token=")
+    monkeypatch.setenv("PREFECT_SERVER_UI_API_URL", "https://studio.example/api")
+    assert link(started).startswith("https://studio.example/login?token=")
+
+
+def test_the_command_prints_a_link_of_the_server_that_runs_here(started: Server, volume: Path):
+    page = started.url.removesuffix("/api")
+    with temporary_settings({PREFECT_API_AUTH_STRING: None}):
+        with pytest.raises(DependencyMissingError, match="no server with a password"):
+            new_login_link()
+        home = prefect_home(volume)
+        with kept(home, started.url, started.password):
+            (home / "up.txt").write_text(f"process 1 at {page}")
+            assert httpx.get(new_login_link()).status_code == 303
+        with temporary_settings({PREFECT_API_URL: started.url, PREFECT_API_AUTH_STRING: "a:b"}):
+            with pytest.raises(AuthInvalidError):
+                new_login_link()
 
 
 def test_a_link_ends():
