@@ -7,6 +7,8 @@ from uuid import uuid4
 import httpx
 import pytest
 
+from tests.prefect_pool import credentials
+
 BUSY_SECONDS = 55.0
 """Under SQLite's busy timeout of 60 s: a request that waits for its own lock takes that long."""
 MADE = ("POST", "PATCH", "PUT", "DELETE")
@@ -128,12 +130,13 @@ def call(
 def asking(url: str) -> httpx.Client:
     """Connections are not kept: the server closes those that rest, perhaps while one is used."""
     limits = httpx.Limits(max_keepalive_connections=0)
-    return httpx.Client(base_url=url, timeout=BUSY_SECONDS, limits=limits)
+    known = credentials()
+    return httpx.Client(base_url=url, timeout=BUSY_SECONDS, limits=limits, headers=known)
 
 
 def every_route(url: str, writers: int) -> None:
     with asking(url) as api:
-        described = httpx.get(f"{url}/openapi.json", timeout=BUSY_SECONDS).json()
+        described = api.get("/openapi.json").json()
         parts = described["components"]["schemas"]
         made = things(api)
         flow = things(api)["flows"]["id"]  # stays when the other is deleted
