@@ -1,0 +1,56 @@
+"""How a player turns and mirrors a video's frames before it shows them."""
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+import numpy as np
+from numpy.typing import NDArray
+
+if TYPE_CHECKING:
+    from av import VideoFrame
+    from av.sidedata.sidedata import SideData
+
+Pixels = NDArray[np.uint8]
+
+
+@dataclass(frozen=True)
+class Orientation:
+    """One of the eight ways to lay a picture down."""
+
+    quarter: bool = False
+    """Whether lines become columns; comes first."""
+    mirrored: bool = False
+    """Left and right change places."""
+    upside_down: bool = False
+    """Top and bottom change places."""
+
+    def upright(self, pixels: Pixels) -> Pixels:
+        """(H, W, channels) as it is shown: (W, H, channels) after a quarter turn."""
+        if self == UPRIGHT:
+            return pixels
+        turned = pixels.swapaxes(0, 1) if self.quarter else pixels
+        if self.mirrored:
+            turned = turned[:, ::-1]
+        if self.upside_down:
+            turned = turned[::-1]
+        return np.ascontiguousarray(turned)
+
+
+UPRIGHT = Orientation()
+
+
+def orientation_of(frame: "VideoFrame") -> Orientation:
+    """What a frame's display matrix says, to the nearest quarter turn.
+
+    Source:
+        ISO/IEC 14496-12, 6.2.2: (x', y') = (a x + c y, b x + d y), y downwards.
+    """
+    # iterating gives the data itself, though the types say keys
+    parts: list[SideData] = list(frame.side_data)  # pyright: ignore[reportAssignmentType]
+    for part in parts:
+        if part.type.name == "DISPLAYMATRIX":
+            a, b, _, c, d = np.frombuffer(bytes(part)[:20], np.int32).astype(np.int64)
+            if abs(b) + abs(c) > abs(a) + abs(d):
+                return Orientation(quarter=True, mirrored=bool(c < 0), upside_down=bool(b < 0))
+            return Orientation(mirrored=bool(a < 0), upside_down=bool(d < 0))
+    return UPRIGHT
