@@ -1,27 +1,32 @@
 """The interpolate stage: a video at a higher frame rate, with its sound."""
 
+from collections.abc import Iterable, Iterator
 from fractions import Fraction
 from pathlib import Path
+from statistics import median_low
 from typing import Literal, Self
 
 from pydantic import model_validator
 
 from safelight.engines import rife
 from safelight.engines.identity import EngineIdentity
-from safelight.errors import InvalidFieldValueError, InvalidMediaError
+from safelight.errors import InvalidFieldValueError
+from safelight.media.frame_times import FrameTimes
 from safelight.media.frames import (
     NOMINAL_RATES,
+    Distinct,
+    exact_target,
     frames_after,
     in_order,
     nominal_rate,
-    retimed,
+    retimed_at,
 )
-from safelight.media.video import VideoInfo, probe, transform_frames
+from safelight.media.video import VideoInfo, frame_times, probe, transform_frames
 from safelight.params import Params
 from safelight.progress import note
 from safelight.provenance.embed import video_tags
 from safelight.store.artifact import ArtifactRef
-from safelight.store.store import current_store
+from safelight.store.store import Pixels, current_store
 from tasks.keeping import keep_video, record_of
 from tasks.resuming import resuming_begun
 from tasks.stage import cache_key, stage
@@ -36,7 +41,11 @@ class InterpolateParams(Params):
     """Frame rate of the video; read from the file when not given, and checked against it when
     given. 23.976, 29.97 and 59.94 count as 24, 30 and 60."""
     target_fps: Rate
-    """Frame rate of the result, above the source's. A source at 29.97 gives 59.94 for 60."""
+    """Frame rate of the result, above the source's, which may be any. A source at 29.97 gives 59.94
+    for 60."""
+    duplicates: Literal["keep", "drop"] = "keep"
+    """drop leaves out frames that repeat the one before, so that animation on twos and recordings
+    of a screen move evenly; keep shows them as long as the source does."""
 
     @model_validator(mode="after")
     def _target_is_above_source(self) -> Self:
@@ -58,7 +67,7 @@ def interpolate(video: ArtifactRef, params: InterpolateParams) -> ArtifactRef:
     except across a cut, where the nearest one is repeated. Sound is carried over bit for bit.
 
     Args:
-        video: MP4, MOV, MKV or WebM at one of the contract's frame rates.
+        video: MP4, MOV, MKV or WebM at any frame rate below the target, even or not.
         params: source and target rate.
 
     Returns:
@@ -83,16 +92,31 @@ def interpolate(video: ArtifactRef, params: InterpolateParams) -> ArtifactRef:
     tags = video_tags(record_of("interpolate", params, rife.identity(), [video]))
     engine = rife.Rife()
     key = cache_key(interpolate, [video, params])
+    times = frame_times(source)
+    usual = _usual(times)
+    repeats: list[Distinct] = []
     with store.workspace() as folder, resuming_begun(key, engine.begin) as begin:
+
+        def retiming(shown: Iterator[Pixels]) -> Iterator[Pixels]:
+            timed: Iterable[tuple[Fraction, Pixels]] = zip(
+                _shown_at(info, times), shown, strict=False
+            )
+            if params.duplicates == "drop":
+                timed = Distinct(timed)
+                repeats.append(timed)
+            return in_order(retimed_at(timed, frames, target, begin, usual))
+
         path = Path(folder) / "interpolated"
         made = transform_frames(
             source,
             path,
-            lambda shown: in_order(retimed(shown, info.frames, info.fps, target, begin)),
+            retiming,
             tags,
             fps=target,
             frames=frames,
         )
+        if any(each.dropped for each in repeats):
+            note(f"{repeats[0].dropped} frames that repeat the one before were dropped")
         return keep_video(
             path,
             width=made.width,
@@ -103,46 +127,47 @@ def interpolate(video: ArtifactRef, params: InterpolateParams) -> ArtifactRef:
         )
 
 
+def _shown_at(info: VideoInfo, times: FrameTimes) -> Iterator[Fraction]:
+    """Seconds from the first frame to each; exact at an even rate, whatever the file's clock."""
+    if info.jitter_seconds:
+        return times.since_start()
+    return (index / info.fps for index in range(info.frames))
+
+
+def _usual(times: FrameTimes) -> Fraction:
+    """Seconds from one frame to the next, for most of them."""
+    return median_low([times.lasts(index) for index in range(len(times.ticks))]) * times.tick
+
+
 def target_rate(info: VideoInfo, params: InterpolateParams) -> Fraction:
     """The exact rate of the result: for 60 from a file at 30000/1001 it is 60000/1001.
 
     Raises:
-        InvalidMediaError: the file's rate varies, or is none of the contract's.
         InvalidFieldValueError: the rates of file and parameters do not fit.
     """
-    known = ", ".join(str(rate) for rate in NOMINAL_RATES)
-    if 2 * info.jitter_seconds * info.fps > 1:
-        raise InvalidMediaError(
-            f"frames are shown up to {float(info.jitter_seconds * 1000):.0f} ms off an even "
-            f"{float(info.fps):.3f} a second; at most half a frame "
-            f"({float(500 / info.fps):.0f} ms) is evened out",
-            "export the video at a constant frame rate",
-        )
     if info.jitter_seconds:
         note(
-            f"frame times that were up to {float(info.jitter_seconds * 1000):.0f} ms off an even "
-            f"{float(info.fps):.3f} a second are even now"
+            f"frames are shown up to {float(info.jitter_seconds * 1000):.0f} ms off an even "
+            f"{float(info.fps):.3f} a second: the new ones follow their own times, evenly"
         )
-    source = nominal_rate(info.fps)
-    if source is None:
-        raise InvalidMediaError(
-            f"the video has {float(info.fps):.3f} frames a second, expected one of {known}",
-            "export the video at one of these rates",
-        )
-    if params.source_fps not in (None, source):
+    if params.source_fps not in (None, nominal_rate(info.fps)):
         raise InvalidFieldValueError(
             f"source_fps is {params.source_fps}, the video has {float(info.fps):.3f} frames a "
             "second",
-            f"leave interpolate.source_fps out or set it to {source}",
+            "leave interpolate.source_fps out, it is read from the file",
         )
-    if params.target_fps <= source:
+    target = exact_target(info.fps, params.target_fps)
+    if info.jitter_seconds:
+        target = Fraction(params.target_fps)
+    if target <= info.fps:
+        name = nominal_rate(info.fps) or round(float(info.fps), 3)
         raise InvalidFieldValueError(
-            _not_above(source, params.target_fps), "set interpolate.target_fps to a higher rate"
+            _not_above(name, params.target_fps), "set interpolate.target_fps to a higher rate"
         )
-    return info.fps * params.target_fps / source
+    return target
 
 
-def _not_above(source: int, target: int) -> str:
+def _not_above(source: float, target: int) -> str:
     higher = ", ".join(str(rate) for rate in NOMINAL_RATES if rate > source)
-    fix = f"use one of {higher}" if higher else "a source at 240 cannot be raised further"
+    fix = f"use one of {higher}" if higher else f"a source at {source} cannot be raised further"
     return f"target_fps {target} is not above source_fps {source}; {fix}"

@@ -1,4 +1,4 @@
-"""When frames are shown: frame rates, which source frames an output frame lies between, and cuts.
+"""When frames are shown: frame rates, and which source frames an output frame lies between.
 
 Times are exact fractions throughout; a float would drift by a frame within hours.
 """
@@ -13,6 +13,8 @@ from typing import TypeVar
 import numpy as np
 from numpy.typing import NDArray
 
+from safelight.media.cuts import is_cut
+
 Pixels = NDArray[np.uint8]
 Pending = Callable[[], Pixels]
 """Waits for a frame that was begun, and gives it; called once."""
@@ -22,21 +24,14 @@ NOMINAL_RATES = (24, 25, 30, 50, 60, 120, 240)
 """Frames per second by the names people call them."""
 RATE_TOLERANCE = Fraction(15, 10_000)
 """29.97 is called 30 and is 0.1 % below it; the nearest two names, 24 and 25, lie 4 % apart."""
-CELL = 8
-"""Side of the squares a frame is averaged over before frames are compared, pixels: noise and
-small motion vanish, what is left is the layout of the picture."""
-CUT_CHANGE = 24.0
-"""Mean change of a cell above which frames may belong to two scenes, 8-bit levels."""
-CUT_COLOURS = 0.18
-"""Part of the cells whose colour is new above which they may; a pan keeps most of its colours.
-
-Cuts of street footage measure 48 to 83 and 0.25 to 0.76; its fastest pan and passing lorries, and
-hand-held objects elsewhere, at most 20 and 0.13."""
-BINS = 8
-"""Steps per colour channel when colours are counted."""
-
 SPARSE = 16
 """Every so many lines are compared first: frames that differ mostly show it there."""
+LONGEST_MOTION = Fraction(1, 6)
+"""Seconds. A frame that is shown longer among others stands still, and motion to the next takes no
+longer than from one frame to another before."""
+REPEAT_CELL, REPEAT_CHANGE = 8, 2.0
+"""A frame repeats the one before when no square of so many pixels changed by so many 8-bit levels
+in the mean: what a second encoding leaves of equal frames stays below, moving lips do not."""
 
 
 @dataclass(frozen=True)
@@ -55,6 +50,20 @@ def nominal_rate(fps: Fraction) -> int | None:
         if abs(fps / rate - 1) <= RATE_TOLERANCE:
             return rate
     return None
+
+
+def exact_target(fps: Fraction, target: int) -> Fraction:
+    """What a rate called `target` is for a source: 60000/1001 for 60 from 30000/1001.
+
+    Args:
+        fps: the source's exact rate.
+        target: the name of the new one.
+    """
+    nominal = nominal_rate(fps)
+    if nominal is not None:
+        return fps * target / nominal
+    ntsc = (fps * Fraction(1001, 1000)).denominator == 1
+    return target * Fraction(1000, 1001) if ntsc else Fraction(target)
 
 
 def frames_after(frames: int, source: Fraction, target: Fraction) -> int:
@@ -91,34 +100,101 @@ def retimed(
     target: Fraction,
     between: Callable[[Pixels, Pixels, float], T],
 ) -> Iterator[Pixels | T]:
-    """Show a clip at a higher rate, two source frames in memory at a time.
-
-    Source frames that fall on an output time are passed on as they are. Across a cut the nearest
-    frame is repeated, and so it is where two frames are the same.
+    """Show a clip of an even rate at a higher one, see `retimed_at`.
 
     Args:
         shown: the source frames.
         frames: how many there are.
         source: their rate.
         target: the new rate, not below `source`.
+        between: see `retimed_at`.
+    """
+    count = frames_after(frames, source, target)
+    times = (index / source for index in range(frames))
+    return retimed_at(zip(times, shown, strict=False), count, target, between, 1 / source)
+
+
+def retimed_at(
+    shown: Iterable[tuple[Fraction, Pixels]],
+    count: int,
+    target: Fraction,
+    between: Callable[[Pixels, Pixels, float], T],
+    usual: Fraction,
+) -> Iterator[Pixels | T]:
+    """Show a clip at an even, higher rate, two source frames in memory at a time.
+
+    Source frames that fall on an output time are passed on as they are. Across a cut the nearest
+    frame is repeated, and so it is where two frames are the same.
+
+    Args:
+        shown: seconds from the first frame, rising, and the source frames.
+        count: how many frames to make.
+        target: the new rate.
         between: makes the frame a fraction (0 to 1, both excluded) of the way from the first to
             the second, or begins to, see `in_order`; what it gives is passed on.
+        usual: seconds from one frame to the next where nothing stands still.
     """
-    left, right = next(shown), next(shown, None)
-    at, blend = 0, None
-    for index in range(frames_after(frames, source, target)):
-        wanted = moment(index, frames, source, target)
-        while at < wanted.left and right is not None:
-            left, right, at, blend = right, next(shown, None), at + 1, None
-        if wanted.timestep == 0 or right is None:
+    source = iter(shown)
+    left_at, left = next(source)
+    right = next(source, None)
+    blend: bool | None = None
+    longest = max(usual, LONGEST_MOTION)
+    for index in range(count):
+        wanted = index / target
+        while right is not None and right[0] <= wanted:
+            if right[0] - left_at <= longest:
+                usual = right[0] - left_at
+            (left_at, left), right, blend = right, next(source, None), None
+        if right is None or wanted == left_at:
+            yield left
+            continue
+        begins = left_at if right[0] - left_at <= longest else right[0] - usual
+        if wanted <= begins:
             yield left
             continue
         if blend is None:
-            blend = not (is_same(left, right) or is_cut(left, right))
+            blend = not (is_same(left, right[1]) or is_cut(left, right[1]))
+        timestep = (wanted - begins) / (right[0] - begins)
         if blend:
-            yield between(left, right, float(wanted.timestep))
+            yield between(left, right[1], float(timestep))
         else:
-            yield left if wanted.timestep < Fraction(1, 2) else right
+            yield left if timestep < Fraction(1, 2) else right[1]
+
+
+class Distinct:
+    """Frames without those that repeat the one before, as in animation drawn on twos."""
+
+    def __init__(self, shown: Iterable[tuple[Fraction, Pixels]]) -> None:
+        """Nothing is read yet.
+
+        Args:
+            shown: times, and frames.
+        """
+        self._shown = shown
+        self.dropped = 0
+        """How many were left out so far."""
+
+    def __iter__(self) -> Iterator[tuple[Fraction, Pixels]]:
+        """Each frame that differs from the last one given, with its time."""
+        last: Pixels | None = None
+        for time, pixels in self._shown:
+            if last is not None and is_repeat(last, pixels):
+                self.dropped += 1
+                continue
+            last = pixels
+            yield time, pixels
+
+
+def is_repeat(first: Pixels, second: Pixels) -> bool:
+    """Whether a frame, (H, W, 3) uint8, is the one before once more, as encoders leave it."""
+    height, width = (max(side // REPEAT_CELL, 1) for side in first.shape[:2])
+    apart = np.maximum(first, second) - np.minimum(first, second)
+    down, across = (
+        min(REPEAT_CELL, first.shape[0]),
+        min(REPEAT_CELL, first.shape[1]),
+    )
+    cells = apart[: height * down, : width * across].reshape(height, down, width, across * 3)
+    return float(cells.mean(axis=(1, 3), dtype=np.float32).max()) < REPEAT_CHANGE
 
 
 def in_order(frames: Iterable[Pixels | Pending]) -> Generator[Pixels]:
@@ -146,39 +222,3 @@ def is_same(first: Pixels, second: Pixels) -> bool:
         int(np.max(np.maximum(one, two) - np.minimum(one, two))) <= 1
         for one, two in ((first[::SPARSE], second[::SPARSE]), (first, second))
     )
-
-
-def is_cut(first: Pixels, second: Pixels) -> bool:
-    """Whether two consecutive frames, (H, W, 3) uint8 sRGB, belong to different scenes.
-
-    Both the layout and the colours must have changed: a fast pan changes only the layout, a lamp
-    switched on mostly the colours.
-    """
-    change, colours = scene_change(first, second)
-    return change > CUT_CHANGE and colours > CUT_COLOURS
-
-
-def scene_change(first: Pixels, second: Pixels) -> tuple[float, float]:
-    """Mean change of a cell in 8-bit levels, and the part of the cells whose colour is new."""
-    one, two = _cells(first), _cells(second)
-    change = float(np.abs(one - two).mean())
-    counted = [_colours(cells) for cells in (one, two)]
-    kept = np.minimum(*counted).sum() / counted[0].sum()
-    return change, 1 - float(kept)
-
-
-def _colours(cells: NDArray[np.float32]) -> NDArray[np.intp]:
-    """How many cells have each of the BINS ** 3 colours."""
-    steps = (cells * (BINS / 256)).astype(np.intp).reshape(-1, 3)
-    return np.bincount(steps @ (BINS**2, BINS, 1), minlength=BINS**3)
-
-
-def _cells(pixels: Pixels) -> NDArray[np.float32]:
-    height, width = (max(side // CELL, 1) * CELL for side in pixels.shape[:2])
-    whole = pixels[:height, :width]
-    if whole.shape[:2] != (height, width):  # smaller than one cell
-        missing = ((0, height - whole.shape[0]), (0, width - whole.shape[1]), (0, 0))
-        whole = np.pad(whole, missing, mode="edge")
-    rows = whole.reshape(height // CELL, CELL, width * 3).sum(axis=1, dtype=np.uint16)
-    squares = rows.reshape(height // CELL, width // CELL, CELL, 3)
-    return squares.sum(axis=2, dtype=np.float32) / CELL**2

@@ -8,11 +8,11 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from safelight.media.cuts import is_cut
 from safelight.media.frames import (
     NOMINAL_RATES,
     frames_after,
     in_order,
-    is_cut,
     is_same,
     moment,
     nominal_rate,
