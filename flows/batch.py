@@ -24,7 +24,13 @@ from flows.requests import (
 )
 from flows.running import parameters_model, recorded_flow
 from safelight.errors import InvalidFieldValueError, MissingRequiredFieldError, PipelineError
-from safelight.progress import StopRequestedError, watching
+from safelight.progress import (
+    StopReason,
+    StopRequestedError,
+    stop_reason,
+    stop_requested,
+    watching,
+)
 from safelight.provenance.batches import BatchReport, keep_report
 from safelight.store.artifact import ArtifactRef
 from tasks.recorder import recorder
@@ -123,6 +129,8 @@ def batch(
         with watching(recorder().stage_listener("requests")):
             dispatch.run(deployment)
     except StopRequestedError:
+        if stop_requested() and stop_reason() is not StopReason.CANCEL:
+            raise  # whoever goes on with it says how it ends
         _conclude(dispatch, on_workers=deployment is not None)
         raise
     report = _conclude(dispatch, on_workers=deployment is not None)

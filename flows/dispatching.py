@@ -4,9 +4,10 @@ import copy
 import logging
 import re
 import time
-from collections import deque
+from collections import Counter, deque
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field, replace
+from datetime import datetime
 from functools import wraps
 from typing import Any, Literal, cast
 from uuid import UUID
@@ -35,9 +36,17 @@ from safelight.errors import (
     PipelineError,
     UnknownError,
 )
-from safelight.progress import StopReason, StopRequestedError, step, stop_reason, stop_requested
+from safelight.progress import (
+    StopReason,
+    StopRequestedError,
+    is_given_up,
+    step,
+    stop_reason,
+    stop_requested,
+)
 from safelight.provenance.batches import BatchOutcome
 from safelight.provenance.manifest import MANIFESTS, Failure, Manifest, RunResult, load_manifest
+from safelight.restarts import asked_for_at
 from safelight.store.artifact import ArtifactRef
 from safelight.store.store import current_store, key_of
 
@@ -197,29 +206,48 @@ class _Workers:
         except BaseException:  # also the signal of a worker that ends this process
             with patient_client(CANCEL_SECONDS, stops=False) as client:
                 self._client = client
-                if self._is_cancelled():
+                if self._is_over():
                     self._cancel_all()
             raise
 
     def _find_earlier(self) -> None:
+        asked_for = self._asked_for()
         newest: dict[str, tuple[int, FlowRun]] = {}
+        tries = Counter[str]()
         for flow_run in self._tagged():
             identity, attempt = _parts(flow_run.idempotency_key or "")
             if attempt >= newest.get(identity, (0, None))[0]:
                 newest[identity] = attempt, flow_run
+            tries[identity] += _since(flow_run, asked_for)
         for request in self._dispatch.requests:
             attempt, flow_run = newest.get(request.identity, (-1, None))
+            tried = tries[request.identity]
             if flow_run is None or flow_run.state is None:
                 self._waiting.append(_Job(request, attempt + 1))
             elif not flow_run.state.is_final():
-                self._running[flow_run.id] = _Job(request, attempt)
+                self._running[flow_run.id] = _Job(request, attempt, max(tried - 1, 0))
             else:
                 outcome = _outcome_of(request, flow_run)
-                if outcome.state == "succeeded":
+                if _since(flow_run, asked_for) and self._stands(flow_run.state, outcome, tried - 1):
+                    self._dispatch.finished(request, outcome)
+                elif outcome.state == "succeeded":
                     reused = outcome.model_copy(update={"reused": True})
                     self._dispatch.finished(request, reused)
                 else:
-                    self._waiting.append(_Job(request, attempt + 1))
+                    self._waiting.append(_Job(request, attempt + 1, tried))
+
+    def _stands(self, state: State[Any], outcome: BatchOutcome, tries: int) -> bool:
+        """Whether an outcome counts that this batch had before it was interrupted."""
+        if outcome.state == "succeeded":
+            return True
+        lost = state.is_completed()  # its results were deleted
+        return not lost and not (_may_pass(outcome) and tries < self._dispatch.retries)
+
+    def _asked_for(self) -> datetime | None:
+        """When this batch was asked for; what it has made since then it need not make again."""
+        if self._own is None:
+            return None
+        return asked_for_at(self._client.read_flow_run_states(self._own))
 
     def _tagged(self) -> Iterator[FlowRun]:
         wanted = FlowRunFilter(tags=FlowRunFilterTags(all_=[TAG + self._dispatch.key]))
@@ -295,17 +323,20 @@ class _Workers:
             wanted = FlowRunFilter(id=FlowRunFilterId(any_=asked[start : start + PAGE]))
             yield from self._client.read_flow_runs(flow_run_filter=wanted, limit=PAGE)
 
-    def _is_cancelled(self) -> bool:
-        if stop_requested():
+    def _is_over(self) -> bool:
+        """Whether nobody wants the batch any more: cancelled, deleted or ended by hand."""
+        if stop_requested() and not is_given_up():  # else whoever has it now may go on with it
             return stop_reason() is StopReason.CANCEL
         if self._own is None:
             return False
         try:
             own = self._client.read_flow_run(self._own)
-        except (PipelineError, ObjectNotFound) as error:
+        except ObjectNotFound:
+            return True
+        except PipelineError as error:
             LOG.warning("whether the batch was cancelled is not known: %s", error)
             return False
-        return own.state is not None and (own.state.is_cancelling() or _cancelled(own))
+        return own.state is not None and (own.state.is_cancelling() or own.state.is_final())
 
     def _cancel_all(self) -> None:
         """Ask every run of the batch to stop; one question that fails keeps no other from it."""
@@ -356,6 +387,11 @@ def _named_for(target: Flow[..., RunResult], name: str) -> Flow[..., RunResult]:
 def _parts(key: str) -> tuple[str, int]:
     _, identity, attempt = [*key.split(":"), "", "", ""][:3]
     return (identity, int(attempt)) if attempt.isdecimal() else ("", -1)
+
+
+def _since(flow_run: FlowRun, moment: datetime | None) -> bool:
+    """Whether a run was made then or later; both times are the server's."""
+    return moment is not None and flow_run.created is not None and flow_run.created >= moment
 
 
 def _cancelled(flow_run: FlowRun) -> bool:

@@ -35,6 +35,7 @@ from safelight.provenance.manifest import (
     versions,
 )
 from safelight.reports import as_known
+from safelight.restarts import ELSEWHERE
 from safelight.run_logs import say_it_once
 from safelight.store.artifact import ArtifactRef
 from safelight.store.results import RESULTS
@@ -182,7 +183,7 @@ def _describe(flow_run: FlowRun, name: str, error: PipelineError | None = None) 
 
 def _stopped_state(message: str) -> State[None]:
     if stop_reason() is StopReason.RESCHEDULE:
-        return AwaitingRetry(message=f"{message}; goes on in another process")
+        return AwaitingRetry(message=message + ELSEWHERE)
     return Cancelled(message=message)
 
 

@@ -54,4 +54,11 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
 
 
 from tests.prefect_database import database  # noqa: E402, F401
-from tests.prefect_pool import api, pool, prefect_server, project, shared_pool  # noqa: E402, F401
+from tests.prefect_pool import (  # noqa: E402
+    api,  # noqa: F401
+    batches,  # noqa: F401
+    pool,  # noqa: F401
+    prefect_server,  # noqa: F401
+    project,  # noqa: F401
+    shared_pool,  # noqa: F401
+)

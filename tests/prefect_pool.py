@@ -23,6 +23,7 @@ from prefect.settings import PREFECT_API_AUTH_STRING, PREFECT_API_URL, temporary
 
 from safelight.cli.server import embedded_server, free_port
 from safelight.cli.server_login import basic
+from safelight.pool.configuration import BATCH_TYPE, POOL_TYPE
 from safelight.settings import reload_settings
 from safelight.store.results import register_results
 from safelight.store.store import current_store
@@ -144,12 +145,16 @@ class Project:
 class Pool:
     """A work pool with workers that the test starts."""
 
-    def __init__(self, client: SyncPrefectClient, project: Project) -> None:
+    def __init__(
+        self, client: SyncPrefectClient, project: Project, pool_type: str = POOL_TYPE
+    ) -> None:
         self.client = client
         self.project = project
         self.name = f"pool-{uuid4().hex[:8]}"
         self.workers: list[subprocess.Popen[bytes]] = []
-        client.create_work_pool(WorkPoolCreate(name=self.name, type="safelight-gpu"))
+        self.warm = pool_type == POOL_TYPE
+        """Whether its workers have processes before they have runs."""
+        client.create_work_pool(WorkPoolCreate(name=self.name, type=pool_type))
 
     def start_worker(
         self, name: str = "one", *, prefix: Sequence[str] = (), **environment: str
@@ -168,7 +173,8 @@ class Pool:
                 start_new_session=True,
             )
         self.workers.append(worker)
-        eventually(lambda: "started!" in self.log(name) and (prefix or children(worker)))
+        cold = prefix or not self.warm
+        eventually(lambda: "started!" in self.log(name) and (cold or children(worker)))
         return worker
 
     def log(self, name: str = "one") -> str:
@@ -303,6 +309,14 @@ def project(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Project
 def pool(api: SyncPrefectClient, project: Project) -> Iterator[Pool]:
     """A work pool; its workers and their processes are gone afterwards."""
     made = Pool(api, project)
+    yield made
+    made.stop()
+
+
+@pytest.fixture
+def batches(api: SyncPrefectClient, project: Project) -> Iterator[Pool]:
+    """A work pool of the type for batches."""
+    made = Pool(api, project, BATCH_TYPE)
     yield made
     made.stop()
 

@@ -12,7 +12,9 @@ from pydantic import Field, PrivateAttr
 from safelight.settings import settings as our_settings
 
 POOL_TYPE = "safelight-gpu"
-"""The worker type, as work pools name it."""
+"""The worker type of runs that need a device, as work pools name it."""
+BATCH_TYPE = "safelight-batch"
+"""The worker type of runs that wait for others."""
 KNOWN_DEPLOYMENT: ContextVar[DeploymentResponse | None] = ContextVar(
     "known_deployment", default=None
 )
@@ -33,12 +35,9 @@ _GUARD_NAMES = frozenset({"VOLUME_ROOT", "PATH", "HOME", "TMPDIR", "BASH_ENV"})
 Wanted = Literal["any", "cpu", "cuda", "mps"]
 
 
-class PoolJobConfiguration(BaseJobConfiguration):
+class RunConfiguration(BaseJobConfiguration):
     """The job variables of one flow run, filled in."""
 
-    device: Wanted = "any"
-    min_vram_gib: float = Field(default=0.0, ge=0)
-    model: str | None = None
     working_dir: str | None = None
     grace_seconds: float = Field(default=20.0, ge=0)
     restarts: int = Field(default=1, ge=0)
@@ -88,6 +87,23 @@ class PoolJobConfiguration(BaseJobConfiguration):
         return dict(_environment[1])
 
 
+class PoolJobConfiguration(RunConfiguration):
+    """Those of a run that needs a device."""
+
+    device: Wanted = "any"
+    min_vram_gib: float = Field(default=0.0, ge=0)
+    model: str | None = None
+
+
+class BatchJobConfiguration(RunConfiguration):
+    """Those of a run that waits for others.
+
+    It dies with its machine rather than of what it does, and finds again what it has made.
+    """
+
+    restarts: int = Field(default=3, ge=0)
+
+
 def settable(wanted: dict[str, str | None]) -> tuple[dict[str, str | None], tuple[str, ...]]:
     """What a run may set of the environment it asks for, and the names it may not.
 
@@ -103,18 +119,9 @@ def settable(wanted: dict[str, str | None]) -> tuple[dict[str, str | None], tupl
     return kept, tuple(sorted(wanted.keys() - allowed))
 
 
-class PoolVariables(BaseVariables):
-    """The form of a work pool of this type."""
+class RunVariables(BaseVariables):
+    """What the forms of all our work pools have."""
 
-    device: Wanted = Field(default="any", description="Device class the run needs.")
-    min_vram_gib: float = Field(
-        default=0.0, ge=0, title="Minimum VRAM", description="Least memory of the GPU, GiB."
-    )
-    model: str | None = Field(
-        default=None,
-        description="Runs with the same hint go to the same warm process when it is free. Without "
-        "one, runs of the same deployment do.",
-    )
     working_dir: str | None = Field(
         default=None,
         title="Working directory",
@@ -131,6 +138,31 @@ class PoolVariables(BaseVariables):
         ge=0,
         description="How often a run whose process died is started again by itself. Its finished "
         "stages come from the store.",
+    )
+
+
+class PoolVariables(RunVariables):
+    """The form of a work pool of this type."""
+
+    device: Wanted = Field(default="any", description="Device class the run needs.")
+    min_vram_gib: float = Field(
+        default=0.0, ge=0, title="Minimum VRAM", description="Least memory of the GPU, GiB."
+    )
+    model: str | None = Field(
+        default=None,
+        description="Runs with the same hint go to the same warm process when it is free. Without "
+        "one, runs of the same deployment do.",
+    )
+
+
+class BatchVariables(RunVariables):
+    """The form of a work pool of this type."""
+
+    restarts: int = Field(
+        default=3,
+        ge=0,
+        description="How often a run whose process died is started again by itself. It goes on "
+        "with the runs that it has made.",
     )
 
 

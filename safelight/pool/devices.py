@@ -30,6 +30,10 @@ class Device:
     """What a process needs in its environment to see this device alone."""
 
 
+ANY_DEVICE = Device("any device", "cpu", 0.0, ())
+"""Of a process that mostly waits: what it computes itself, it computes where its settings say."""
+
+
 def find_devices(wanted: str = "auto") -> tuple[Device, ...]:
     """List the devices that `SAFELIGHT_POOL_DEVICES` asks for.
 

@@ -17,10 +17,9 @@ from safelight.naming import tagged
 from safelight.pool.messages import Ended
 from safelight.pool.ownership import Claim, loss
 from safelight.pool.process import Died, Outcome
+from safelight.restarts import AGAIN
 
 RETRY_SECONDS = 1.0
-AGAIN = "; started again, finished stages come from the store"
-"""End of the message of every state that starts a run again; they are counted by it."""
 
 
 async def settle(

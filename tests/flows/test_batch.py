@@ -8,12 +8,14 @@ import subprocess
 import sys
 import threading
 import time
+from collections import Counter
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from contextvars import copy_context
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
+import psutil
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -24,7 +26,7 @@ from prefect.client.schemas.filters import FlowRunFilter, FlowRunFilterTags
 from prefect.client.schemas.schedules import CronSchedule
 from prefect.deployments import run_deployment
 from prefect.settings import PREFECT_API_URL, temporary_settings
-from prefect.states import Cancelling
+from prefect.states import Cancelling, Failed
 
 from flows import dispatching
 from flows.batch import batch
@@ -593,6 +595,87 @@ def test_a_batch_never_waits_for_its_own_place(shared_volume: Path):
     assert "it would wait for its own place" in refused.state.message
 
 
+@pytest.fixture(scope="module")
+def own_pool(root: Path) -> str:
+    """A deployment of `batch` on a pool of the type for batches."""
+    with get_client(sync_client=True) as client:
+        client.create_work_pool(WorkPoolCreate(name="own", type="safelight-batch"))
+        deployed(client, "batch", "own", "own")
+    return "batch/own"
+
+
+@contextmanager
+def batch_worker(root: Path) -> Iterator["subprocess.Popen[bytes]"]:
+    process = subprocess.Popen(
+        [sys.executable, "-m", "prefect", "worker", "start", "--pool", "own"],
+        env={**os.environ, "PREFECT_API_URL": PREFECT_API_URL.value(), "VOLUME_ROOT": str(root)},
+        cwd=CHECKOUT,
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.DEVNULL,
+    )
+    try:
+        yield process
+    finally:
+        process.terminate()
+        process.wait(60)
+
+
+def until(what):
+    deadline = time.monotonic() + 90
+    while not (found := what()):
+        assert time.monotonic() < deadline
+        time.sleep(0.1)
+    return found
+
+
+@pytest.mark.usefixtures("worker")
+def test_a_batch_whose_machine_went_down_goes_on_and_makes_nothing_twice(
+    shared_volume: Path, own_pool: str
+):
+    image = small(shared_volume)
+    wanted = [graded(image, colour, 0.3) for colour in ("warm", "cool", "none")]
+    called = {
+        "flow": "pipeline",
+        "requests": [graded("/etc/passwd", "warm", 0.3), *wanted],
+        "parallel": 1,
+        "allow_failures": True,
+        "key": "machine",
+    }
+    with batch_worker(shared_volume) as first:
+        run = run_deployment(own_pool, parameters=called, timeout=0)
+        until(lambda: any(child.state.is_completed() for child in children("machine")))
+        family = psutil.Process(first.pid).children()
+        first.kill()
+        for process in family:
+            process.kill()
+        with get_client(sync_client=True) as client:
+            assert client.read_flow_run(run.id).state.is_running()
+    with batch_worker(shared_volume), get_client(sync_client=True) as client:
+        state = until(lambda: s if (s := client.read_flow_run(run.id).state).is_final() else None)
+    assert state.is_completed(), state
+    assert states(load_report(run.id)) == ["failed", *["succeeded"] * 3]
+    made = Counter(child.name for child in children("machine"))
+    assert set(made.values()) == {1}
+    assert len(made) == 4
+
+
+def test_batches_that_nobody_wants_any_more_cancel_what_they_started(
+    shared_volume: Path, own_pool: str
+):
+    called = {"flow": "enhance", "requests": [{"image": small(shared_volume)}] * 3, "parallel": 2}
+    with batch_worker(shared_volume), get_client(sync_client=True) as client:
+        deleted, ended = (
+            run_deployment(own_pool, parameters={**called, "key": key}, timeout=0).id
+            for key in ("deleted", "ended")
+        )
+        started = [*until_there("deleted", 2), *until_there("ended", 2)]
+        client.delete_flow_run(deleted)
+        client.set_flow_run_state(ended, Failed(message="enough"), force=True)
+        until(lambda: all(client.read_flow_run(one.id).state.is_cancelled() for one in started))
+        assert len(children("deleted")) == len(children("ended")) == 2
+        assert client.read_flow_run(ended).state.message == "enough"
+
+
 @pytest.mark.usefixtures("server", "volume")
 def test_workers_that_are_not_there_are_not_waited_for():
     for flow in ("interpolate", "upscale_denoise_image_v1"):
@@ -707,7 +790,7 @@ def test_cancelling_a_batch_reaches_every_run_though_questions_fail(
 
 
 def test_faults_of_single_requests_are_told_apart(shared_volume: Path):
-    from prefect.states import Cancelled, Completed, Crashed, Failed
+    from prefect.states import Cancelled, Completed, Crashed
 
     passing = Failed(message="X: [STORE_UNAVAILABLE] no answer. Fix: wait.")
     lasting = Failed(message="X: [INVALID_FIELD_VALUE] 3, expected 4. Fix: set it to 4.")

@@ -7,12 +7,15 @@ import pytest
 from prefect.workers.base import BaseWorker
 from prefect.workers.process import ProcessWorker
 
-from safelight.pool.worker import SafelightWorker
+from safelight.pool.worker import BatchWorker, SafelightWorker
 
 POOLS = Path(__file__).resolve().parents[2] / "deployments" / "work-pools"
 
 
-@pytest.mark.parametrize(("name", "worker"), [("gpu", SafelightWorker), ("process", ProcessWorker)])
+@pytest.mark.parametrize(
+    ("name", "worker"),
+    [("gpu", SafelightWorker), ("batches", BatchWorker), ("process", ProcessWorker)],
+)
 def test_template_is_that_of_the_worker_type(name: str, worker: type[BaseWorker]):
     written = json.loads((POOLS / f"{name}.json").read_text())
     assert written == worker.get_default_base_job_template()

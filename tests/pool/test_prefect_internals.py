@@ -15,8 +15,9 @@ from prefect.settings import PREFECT_CLIENT_MAX_RETRIES, temporary_settings
 from prefect.workers.base import BaseJobConfiguration, BaseWorker
 
 from safelight.pool import prefect_internals
-from safelight.pool.configuration import PoolJobConfiguration
-from safelight.pool.worker import SafelightWorker
+from safelight.pool.configuration import PoolJobConfiguration, RunConfiguration
+from safelight.pool.supervising import SupervisingWorker
+from safelight.pool.worker import BatchWorker, SafelightWorker
 from tests.prefect_pool import Pool, eventually
 
 NAMED = re.findall(r"`(\w+)\.(_\w+)", prefect_internals.__doc__ or "")
@@ -37,7 +38,7 @@ def test_every_private_name_in_use_is_listed():
     }
     replaced = {
         name
-        for own in (SafelightWorker, PoolJobConfiguration)
+        for own in (SupervisingWorker, SafelightWorker, BatchWorker, RunConfiguration)
         for name, value in vars(own).items()
         if name.startswith("_") and not name.startswith("__")
         if inspect.isfunction(getattr(value, "__func__", value))
