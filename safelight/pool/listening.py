@@ -4,7 +4,7 @@ import time
 from collections.abc import Callable
 from uuid import UUID
 
-import anyio
+from anyio import sleep
 from prefect.events import Event
 from prefect.events.clients import get_events_subscriber
 from prefect.events.filters import EventAnyResourceFilter, EventFilter, EventNameFilter
@@ -59,5 +59,5 @@ async def listen(
             lost = True
         if began is not None and time.monotonic() - began > STEADY_SECONDS:
             wait = FIRST_SECONDS
-        await anyio.sleep(wait)
+        await sleep(wait)
         wait = min(2 * wait, LONGEST_SECONDS)
