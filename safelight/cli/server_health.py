@@ -26,16 +26,18 @@ from safelight.cli.contracts import entrypoint
 from safelight.cli.findings import Finding, finding
 from safelight.cli.left_deployments import is_ours, without_flow
 from safelight.cli.paging import every_deployment, every_worker, pages
+from safelight.cli.pools import BATCHES
 from safelight.cli.schedule_health import schedule_findings
 from safelight.cli.server import silence
 from safelight.cli.server_password import is_loopback
 from safelight.cli.service_health import Services, service_findings, services
-from safelight.cli.serving import BATCHES, POOL
+from safelight.cli.serving import POOL
 from safelight.pool.announcing import announced
-from safelight.pool.configuration import POOL_TYPE
+from safelight.pool.configuration import BATCH_TYPE, POOL_TYPE
 from safelight.provenance.manifest import versions
 from safelight.store.results import RESULTS
 
+OUR_TYPES = (POOL_TYPE, BATCH_TYPE)
 CRASHES_SINCE = timedelta(hours=24)
 SHOWN_RUNS = 3
 ASKED = (401, 403)
@@ -171,7 +173,14 @@ def _pool(client: SyncPrefectClient, name: str) -> Iterator[Finding]:
     if pool.is_paused:
         remedy = f"run: prefect work-pool resume {name}"
         yield finding(what, f"type {pool.type}, paused: no run starts", "problem", remedy)
-    elif pool.type != POOL_TYPE and name != BATCHES:
+    elif name == BATCHES and pool.type != BATCH_TYPE:
+        yield finding(
+            what,
+            f"type {pool.type}: a batch whose worker or machine is gone stays Running for ever",
+            "problem",
+            "run: safelight deploy",
+        )
+    elif pool.type not in OUR_TYPES:
         yield finding(
             what,
             f"type {pool.type}: every run starts a process and loads its models anew",
@@ -192,7 +201,7 @@ def _workers(client: SyncPrefectClient, pool: WorkPool) -> Iterator[Finding]:
             "problem",
             f"run: prefect worker start --pool {pool.name}",
         )
-    if pool.type != POOL_TYPE:
+    if pool.type not in OUR_TYPES:
         if online:
             yield finding(f"workers of {pool.name}", ", ".join(worker.name for worker in online))
         return
@@ -208,6 +217,7 @@ def _worker(client: SyncPrefectClient, pool: str, name: str) -> Finding:
             what, "online, but did not say what it runs with", "warning", "start it again"
         )
     devices = ", ".join(f"{device} {gib:.0f} GiB" for device, gib in told.devices.items())
+    online = f"online on {devices}" if devices else "online"
     ours = versions()
     differing = [
         f"{package} {told.versions.get(package, 'missing')} instead of {ours.get(package, 'none')}"
@@ -215,10 +225,10 @@ def _worker(client: SyncPrefectClient, pool: str, name: str) -> Finding:
         if ours.get(package) != told.versions.get(package)
     ]
     if not differing:
-        return finding(what, f"online on {devices}, versions as here")
+        return finding(what, f"{online}, versions as here")
     return finding(
         what,
-        f"online on {devices}, with {', '.join(differing)}",
+        f"{online}, with {', '.join(differing)}",
         "warning",
         "install the same versions on both machines, then start the worker again",
     )

@@ -4,22 +4,21 @@ import os
 import subprocess
 import tempfile
 from collections.abc import Generator
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, cast
 
 import httpx
 import yaml
 from filelock import FileLock, Timeout
-from prefect.client.schemas.actions import WorkPoolCreate
 from prefect.client.schemas.responses import DeploymentResponse
-from prefect.exceptions import ObjectAlreadyExists, ObjectNotFound
 from prefect.settings import PREFECT_API_URL, get_current_settings, temporary_settings
 
 from safelight.children import start_child, stop_child
 from safelight.cli.addresses import configured_api_url, spare_loopback, web_url
 from safelight.cli.left_deployments import is_ours, without_flow
 from safelight.cli.paging import every_deployment
+from safelight.cli.pools import BATCHES, Change, change_embedded, make_batches_pool, make_pool
 from safelight.cli.printing import CONSOLE, show_line
 from safelight.cli.schedule_health import refused_schedules
 from safelight.cli.server import ANSWER_SECONDS, QUIET, prefect_home, running_server
@@ -41,8 +40,6 @@ CHECKOUT = Path(__file__).resolve().parents[2]
 PREFECT_FILE = CHECKOUT / "deployments" / "prefect.yaml"
 LIMITS_FILE = CHECKOUT / "deployments" / "concurrency-limits.yaml"
 POOL = "gpu"
-BATCHES = "batches"
-"""Stock process pool: its runs wait for runs in the other pool, whose places they must not take."""
 
 
 def serve(host: str, port: int) -> None:
@@ -58,7 +55,7 @@ def serve(host: str, port: int) -> None:
         running_server(port, ui=True, host=host) as server,
         temporary_settings({PREFECT_API_URL: server.url}),
     ):
-        deploy(POOL)
+        deploy(POOL, change_embedded)
         with counted_signals() as signals:
             workers = {pool: _start_worker(pool, server.url) for pool in (POOL, BATCHES)}
             try:
@@ -155,13 +152,15 @@ def _start_worker(pool: str, url: str) -> "subprocess.Popen[bytes]":
     )
 
 
-def deploy(pool: str) -> None:
+def deploy(pool: str, change: Change | None = None) -> None:
     """Make work pools, result block, limits and one deployment per flow on the configured server.
 
     Args:
         pool: of all flows but batches, which wait for them in a pool of their own.
+        change: changes the type of a pool in place, where that is possible.
 
     Raises:
+        ContractMismatchError: the pool of batches has another type, and is in use.
         DependencyMissingError: no server is configured, or this is no checkout.
         InvalidFieldValueError: the file of limits is not as it should be.
         UnknownError: Prefect refused the deployments.
@@ -184,7 +183,7 @@ def deploy(pool: str) -> None:
             "choose another name",
         )
     make_pool(pool, POOL_TYPE)
-    make_pool(BATCHES, "process")
+    make_batches_pool(change)
     described = cast("dict[str, Any]", yaml.safe_load(PREFECT_FILE.read_text()))
     for deployment in described["deployments"]:
         if deployment["work_pool"]["name"] != BATCHES:
@@ -225,13 +224,3 @@ def _say_what_is_wrong(deployments: list[DeploymentResponse]) -> None:
         )
     for refused in refused_schedules(deployments):
         CONSOLE.print(f"{refused.what}: {refused.found}. Fix: {refused.remedy}", markup=False)
-
-
-def make_pool(pool: str, pool_type: str) -> None:
-    """Create a work pool of this type unless it is there."""
-    with patient_client() as client:
-        try:
-            client.read_work_pool(pool)
-        except ObjectNotFound:
-            with suppress(ObjectAlreadyExists):  # made, and the answer was lost
-                client.create_work_pool(WorkPoolCreate(name=pool, type=pool_type))

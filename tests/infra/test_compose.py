@@ -153,6 +153,7 @@ def test_workers_get_time_to_finish():
     for name in ("worker-gpu", "worker-cpu"):
         assert SERVICES[name]["stop_grace_period"] == "15m"
         assert "--with-healthcheck" in SERVICES[name]["command"]
+    assert SERVICES["worker-batches"]["command"][3:5] == ["--pool", "batches"]
     (device,) = SERVICES["worker-gpu"]["deploy"]["resources"]["reservations"]["devices"]
     assert device["driver"] == "nvidia"
 
