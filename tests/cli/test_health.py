@@ -1,20 +1,22 @@
 """The doctor on a real server: every trouble is found and comes with what to do."""
 
 from collections.abc import Generator, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from uuid import uuid4
 
 import prefect
 import pytest
 from prefect.client.orchestration import SyncPrefectClient, get_client
-from prefect.client.schemas.actions import WorkPoolCreate, WorkPoolUpdate
+from prefect.client.schemas.actions import DeploymentUpdate, WorkPoolCreate, WorkPoolUpdate
 from prefect.client.schemas.objects import StateType
+from prefect.exceptions import ObjectNotFound
 from prefect.settings import PREFECT_API_AUTH_STRING, PREFECT_API_URL, temporary_settings
 from prefect.states import Crashed, Running
 
 from safelight.cli import health, server_health
 from safelight.cli.findings import Finding
+from safelight.cli.pools import make_batches_pool
 from safelight.cli.server import embedded_server, free_port, prefect_home
 from safelight.pool.announcing import Announcement, announced
 from safelight.provenance.manifest import versions
@@ -142,6 +144,24 @@ def test_a_pool_of_the_stock_type_works_but_is_cold(api: SyncPrefectClient, proj
     )
     assert found(f"work pool {name}").level == "warning"
     assert found(f"workers of {name}").level == "problem"
+    api.request("DELETE", "/deployments/{id}", path_params={"id": deployment})
+
+
+def test_a_pool_of_batches_with_another_type_is_a_problem(api: SyncPrefectClient):
+    with suppress(ObjectNotFound):
+        api.delete_work_pool("batches")
+    api.create_work_pool(WorkPoolCreate(name="batches", type="process"))
+    deployment = api.create_deployment(
+        api.create_flow_from_name("batch"),
+        name="batch",
+        entrypoint="flows.batch.batch",
+        work_pool_name="batches",
+    )
+    told = found("work pool batches")
+    assert (told.level, told.remedy) == ("problem", "run: safelight deploy")
+    make_batches_pool()
+    api.update_deployment(deployment, DeploymentUpdate(work_pool_name="batches"))
+    assert found("work pool batches").level == "ok"
     api.request("DELETE", "/deployments/{id}", path_params={"id": deployment})
 
 
