@@ -3,15 +3,19 @@
 import signal
 
 import psutil
+import pytest
 from prefect.client.schemas.objects import StateType
 
 from safelight.pool.ownership import Owner
 from tests.prefect_pool import Pool, begun, children, eventually
 
+FOR_LONG = 2400
+"""Steps of runs that never get so far."""
 
-def test_each_run_has_a_process_of_its_own_and_the_process_ends_with_it(batches: Pool):
+
+def test_each_run_has_a_process_of_its_own_and_the_first_signal_hands_them_on(batches: Pool):
     worker = batches.start_worker(SAFELIGHT_POOL_DEVICES="cpu:1", SAFELIGHT_POOL_PRELOAD="no.such")
-    runs = [batches.create("steps", count=100) for _ in range(3)]
+    runs = [batches.create("steps", count=FOR_LONG) for _ in range(3)]
     eventually(lambda: batches.project.notes == ["begin"] * 3)
     owners = [
         eventually(lambda run=run: Owner.parse(batches.read(run).infrastructure_pid))
@@ -19,14 +23,24 @@ def test_each_run_has_a_process_of_its_own_and_the_process_ends_with_it(batches:
     ]
     assert {owner.pid for owner in owners} == {child.pid for child in children(worker)}
     assert {owner.worker_pid for owner in owners} == {worker.pid}
-    batches.cancel(runs[0])
-    assert batches.end(runs[0]).type is StateType.CANCELLED
-    batches.client.delete_flow_run(runs[1])
-    assert batches.end(runs[2]).is_completed()
-    eventually(lambda: not children(worker))
-    assert batches.project.notes.count("end") == 1
+    cancelled, deleted, goes_on = runs
+    short = batches.create("pid")
+    batches.cancel(cancelled)
+    batches.client.delete_flow_run(deleted)
+    psutil.Process(owners[-1].pid).kill()
+    assert batches.end(cancelled).type is StateType.CANCELLED
+    assert batches.end(short).is_completed()
+    eventually(lambda: batches.project.notes.count("begin") == 4)
+    (child,) = eventually(lambda: found if len(found := children(worker)) == 1 else None)
+    assert child.pid not in {owner.pid for owner in owners}
+    worker.send_signal(signal.SIGTERM)  # once
+    worker.wait(60)
+    assert batches.state(goes_on).name == "AwaitingRetry"
+    assert batches.state(goes_on).message.endswith("goes on in another process")
+    assert "end" not in batches.project.notes
 
 
+@pytest.mark.soak
 def test_a_run_goes_on_whatever_ends_its_process_and_its_worker(batches: Pool):
     first = batches.start_worker()
     run = batches.create("steps", count=100)
