@@ -172,7 +172,11 @@ def pausing(pool: UUID) -> dict[str, object]:
 
 
 @pytest.fixture(scope="module")
-def well(tmp_path_factory: pytest.TempPathFactory, database: Path) -> Iterator[SyncPrefectClient]:
+def well(
+    prefect_server: str, tmp_path_factory: pytest.TempPathFactory, database: Path
+) -> Iterator[SyncPrefectClient]:
+    """A client of a server that ends before the one of all tests does, as its password must."""
+    del prefect_server
     volume = tmp_path_factory.mktemp("well")
     put_database(database, volume)
     with server(volume, services=False) as client:
