@@ -45,8 +45,12 @@ def orientation_of(frame: "VideoFrame") -> Orientation:
     Source:
         ISO/IEC 14496-12, 6.2.2: (x', y') = (a x + c y, b x + d y), y downwards.
     """
+    from av.sidedata.sidedata import SideDataContainer
+
+    # frame.side_data would keep what holds the frame: a circle, which stays until it is collected
+    found = SideDataContainer(frame)  # pyright: ignore[reportCallIssue]
     # iterating gives the data itself, though the types say keys
-    parts: list[SideData] = list(frame.side_data)  # pyright: ignore[reportAssignmentType]
+    parts: list[SideData] = list(found)  # pyright: ignore[reportAssignmentType]
     for part in parts:
         if part.type.name == "DISPLAYMATRIX":
             a, b, _, c, d = np.frombuffer(bytes(part)[:20], np.int32).astype(np.int64)

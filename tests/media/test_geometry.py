@@ -1,5 +1,6 @@
 """What players do to frames before they show them: turn, mirror, stretch, deinterlace."""
 
+import gc
 from fractions import Fraction
 from pathlib import Path
 
@@ -12,6 +13,7 @@ from safelight.media.video import map_frames, probe, read_frames
 from safelight.progress import watching
 
 WIDTH, HEIGHT = 64, 48
+FRAMES = 4
 
 
 def corners() -> np.ndarray:
@@ -39,7 +41,7 @@ def oriented(
         if aspect:
             stream.codec_context.sample_aspect_ratio = aspect
         stream.set_display_rotation(degrees, hflip, vflip)
-        for _ in range(4):
+        for _ in range(FRAMES):
             out.mux(stream.encode(av.VideoFrame.from_ndarray(corners(), format="rgb24")))
         out.mux(stream.encode(None))
     return path
@@ -47,6 +49,25 @@ def oriented(
 
 def close(one: np.ndarray, two: np.ndarray) -> bool:
     return one.shape == two.shape and bool(np.abs(one.astype(int) - two).mean() < 3)
+
+
+def decoded_frames() -> int:
+    """How many there are, of use or not."""
+    return sum(type(thing) is av.VideoFrame for thing in gc.get_objects())
+
+
+@pytest.mark.parametrize("degrees", [0, 90])
+def test_no_frame_outlives_its_use(tmp_path: Path, degrees: int) -> None:
+    path = oriented(tmp_path / "a.mp4", degrees, hflip=False, vflip=False)
+    gc.collect()
+    before = decoded_frames()
+    gc.disable()  # what only it would free has piled up until then
+    try:
+        assert len(list(read_frames(path))) == FRAMES
+        left = decoded_frames() - before
+    finally:
+        gc.enable()
+    assert left <= 1
 
 
 @pytest.mark.parametrize("ending", ["mp4", "mov", "mkv"])
