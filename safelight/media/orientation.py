@@ -1,5 +1,6 @@
 """How a player turns and mirrors a video's frames before it shows them."""
 
+import math
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
@@ -45,16 +46,25 @@ def orientation_of(frame: "VideoFrame") -> Orientation:
     Source:
         ISO/IEC 14496-12, 6.2.2: (x', y') = (a x + c y, b x + d y), y downwards.
     """
+    a, b, c, d = _matrix(frame)
+    if abs(b) + abs(c) > abs(a) + abs(d):
+        return Orientation(quarter=True, mirrored=c < 0, upside_down=b < 0)
+    return Orientation(mirrored=a < 0, upside_down=d < 0)
+
+
+def _matrix(frame: "VideoFrame") -> tuple[float, float, float, float]:
     from av.sidedata.sidedata import SideDataContainer
 
-    # frame.side_data would keep what holds the frame: a circle, which stays until it is collected
-    found = SideDataContainer(frame)  # pyright: ignore[reportCallIssue]
+    try:
+        # frame.side_data would keep what holds the frame: a circle, which stays until collected
+        found = SideDataContainer(frame)  # pyright: ignore[reportCallIssue]
+    except ValueError:  # among it is a kind that PyAV has no name for: it tells the turn alone
+        turn = math.radians(-frame.rotation)
+        return math.cos(turn), math.sin(turn), -math.sin(turn), math.cos(turn)
     # iterating gives the data itself, though the types say keys
     parts: list[SideData] = list(found)  # pyright: ignore[reportAssignmentType]
     for part in parts:
         if part.type.name == "DISPLAYMATRIX":
-            a, b, _, c, d = np.frombuffer(bytes(part)[:20], np.int32).astype(np.int64)
-            if abs(b) + abs(c) > abs(a) + abs(d):
-                return Orientation(quarter=True, mirrored=bool(c < 0), upside_down=bool(b < 0))
-            return Orientation(mirrored=bool(a < 0), upside_down=bool(d < 0))
-    return UPRIGHT
+            a, b, _, c, d = (float(value) for value in np.frombuffer(bytes(part)[:20], np.int32))
+            return a, b, c, d
+    return 1.0, 0.0, 0.0, 1.0

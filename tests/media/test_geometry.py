@@ -8,6 +8,7 @@ import av
 import numpy as np
 import pytest
 from av.filter import Graph
+from PIL import ExifTags, Image
 
 from safelight.media.video import map_frames, probe, read_frames
 from safelight.progress import watching
@@ -49,6 +50,24 @@ def oriented(
 
 def close(one: np.ndarray, two: np.ndarray) -> bool:
     return one.shape == two.shape and bool(np.abs(one.astype(int) - two).mean() < 3)
+
+
+@pytest.mark.parametrize(("orientation", "degrees"), [(1, 0), (3, 180), (6, 270), (8, 90)])
+def test_photographs_as_frames_are_turned_as_their_own_tags_say(
+    tmp_path: Path, orientation: int, degrees: int
+) -> None:
+    exif = Image.Exif()
+    exif[ExifTags.Base.Orientation] = orientation
+    Image.fromarray(corners()).save(tmp_path / "a.jpg", exif=exif, quality=95)
+    path = tmp_path / "a.mkv"
+    with av.open(str(tmp_path / "a.jpg")) as photo, av.open(str(path), "w") as out:
+        stream = out.add_stream_from_template(photo.streams.video[0])
+        for packet in photo.demux():
+            if packet.dts is not None:
+                packet.stream = stream
+                out.mux(packet)
+    (shown,) = read_frames(path)
+    assert close(shown, turned(corners(), degrees, hflip=False, vflip=False))
 
 
 def decoded_frames() -> int:
