@@ -24,6 +24,7 @@ from prefect.server.database.configurations import SQLITE_BEGIN_MODE, AioSqliteC
 from prefect.settings import get_current_settings
 from sqlalchemy.ext.asyncio import AsyncSession, AsyncSessionTransaction
 
+from safelight.cli.orchestration import keep_ends
 from safelight.cli.server_guard import ServerGuard
 from safelight.cli.server_login import Logins
 from safelight.cli.server_password import operators_password
@@ -75,5 +76,6 @@ if __name__ == "__main__":
     from prefect.cli import app
 
     AioSqliteConfiguration.begin_transaction = begin_immediately
+    keep_ends()
     server.create_app = guarded  # pyright: ignore[reportAttributeAccessIssue]
     app()
