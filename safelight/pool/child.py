@@ -211,7 +211,7 @@ def execute(flow_run: FlowRun, session: Session) -> str:
         if is_given_up():
             logger.info("stopped: the run is over or another worker has it")
             return ""
-        logger.info("not run: %s", error)
+        logger.info("the server refused its next state: %s", error)
         return left_behind(session.load_flow_run(flow_run.id), error)
     except Pause:
         return ""

@@ -1,5 +1,6 @@
-"""A run that was ended or deleted since it was seen to wait is not started."""
+"""A run that was ended or deleted since it was seen to wait is not started, nor told of."""
 
+import json
 import threading
 from collections.abc import Awaitable, Callable
 from uuid import UUID, uuid4
@@ -7,9 +8,9 @@ from uuid import UUID, uuid4
 import anyio
 import httpx
 import pytest
-from prefect.client.schemas.objects import FlowRun, StateType
+from prefect.client.schemas.objects import FlowRun, State, StateType
 from prefect.exceptions import Abort, ObjectNotFound
-from prefect.states import Completed, Failed, Pending, Running, State
+from prefect.states import Completed, Failed, Pending, Running
 
 from safelight.pool.fencing import DECIDE_SECONDS, awake
 from safelight.pool.starting import Starting
@@ -77,3 +78,37 @@ def test_a_run_ended_by_hand_while_the_server_did_not_answer_stays_ended(
         assert pool.end(second).type is StateType.COMPLETED
     states = pool.client.read_flow_run_states(run_id)
     assert [state.name for state in states][-1] == "By hand"
+
+
+def test_a_run_ended_by_hand_while_our_word_waits_in_the_server_stays_ended(
+    pool: Pool, prefect_server: str
+):
+    """The end comes after the last question and before what the worker or the process says."""
+    said = {
+        pool.create("pid"): "PENDING",
+        pool.create("pid"): "RUNNING",
+        pool.create("pid"): "COMPLETED",
+    }
+    left = set(said)
+    with unwell(prefect_server) as way:
+
+        def befalls(method: str, path: str, body: bytes) -> None:
+            for run_id in left:
+                told = method == "POST" and f"flow_runs/{run_id}/set_state" in path
+                if told and json.loads(body)["state"]["type"] == said[run_id]:
+                    left.remove(run_id)
+                    pool.client.set_flow_run_state(run_id, Failed(name="By hand"), force=True)
+                    return
+
+        way.fault = befalls
+        pool.start_worker(PREFECT_API_URL=way.url)
+        eventually(lambda: not left)
+        last = pool.create("pid")  # which shows that the worker goes on
+        assert pool.end(last).type is StateType.COMPLETED
+    for run_id in said:
+        states = pool.client.read_flow_run_states(run_id)
+        assert [state.name for state in states][-1] == "By hand"
+    refused = [line for line in pool.log().splitlines() if "ended as By hand" in line]
+    assert len(refused) == len(said)
+    assert all("| INFO " in line for line in refused)
+    assert "Traceback" not in pool.log()
