@@ -271,7 +271,8 @@ class _Ledger:
 
     def _publish(self, manifest: Manifest) -> None:
         keep_manifest(current_store(), manifest)
-        publish(manifest)
+        if self.stopped is None or stop_reason() is not StopReason.RESCHEDULE:
+            publish(manifest)  # otherwise whoever goes on with the run leaves its page
         self.board.finish()
         current_store().settle()
 

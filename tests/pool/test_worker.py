@@ -89,8 +89,10 @@ def test_the_second_sigterm_hands_running_runs_on(pool: Pool):
     worker.send_signal(signal.SIGTERM)
     worker.wait(60)
     assert pool.state(run).name == "AwaitingRetry"
+    assert "result" not in {artifact.key for artifact in pool.page(run)}
     pool.start_worker("two")
     assert pool.end(run).is_completed()
+    assert [artifact.key for artifact in pool.page(run)].count("result") == 1
 
 
 def test_queues_are_served_by_priority(pool: Pool):
