@@ -1,5 +1,7 @@
 """`python -m safelight.cli.prefect_server server start`: Prefect's command, patient with SQLite.
 
+Its server has a rule of orchestration more than Prefect's, see `safelight.cli.orchestration`.
+
 Prefect begins most transactions on SQLite as DEFERRED. One that reads before it writes then fails
 at once, without heeding the busy timeout, when another wrote in between
 (https://www.sqlite.org/rescode.html#busy_snapshot). The server answers 503, to one in sixteen of

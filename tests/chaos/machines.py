@@ -15,7 +15,7 @@ from typing import Literal, Self
 
 import psutil
 
-from safelight.cli.server import QUIET, answers, free_port
+from safelight.cli.server import QUIET, SERVER, answers, free_port
 
 START_SECONDS = 120.0
 CHILD = "safelight.pool.child"
@@ -34,7 +34,7 @@ def can_contain() -> bool:
 
 
 class Server:
-    """A Prefect server on SQLite that is started again on the same port."""
+    """The server that Safelight embeds, started again on the same port."""
 
     def __init__(self, folder: Path, environment: Mapping[str, str]) -> None:
         self._environment = environment
@@ -59,7 +59,7 @@ class Server:
         with self.log.open("ab") as log:
             self.process = subprocess.Popen(
                 [
-                    *(sys.executable, "-m", "prefect", "server", "start"),
+                    *(sys.executable, "-m", SERVER, "server", "start"),
                     *("--host", "127.0.0.1", "--port", str(self.port)),
                 ],
                 env=environment,
