@@ -115,8 +115,9 @@ def pages_that_say_it_twice(campaign: Campaign) -> list[str]:
             continue
         only = ArtifactFilter(flow_run_id=ArtifactFilterFlowRunId(any_=[run]))
         shown = campaign.ask(lambda client, only=only: client.read_artifacts(artifact_filter=only))
-        # the server keeps what a state carries as an artifact without a key, one for each state
-        keys = Counter(artifact.key for artifact in shown if artifact.key is not None)
+        # the server keeps what a state carries as an artifact "result", one for each state
+        named = (artifact.key or artifact.type for artifact in shown)
+        keys = Counter(name for name in named if name != "result")
         found += [
             f"the page of run {run} has {key} {count} times: {history(campaign, run)}"
             for key, count in keys.items()
