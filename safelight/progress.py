@@ -5,6 +5,7 @@ is the point where a run that was asked to stop does so.
 """
 
 import threading
+import time
 from collections.abc import Callable, Generator
 from contextlib import contextmanager
 from contextvars import ContextVar
@@ -14,6 +15,7 @@ Listener = Callable[[int, int], None]
 _listener: ContextVar[Listener | None] = ContextVar("progress_listener", default=None)
 _notes: ContextVar[list[str] | None] = ContextVar("progress_notes", default=None)
 _stop = threading.Event()
+_moved: float | None = None
 
 
 class StopReason(StrEnum):
@@ -63,6 +65,7 @@ def pause(seconds: float) -> None:
     """
     if _stop.wait(seconds):
         raise StopRequestedError("stopped while it waited for another try")
+    _move()
 
 
 def stop_reason() -> StopReason:
@@ -83,9 +86,33 @@ def step(done: int, total: int) -> None:
     """
     if _stop.is_set():
         raise StopRequestedError(f"stopped after step {done} of {total}")
+    _move()
     listener = _listener.get()
     if listener is not None:
         listener(done, total)
+
+
+@contextmanager
+def moving() -> Generator[None]:
+    """A stage works in here: it makes steps, and stands still when none comes for long."""
+    global _moved
+    _moved = time.monotonic()
+    try:
+        yield
+    finally:
+        _moved = None
+
+
+def still_seconds() -> float:
+    """How long ago the stage of this process made its last step; 0 when none is at work."""
+    moved = _moved
+    return 0.0 if moved is None else time.monotonic() - moved
+
+
+def _move() -> None:
+    global _moved
+    if _moved is not None:
+        _moved = time.monotonic()
 
 
 def note(text: str) -> None:

@@ -78,6 +78,10 @@ class Settings(BaseSettings):
     pool_process_memory_gib: float | None = Field(default=None, gt=0)
     """A warm process above this is replaced after its run; None is 80 % of the machine's memory,
     shared equally between the devices."""
+    pool_silence_seconds: float = Field(default=120.0, ge=10)
+    """A process with a run is replaced when it gave no sign of life for this long."""
+    pool_stall_seconds: float = Field(default=3600.0, ge=10)
+    """A process is replaced when the stage in it made no step for this long."""
 
 
 @lru_cache(maxsize=1)

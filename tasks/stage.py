@@ -17,7 +17,7 @@ from pydantic import JsonValue
 from safelight.engines.identity import EngineIdentity
 from safelight.engines.measure import measured
 from safelight.params import Params
-from safelight.progress import StopRequestedError, stop_requested, watching
+from safelight.progress import StopRequestedError, moving, stop_requested, watching
 from safelight.store.artifact import ArtifactRef, MediaKind
 from safelight.store.results import RESULTS, SafelightResults
 from tasks.ingest import ingest
@@ -177,7 +177,8 @@ def _measuring(fn: Callable[P, R]) -> Callable[P, R]:
     def run(*args: P.args, **kwargs: P.kwargs) -> R:
         if stop_requested():  # its result may be there: a stopped run does not wait for the answer
             return cast(R, _stopped(f"stopped before {fn.__name__} began"))
-        with watching(recorder().stage_listener(fn.__name__)) as notes, measured() as cost:
+        listener = recorder().stage_listener(fn.__name__)
+        with watching(listener) as notes, moving(), measured() as cost:
             try:
                 result = fn(*args, **kwargs)
             except StopRequestedError as stop:

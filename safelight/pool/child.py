@@ -37,10 +37,10 @@ from prefect.logging.loggers import flow_run_logger
 from safelight.errors import ContractMismatchError
 from safelight.pool.fencing import Fence, awake
 from safelight.pool.freshness import ImportedModules
-from safelight.pool.messages import Ended, Owned, Ready, Run, Stale, Stop, ToProcess
+from safelight.pool.messages import Ended, Owned, Pulse, Ready, Run, Stale, Stop, ToProcess
 from safelight.pool.ownership import Claim
 from safelight.pool.session import Session
-from safelight.progress import StopReason, clear_stop, is_given_up, request_stop
+from safelight.progress import StopReason, clear_stop, is_given_up, request_stop, still_seconds
 from safelight.reports import as_known
 from safelight.run_logs import say_it_once
 from safelight.settings import reload_settings, settings
@@ -50,6 +50,8 @@ ORPHAN_SECONDS = 20.0
 """A run that does not stop this long after the worker went away ends with its process."""
 DOUBT_SECONDS = 3.0
 """How often a process makes sure of its run when its worker does not."""
+PULSE_SECONDS = 2.0
+"""How often a process says that it lives."""
 IDLE_SECONDS = 0.5
 """Without a command for this long, garbage is collected."""
 MODEL = "model:"
@@ -65,6 +67,7 @@ class Host:
         self._current: UUID | None = None
         self._stopped: set[tuple[UUID, int]] = set()
         self._lock = threading.Lock()
+        self._saying = threading.Lock()
         self._modules = ImportedModules()
         self._fence = Fence(lambda run_id: self._session.ask(run_id))
         self._session = Session(self._fence.guard)
@@ -74,6 +77,7 @@ class Host:
         """Load what the settings name, then run flow runs until the worker goes away."""
         threading.Thread(target=self._listen, name="commands", daemon=True).start()
         threading.Thread(target=self._doubt, name="fence", daemon=True).start()
+        threading.Thread(target=self._beat, name="pulse", daemon=True).start()
         began = time.monotonic()
         preload(settings().pool_preload)
         self._say(Ready(seconds=time.monotonic() - began))
@@ -112,6 +116,11 @@ class Host:
             time.sleep(DOUBT_SECONDS)
             with suppress(Abort, httpx.HTTPError):
                 self._fence.check()
+
+    def _beat(self) -> None:
+        while True:
+            self._say(Pulse(still_seconds=still_seconds()))
+            time.sleep(PULSE_SECONDS)
 
     def _stop(self, command: Stop) -> None:
         with self._lock:
@@ -180,10 +189,11 @@ class Host:
                 return f"the deployment's version, {version} to {flow_run.deployment_version}"
         return self._modules.changed()
 
-    def _say(self, message: Ready | Stale | Ended) -> None:
+    def _say(self, message: Ready | Pulse | Stale | Ended) -> None:
         try:
-            self._replies.write(message.model_dump_json() + "\n")
-            self._replies.flush()
+            with self._saying:
+                self._replies.write(message.model_dump_json() + "\n")
+                self._replies.flush()
         except OSError:  # the worker is gone; the listener ends this process
             return
 

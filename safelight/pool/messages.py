@@ -53,6 +53,14 @@ class Ready(_Message):
     seconds: float
 
 
+class Pulse(_Message):
+    """The process lives."""
+
+    kind: Literal["pulse"] = "pulse"
+    still_seconds: float
+    """Since the last step of the stage at work; 0 when there is none."""
+
+
 class Stale(_Message):
     """The code of this run changed since the process read it; nothing was run."""
 
@@ -80,6 +88,6 @@ class Ended(_Message):
 ToProcess = TypeAdapter[Run | Stop | Owned](
     Annotated[Run | Stop | Owned, Field(discriminator="kind")]
 )
-FromProcess = TypeAdapter[Ready | Stale | Ended](
-    Annotated[Ready | Stale | Ended, Field(discriminator="kind")]
+FromProcess = TypeAdapter[Ready | Pulse | Stale | Ended](
+    Annotated[Ready | Pulse | Stale | Ended, Field(discriminator="kind")]
 )

@@ -15,7 +15,7 @@ from prefect.logging import get_logger
 from safelight.children import safe_path
 from safelight.pool.devices import GIB, Device, machine_memory
 from safelight.pool.freshness import Stamp, changed_since, code_stamps
-from safelight.pool.messages import Ended, FromProcess, Owned, Ready, Run, Stale, Stop
+from safelight.pool.messages import Ended, FromProcess, Owned, Pulse, Ready, Run, Stale, Stop
 from safelight.progress import StopReason
 from safelight.settings import settings
 
@@ -37,6 +37,8 @@ class Died:
 
     returncode: int
     """As `subprocess` tells it: -9 after SIGKILL."""
+    why: str = ""
+    """Why the worker ended it; empty when it did not."""
 
 
 Outcome = Ended | Died
@@ -61,6 +63,11 @@ class WarmProcess:
         """Flow runs since the process started."""
         self.starts = 0
         """Processes started so far."""
+        self.pulses = 0
+        """Signs of life of the process."""
+        self.still_seconds = 0.0
+        """Since the last step of its stage, as of its last sign of life."""
+        self._why = ""
         self._environment = {**(environment or {}), **dict(device.environment)}
         self._devices = devices
         self._process: subprocess.Popen[bytes] | None = None
@@ -118,9 +125,14 @@ class WarmProcess:
             if self._pending and self._pending[0].flow_run_id == flow_run_id:
                 self._send(Owned(flow_run_id=flow_run_id, asked=asked))
 
-    def kill(self) -> None:
-        """End the process at once, and the run in it."""
+    def kill(self, why: str = "") -> None:
+        """End the process at once, and the run in it.
+
+        Args:
+            why: told of the run, when nobody asked for it.
+        """
         with self._lock:
+            self._why = why
             if self._process is not None:
                 self._process.kill()
 
@@ -152,6 +164,7 @@ class WarmProcess:
             )
         self._socket = ours
         self.warm, self.runs, self._bloated = [], 0, False
+        self.still_seconds, self._why = 0.0, ""
         self.starts += 1
         threading.Thread(
             target=self._listen,
@@ -193,10 +206,13 @@ class WarmProcess:
         with self._lock:
             if self._process is process:
                 self._process, self._socket, self.warm = None, None, []
-                self._finish(Died(returncode))
+                self._finish(Died(returncode, self._why))
 
-    def _hear(self, message: Ready | Stale | Ended) -> None:
-        if isinstance(message, Ready):
+    def _hear(self, message: Ready | Pulse | Stale | Ended) -> None:
+        if isinstance(message, Pulse):
+            self.pulses += 1
+            self.still_seconds = message.still_seconds
+        elif isinstance(message, Ready):
             LOG.info("process %s is ready, %.1f s of preloading", self.pid, message.seconds)
         elif isinstance(message, Stale):
             threading.Thread(target=self._again, args=(message,), daemon=True).start()

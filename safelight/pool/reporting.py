@@ -135,12 +135,14 @@ def _why(outcome: Outcome | None) -> str:
     if outcome is None:
         return "the worker and the process of the run are gone"
     if isinstance(outcome, Died):
+        if outcome.why:
+            return f"the process of the run was ended: {outcome.why}"
         return f"the process of the run ended with {outcome.returncode}"
     return f"the process could not run it: {outcome.problem}"
 
 
 def _remedy(outcome: Outcome | None) -> str:
-    if isinstance(outcome, Died) and outcome.returncode == -signal.SIGKILL:
+    if isinstance(outcome, Died) and outcome.returncode == -signal.SIGKILL and not outcome.why:
         return (
             "look in the system's log whether its memory ran out; if so, use a smaller picture, "
             "tile or model, else read the worker's log, then retry the run"

@@ -40,6 +40,7 @@ from safelight.pool.orphans import LOOK_SECONDS, Leases, take_over
 from safelight.pool.process import Died, Outcome, WarmProcess
 from safelight.pool.reporting import settle
 from safelight.pool.starting import Starting
+from safelight.pool.stillness import replace_still_ones
 from safelight.pool.waiting import LOOK_SECONDS as WAITING_SECONDS
 from safelight.pool.waiting import WaitingRoom, say_why
 from safelight.pool.watching import FLOW_RUN, Running, beat, renew, watch
@@ -239,6 +240,7 @@ class SupervisingWorker(BaseWorker[C, V, R], ABC):
                 group.start_soon(watch, self.client, self._running, self._tell)
                 group.start_soon(renew, self.client, self._running, self.name)
                 group.start_soon(beat, self._running)
+                group.start_soon(replace_still_ones, self._running)
                 group.start_soon(self._announce)
                 group.start_soon(self._adopt)
                 if self.devices:
