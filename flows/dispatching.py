@@ -36,6 +36,7 @@ from safelight.errors import (
     PipelineError,
     UnknownError,
 )
+from safelight.naming import BETWEEN, run_name
 from safelight.progress import (
     StopReason,
     StopRequestedError,
@@ -283,7 +284,9 @@ class _Workers:
         return self._client.create_flow_run_from_deployment(
             self._deployment.id,
             parameters=job.request.parameters,
-            name=f"{self._dispatch.target.name} {job.request.where}",
+            name=BETWEEN.join(
+                (run_name(self._dispatch.target.name, job.request.parameters), job.request.where)
+            ),
             tags=[TAG + self._dispatch.key],
             idempotency_key=key,
             parent_task_run_id=parent,
