@@ -252,7 +252,7 @@ def family_of(path: Path) -> str | None:
 
 def _native_side(path: Path, family: str | None) -> int:
     """Pixels a side, from the size of the latents and the factor of the autoencoder."""
-    usual = _NATIVE.get(family or "", _DEFAULT_NATIVE)
+    usual = _NATIVE.get(str(family), _DEFAULT_NATIVE)  # what else facts call it is refused later
     for part in ("unet", "transformer"):
         latents = _json(path / part / "config.json").get("sample_size")
         if isinstance(latents, int):

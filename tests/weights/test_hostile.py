@@ -123,6 +123,8 @@ def test_odd_json_is_refused(model: Path, name: str, content: str | bytes):
 @pytest.mark.parametrize(
     "facts",
     [
+        {"base_model": ["sd"]},
+        {"base_model": {"name": "sd"}},
         {"native_width": 0, "native_height": 0},
         {"native_width": -8},
         {"native_height": 10**9},
