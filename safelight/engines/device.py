@@ -51,6 +51,16 @@ def _resolve(setting: str) -> str:
     return f"cuda:{index}" if setting.startswith("cuda") else setting
 
 
+def named(device: str) -> str:
+    """A device by what it is, with its memory: `cuda:0` is another GPU on another machine."""
+    if not device.startswith("cuda"):
+        return device
+    import torch
+
+    found = torch.cuda.get_device_properties(torch.device(device))
+    return f"{found.name} {found.total_memory >> 20} MiB"
+
+
 def device_class() -> str:
     """`cpu`, `mps` or `cuda`: results are byte-identical only within one class."""
     return resolve_device().partition(":")[0]

@@ -19,14 +19,13 @@ def with_less_memory(work: str, rungs: Sequence[tuple[str, Callable[[], T]]]) ->
     Raises:
         OutOfMemoryError: even the last way does not fit.
     """
-    import torch
-
     for position, (means, attempt) in enumerate(rungs):
         try:
             result = attempt()
-        except torch.cuda.OutOfMemoryError as error:
-            if torch.cuda.is_available():
-                torch.cuda.empty_cache()
+        except (RuntimeError, MemoryError) as error:
+            if not is_out_of_memory(error):
+                raise
+            give_back()
             if position + 1 == len(rungs):
                 raise OutOfMemoryError(
                     f"{work} does not fit into the device's memory even with {means}",
@@ -36,6 +35,16 @@ def with_less_memory(work: str, rungs: Sequence[tuple[str, Callable[[], T]]]) ->
         else:
             return result
     raise ValueError("with_less_memory needs at least one way")
+
+
+def give_back() -> None:
+    """Return memory that PyTorch keeps for later to the device."""
+    import torch
+
+    if torch.cuda.is_available():
+        torch.cuda.empty_cache()
+    elif torch.backends.mps.is_available():
+        torch.mps.empty_cache()
 
 
 _MESSAGES = (

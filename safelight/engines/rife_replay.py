@@ -44,7 +44,10 @@ class Replay:
         current.wait_stream(beside)
         self._graph = torch.cuda.CUDAGraph()
         # other threads wait for their transfers meanwhile
-        with torch.cuda.graph(self._graph, capture_error_mode="thread_local"):
+        with (
+            torch.cuda.device(pair.device),
+            torch.cuda.graph(self._graph, stream=beside, capture_error_mode="thread_local"),
+        ):
             self._made = self._run(network, flow_scale)
 
     def begin(self, transfers: Transfers, one: "Tensor", two: "Tensor", timestep: float) -> Landing:

@@ -24,6 +24,8 @@ from prefect.states import (
 )
 from prefect.utilities.engine import propose_state_sync
 
+from tests.prefect_pool import credentials
+
 ENDS = (Completed(), Failed(), Cancelled())
 
 
@@ -74,7 +76,7 @@ def test_the_reason_says_what_to_do(api: SyncPrefectClient, deployment: UUID):
 
 def test_many_at_once_are_kept_too(api: SyncPrefectClient, deployment: UUID):
     run = ended(api, deployment, Failed())
-    with httpx.Client(base_url=str(api.api_url), timeout=60) as plain:
+    with httpx.Client(base_url=str(api.api_url), timeout=60, headers=credentials()) as plain:
         asked = {"flow_runs": {"id": {"any_": [str(run.id)]}}, "state": {"type": "COMPLETED"}}
         (answer,) = plain.post("flow_runs/bulk_set_state", json=asked).json()["results"]
     assert answer["status"] == "ABORT"
@@ -108,7 +110,7 @@ def test_a_change_that_is_repeated_is_answered_as_before(api: SyncPrefectClient,
     propose_state_sync(api, Pending(), flow_run_id=run.id)
     propose_state_sync(api, Running(), flow_run_id=run.id)
     state = {"type": "COMPLETED", "state_details": {"transition_id": str(uuid4())}}
-    with httpx.Client(base_url=str(api.api_url), timeout=60) as plain:
+    with httpx.Client(base_url=str(api.api_url), timeout=60, headers=credentials()) as plain:
         url = f"flow_runs/{run.id}/set_state"
         answers = [plain.post(url, json={"state": state}).json()["status"] for _ in range(2)]
     assert answers == ["ACCEPT", "REJECT"]

@@ -6,8 +6,8 @@ import hypothesis.strategies as st
 import pytest
 from hypothesis import given, settings
 
-from safelight.engines.diffusion import batch_sizes
-from safelight.engines.diffusion.batch_sizes import GAIN, BatchSizes
+from safelight.engines.diffusers import batch_sizes
+from safelight.engines.diffusers.batch_sizes import GAIN, BatchSizes
 from safelight.remembered import Remembered
 
 
@@ -38,8 +38,8 @@ def test_the_size_that_is_fastest_is_kept(volume: Path):
     assert again.settled
     assert again.next(100) == 4
     assert again.next(3) == 3
-    monkey = Remembered("batch-sizes.json")  # as another process
-    assert monkey.get("a") == 4
+    another = Remembered("batch-sizes.json")  # as another process
+    assert another.get("a up to 64") == 4
 
 
 def test_another_kind_is_tried_anew():
@@ -50,7 +50,9 @@ def test_another_kind_is_tried_anew():
 
 def test_what_is_remembered_in_no_known_form_is_tried_anew(volume: Path):
     (volume / "cache").mkdir(parents=True)
-    (volume / "cache" / "batch-sizes.json").write_text('{"a": "many", "b": 0, "c": 1000}')
+    (volume / "cache" / "batch-sizes.json").write_text(
+        '{"a up to 64": "many", "b up to 64": 0, "c up to 64": 1000}'
+    )
     assert not any(BatchSizes(kind, 64).settled for kind in "abc")
 
 

@@ -9,8 +9,8 @@ import numpy as np
 import pytest
 
 from examples.untrained import build_untrained
+from safelight.engines.diffusers.model import model_of
 from safelight.engines.diffusion import AddOn, Drawing, Pixels, add_on, draw, fill, redraw
-from safelight.engines.diffusion.model import model_of
 from safelight.engines.loaded import forget_loaded
 from safelight.errors import DependencyMissingError, ForbiddenPathError, InvalidMediaError
 from safelight.progress import watching

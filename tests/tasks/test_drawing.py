@@ -9,7 +9,7 @@ from pydantic import ValidationError
 
 from safelight.engines import diffusion
 from safelight.engines import loaded as loading
-from safelight.engines.diffusion.model import model_of
+from safelight.engines.diffusers.model import model_of
 from safelight.engines.memory import with_less_memory
 from safelight.errors import (
     DependencyMissingError,

@@ -9,19 +9,27 @@ if TYPE_CHECKING:
     import torch
 
 KEPT = 256
-"""Prompts whose encodings stay on the device, a few hundred KB each."""
-_GIVEN = (
-    (
-        "prompt_embeds",
-        "negative_prompt_embeds",
-        "pooled_prompt_embeds",
-        "negative_pooled_prompt_embeds",
-    ),
-    ("prompt_embeds", "negative_prompt_embeds"),
-    ("prompt_embeds", "pooled_prompt_embeds"),
+"""Prompts whose encodings stay on the device, 0.2 to 6 MB each."""
+MOST_BYTES = 256 * 2**20
+"""Memory that they take together, at most."""
+_FOUR = (
+    "prompt_embeds",
+    "negative_prompt_embeds",
+    "pooled_prompt_embeds",
+    "negative_pooled_prompt_embeds",
 )
-"""What the `encode_prompt` of diffusers' pipelines gives, in this order: SDXL and SD 3, SD, Flux.
-Each takes what it gives as arguments too, so that its signature tells which it is."""
+_GIVEN = {
+    "StableDiffusionXL": _FOUR,
+    "StableDiffusion3": _FOUR,
+    "StableDiffusion": ("prompt_embeds", "negative_prompt_embeds"),
+    "Flux": ("prompt_embeds", "pooled_prompt_embeds"),
+}
+"""What the `encode_prompt` of diffusers' pipelines gives, in order, by the beginning of their
+names, the longer before the shorter.
+
+In these families a prompt is always as long, whatever others stand beside it, and the pipeline
+takes what was encoded in place of the text.
+"""
 Texts = tuple[str, str]
 """A prompt and its negative prompt."""
 
@@ -59,7 +67,7 @@ class Encodings:
         if not names:
             return {}
         if self._ahead is not None:
-            torch.cuda.current_stream().wait_stream(self._ahead)
+            torch.cuda.current_stream(_device(view)).wait_stream(self._ahead)
         found = self._found(view, names, texts, guided, add_ons)
         return {name: torch.cat([found[text][name] for text in texts]) for name in found[texts[0]]}
 
@@ -82,7 +90,7 @@ class Encodings:
             return
         if self._ahead is None:
             self._ahead = torch.cuda.Stream(_device(view))
-        drawing = torch.cuda.current_stream()
+        drawing = torch.cuda.current_stream(_device(view))
         with torch.cuda.stream(self._ahead):
             found = self._found(view, names, texts, guided, add_ons)
         for tensors in found.values():
@@ -110,16 +118,26 @@ class Encodings:
             some = missing[first : first + together]
             for text, encoded in zip(some, _encoded(view, names, some, guided), strict=True):
                 found[text] = self._kept[*text, guided, *add_ons] = encoded
-        while len(self._kept) > KEPT:
+        while len(self._kept) > KEPT or (self._bytes() > MOST_BYTES and len(self._kept) > 1):
             self._kept.popitem(last=False)
         return found
 
+    def clear(self) -> None:
+        """Keep nothing."""
+        self._kept.clear()
+
+    def _bytes(self) -> int:
+        return sum(t.nbytes for tensors in self._kept.values() for t in tensors.values())
+
 
 def _given(view: Any) -> tuple[str, ...]:  # noqa: ANN401
-    taken = set(inspect.signature(view.encode_prompt).parameters)
-    embeds = {name for name in taken if name.endswith("_embeds")}
-    masks = any("mask" in name for name in taken)
-    return () if masks else next((names for names in _GIVEN if set(names) == embeds), ())
+    name = type(view).__name__
+    names = next((_GIVEN[start] for start in _GIVEN if name.startswith(start)), ())
+    if not names or not hasattr(view, "encode_prompt"):
+        return ()
+    embeds = {n for n in inspect.signature(view.encode_prompt).parameters if n.endswith("_embeds")}
+    taken = set(inspect.signature(view.__call__).parameters)
+    return names if set(names) == embeds and embeds <= taken else ()
 
 
 def _device(view: Any) -> "torch.device":  # noqa: ANN401

@@ -11,20 +11,27 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
-from safelight.engines.device import device_class, resolve_device
-from safelight.engines.diffusion.add_ons import put_on
-from safelight.engines.diffusion.batch_sizes import MOST, BatchSizes, batch_sizes
-from safelight.engines.diffusion.drawing import AddOn, Drawing, Pixels, check_scheduler
-from safelight.engines.diffusion.fetching import Fetching
-from safelight.engines.diffusion.frugal import (
+from safelight.engines.device import device_class, named, resolve_device
+from safelight.engines.diffusers.add_ons import put_on
+from safelight.engines.diffusers.batch_sizes import MOST, BatchSizes, batch_sizes
+from safelight.engines.diffusers.drawing import (
+    SCHEDULERS,
+    AddOn,
+    Drawing,
+    Pixels,
+    add_on,
+    check_scheduler,
+)
+from safelight.engines.diffusers.fetching import Fetching
+from safelight.engines.diffusers.frugal import (
     attention_in_slices,
     decoder_in_tiles,
     decoder_one_by_one,
     off_the_device,
 )
-from safelight.engines.diffusion.model import DiffusionModel, model_of, quiet
+from safelight.engines.diffusers.model import DiffusionModel, model_of, quiet
 from safelight.engines.identity import EngineIdentity
-from safelight.engines.memory import with_less_memory
+from safelight.engines.memory import give_back, is_out_of_memory, with_less_memory
 from safelight.installed import version
 from safelight.progress import note, part, step
 from safelight.settings import settings
@@ -33,7 +40,23 @@ from safelight.weights.checkpoints import WeightsCard, find_checkpoint, models_f
 if TYPE_CHECKING:
     import torch
 
-REVISION = "1"
+__all__ = [
+    "SCHEDULERS",
+    "AddOn",
+    "Drawing",
+    "Drawn",
+    "Pixels",
+    "add_on",
+    "check_scheduler",
+    "draw",
+    "draw_together",
+    "fill",
+    "identity",
+    "note_unknown_subject",
+    "preload",
+    "redraw",
+]
+REVISION = "2"
 """Raised when the arithmetic around the library changes."""
 
 
@@ -110,8 +133,8 @@ def draw_together(
         note_unknown_subject(drawing.card, drawing.prompt)
     check_scheduler(first.scheduler)
     model, device = model_of(first.card), resolve_device()
-    kind = f"{first.card.sha256} {width}x{height} {device} {settings().precision}{_compiled()}"
-    sizes = batch_sizes(kind, most or (1 if device == "cpu" else MOST))
+    kind = f"{first.card.sha256} {width}x{height} {named(device)} {settings().precision}"
+    sizes = batch_sizes(kind + _compiled(), most or (1 if device == "cpu" else MOST))
     extra: dict[str, object] = {"width": width, "height": height}
     way = "AutoPipelineForText2Image"
     on_its_way: tuple[int, Fetching] | None = None
@@ -235,17 +258,18 @@ def _tried(
     sizes: BatchSizes,
 ) -> Fetching | None:
     """The pictures; None when so many do not fit, which `sizes` then knows."""
-    import torch
-
     if len(drawings) == 1:
         return _frugally(model, view, drawings[0], call)
     many = _Many(_texts(drawings), [drawing.seed for drawing in drawings])
     try:
         with _one_by_one(view, call):
             return _through(model, view, drawings[0], call, many)
-    except torch.OutOfMemoryError:
+    except (RuntimeError, MemoryError) as error:
+        if not is_out_of_memory(error):
+            raise
         sizes.did_not_fit(len(drawings))
-    torch.cuda.empty_cache()
+    model.encodings.clear()
+    give_back()
     note(f"out of memory: {len(drawings)} pictures do not fit together, fewer are drawn at a time")
     return None
 

@@ -10,9 +10,9 @@ from tempfile import TemporaryDirectory
 from typing import TYPE_CHECKING, Any, cast
 
 from safelight.engines.device import resolve_device, torch_dtype
-from safelight.engines.diffusion.drawing import SCHEDULERS
-from safelight.engines.diffusion.encodings import Encodings
-from safelight.engines.diffusion.kernels import arranged
+from safelight.engines.diffusers.drawing import SCHEDULERS
+from safelight.engines.diffusers.encodings import Encodings
+from safelight.engines.diffusers.kernels import arranged
 from safelight.engines.loaded import loaded
 from safelight.errors import InvalidMediaError, PipelineError
 from safelight.settings import settings

@@ -27,8 +27,8 @@ class BatchSizes:
             kind: all that the size depends on: model, pixels, device, number format.
             most: the largest to try.
         """
-        self._kind = kind
-        known = _remembered.get(kind)
+        self._kind = f"{kind} up to {most}"
+        known = _remembered.get(self._kind)
         self._settled = known if isinstance(known, int) and 1 <= known <= most else None
         self._trying, self._most = 1, most
         self._best: dict[int, float] = {}
@@ -61,8 +61,11 @@ class BatchSizes:
             self._trying, self._tries = count * 2, 0
 
     def did_not_fit(self, count: int) -> None:
-        """Never try this many again; the half of it fits or is halved in turn."""
-        self._settle(max(count // 2, 1))
+        """Try this many no more in this process; the half of it fits or is halved in turn.
+
+        Another process may have more memory, so this is not remembered.
+        """
+        self._settled = max(count // 2, 1)
 
     def _settle(self, size: int) -> None:
         self._settled = size

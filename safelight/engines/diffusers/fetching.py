@@ -5,7 +5,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from safelight.engines.diffusion.drawing import Pixels
+from safelight.engines.diffusers.drawing import Pixels
 from safelight.engines.transfers import Landing, Transfers
 
 if TYPE_CHECKING:

@@ -7,8 +7,8 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import TYPE_CHECKING, Any
 
-from safelight.engines.diffusion.drawing import AddOn, Drawing
-from safelight.engines.diffusion.model import DiffusionModel, shapes_in
+from safelight.engines.diffusers.drawing import AddOn, Drawing
+from safelight.engines.diffusers.model import DiffusionModel, shapes_in
 from safelight.engines.loaded import loaded
 from safelight.errors import (
     DependencyMissingError,

@@ -6,8 +6,9 @@ from typing import Any, cast
 
 from safelight.settings import settings
 
-RECOMPILE_LIMIT = 64
-"""Shapes for which one kind of block is compiled; a U-Net has about twenty in its levels."""
+RECOMPILE_LIMIT = 256
+"""Shapes for which blocks are compiled, all kinds together, about twenty for each size of pictures
+and batches; further ones run as they are."""
 
 
 def arranged(pipeline: Any) -> Any:  # noqa: ANN401  (diffusers is untyped)
@@ -38,8 +39,9 @@ def compile_blocks(denoiser: Any) -> None:  # noqa: ANN401
     folder = settings().volume_root.resolve() / "cache" / "compiled"
     os.environ.setdefault("TORCHINDUCTOR_CACHE_DIR", str(folder))
     # its documented place, though the name is private
-    cast("Any", import_module("torch._dynamo.config")).recompile_limit = RECOMPILE_LIMIT
+    dynamo = cast("Any", import_module("torch._dynamo.config"))
+    dynamo.recompile_limit = dynamo.accumulated_recompile_limit = RECOMPILE_LIMIT
     repeated = set(getattr(denoiser, "_repeated_blocks", None) or ()) | {"ResnetBlock2D"}
     for module in denoiser.modules():
         if type(module).__name__ in repeated:
-            module.compile(fullgraph=True, dynamic=False)
+            module.compile(dynamic=False)

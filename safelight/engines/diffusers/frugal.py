@@ -4,7 +4,7 @@ from collections.abc import Generator
 from contextlib import ExitStack, contextmanager
 from typing import Any
 
-from safelight.engines.diffusion.model import DiffusionModel
+from safelight.engines.diffusers.model import DiffusionModel
 
 
 @contextmanager
