@@ -8,6 +8,8 @@ RUNS = ("prefect.flow_runs", "prefect.task_runs")
 """Loggers of Prefect whose records stand on the page of a run."""
 ENGINE = "prefect.engine"
 """What Prefect says of a run that ended with an exception, on the console alone."""
+OBSERVERS = ("prefect.FlowRunSuspendingObserver", "prefect.FlowRunCancellingObserver")
+"""What listens to the server's events, and asks instead while the connection is lost."""
 FINISHED = "Finished in state "
 _UNSUCCESSFUL = ("Failed", "Cancelled", "TimedOut", "Crashed")
 
@@ -42,9 +44,22 @@ class OneRecord(logging.Filter):
         record.levelname = logging.getLevelName(record.levelno)
 
 
+class Reason(logging.Filter):
+    """Tells why a connection was lost in the line itself, without a traceback."""
+
+    def filter(self, record: logging.LogRecord) -> bool:
+        """Mend the record in place."""
+        error = record.exc_info[1] if record.exc_info else None
+        if error is not None:
+            record.msg, record.args = f"{record.getMessage()} Reason: {one_line(str(error))}", ()
+            record.exc_info = None
+        return True
+
+
 def say_it_once() -> None:
-    """Install the filter, once a process."""
-    for name in (*RUNS, ENGINE):
-        logger = logging.getLogger(name)
-        if not any(isinstance(known, OneRecord) for known in logger.filters):
-            logger.addFilter(OneRecord())
+    """Install the filters, once a process."""
+    for names, kind in (((*RUNS, ENGINE), OneRecord), (OBSERVERS, Reason)):
+        for name in names:
+            logger = logging.getLogger(name)
+            if not any(isinstance(known, kind) for known in logger.filters):
+                logger.addFilter(kind())
