@@ -29,7 +29,7 @@ from safelight.engines.device import (
 from safelight.engines.identity import EngineIdentity
 from safelight.engines.loaded import loaded
 from safelight.engines.memory import is_out_of_memory
-from safelight.engines.rife_replay import Replay
+from safelight.engines.rife_replay import Replay, picture_of
 from safelight.engines.transfers import Landing, Transfers
 from safelight.errors import DependencyMissingError, OutOfMemoryError
 from safelight.installed import version
@@ -198,9 +198,8 @@ class Rife:
 
         height, width = first.shape[:2]
         pair = torch.stack([one, two])
-        made = self._network.middle(pair, timestep, self._flow_scale)[:, :height, :width]
-        levels = made.float().clamp(0, 1).mul(255).round().to(torch.uint8)
-        return self._transfers.down(levels.permute(1, 2, 0).contiguous())
+        made = self._network.middle(pair, timestep, self._flow_scale)
+        return self._transfers.down(picture_of(made, height, width))
 
     def _replay_for(self, first: Pixels, one: "Tensor", two: "Tensor") -> Replay | None:
         """A recording for frames of this size, once a few of them were near; CUDA alone."""

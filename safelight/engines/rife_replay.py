@@ -17,6 +17,14 @@ WARM_UPS = 2
 """Runs before the recording, in which the libraries choose their kernels."""
 
 
+def picture_of(made: "Tensor", height: int, width: int) -> "Tensor":
+    """(height, width, 3) uint8 on the device, of what the network made, (3, H, W) around 0..1."""
+    import torch
+
+    levels = made[:, :height, :width].float().clamp(0, 1).mul(255).round().to(torch.uint8)
+    return levels.permute(1, 2, 0).contiguous()
+
+
 class Replay:
     """The way of near motion through the network, for frames of one size."""
 
@@ -70,7 +78,5 @@ class Replay:
         import torch
 
         made, far = network.near(self._pair, self._when, flow_scale)
-        picture = made[:, : self._height, : self._width]
-        levels = picture.float().clamp(0, 1).mul(255).round().to(torch.uint8)
-        flat = levels.permute(1, 2, 0).contiguous().flatten()
+        flat = picture_of(made, self._height, self._width).flatten()
         return torch.cat((flat, far.to(torch.uint8).reshape(1)))
