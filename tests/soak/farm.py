@@ -90,7 +90,7 @@ class Farm:
                 start_new_session=True,
             )
         end = time.monotonic() + START_SECONDS
-        while "Prefect UI and API" not in log.read_text(errors="replace")[begin:]:
+        while b"Prefect UI and API" not in log.read_bytes()[begin:]:
             assert self._up.poll() is None, f"safelight up ended, see {log}"
             assert time.monotonic() < end, f"safelight up did not start, see {log}"
             time.sleep(0.3)
