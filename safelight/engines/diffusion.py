@@ -15,12 +15,10 @@ from safelight.engines.device import device_class, named, resolve_device
 from safelight.engines.diffusers.add_ons import put_on
 from safelight.engines.diffusers.batch_sizes import MOST, BatchSizes, batch_sizes
 from safelight.engines.diffusers.drawing import (
-    SCHEDULERS,
     AddOn,
     Drawing,
     Pixels,
     add_on,
-    check_scheduler,
 )
 from safelight.engines.diffusers.fetching import Fetching
 from safelight.engines.diffusers.frugal import (
@@ -30,6 +28,7 @@ from safelight.engines.diffusers.frugal import (
     off_the_device,
 )
 from safelight.engines.diffusers.model import DiffusionModel, model_of, quiet
+from safelight.engines.diffusers.samplers import SAMPLERS, check_scheduler
 from safelight.engines.identity import EngineIdentity
 from safelight.engines.memory import give_back, is_out_of_memory, with_less_memory
 from safelight.installed import version
@@ -41,7 +40,7 @@ if TYPE_CHECKING:
     import torch
 
 __all__ = [
-    "SCHEDULERS",
+    "SAMPLERS",
     "AddOn",
     "Drawing",
     "Drawn",
@@ -56,7 +55,7 @@ __all__ = [
     "preload",
     "redraw",
 ]
-REVISION = "2"
+REVISION = "3"
 """Raised when the arithmetic around the library changes."""
 
 
@@ -131,7 +130,7 @@ def draw_together(
     _require_alike(drawings)
     for drawing in drawings:
         note_unknown_subject(drawing.card, drawing.prompt)
-    check_scheduler(first.scheduler)
+    check_scheduler(first.scheduler, first.steps, first.card.base_model)
     model, device = model_of(first.card), resolve_device()
     kind = f"{first.card.sha256} {width}x{height} {named(device)} {settings().precision}"
     sizes = batch_sizes(kind + _compiled(), most or (1 if device == "cpu" else MOST))
@@ -292,7 +291,7 @@ def _deliver(first: int, fetching: Fetching, receive: Callable[[int, Drawn], obj
 
 
 def _run(drawing: Drawing, auto_class: str, extra: dict[str, object]) -> list[Pixels]:
-    check_scheduler(drawing.scheduler)
+    check_scheduler(drawing.scheduler, drawing.steps, drawing.card.base_model)
     model = model_of(drawing.card)
     with model.lock, quiet(), put_on(model, drawing) as controlnet:
         view = model.view(auto_class, drawing.scheduler, controlnet)

@@ -3,15 +3,22 @@
 import re
 from functools import lru_cache
 from pathlib import Path
-from typing import Any, cast
+from typing import Any, Literal, cast
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from safelight.errors import DependencyMissingError, ForbiddenPathError, InvalidMediaError
 from safelight.settings import settings
 from safelight.weights.hashing import entries_of, files_of, stamp_of, weights_sha256
-from safelight.weights.safety import check_weights, read_object, safetensors_header
+from safelight.weights.safety import (
+    check_weights,
+    pickled_names,
+    read_object,
+    safetensors_header,
+    safetensors_metadata,
+)
 
+Prediction = Literal["epsilon", "v_prediction", "sample"]
 SINGLE_FILES = (".safetensors", ".ckpt")
 STARTER = Path(__file__).resolve().parents[2] / "weights" / "starter"
 """The small model that comes with the checkout."""
@@ -64,6 +71,11 @@ class WeightsCard(BaseModel):
     """Licence of the weights, as far as it is known."""
     base_model: str | None = None
     """Family it belongs to (sd, sdxl, sd3, flux), which LoRAs have to fit; None is unknown."""
+    prediction_type: Prediction | None = None
+    """What the network predicts, where the facts or the file itself say so; None is what its config
+    says, which for single files is the noise."""
+    zero_terminal_snr: bool | None = None
+    """Whether it was trained to begin at pure noise, where the facts or the file say so."""
     description: str = ""
     """What it draws well."""
     tags: tuple[str, ...] = ()
@@ -193,6 +205,7 @@ def _described(path: Path, stamps: tuple[tuple[str | int, ...], ...]) -> Weights
         _require_listed(path, facts)
     family = facts.get("base_model") or family_of(path)
     side = _native_side(path, family)
+    predicts, zero_snr = _prediction_of(path)
     try:
         return WeightsCard(
             name=_name_of(path),
@@ -208,6 +221,8 @@ def _described(path: Path, stamps: tuple[tuple[str | int, ...], ...]) -> Weights
             ),
             licence=facts.get("licence"),
             base_model=family,
+            prediction_type=facts.get("prediction_type", predicts),
+            zero_terminal_snr=facts.get("zero_terminal_snr", zero_snr),
             description=facts.get("description", ""),
             tags=facts.get("tags", ()),
         )
@@ -241,13 +256,30 @@ def family_of(path: Path) -> str | None:
     if path.is_dir():
         made_for = str(_json(path / "model_index.json").get("_class_name", ""))
         return next((FAMILIES[start] for start in FAMILIES if made_for.startswith(start)), None)
-    if path.suffix.lower() != ".safetensors":
-        return None
-    names = list(safetensors_header(path))
+    names = _names_in(path)
     for start, family in _FAMILY_KEYS.items():
         if any(name.startswith(start) for name in names):
             return family
     return None
+
+
+def _names_in(path: Path) -> frozenset[str]:
+    """Names of the tensors of a single file; of a pickle other text as well."""
+    if path.suffix.lower() == ".safetensors":
+        return frozenset(safetensors_header(path))
+    return pickled_names(path)
+
+
+def _prediction_of(path: Path) -> tuple[Prediction | None, bool | None]:
+    """What a single file says of its network: trainers leave it as tensors without content
+    (`v_pred`, `ztsnr`) or as `modelspec.prediction_type` in its metadata."""
+    if path.is_dir():
+        return None, None
+    names = _names_in(path)
+    said = safetensors_metadata(path).get("modelspec.prediction_type", "").lower()
+    velocity = "v_pred" in names or said in ("v", "v_prediction", "v-prediction")
+    predicts: Prediction | None = "v_prediction" if velocity else None
+    return predicts, True if "ztsnr" in names else None
 
 
 def _native_side(path: Path, family: str | None) -> int:

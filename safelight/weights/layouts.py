@@ -30,7 +30,12 @@ _NOISE: Config = {
     "beta_schedule": "scaled_linear",
     "num_train_timesteps": 1000,
     "steps_offset": 1,
+    "clip_sample": False,
+    "set_alpha_to_one": False,
 }
+"""As in the configs that Stable Diffusion 1.5 and XL were published with."""
+_OTHER_NOISE = ("edm_mean", "edm_std", "edm_vpred.sigma_max", "edm_vpred.sigma_min")
+"""Tensors of models that were trained with another noise (Karras et al. 2022, arXiv:2206.00364)."""
 
 
 Part = tuple[str, str, Config]
@@ -63,6 +68,12 @@ def write_layout(shapes: Shapes, name: str, folder: Path) -> str:
             f"{name} has {len(shapes)} tensors, but not those of a single file of Stable "
             "Diffusion 1.x or XL",
             "bring this model as a diffusers folder",
+        )
+    if other := [name for name in _OTHER_NOISE if name in shapes]:
+        raise InvalidMediaError(
+            f"{name} says by {', '.join(other)} that it was trained with the noise of EDM, which "
+            "is not known of single files",
+            "bring this model as a diffusers folder, whose scheduler tells its noise",
         )
     try:
         made = parts(shapes)
@@ -161,7 +172,7 @@ def _unet(shapes: Shapes, side: int) -> Config:
 
 
 def _sd1(shapes: Shapes) -> dict[str, Part]:
-    noise = {**_NOISE, "skip_prk_steps": True, "set_alpha_to_one": False}
+    noise = {**_NOISE, "skip_prk_steps": True}
     return {
         "unet": ("diffusers", "UNet2DConditionModel", _unet(shapes, 512)),
         "vae": ("diffusers", "AutoencoderKL", _vae(shapes, 512, 0.18215)),
@@ -180,7 +191,11 @@ def _xl(shapes: Shapes) -> dict[str, Part]:
         "text_encoder_2": ("transformers", "CLIPTextModelWithProjection", second),
         "tokenizer": ("transformers", "CLIPTokenizer", {"pad_token": _END}),
         "tokenizer_2": ("transformers", "CLIPTokenizer", {"pad_token": "!"}),
-        "scheduler": ("diffusers", "EulerDiscreteScheduler", {**_NOISE}),
+        "scheduler": (
+            "diffusers",
+            "EulerDiscreteScheduler",
+            {**_NOISE, "timestep_spacing": "leading"},
+        ),
     }
 
 

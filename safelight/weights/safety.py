@@ -120,6 +120,37 @@ def safetensors_header(path: Path) -> dict[str, dict[str, object]]:
     return cast("dict[str, dict[str, object]]", tensors)
 
 
+def safetensors_metadata(path: Path) -> dict[str, str]:
+    """What a file says of itself beside its tensors; empty where it says nothing."""
+    try:
+        with path.open("rb") as file:
+            length = struct.unpack("<Q", file.read(8))[0]
+            if length > LARGEST_HEADER:
+                return {}
+            said = json.loads(file.read(length)).get("__metadata__", {})
+    except (OSError, ValueError, RecursionError, struct.error, AttributeError):
+        return {}
+    if not isinstance(said, dict):
+        return {}
+    pairs = cast("dict[str, object]", said).items()
+    return {name: value for name, value in pairs if isinstance(value, str)}
+
+
+def pickled_names(path: Path) -> frozenset[str]:
+    """All text in the pickles of a checkpoint that was looked into: names of tensors among it.
+
+    Nothing of it is loaded. Call `check_weights` first.
+    """
+    with path.open("rb") as file:
+        archive = file.read(4) == _ZIP
+    return frozenset(
+        argument
+        for pickle in _pickles(path, archive=archive)
+        for opcode, argument, _ in pickletools.genops(pickle)
+        if isinstance(argument, str) and opcode.name.endswith("UNICODE")
+    )
+
+
 def _check_index(path: Path) -> None:
     """Refuse an index that leads the libraries to files that nobody looked into."""
     try:

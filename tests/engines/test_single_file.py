@@ -248,7 +248,11 @@ def build_xl(folder: Path, seed: int) -> Tensors:
         tokenizer_2=second_words,
         unet=unet,
         scheduler=EulerDiscreteScheduler(
-            beta_start=0.00085, beta_end=0.012, beta_schedule="scaled_linear", steps_offset=1
+            beta_start=0.00085,
+            beta_end=0.012,
+            beta_schedule="scaled_linear",
+            steps_offset=1,
+            timestep_spacing="leading",  # as the config that XL was published with
         ),
     ).save_pretrained(folder)
     made = {f"model.diffusion_model.{unet_name(n)}": t for n, t in unet.state_dict().items()}

@@ -8,8 +8,11 @@ from tempfile import TemporaryDirectory
 from typing import TYPE_CHECKING, Any
 
 from safelight.engines.diffusers.drawing import AddOn, Drawing
+from safelight.engines.diffusers.lora_files import LayerNames, read_lora
+from safelight.engines.diffusers.merging import Merging
 from safelight.engines.diffusers.model import DiffusionModel, shapes_in
 from safelight.engines.loaded import loaded
+from safelight.engines.memory import is_out_of_memory
 from safelight.errors import (
     DependencyMissingError,
     InvalidFieldValueError,
@@ -17,6 +20,7 @@ from safelight.errors import (
     OutOfMemoryError,
     PipelineError,
 )
+from safelight.progress import note
 from safelight.weights.layouts import write_controlnet_layout
 
 if TYPE_CHECKING:
@@ -42,23 +46,21 @@ def put_on(model: DiffusionModel, drawing: Drawing) -> Generator[Any]:
 
 
 @contextmanager
-def _fitting(drawing: Drawing, kind: str, added: AddOn) -> Generator[None]:
-    """Name the add-on that the libraries cannot put on this model."""
-    import torch
-
+def _fitting(drawing: Drawing, kind: str, *added: AddOn) -> Generator[None]:
+    """Name the add-on, or those of which one it is, that cannot be put on this model."""
+    named = ", ".join(one.path.name for one in added)
     try:
         yield
-    except torch.cuda.OutOfMemoryError as error:
-        raise OutOfMemoryError(
-            f"{kind} {added.path.name} does not fit into the device's memory",
-            "leave it out, or choose a smaller model",
-        ) from error
     except PipelineError:
         raise
     except Exception as error:
+        if is_out_of_memory(error):
+            raise OutOfMemoryError(
+                f"{kind} {named} does not fit into the device's memory",
+                "leave it out, or choose a smaller model",
+            ) from error
         raise InvalidMediaError(
-            f"{kind} {added.path.name} cannot be put on model {drawing.card.name}: "
-            f"{str(error)[:300]}",
+            f"{kind} {named} cannot be put on model {drawing.card.name}: {str(error)[:300]}",
             f"choose a {kind} made for this model, or another model",
         ) from error
 
@@ -72,6 +74,22 @@ def _require(drawing: Drawing, pipeline: Any, kind: str, method: str) -> None:  
 
 
 def _put_loras(model: DiffusionModel, drawing: Drawing, taken_off: ExitStack) -> None:
+    if getattr(model.pipeline, "unet", None) is None:
+        _put_adapters(model, drawing, taken_off)
+        return
+    merging = Merging(LayerNames(model.pipeline))
+    taken_off.callback(merging.undo)
+    for lora in drawing.loras:
+        with _fitting(drawing, "LoRA", lora):
+            left = merging.add(read_lora(lora.path), lora.weight).said()
+            if left is not None:
+                note(f"LoRA {lora.path.name}: took no part: {left}")
+    with _fitting(drawing, "LoRA", *drawing.loras):
+        merging.make()
+
+
+def _put_adapters(model: DiffusionModel, drawing: Drawing, taken_off: ExitStack) -> None:
+    """As diffusers does, whose readers know the names of transformers."""
     pipeline = model.pipeline
     _require(drawing, pipeline, "LoRA", "load_lora_weights")
     taken_off.callback(pipeline.unload_lora_weights)

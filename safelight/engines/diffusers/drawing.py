@@ -6,27 +6,10 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from safelight.errors import InvalidFieldValueError
 from safelight.weights.checkpoints import WeightsCard, find_add_on
 from safelight.weights.hashing import weights_sha256
 
 Pixels = NDArray[np.uint8]
-SCHEDULERS: dict[str, tuple[str, dict[str, object]]] = {
-    "ddim": ("DDIMScheduler", {}),
-    "ddpm": ("DDPMScheduler", {}),
-    "deis": ("DEISMultistepScheduler", {}),
-    "dpmpp_2m": ("DPMSolverMultistepScheduler", {}),
-    "dpmpp_2m_karras": ("DPMSolverMultistepScheduler", {"use_karras_sigmas": True}),
-    "dpmpp_2s": ("DPMSolverSinglestepScheduler", {}),
-    "euler": ("EulerDiscreteScheduler", {}),
-    "euler_a": ("EulerAncestralDiscreteScheduler", {}),
-    "heun": ("HeunDiscreteScheduler", {}),
-    "lcm": ("LCMScheduler", {}),
-    "lms": ("LMSDiscreteScheduler", {}),
-    "pndm": ("PNDMScheduler", {}),
-    "unipc": ("UniPCMultistepScheduler", {}),
-}
-"""Names that users of other programs know, to classes of diffusers and their settings."""
 
 
 @dataclass(frozen=True)
@@ -60,7 +43,7 @@ class Drawing:
     num_images: int = 1
     """How many pictures."""
     scheduler: str | None = None
-    """A name of `SCHEDULERS`; None is the model's own."""
+    """A name of `SAMPLERS`; None is the model's own."""
     loras: tuple[AddOn, ...] = ()
     """Applied together."""
     embeddings: tuple[AddOn, ...] = ()
@@ -73,19 +56,6 @@ class Drawing:
     """Takes a person or style from `reference_images`."""
     reference_images: tuple[Pixels, ...] = field(default=(), compare=False)
     """(H, W, 3) uint8 each."""
-
-
-def check_scheduler(name: str | None) -> None:
-    """Refuse a scheduler that is not known.
-
-    Raises:
-        InvalidFieldValueError: with the names that are.
-    """
-    if name is not None and name not in SCHEDULERS:
-        raise InvalidFieldValueError(
-            f"scheduler is {name!r}, expected one of {', '.join(SCHEDULERS)}",
-            "correct scheduler, or leave it out for the model's own",
-        )
 
 
 def add_on(kind: str, name: str, weight: float) -> AddOn:

@@ -10,26 +10,33 @@ from tempfile import TemporaryDirectory
 from typing import TYPE_CHECKING, Any, cast
 
 from safelight.engines.device import resolve_device, torch_dtype
-from safelight.engines.diffusers.drawing import SCHEDULERS
 from safelight.engines.diffusers.encodings import Encodings
 from safelight.engines.diffusers.kernels import arranged
+from safelight.engines.diffusers.samplers import as_trained, scheduler_for
 from safelight.engines.loaded import loaded
-from safelight.errors import InvalidMediaError, PipelineError
+from safelight.errors import InvalidFieldValueError, InvalidMediaError, PipelineError
 from safelight.settings import settings
 from safelight.weights.checkpoints import WeightsCard
 from safelight.weights.layouts import write_layout
+from safelight.weights.safety import read_object
 
 if TYPE_CHECKING:
     import torch
+
+TEXT_TO_IMAGE, INPAINTING = "AutoPipelineForText2Image", "AutoPipelineForInpainting"
 
 
 class DiffusionModel:
     """One loaded model; one run at a time, since schedulers and adapters are its state."""
 
-    def __init__(self, pipeline: Any) -> None:  # noqa: ANN401  (diffusers is untyped)
+    def __init__(self, pipeline: Any, card: WeightsCard) -> None:  # noqa: ANN401  (untyped)
         self.lock = threading.Lock()
         self.pipeline = pipeline
-        self.own_scheduler = pipeline.scheduler
+        self.name = card.name
+        self.own_scheduler = as_trained(
+            pipeline.scheduler, card.prediction_type, card.zero_terminal_snr
+        )
+        self.told = _told(card)
         self.views: dict[str, Any] = {}
         self.encodings = Encodings()
 
@@ -37,21 +44,46 @@ class DiffusionModel:
         """The pipeline for one way of drawing, with a scheduler of its own."""
         import diffusers
 
+        self._require_way(auto_class)
+        told = {} if auto_class == TEXT_TO_IMAGE else self.told
+        auto = getattr(diffusers, auto_class)
         if controlnet is not None:
-            view = getattr(diffusers, auto_class).from_pipe(self.pipeline, controlnet=controlnet)
+            view = auto.from_pipe(self.pipeline, controlnet=controlnet, **told)
         elif auto_class in self.views:
             view = self.views[auto_class]
         else:
-            view = getattr(diffusers, auto_class).from_pipe(self.pipeline)
+            view = auto.from_pipe(self.pipeline, **told)
             self.views[auto_class] = view
         view.set_progress_bar_config(disable=True)
-        config = self.own_scheduler.config
-        if scheduler is None:
-            view.scheduler = type(self.own_scheduler).from_config(config)
-        else:
-            name, changes = SCHEDULERS[scheduler]
-            view.scheduler = getattr(diffusers, name).from_config(config, **changes)
+        view.scheduler = scheduler_for(self.own_scheduler, scheduler)
         return view
+
+    def _require_way(self, auto_class: str) -> None:
+        """Refuse what the network was not made for.
+
+        Raises:
+            InvalidFieldValueError: a refiner is to draw from nothing, or a network that reads more
+                than the picture is not given the rest.
+        """
+        if auto_class == TEXT_TO_IMAGE and self.told.get("requires_aesthetics_score"):
+            raise InvalidFieldValueError(
+                f"model {self.name} is a refiner, which works on pictures and draws none from text",
+                "choose another model, or use it in refine or transform",
+            )
+        unet = getattr(self.pipeline, "unet", None)
+        if unet is None:
+            return
+        reads, latent = int(unet.config.in_channels), int(self.pipeline.vae.config.latent_channels)
+        fills = auto_class == INPAINTING and reads == 2 * latent + 1
+        if reads != latent and not fills:
+            made_for = {2 * latent: "edits by instruction", 2 * latent + 1: "inpainting"}
+            raise InvalidFieldValueError(
+                f"the network of model {self.name} reads {reads} channels, expected {latent}: it "
+                f"was made for {made_for.get(reads, 'something else')}",
+                "choose another model, or use it in inpaint"
+                if reads == 2 * latent + 1
+                else "choose another model",
+            )
 
 
 def model_of(card: WeightsCard) -> DiffusionModel:
@@ -85,7 +117,16 @@ def _load(card: WeightsCard, device: str, precision: str) -> DiffusionModel:
                 f"model {card.name} at {card.file_path} cannot be loaded: {str(error)[:300]}",
                 "check that the folder is complete, or get the model again",
             ) from error
-        return DiffusionModel(arranged(pipeline.to(device)))
+        return DiffusionModel(arranged(pipeline.to(device)), card)
+
+
+def _told(card: WeightsCard) -> dict[str, object]:
+    """Flags of the index of a folder that get lost where its pipeline's class is changed."""
+    if not card.file_path.is_dir():
+        return {}
+    index = read_object(card.file_path / "model_index.json")
+    needed = index.get("requires_aesthetics_score") is True
+    return {"requires_aesthetics_score": True} if needed else {}
 
 
 def _no_checker(card: WeightsCard) -> dict[str, object]:
