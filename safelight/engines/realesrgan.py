@@ -8,11 +8,13 @@ from collections.abc import Callable
 from contextlib import closing
 from functools import lru_cache
 from pathlib import Path
+from typing import ClassVar
 
 import numpy as np
 
 from safelight.engines.device import device_class, resolve_device, torch_dtype
 from safelight.engines.identity import EngineIdentity
+from safelight.engines.interface import EnlargeRequest, LocalEngine, Refusal, Request, refusal_of
 from safelight.engines.loaded import loaded
 from safelight.engines.realesrgan_ncnn import NcnnRunner, physical_cores
 from safelight.engines.realesrgan_network import (
@@ -27,7 +29,7 @@ from safelight.engines.realesrgan_network import (
     weights_files,
 )
 from safelight.engines.realesrgan_torch import TorchRunner
-from safelight.errors import OutOfMemoryError
+from safelight.errors import ContractMismatchError, OutOfMemoryError
 from safelight.installed import version
 from safelight.media.guided import REACH as DENOISE_REACH
 from safelight.media.tiles import scaled, tiles
@@ -35,6 +37,7 @@ from safelight.progress import note, step
 from safelight.settings import settings
 
 __all__ = [
+    "ENGINE",
     "NATIVE",
     "NETWORKS",
     "Bite",
@@ -42,6 +45,7 @@ __all__ = [
     "Model",
     "NcnnRunner",
     "Network",
+    "RealEsrgan",
     "Runner",
     "TorchRunner",
     "averaged_down",
@@ -190,3 +194,40 @@ def _memory_of(network: Network) -> int:
 def _sha256(path: Path) -> str:
     with path.open("rb") as file:
         return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+class RealEsrgan(LocalEngine):
+    """Enlarges with the networks that are installed."""
+
+    engine_id: ClassVar[str] = "realesrgan"
+
+    def can(self, request: Request) -> Refusal | None:
+        """Refuses networks that do not exist, and all while their package is missing."""
+        return refusal_of(lambda: self.identity(request))
+
+    def identity(self, request: Request) -> EngineIdentity:
+        """Library and files of the network.
+
+        Raises:
+            ContractMismatchError: there is no network of that name.
+            DependencyMissingError: the weights package or the device is not there.
+        """
+        return identity(_model(request))
+
+    def open_enlarger(self, request: EnlargeRequest) -> Enlarger:
+        """See `open_enlarger` of this module."""
+        return open_enlarger(_model(request), request.factor, request.tile, request.denoise)
+
+
+def _model(request: Request) -> Model:
+    if not isinstance(request, EnlargeRequest):
+        raise TypeError(f"realesrgan enlarges, it cannot serve a {type(request).__name__}")
+    if request.model not in NETWORKS:
+        raise ContractMismatchError(
+            f"realesrgan has no network {request.model!r}; it has {', '.join(NETWORKS)}",
+            "choose one of these as model",
+        )
+    return request.model
+
+
+ENGINE = RealEsrgan()
