@@ -2,10 +2,9 @@
 
 from pathlib import Path
 
-import numpy as np
 from pydantic import Field
 
-from safelight.engines.identity import EngineIdentity
+from safelight.engines.interface import ComputeRequest
 from safelight.media.denoising import cleaned_frame, denoised_frames, denoised_picture
 from safelight.media.video import transform_frames
 from safelight.params import Params
@@ -29,12 +28,12 @@ class DenoiseParams(Params):
     texture; 1 takes out what looks like twice as much. 0 changes nothing."""
 
 
-def _identity(params: DenoiseParams) -> EngineIdentity:
-    del params
-    return EngineIdentity(engine_id="numpy", version=f"{np.__version__}+{REVISION}")
-
-
-@stage(takes=("image", "video"), gives="same", identity=_identity)
+@stage(
+    reads={"picture": ("image", "video")},
+    makes="same",
+    origin="enhances",
+    needs=lambda *_: (ComputeRequest(REVISION),),
+)
 def denoise(picture: ArtifactRef, params: DenoiseParams) -> ArtifactRef:
     """Take noise out of one stored picture, or out of a video in space and time.
 
@@ -51,7 +50,7 @@ def denoise(picture: ArtifactRef, params: DenoiseParams) -> ArtifactRef:
     if params.level == 0:
         note("level is 0: there is nothing to take out")
         return picture
-    record = record_of("denoise", params, _identity(params), [picture])
+    record = record_of(params, [picture])
     if picture.kind != "video":
         layers = load_layers(picture)
         return keep_image(denoised_picture(layers.colours, params.level), record, like=layers)

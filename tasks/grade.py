@@ -9,7 +9,7 @@ from typing import Literal
 import numpy as np
 from pydantic import Field
 
-from safelight.engines.identity import EngineIdentity
+from safelight.engines.interface import ComputeRequest
 from safelight.media.colour import grade_colour, to_linear
 from safelight.media.images import to_float, to_uint8
 from safelight.media.noise import add_grain
@@ -53,12 +53,12 @@ class GradeParams(Params):
         return not (coloured or self.tone > 0 or self.grain > 0)
 
 
-def _identity(params: GradeParams) -> EngineIdentity:
-    del params
-    return EngineIdentity(engine_id="numpy", version=f"{np.__version__}+{REVISION}")
-
-
-@stage(takes=("image", "video"), gives="same", identity=_identity)
+@stage(
+    reads={"picture": ("image", "video")},
+    makes="same",
+    origin="enhances",
+    needs=lambda *_: (ComputeRequest(REVISION),),
+)
 def grade(picture: ArtifactRef, params: GradeParams) -> ArtifactRef:
     """Grade one stored picture, or a video frame by frame with its sound.
 
@@ -77,7 +77,7 @@ def grade(picture: ArtifactRef, params: GradeParams) -> ArtifactRef:
     if params.changes_nothing:
         note("every strength is 0: there is nothing to grade")
         return picture
-    record = record_of("grade", params, _identity(params), [picture])
+    record = record_of(params, [picture])
     if picture.kind != "video":
         layers = load_layers(picture)
         pixels = layers.colours

@@ -8,8 +8,7 @@ from typing import Literal, Self
 
 from pydantic import model_validator
 
-from safelight.engines import rife
-from safelight.engines.identity import EngineIdentity
+from safelight.engines.interface import InterpolateRequest, Interpolates
 from safelight.errors import InvalidFieldValueError
 from safelight.media.frame_times import FrameTimes
 from safelight.media.frames import (
@@ -27,6 +26,7 @@ from safelight.progress import note
 from safelight.provenance.embed import video_tags
 from safelight.store.artifact import ArtifactRef
 from safelight.store.store import Pixels, current_store
+from tasks.calling import serving
 from tasks.keeping import keep_video, record_of
 from tasks.resuming import resuming_begun
 from tasks.stage import cache_key, stage
@@ -54,12 +54,16 @@ class InterpolateParams(Params):
         return self
 
 
-def _identity(params: InterpolateParams) -> EngineIdentity:
-    del params
-    return rife.identity()
+def _request(params: InterpolateParams) -> InterpolateRequest:
+    return InterpolateRequest(params.target_fps)
 
 
-@stage(takes=("video",), gives="video", identity=_identity)
+@stage(
+    reads={"video": ("video",)},
+    makes="video",
+    origin="enhances",
+    needs=lambda params, _: (_request(params),),
+)
 def interpolate(video: ArtifactRef, params: InterpolateParams) -> ArtifactRef:
     """Raise the frame rate of a stored video.
 
@@ -89,8 +93,8 @@ def interpolate(video: ArtifactRef, params: InterpolateParams) -> ArtifactRef:
     if frames / target != info.duration_seconds:
         more = float(frames / target - info.duration_seconds)
         note(f"{info.frames} frames do not fill whole frames at the new rate: {more:.4f} s longer")
-    tags = video_tags(record_of("interpolate", params, rife.identity(), [video]))
-    engine = rife.Rife()
+    tags = video_tags(record_of(params, [video]))
+    engine = serving(Interpolates).open_interpolator(_request(params))
     key = cache_key(interpolate, [video, params])
     times = frame_times(source)
     usual = _usual(times)

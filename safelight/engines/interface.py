@@ -7,7 +7,7 @@ knows the other by name.
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import ClassVar, Literal, Protocol, runtime_checkable
+from typing import ClassVar, Literal, Protocol, TypedDict, runtime_checkable
 
 import numpy as np
 from numpy.typing import NDArray
@@ -230,6 +230,16 @@ class Interpolates(Engine, Protocol):
 
 
 @runtime_checkable
+class Computes(Engine, Protocol):
+    """Arithmetic on arrays; there is nothing to ask for but as what it counts."""
+
+    @property
+    def array_library(self) -> str:
+        """What the functions on pixels compute with."""
+        ...
+
+
+@runtime_checkable
 class FindsFaces(Engine, Protocol):
     """Face detection."""
 
@@ -276,6 +286,23 @@ class PromptRequest(Request):
     """Steers the composition by a control picture."""
     ip_adapter: AddOnUse | None = None
     """Takes a person or a style from reference pictures."""
+
+
+class PromptFields(TypedDict):
+    """The same as arguments, for those who make one of several requests of the same parameters."""
+
+    prompt: str
+    negative_prompt: str
+    seed: int | None
+    steps: int
+    guidance_scale: float
+    num_images: int
+    model: str | None
+    scheduler: str | None
+    loras: tuple[AddOnUse, ...]
+    embeddings: tuple[str, ...]
+    controlnet: AddOnUse | None
+    ip_adapter: AddOnUse | None
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -329,6 +356,16 @@ class InterpolateRequest(Request):
     capability: ClassVar[type] = Interpolates
     target_fps: int
     """Nominal rate of the result."""
+
+
+@dataclass(frozen=True)
+class ComputeRequest(Request):
+    """Arithmetic that a stage does itself, with functions on pixels."""
+
+    capability: ClassVar[type] = Computes
+    revision: str
+    """Raised when the stage's arithmetic changes, so that no older result is taken for a new one.
+    """
 
 
 @dataclass(frozen=True)
