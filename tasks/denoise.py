@@ -1,20 +1,16 @@
 """The denoise stage: noise taken out of a picture or a video, edges kept."""
 
-from pathlib import Path
-
 from pydantic import Field
 
 from safelight.engines.interface import ComputeRequest
 from safelight.media.denoising import cleaned_frame, denoised_frames, denoised_picture
-from safelight.media.video import transform_frames
 from safelight.params import Params
 from safelight.progress import note
-from safelight.provenance.embed import video_tags
 from safelight.store.artifact import ArtifactRef
-from safelight.store.store import current_store
-from tasks.keeping import keep_image, keep_video, load_layers, record_of
+from tasks.keeping import keep_image, load_layers, record_of
 from tasks.resuming import resuming
 from tasks.stage import cache_key, stage
+from tasks.video_stage import transformed
 
 REVISION = "2"
 """Raised when the arithmetic changes, so that no older result is taken for a new one."""
@@ -54,22 +50,10 @@ def denoise(picture: ArtifactRef, params: DenoiseParams) -> ArtifactRef:
     if picture.kind != "video":
         layers = load_layers(picture)
         return keep_image(denoised_picture(layers.colours, params.level), record, like=layers)
-    store = current_store()
-
     key = cache_key(denoise, [picture, params])
-    with store.workspace() as folder, resuming(key, cleaned_frame) as clean:
-        path = Path(folder) / "denoised"
-        made = transform_frames(
-            store.fetch(picture),
-            path,
-            lambda frames: denoised_frames(frames, params.level, clean),
-            video_tags(record),
-        )
-        return keep_video(
-            path,
-            width=made.width,
-            height=made.height,
-            frames=made.frames,
-            fps=float(made.fps),
-            media_type=made.media_type,
-        )
+    return transformed(
+        picture,
+        record,
+        resuming(key, cleaned_frame),
+        lambda clean, frames: denoised_frames(frames, params.level, clean),
+    )

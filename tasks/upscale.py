@@ -2,22 +2,19 @@
 
 from collections.abc import Sequence
 from contextlib import closing
-from pathlib import Path
 from typing import Literal
 
 from pydantic import Field
 
 from safelight.engines.interface import EnlargeRequest, Enlarges
-from safelight.media.video import map_frames
 from safelight.params import Params
 from safelight.progress import StopRequestedError, stop_requested
-from safelight.provenance.embed import video_tags
 from safelight.store.artifact import ArtifactRef, MediaKind
-from safelight.store.store import current_store
 from tasks.calling import serving
-from tasks.keeping import keep_image, keep_video, load_layers, record_of
+from tasks.keeping import keep_image, load_layers, record_of
 from tasks.resuming import resuming
 from tasks.stage import cache_key, stage
+from tasks.video_stage import transformed
 
 
 class UpscaleParams(Params):
@@ -82,23 +79,10 @@ def upscale(picture: ArtifactRef, params: UpscaleParams) -> ArtifactRef:
             layers = load_layers(picture)
             larger = enlarger.enlarge(layers.colours)
         return keep_image(larger, record, like=layers)
-    store = current_store()
     key = cache_key(upscale, [picture, params])
-    with (
-        store.workspace() as folder,
-        closing(opened) as enlarger,
-        resuming(key, lambda frame: enlarger.enlarge(frame, _stop_if_asked)) as enlarge,
-    ):
-        path = Path(folder) / "upscaled"
-        made = map_frames(store.fetch(picture), path, enlarge, video_tags(record))
-        return keep_video(
-            path,
-            width=made.width,
-            height=made.height,
-            frames=made.frames,
-            fps=float(made.fps),
-            media_type=made.media_type,
-        )
+    with closing(opened) as enlarger:
+        resumable = resuming(key, lambda frame: enlarger.enlarge(frame, _stop_if_asked))
+        return transformed(picture, record, resumable, map)
 
 
 def _stop_if_asked(done: int, total: int) -> None:
