@@ -16,6 +16,7 @@ from safelight.engines.device import device_class, resolve_device, torch_dtype
 from safelight.engines.identity import EngineIdentity
 from safelight.engines.interface import EnlargeRequest, LocalEngine, Refusal, Request, refusal_of
 from safelight.engines.loaded import loaded
+from safelight.engines.memory import until_it_fits
 from safelight.engines.realesrgan_ncnn import NcnnRunner, physical_cores
 from safelight.engines.realesrgan_network import (
     NATIVE,
@@ -102,8 +103,9 @@ class Enlarger:
                 "more than there is",
                 "lower upscale_factor, or use a machine with more memory",
             ) from error
-        while not self._filled(target, image, on_tile):
-            self._runner.release()  # here, where no error holds any of it
+        until_it_fits(
+            lambda: self._fill(target, image, on_tile), self._save_memory, self._runner.release
+        )
         return target
 
     def enlarge_window(self, window: Pixels) -> Pixels:
@@ -120,28 +122,20 @@ class Enlarger:
         a tenth of the time. The network stays loaded."""
         self._runner.release()
 
-    def _filled(self, target: Pixels, image: Pixels, on_tile: Callable[[int, int], None]) -> bool:
-        """True when all went well; False when it has to start again with less memory."""
+    def _fill(self, target: Pixels, image: Pixels, on_tile: Callable[[int, int], None]) -> None:
         height, width = image.shape[:2]
         bites = [
             Bite(image[part.window], part.core_in_window, target[scaled(part.core, self.factor)])
             for part in tiles(height, width, self.tile, self.reach)
         ]
-        try:
-            with closing(
-                self._runner.filled(bites, self.factor, self.denoise, self.frugal)
-            ) as filled:
-                on_tile(0, len(bites))
-                for done, _ in enumerate(filled, 1):
-                    on_tile(done, len(bites))
-        except OutOfMemoryError:
-            if self.frugal and self.tile <= SMALLEST_TILE:
-                raise
-            self._save_memory()
-            return False
-        return True
+        with closing(self._runner.filled(bites, self.factor, self.denoise, self.frugal)) as filled:
+            on_tile(0, len(bites))
+            for done, _ in enumerate(filled, 1):
+                on_tile(done, len(bites))
 
-    def _save_memory(self) -> None:
+    def _save_memory(self, error: Exception) -> None:
+        if self.frugal and self.tile <= SMALLEST_TILE:
+            raise error
         if not self.frugal:
             self.frugal = True
             note("out of memory: tiles are enlarged one by one")

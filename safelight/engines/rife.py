@@ -6,7 +6,6 @@ Source:
     licence, copyright 2021 HolyWu. That package itself is not imported: it needs VapourSynth.
 """
 
-import contextlib
 from collections import deque
 from collections.abc import Generator, Iterable
 from concurrent.futures import ThreadPoolExecutor
@@ -34,7 +33,7 @@ from safelight.engines.interface import (
     refusal_of,
 )
 from safelight.engines.loaded import loaded
-from safelight.engines.memory import is_out_of_memory
+from safelight.engines.memory import is_out_of_memory, until_it_fits
 from safelight.engines.rife_network import SCALES, Network
 from safelight.engines.rife_replay import Replay, picture_of
 from safelight.engines.transfers import Landing, Transfers
@@ -140,17 +139,15 @@ class Rife:
 
         On CUDA the caller may go on meanwhile, and begin the next one.
         """
-        while True:
-            try:
-                with _memory_errors():
-                    return self._begun(first, second, timestep)
-            except _OutOfMemory as error:
-                self._there.clear()
-                if self._replay is not None:  # it holds much of what is missing
-                    self._replay, self._no_replay = None, True
-                else:
-                    self._look_coarser(first, error)
-            self._release()  # here, where no error holds any of it
+
+        def save(error: Exception) -> None:
+            self._there.clear()
+            if self._replay is not None:  # it holds much of what is missing
+                self._replay, self._no_replay = None, True
+            else:
+                self._look_coarser(first, error)
+
+        return until_it_fits(lambda: self._begun(first, second, timestep), save, self._release)
 
     def moments(self, wanted: Iterable[tuple[Pixels, Pixels, float]]) -> Generator[Pixels]:
         """Make many frames, each while the one before is taken; arguments as of `between`."""
@@ -250,21 +247,6 @@ class Rife:
 
         if self.device.startswith("cuda"):
             torch.cuda.empty_cache()
-
-
-class _OutOfMemory(Exception):  # noqa: N818 - never leaves this module
-    pass
-
-
-@contextlib.contextmanager
-def _memory_errors() -> Generator[None]:
-    try:
-        yield
-    except (RuntimeError, MemoryError) as error:
-        if not is_out_of_memory(error):
-            raise
-        # without its trace: the frames in there hold the memory that is short
-        raise _OutOfMemory from error.with_traceback(None)
 
 
 class RifeEngine(LocalEngine):
