@@ -1,12 +1,20 @@
 """Portraits that look like a frame from a film."""
 
 from flows.drawing import draw
-from flows.inputs import Changes, Consent, Prompt, QualityLevel, Reference, Seed, require_consent
+from flows.inputs import (
+    Changes,
+    Consent,
+    Prompt,
+    QualityLevel,
+    Reference,
+    Seed,
+    knobs_of,
+    require_consent,
+)
 from flows.running import recorded_flow
 from presets.cinematic_portrait_v1 import PRESET
 from safelight.store.artifact import ArtifactRef
 from tasks.grade import grade
-from tasks.recorder import recorder
 
 NONE: Changes = {}
 
@@ -22,7 +30,6 @@ def cinematic_portrait_v1(
 ) -> ArtifactRef:
     """Draw a portrait and give it the grain, tone and colour of a film still."""
     require_consent(PRESET, consent, identity_reference)
-    knobs = PRESET.at(quality, overrides)
-    recorder().expected_stages = len(knobs.steps())
+    knobs = knobs_of(PRESET, quality, overrides)
     picture = draw(knobs.generate, knobs.aspect, prompt, seed or 0, identity_reference, overrides)
     return grade(picture, knobs.grade.but(seed=seed))

@@ -4,7 +4,7 @@ from typing import Annotated
 
 from pydantic import Field
 
-from flows.inputs import Changes, Media, QualityLevel, Seed, ingest_media
+from flows.inputs import Changes, Media, QualityLevel, Seed, ingest_media, knobs_of
 from flows.running import recorded_flow
 from presets.color_grade_film_grain_v1 import DEFAULT_STYLE, PRESET, Style
 from safelight.store.artifact import ArtifactRef
@@ -22,5 +22,5 @@ def color_grade_film_grain_v1(
     overrides: Changes = NONE,
 ) -> ArtifactRef:
     """Grade a video and lay film grain over it; the sound is kept."""
-    knobs = PRESET.at(quality, {"grade": {"colour": style}}).overridden(overrides)
+    knobs = knobs_of(PRESET, quality, {"grade": {"colour": style}}).overridden(overrides)
     return grade(ingest_media("video", video, ("video",)), knobs.grade.but(seed=seed))

@@ -60,6 +60,18 @@ def ingest_media(name: str, location: str, kinds: tuple[MediaKind, ...]) -> Arti
     return ref
 
 
+def knobs_of(preset: Preset[K], quality: Quality, overrides: Overrides) -> K:
+    """A preset's knobs for a run, whose stages take its engines in its order from here on.
+
+    Raises:
+        PipelineError: as `Knobs.overridden` says.
+    """
+    knobs = preset.at(quality, overrides)
+    recorder().expected_stages = len(knobs.steps())
+    recorder().engines = preset.engines
+    return knobs
+
+
 def require_consent(preset: Preset[K], consent: bool, reference: str | None) -> None:
     """Refuse a run that uses a likeness no one has agreed to.
 

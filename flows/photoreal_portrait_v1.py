@@ -1,12 +1,20 @@
 """Photographs of people that look like skin, not plastic."""
 
 from flows.drawing import draw
-from flows.inputs import Changes, Consent, Prompt, QualityLevel, Reference, Seed, require_consent
+from flows.inputs import (
+    Changes,
+    Consent,
+    Prompt,
+    QualityLevel,
+    Reference,
+    Seed,
+    knobs_of,
+    require_consent,
+)
 from flows.running import recorded_flow
 from presets.photoreal_portrait_v1 import PRESET
 from safelight.store.artifact import ArtifactRef
 from tasks.detail import detail
-from tasks.recorder import recorder
 from tasks.upscale import upscale
 
 NONE: Changes = {}
@@ -23,8 +31,7 @@ def photoreal_portrait_v1(
 ) -> ArtifactRef:
     """Draw a portrait photograph with natural skin; from standard on faces get a second look."""
     require_consent(PRESET, consent, identity_reference)
-    knobs = PRESET.at(quality, overrides)
-    recorder().expected_stages = len(knobs.steps())
+    knobs = knobs_of(PRESET, quality, overrides)
     picture = draw(knobs.generate, knobs.aspect, prompt, seed or 0, identity_reference, overrides)
     if knobs.detail is not None:
         picture = detail(picture, knobs.detail.but(prompt=prompt, seed=seed))

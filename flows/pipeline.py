@@ -12,6 +12,7 @@ from flows.running import recorded_flow
 from presets.pipeline import MEDIA_INPUTS, Pipeline, Plan, PlannedStage, StageSpec, plan_pipeline
 from safelight.errors import PipelineError
 from safelight.store.artifact import ArtifactRef
+from tasks.calling import Call
 from tasks.recorder import recorder
 
 Made = dict[str, list[ArtifactRef]]
@@ -49,8 +50,8 @@ def pipeline(
 
 
 @dataclass(frozen=True)
-class _Call:
-    planned: PlannedStage
+class _Planned:
+    stage: PlannedStage
     position: int
     arguments: tuple[ArtifactRef, ...]
 
@@ -62,52 +63,50 @@ def run_plan(plan: Plan, made: Made) -> None:
     fails, those that already run are waited for and recorded, then its error is raised.
     """
     waiting = list(plan.stages)
-    running: dict[PrefectFuture[Any], _Call] = {}
+    running: dict[PrefectFuture[Any], tuple[_Planned, Call]] = {}
     outcomes: dict[str, dict[int, list[ArtifactRef]]] = {}
     calls_of: dict[str, int] = {}
     first_error: PipelineError | None = None
     while (waiting and first_error is None) or running:
         ready = [planned for planned in waiting if all(read in made for read in planned.reads)]
         waiting = [planned for planned in waiting if planned not in ready]
-        calls = [call for planned in ready for call in _calls(planned, made)]
-        for planned in ready:
-            outcomes[planned.name] = {}
-            calls_of[planned.name] = sum(call.planned is planned for call in calls)
+        calls = [call for stage in ready for call in _calls(stage, made)]
+        for each in ready:
+            outcomes[each.name] = {}
+            calls_of[each.name] = sum(call.stage is each for call in calls)
         if len(calls) == 1 and not running:
-            name = calls[0].planned.name
-            made[name] = _listed(
-                calls[0].planned.stage.named(name, *calls[0].arguments, calls[0].planned.params)
-            )
+            (alone,) = calls
+            name, stage = alone.stage.name, alone.stage.stage
+            made[name] = _listed(stage.named(name, *alone.arguments, alone.stage.params))
             continue
         if first_error is None:
-            for call in calls:
-                stage = call.planned.stage
-                running[stage.submit(*call.arguments, call.planned.params)] = call
+            for planned in calls:
+                stage = planned.stage.stage
+                future, call = stage.begin(*planned.arguments, planned.stage.params)
+                running[future] = planned, call
         future = next(as_completed(list(running)))
         future.wait()  # until then its state may still read RUNNING
-        call = running.pop(future)
-        name = call.planned.name
+        planned, call = running.pop(future)
+        name = planned.stage.name
         try:
-            result = call.planned.stage.finished(
-                future.state, name, *call.arguments, call.planned.params
-            )
+            result = planned.stage.stage.finished(future.state, name, call)
         except PipelineError as error:
             first_error = first_error or error
             continue
-        outcomes[name][call.position] = _listed(result)
+        outcomes[name][planned.position] = _listed(result)
         if len(outcomes[name]) == calls_of[name]:
             made[name] = [ref for _, refs in sorted(outcomes[name].items()) for ref in refs]
     if first_error is not None:
         raise first_error
 
 
-def _calls(planned: PlannedStage, made: Made) -> Iterator[_Call]:
+def _calls(planned: PlannedStage, made: Made) -> Iterator[_Planned]:
     if not planned.reads:
-        yield _Call(planned, 0, ())
+        yield _Planned(planned, 0, ())
         return
     first, *others = planned.reads
     for position, ref in enumerate(made[first]):
-        yield _Call(planned, position, (ref, *(made[other][0] for other in others)))
+        yield _Planned(planned, position, (ref, *(made[other][0] for other in others)))
 
 
 def _listed(result: ArtifactRef | list[ArtifactRef]) -> list[ArtifactRef]:

@@ -188,13 +188,19 @@ def _shown(ref: ArtifactRef) -> str:
     return f"![{ref.sha256[:12]}]({preview})\n\n`{ref.uri}` {size}"
 
 
+def _served(entry: StageEntry) -> str:
+    """The engine that did the work, and why those before it did not."""
+    before = [f"not {each.engine_id}: {each.code}, {each.problem}" for each in entry.passed_over]
+    return "; ".join([f"{entry.engine.engine_id} {entry.engine.version}", *before])
+
+
 def _row(entry: StageEntry) -> dict[str, str]:
     return {
         "stage": cell(entry.name),
         "status": entry.status,
         "seconds": f"{entry.seconds:.2f}",
         "peak": f"{entry.peak_bytes / 2**20:.0f} MiB",
-        "engine": cell(f"{entry.engine.engine_id} {entry.engine.version}"),
+        "engine": cell(_served(entry)),
         "results": ", ".join(ref.sha256[:12] for ref in entry.results),
         "notes": cell("; ".join(entry.notes)),
     }

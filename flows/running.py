@@ -312,6 +312,8 @@ def _entry(facts: StageFacts) -> StageEntry:
         sources=tuple(ref.sha256 for ref in facts.sources),
         results=facts.results,
         engine=facts.identity,
+        passed_over=facts.passed_over,
+        origin=facts.origin,
         seconds=cast(float, first.get("seconds", 0.0)),
         peak_bytes=cast(int, first.get("peak_bytes", 0)),
         gpu_peak_bytes=cast(int, first.get("gpu_peak_bytes", 0)),

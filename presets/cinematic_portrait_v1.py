@@ -36,7 +36,7 @@ PRESET = Preset[CinematicPortraitKnobs](
     category="image_generation",
     required_inputs=("prompt",),
     optional_inputs=("identity_reference", "seed"),
-    engines=("diffusers", "local_comfy"),
+    engines=("diffusers",),
     safety_notes=(
         "The people do not exist; do not pass the picture off as a scene that was shot.",
     ),

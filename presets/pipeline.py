@@ -1,6 +1,5 @@
 """Pipelines as data: a list of stages that form a DAG, checked whole before anything loads."""
 
-import inspect
 from dataclasses import dataclass
 from graphlib import CycleError, TopologicalSorter
 from typing import Any
@@ -11,7 +10,7 @@ from safelight.errors import ContractMismatchError, MissingRequiredFieldError
 from safelight.params import Params, refusal
 from safelight.store.artifact import MediaKind
 from tasks.catalog import find_stage
-from tasks.stage import Gives, Stage
+from tasks.stage import Makes, Stage
 
 MEDIA_INPUTS: dict[str, MediaKind] = {
     "image": "image",
@@ -119,7 +118,7 @@ def plan_pipeline(
     for name in order:
         _check_kinds(name, stages[name], reads[name], kinds)
         stage = stages[name]
-        kinds[name] = _kind_of(stage.gives, [kinds[read] for read in reads[name]])
+        kinds[name] = _kind_of(stage.makes, [kinds[read] for read in reads[name]])
         planned.append(PlannedStage(name, stage, params[name], reads[name], kinds[name]))
     _refuse_unused(pipeline.parameters, call_input, used)
     return Plan(tuple(planned))
@@ -169,19 +168,20 @@ def _default_reads(
     wanted = _inputs_of(stage)
     if not wanted:
         return ()
+    kinds = stage.reads[wanted[0]]
     first = previous
     if first is None:
-        first = next((kind for kind in stage.takes if call_input.get(kind) is not None), None)
+        first = next((kind for kind in kinds if call_input.get(kind) is not None), None)
     if first is None:
         raise MissingRequiredFieldError(
-            f"stage {name}: {stage.name} needs {' or '.join(stage.takes)}, and the call has none",
-            f"add {stage.takes[0]} to the call's input, or a stage before {name}",
+            f"stage {name}: {stage.name} needs {' or '.join(kinds)}, and the call has none",
+            f"add {kinds[0]} to the call's input, or a stage before {name}",
         )
     return (first, *wanted[1:])
 
 
 def _inputs_of(stage: Stage[..., Any]) -> list[str]:
-    return [name for name in inspect.signature(stage.fn).parameters if name != "params"]
+    return list(stage.reads)
 
 
 def _ordered(reads: dict[str, tuple[str, ...]]) -> list[str]:
@@ -225,24 +225,24 @@ def _params_of(
 def _check_kinds(
     name: str, stage: Stage[..., Any], reads: tuple[str, ...], kinds: dict[str, MediaKind]
 ) -> None:
-    for position, read in enumerate(reads):
+    for (wanted, may_be), read in zip(stage.reads.items(), reads, strict=True):
         if read not in kinds:
             raise MissingRequiredFieldError(
                 f"stage {name}: reads the input {read!r}, and the call has none",
                 f"add {read} to the call's input",
             )
-        if position == 0 and kinds[read] not in stage.takes:
+        if kinds[read] not in may_be:
             raise ContractMismatchError(
-                f"stage {name}: {stage.name} takes {' or '.join(stage.takes)}, "
+                f"stage {name}: {stage.name} takes {' or '.join(may_be)} as its {wanted}, "
                 f"{read} gives {kinds[read]}",
                 f"let {name} read another stage",
             )
 
 
-def _kind_of(gives: Gives, read: list[MediaKind]) -> MediaKind:
-    if gives == "same":
+def _kind_of(makes: Makes, read: list[MediaKind]) -> MediaKind:
+    if makes == "same":
         return read[0]
-    return gives
+    return makes
 
 
 def _refuse_unused(

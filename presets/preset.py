@@ -80,7 +80,8 @@ class Preset(Params, Generic[K]):
     optional_inputs: tuple[str, ...] = ()
     """Inputs that may be left out."""
     engines: tuple[str, ...]
-    """Engines in order of preference; the next is taken when one is offline."""
+    """Engines in order of preference: the next is asked where one cannot be reached or paid or is
+    not installed. Local ones that are not named come last, remote ones are never asked."""
     safety_notes: tuple[str, ...] = ()
     """What to keep in mind before publishing a result."""
     consent: Literal["never", "with_reference", "always"] = "never"

@@ -41,6 +41,8 @@ class PipelineError(Exception):
     """Stable name; never renamed once released."""
     transient: ClassVar[bool] = False
     """True when the same call may succeed a moment later; only these are retried."""
+    charged: bool = False
+    """Whether the request that failed may have been charged; no other engine is asked then."""
 
     def __init__(self, problem: str, remedy: str | None = None) -> None:
         said = None if remedy is not None else _SAID.fullmatch(problem)

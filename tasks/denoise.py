@@ -1,21 +1,16 @@
 """The denoise stage: noise taken out of a picture or a video, edges kept."""
 
-from pathlib import Path
-
-import numpy as np
 from pydantic import Field
 
-from safelight.engines.identity import EngineIdentity
+from safelight.engines.interface import ComputeRequest
 from safelight.media.denoising import cleaned_frame, denoised_frames, denoised_picture
-from safelight.media.video import transform_frames
 from safelight.params import Params
 from safelight.progress import note
-from safelight.provenance.embed import video_tags
 from safelight.store.artifact import ArtifactRef
-from safelight.store.store import current_store
-from tasks.keeping import keep_image, keep_video, load_layers, record_of
+from tasks.keeping import keep_image, load_layers, record_of
 from tasks.resuming import resuming
 from tasks.stage import cache_key, stage
+from tasks.video_stage import transformed
 
 REVISION = "2"
 """Raised when the arithmetic changes, so that no older result is taken for a new one."""
@@ -29,12 +24,12 @@ class DenoiseParams(Params):
     texture; 1 takes out what looks like twice as much. 0 changes nothing."""
 
 
-def _identity(params: DenoiseParams) -> EngineIdentity:
-    del params
-    return EngineIdentity(engine_id="numpy", version=f"{np.__version__}+{REVISION}")
-
-
-@stage(takes=("image", "video"), gives="same", identity=_identity)
+@stage(
+    reads={"picture": ("image", "video")},
+    makes="same",
+    origin="enhances",
+    needs=lambda *_: (ComputeRequest(REVISION),),
+)
 def denoise(picture: ArtifactRef, params: DenoiseParams) -> ArtifactRef:
     """Take noise out of one stored picture, or out of a video in space and time.
 
@@ -51,26 +46,14 @@ def denoise(picture: ArtifactRef, params: DenoiseParams) -> ArtifactRef:
     if params.level == 0:
         note("level is 0: there is nothing to take out")
         return picture
-    record = record_of("denoise", params, _identity(params), [picture])
+    record = record_of(params, [picture])
     if picture.kind != "video":
         layers = load_layers(picture)
         return keep_image(denoised_picture(layers.colours, params.level), record, like=layers)
-    store = current_store()
-
     key = cache_key(denoise, [picture, params])
-    with store.workspace() as folder, resuming(key, cleaned_frame) as clean:
-        path = Path(folder) / "denoised"
-        made = transform_frames(
-            store.fetch(picture),
-            path,
-            lambda frames: denoised_frames(frames, params.level, clean),
-            video_tags(record),
-        )
-        return keep_video(
-            path,
-            width=made.width,
-            height=made.height,
-            frames=made.frames,
-            fps=float(made.fps),
-            media_type=made.media_type,
-        )
+    return transformed(
+        picture,
+        record,
+        resuming(key, cleaned_frame),
+        lambda clean, frames: denoised_frames(frames, params.level, clean),
+    )

@@ -1,20 +1,27 @@
 """The detail stage: faces drawn again at the model's full resolution and blended back."""
 
+from collections.abc import Sequence
 from typing import Literal
 
 import numpy as np
 from pydantic import Field
 
-from safelight.engines import diffusion, mtcnn
-from safelight.engines.diffusion import Drawing
 from safelight.engines.identity import EngineIdentity
+from safelight.engines.interface import (
+    FaceRequest,
+    FindsFaces,
+    RedrawRequest,
+    Redraws,
+    Request,
+)
 from safelight.errors import DependencyMissingError, MissingRequiredFieldError
 from safelight.media.regions import BLOCK, Box, redrawn
 from safelight.params import Params
 from safelight.progress import note, part
 from safelight.store.artifact import ArtifactRef
 from safelight.store.store import Pixels
-from safelight.weights.checkpoints import WeightsCard, find_checkpoint
+from safelight.weights.checkpoints import find_checkpoint
+from tasks.calling import serving
 from tasks.keeping import keep_image, load_layers, record_of
 from tasks.stage import stage
 
@@ -58,14 +65,20 @@ class DetailParams(Params):
         return int(self.steps * self.strength) < 1
 
 
-def _identity(params: DetailParams) -> EngineIdentity:
-    """Detector and model together.
+def _needs(params: DetailParams, _: Sequence[ArtifactRef]) -> tuple[Request, ...]:
+    """A detector and a model.
 
     Raises:
-        DependencyMissingError: the region, restoration or model asked for is not there.
+        DependencyMissingError: the region or restoration asked for is not there.
     """
     _require_networks(params)
-    finds, draws = mtcnn.identity(), diffusion.identity(find_checkpoint(params.model))
+    return FaceRequest(params.confidence), _drawing(params, params.seed)
+
+
+def _identity(params: DetailParams, engines: Sequence[EngineIdentity]) -> EngineIdentity:
+    """Detector and model together."""
+    del params
+    finds, draws = engines
     return EngineIdentity(
         engine_id=draws.engine_id,
         version=f"{draws.version}.{finds.engine_id}{finds.version}+{REVISION}",
@@ -74,7 +87,13 @@ def _identity(params: DetailParams) -> EngineIdentity:
     )
 
 
-@stage(takes=("image",), gives="image", identity=_identity)
+@stage(
+    reads={"picture": ("image",)},
+    makes="image",
+    origin="redraws",
+    needs=_needs,
+    identity=_identity,
+)
 def detail(picture: ArtifactRef, params: DetailParams) -> ArtifactRef:
     """Find faces in a stored picture and draw each again, larger and with more detail.
 
@@ -92,42 +111,40 @@ def detail(picture: ArtifactRef, params: DetailParams) -> ArtifactRef:
         MissingRequiredFieldError: faces were found and there is no seed to draw them with.
         OutOfMemoryError: too little memory even with everything moved off the device.
     """
-    identity = _identity(params)
-    diffusion.check_scheduler(params.scheduler)
     layers = load_layers(picture)
     image = layers.colours
     boxes = [
         Box(face.left, face.top, face.right, face.bottom)
-        for face in mtcnn.find_faces(image, params.confidence)
+        for face in serving(FindsFaces).find_faces(FaceRequest(params.confidence), image)
     ]
     note(_found(len(boxes), params))
     if not boxes or params.changes_nothing:
         return picture.described(regions=len(boxes))
     card = find_checkpoint(params.model)
-    seed = _seed(params)
+    seed, redraws = _seed(params), serving(Redraws)
 
     def draw(crop: Pixels, index: int) -> Pixels:
-        drawing = _drawing(card, params, (seed + index) % SEEDS)
         with part(index, len(boxes)):
-            return diffusion.redraw(drawing, crop, params.strength)[0]
+            return redraws.redraw(_drawing(params, (seed + index) % SEEDS), crop).pixels[0]
 
     longest = max(card.native_width, card.native_height) // BLOCK * BLOCK
     made = redrawn(image, boxes, params.padding, longest, draw)
     if np.array_equal(made, image):
         return picture.described(regions=len(boxes))
-    record = record_of("detail", params, identity, [picture])
+    record = record_of(params, [picture])
     return keep_image(made, record, like=layers).described(regions=len(boxes))
 
 
-def _drawing(card: WeightsCard, params: DetailParams, seed: int) -> Drawing:
-    return Drawing(
-        card=card,
+def _drawing(params: DetailParams, seed: int | None) -> RedrawRequest:
+    return RedrawRequest(
+        model=params.model,
         prompt=params.prompt,
         negative_prompt=params.negative_prompt,
         seed=seed,
         steps=params.steps,
         guidance_scale=params.guidance_scale,
         scheduler=params.scheduler,
+        strength=params.strength,
     )
 
 

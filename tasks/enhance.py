@@ -1,12 +1,9 @@
 """The enhance stage: one step from a small or poor picture to a larger, cleaner one."""
 
 from contextlib import closing
-from dataclasses import dataclass
 from typing import Literal
 
-from safelight.engines import realesrgan
-from safelight.engines.identity import EngineIdentity
-from safelight.engines.realesrgan import Model, open_enlarger
+from safelight.engines.interface import EnlargeRequest, Enlarges
 from safelight.errors import InvalidFieldValueError
 from safelight.media.images import inspect_image
 from safelight.params import Params
@@ -14,6 +11,7 @@ from safelight.progress import note
 from safelight.provenance.embed import LONGEST_SIDE
 from safelight.store.artifact import ArtifactRef
 from safelight.store.store import current_store
+from tasks.calling import serving
 from tasks.keeping import keep_image, load_layers, record_of
 from tasks.stage import stage
 
@@ -27,34 +25,27 @@ class EnhanceParams(Params):
     """low: 2x in seconds. medium: 2x with detail redrawn. high: noise smoothed, then 4x."""
 
 
-@dataclass(frozen=True)
-class Recipe:
-    """What a quality preset stands for."""
-
-    model: Model
-    factor: int
-    denoise: float
-
-
-RECIPES: dict[Quality, Recipe] = {
-    # The smallest network: 9 s a megapixel on two cores, for looking at many pictures at once.
-    "low": Recipe("video", 2, 0.0),
-    # The network for photographs redraws texture at 4x, averaged down to 2x: that hides what it
-    # made up wrongly. It cleans as it goes; smoothing before would cost it real texture.
-    "medium": Recipe("photo", 2, 0.0),
-    # At 4x every grain the network takes for texture can be seen, so noise is taken out first, but
-    # by half: the whole of it makes skin look like wax.
-    "high": Recipe("photo", 4, 0.5),
-}
 TILE = 256
 """As `UpscaleParams.tile`; its default's reasons hold here."""
+RECIPES: dict[Quality, EnlargeRequest] = {
+    # The smallest network: 9 s a megapixel on two cores, for looking at many pictures at once.
+    "low": EnlargeRequest("video", 2, TILE, 0.0),
+    # The network for photographs redraws texture at 4x, averaged down to 2x: that hides what it
+    # made up wrongly. It cleans as it goes; smoothing before would cost it real texture.
+    "medium": EnlargeRequest("photo", 2, TILE, 0.0),
+    # At 4x every grain the network takes for texture can be seen, so noise is taken out first, but
+    # by half: the whole of it makes skin look like wax.
+    "high": EnlargeRequest("photo", 4, TILE, 0.5),
+}
+"""What each quality preset stands for."""
 
 
-def _identity(params: EnhanceParams) -> EngineIdentity:
-    return realesrgan.identity(RECIPES[params.quality_preset].model)
-
-
-@stage(takes=("image",), gives="image", identity=_identity)
+@stage(
+    reads={"picture": ("image",)},
+    makes="image",
+    origin="enhances",
+    needs=lambda params, _: (RECIPES[params.quality_preset],),
+)
 def enhance(picture: ArtifactRef, params: EnhanceParams) -> ArtifactRef:
     """Enlarge and clean one stored picture and keep its format.
 
@@ -83,8 +74,8 @@ def enhance(picture: ArtifactRef, params: EnhanceParams) -> ArtifactRef:
             f"the result would be {longest} px long, {media_type} holds at most {limit} px a side",
             "set enhance.quality_preset to a lower one, or convert the picture to PNG",
         )
-    record = record_of("enhance", params, _identity(params), [picture])
-    with closing(open_enlarger(recipe.model, recipe.factor, TILE, recipe.denoise)) as enlarger:
+    record = record_of(params, [picture])
+    with closing(serving(Enlarges).open_enlarger(recipe)) as enlarger:
         layers = load_layers(picture)
         larger = enlarger.enlarge(layers.colours)
     return keep_image(larger, record, media_type, layers)

@@ -1,17 +1,16 @@
 """The generate stage: text to image."""
 
+from collections.abc import Sequence
 from typing import Self
 
 from pydantic import Field, model_validator
 
-from safelight.engines import diffusion
-from safelight.engines.diffusion import AddOn, Drawing
-from safelight.engines.identity import EngineIdentity
+from safelight.engines.interface import AddOnUse, DrawRequest, Draws, Guides, PromptFields
 from safelight.errors import MissingRequiredFieldError
 from safelight.params import Params
 from safelight.store.artifact import ArtifactRef
 from safelight.store.store import Pixels
-from safelight.weights.checkpoints import find_checkpoint
+from tasks.calling import serving
 from tasks.ingest import ingest
 from tasks.keeping import keep_image, load_image, record_of
 from tasks.stage import stage
@@ -93,33 +92,28 @@ class GenerateParams(SamplingParams):
     """Pixels."""
 
 
-def add_ons_of(params: SamplingParams) -> tuple[AddOn, ...]:
-    """Everything besides the model whose weights take part, in a fixed order."""
-    found = [diffusion.add_on("loras", lora.name, lora.weight) for lora in params.loras]
-    found += [diffusion.add_on("embeddings", name, 1.0) for name in params.embeddings]
-    if params.use_controlnet:
-        name = params.controlnet_model or ""
-        found.append(diffusion.add_on("controlnet", name, params.controlnet_weight))
-    if params.use_ipadapter:
-        found.append(
-            diffusion.add_on("ip_adapter", params.ipadapter_model, params.ipadapter_weight)
-        )
-    return tuple(found)
+def prompt_fields(params: SamplingParams) -> PromptFields:
+    """Parameters as requests to engines have them."""
+    control = AddOnUse(params.controlnet_model or "", params.controlnet_weight)
+    reference = AddOnUse(params.ipadapter_model, params.ipadapter_weight)
+    return PromptFields(
+        prompt=params.prompt,
+        negative_prompt=params.negative_prompt,
+        seed=params.seed,
+        steps=params.steps,
+        guidance_scale=params.guidance_scale,
+        num_images=params.num_images,
+        model=params.model,
+        scheduler=params.scheduler,
+        loras=tuple(AddOnUse(lora.name, lora.weight) for lora in params.loras),
+        embeddings=params.embeddings,
+        controlnet=control if params.use_controlnet else None,
+        ip_adapter=reference if params.use_ipadapter else None,
+    )
 
 
-def drawing_identity(params: SamplingParams) -> EngineIdentity:
-    """Engine and weights that parameters call for; also refuses what is not there.
-
-    Raises:
-        DependencyMissingError: a model, LoRA, embedding or adapter is missing.
-        InvalidFieldValueError: the scheduler is not known.
-    """
-    diffusion.check_scheduler(params.scheduler)
-    return diffusion.identity(find_checkpoint(params.model), add_ons_of(params))
-
-
-def drawing_of(params: SamplingParams) -> Drawing:
-    """Parameters as the engine takes them, pictures loaded.
+def guides_of(params: SamplingParams) -> Guides:
+    """The pictures that steer a drawing, loaded.
 
     Raises:
         MissingRequiredFieldError: there is no seed; a stage never draws one by itself.
@@ -128,26 +122,10 @@ def drawing_of(params: SamplingParams) -> Drawing:
         raise MissingRequiredFieldError(
             "the stage has no seed", "give seed a value, or let a flow draw it"
         )
-    add_ons = list(add_ons_of(params))
-    reference = add_ons.pop() if params.use_ipadapter else None
-    control = add_ons.pop() if params.use_controlnet else None
-    loras = len(params.loras)
-    return Drawing(
-        card=find_checkpoint(params.model),
-        prompt=params.prompt,
-        negative_prompt=params.negative_prompt,
-        seed=params.seed,
-        steps=params.steps,
-        guidance_scale=params.guidance_scale,
-        num_images=params.num_images,
-        scheduler=params.scheduler,
-        loras=tuple(add_ons[:loras]),
-        embeddings=tuple(add_ons[loras:]),
-        controlnet=control,
-        control_image=_picture(params.controlnet_image) if control else None,
-        ip_adapter=reference,
-        reference_images=tuple(_picture(uri) for uri in params.ipadapter_images)
-        if reference
+    return Guides(
+        control=_picture(params.controlnet_image) if params.use_controlnet else None,
+        references=tuple(_picture(uri) for uri in params.ipadapter_images)
+        if params.use_ipadapter
         else (),
     )
 
@@ -156,7 +134,16 @@ def _picture(location: str | None) -> Pixels:
     return load_image(ingest(location or "", ("image",)))
 
 
-@stage(takes=(), gives="image", identity=drawing_identity)
+def _request(params: GenerateParams) -> DrawRequest:
+    return DrawRequest(**prompt_fields(params), width=params.width, height=params.height)
+
+
+@stage(
+    reads={},
+    makes="image",
+    origin="creates",
+    needs=lambda params, _: (_request(params),),
+)
 def generate(params: GenerateParams) -> list[ArtifactRef]:
     """Draw pictures from a prompt.
 
@@ -172,17 +159,16 @@ def generate(params: GenerateParams) -> list[ArtifactRef]:
         InvalidMediaError: the model's files cannot be loaded.
         OutOfMemoryError: too little memory even with everything moved off the device (retried).
     """
-    pictures = diffusion.draw(drawing_of(params), params.width, params.height)
-    return keep_drawn("generate", pictures, params, [])
+    pictures = serving(Draws).draw(_request(params), guides_of(params))
+    return keep_drawn(pictures.pixels, params, [])
 
 
 def keep_drawn(
-    name: str, pictures: list[Pixels], params: SamplingParams, sources: list[ArtifactRef]
+    pictures: Sequence[Pixels], params: SamplingParams, sources: list[ArtifactRef]
 ) -> list[ArtifactRef]:
     """Store drawn pictures, each with the seed that makes it alone."""
-    identity = drawing_identity(params)
     kept: list[ArtifactRef] = []
     for position, pixels in enumerate(pictures):
         alone = params.but(seed=(params.seed or 0) + position, num_images=1)
-        kept.append(keep_image(pixels, record_of(name, alone, identity, sources)))
+        kept.append(keep_image(pixels, record_of(alone, sources)))
     return kept

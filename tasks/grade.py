@@ -1,28 +1,27 @@
 """The grade stage: colour, tone and grain of a picture or a video."""
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable
 from dataclasses import replace
 from itertools import islice
-from pathlib import Path
 from typing import Literal
 
 import numpy as np
 from pydantic import Field
 
-from safelight.engines.identity import EngineIdentity
+from safelight.engines.interface import ComputeRequest
 from safelight.media.colour import grade_colour, to_linear
 from safelight.media.images import to_float, to_uint8
 from safelight.media.noise import add_grain
 from safelight.media.tone import log_average, map_tones
-from safelight.media.video import read_frames, transform_frames
+from safelight.media.video import read_frames
 from safelight.params import Params
 from safelight.progress import note, step
-from safelight.provenance.embed import video_tags
 from safelight.store.artifact import ArtifactRef
 from safelight.store.store import Pixels, current_store
-from tasks.keeping import keep_image, keep_video, load_layers, record_of
+from tasks.keeping import keep_image, load_layers, record_of
 from tasks.resuming import resuming
 from tasks.stage import cache_key, stage
+from tasks.video_stage import transformed
 
 REVISION = "2"
 """Raised when the arithmetic changes, so that no older result is taken for a new one."""
@@ -53,12 +52,12 @@ class GradeParams(Params):
         return not (coloured or self.tone > 0 or self.grain > 0)
 
 
-def _identity(params: GradeParams) -> EngineIdentity:
-    del params
-    return EngineIdentity(engine_id="numpy", version=f"{np.__version__}+{REVISION}")
-
-
-@stage(takes=("image", "video"), gives="same", identity=_identity)
+@stage(
+    reads={"picture": ("image", "video")},
+    makes="same",
+    origin="enhances",
+    needs=lambda *_: (ComputeRequest(REVISION),),
+)
 def grade(picture: ArtifactRef, params: GradeParams) -> ArtifactRef:
     """Grade one stored picture, or a video frame by frame with its sound.
 
@@ -77,7 +76,7 @@ def grade(picture: ArtifactRef, params: GradeParams) -> ArtifactRef:
     if params.changes_nothing:
         note("every strength is 0: there is nothing to grade")
         return picture
-    record = record_of("grade", params, _identity(params), [picture])
+    record = record_of(params, [picture])
     if picture.kind != "video":
         layers = load_layers(picture)
         pixels = layers.colours
@@ -85,27 +84,18 @@ def grade(picture: ArtifactRef, params: GradeParams) -> ArtifactRef:
         step(1, 1)
         tints = params.colour != "none"  # a look that was asked for may colour a grey picture
         return keep_image(graded, record, like=replace(layers, grey=layers.grey and not tints))
-    store = current_store()
-    source = store.fetch(picture)
     # one average for the whole clip: one for each frame would make the tones flicker
-    average = _average(islice(read_frames(source), None, None, FRAME_STRIDE)) if params.tone else 1
-
+    sampled = islice(read_frames(current_store().fetch(picture)), None, None, FRAME_STRIDE)
+    average = _average(sampled) if params.tone else 1
     key = cache_key(grade, [picture, params])
-    with store.workspace() as folder, resuming(key, graded_frame) as graded_once:
-
-        def each(frames: Iterator[Pixels]) -> Iterator[Pixels]:
-            return (graded_once(pixels, params, at, average) for at, pixels in enumerate(frames))
-
-        path = Path(folder) / "graded"
-        made = transform_frames(source, path, each, video_tags(record))
-        return keep_video(
-            path,
-            width=made.width,
-            height=made.height,
-            frames=made.frames,
-            fps=float(made.fps),
-            media_type=made.media_type,
-        )
+    return transformed(
+        picture,
+        record,
+        resuming(key, graded_frame),
+        lambda graded, frames: (
+            graded(pixels, params, at, average) for at, pixels in enumerate(frames)
+        ),
+    )
 
 
 def graded_frame(pixels: Pixels, params: GradeParams, frame: int, average: float) -> Pixels:

@@ -4,13 +4,14 @@ import numpy as np
 from PIL import Image, ImageFilter
 from pydantic import Field
 
-from safelight.engines import diffusion
+from safelight.engines.interface import FillRequest, Fills
 from safelight.errors import InvalidFieldValueError
 from safelight.media.fitting import require_multiple
 from safelight.media.images import rounded, to_float
 from safelight.store.artifact import ArtifactRef
 from safelight.store.store import Pixels
-from tasks.generate import SamplingParams, drawing_identity, drawing_of, keep_drawn
+from tasks.calling import serving
+from tasks.generate import SamplingParams, guides_of, keep_drawn, prompt_fields
 from tasks.keeping import load_image, load_pixels
 from tasks.stage import stage
 
@@ -27,7 +28,16 @@ class InpaintParams(SamplingParams):
     """Feather along the edge of the mask, px; it lies inside the white part."""
 
 
-@stage(takes=("image",), gives="image", identity=drawing_identity)
+def _request(params: InpaintParams) -> FillRequest:
+    return FillRequest(**prompt_fields(params), strength=params.strength)
+
+
+@stage(
+    reads={"picture": ("image",), "mask": ("image",)},
+    makes="image",
+    origin="redraws",
+    needs=lambda params, _: (_request(params),),
+)
 def inpaint(picture: ArtifactRef, mask: ArtifactRef, params: InpaintParams) -> list[ArtifactRef]:
     """Repaint the white part of a mask; every pixel outside of it stays what it is.
 
@@ -57,14 +67,14 @@ def inpaint(picture: ArtifactRef, mask: ArtifactRef, params: InpaintParams) -> l
             "inpaint: the mask has nothing white that is opaque: transparent counts as not painted",
             "paint white what is to be drawn anew, or save the mask without transparency",
         )
-    drawn = diffusion.fill(drawing_of(params), image, hole, params.strength)
+    drawn = serving(Fills).fill(_request(params), image, hole, guides_of(params))
     share = feathered(hole, params.mask_blur)[..., None]
     before = image.astype(np.float32)
     blended = [
         rounded((before + share * (pixels.astype(np.float32) - before)).astype(np.float32))
-        for pixels in drawn
+        for pixels in drawn.pixels
     ]
-    return keep_drawn("inpaint", blended, params, [picture, mask])
+    return keep_drawn(blended, params, [picture, mask])
 
 
 def _on_black(mask: Pixels) -> Pixels:

@@ -1,37 +1,38 @@
 """The interpolate stage: a video at a higher frame rate, with its sound."""
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from fractions import Fraction
-from pathlib import Path
 from statistics import median_low
 from typing import Literal, Self
 
 from pydantic import model_validator
 
-from safelight.engines import rife
-from safelight.engines.identity import EngineIdentity
+from safelight.engines.interface import InterpolateRequest, Interpolates
 from safelight.errors import InvalidFieldValueError
 from safelight.media.frame_times import FrameTimes
 from safelight.media.frames import (
     NOMINAL_RATES,
     Distinct,
+    Pending,
     exact_target,
     frames_after,
     in_order,
     nominal_rate,
     retimed_at,
 )
-from safelight.media.video import VideoInfo, frame_times, probe, transform_frames
+from safelight.media.video import VideoInfo, frame_times, probe
 from safelight.params import Params
 from safelight.progress import note
-from safelight.provenance.embed import video_tags
 from safelight.store.artifact import ArtifactRef
 from safelight.store.store import Pixels, current_store
-from tasks.keeping import keep_video, record_of
+from tasks.calling import serving
+from tasks.keeping import record_of
 from tasks.resuming import resuming_begun
 from tasks.stage import cache_key, stage
+from tasks.video_stage import transformed
 
 Rate = Literal[24, 25, 30, 50, 60, 120, 240]
+Begin = Callable[[Pixels, Pixels, float], Pending]
 
 
 class InterpolateParams(Params):
@@ -54,12 +55,16 @@ class InterpolateParams(Params):
         return self
 
 
-def _identity(params: InterpolateParams) -> EngineIdentity:
-    del params
-    return rife.identity()
+def _request(params: InterpolateParams) -> InterpolateRequest:
+    return InterpolateRequest(params.target_fps)
 
 
-@stage(takes=("video",), gives="video", identity=_identity)
+@stage(
+    reads={"video": ("video",)},
+    makes="video",
+    origin="enhances",
+    needs=lambda params, _: (_request(params),),
+)
 def interpolate(video: ArtifactRef, params: InterpolateParams) -> ArtifactRef:
     """Raise the frame rate of a stored video.
 
@@ -81,50 +86,32 @@ def interpolate(video: ArtifactRef, params: InterpolateParams) -> ArtifactRef:
             not that rate.
         OutOfMemoryError: the device has too little memory even with motion measured coarsely.
     """
-    store = current_store()
-    source = store.fetch(video)
+    source = current_store().fetch(video)
     info = probe(source)
     target = target_rate(info, params)
     frames = frames_after(info.frames, info.fps, target)
     if frames / target != info.duration_seconds:
         more = float(frames / target - info.duration_seconds)
         note(f"{info.frames} frames do not fill whole frames at the new rate: {more:.4f} s longer")
-    tags = video_tags(record_of("interpolate", params, rife.identity(), [video]))
-    engine = rife.Rife()
+    record = record_of(params, [video])
+    engine = serving(Interpolates).open_interpolator(_request(params))
     key = cache_key(interpolate, [video, params])
     times = frame_times(source)
     usual = _usual(times)
     repeats: list[Distinct] = []
-    with store.workspace() as folder, resuming_begun(key, engine.begin) as begin:
 
-        def retiming(shown: Iterator[Pixels]) -> Iterator[Pixels]:
-            timed: Iterable[tuple[Fraction, Pixels]] = zip(
-                _shown_at(info, times), shown, strict=False
-            )
-            if params.duplicates == "drop":
-                timed = Distinct(timed)
-                repeats.append(timed)
-            return in_order(retimed_at(timed, frames, target, begin, usual))
+    def retimed(begin: Begin, shown: Iterator[Pixels]) -> Iterator[Pixels]:
+        timed: Iterable[tuple[Fraction, Pixels]] = zip(_shown_at(info, times), shown, strict=False)
+        if params.duplicates == "drop":
+            timed = Distinct(timed)
+            repeats.append(timed)
+        return in_order(retimed_at(timed, frames, target, begin, usual))
 
-        path = Path(folder) / "interpolated"
-        made = transform_frames(
-            source,
-            path,
-            retiming,
-            tags,
-            fps=target,
-            frames=frames,
-        )
-        if any(each.dropped for each in repeats):
-            note(f"{repeats[0].dropped} frames that repeat the one before were dropped")
-        return keep_video(
-            path,
-            width=made.width,
-            height=made.height,
-            frames=made.frames,
-            fps=float(made.fps),
-            media_type=made.media_type,
-        )
+    resumable = resuming_begun(key, engine.begin)
+    made = transformed(video, record, resumable, retimed, fps=target, frames=frames)
+    if any(each.dropped for each in repeats):
+        note(f"{repeats[0].dropped} frames that repeat the one before were dropped")
+    return made
 
 
 def _shown_at(info: VideoInfo, times: FrameTimes) -> Iterator[Fraction]:

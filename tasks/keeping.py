@@ -4,7 +4,6 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from safelight.engines.identity import EngineIdentity
 from safelight.media.images import decode_still
 from safelight.media.layers import is_grey, joined, on_white, split, without_colour
 from safelight.params import Params
@@ -14,6 +13,7 @@ from safelight.provenance.embed import LOSSLESS, image_bytes, read_record
 from safelight.provenance.record import FileRecord
 from safelight.store.artifact import ArtifactRef
 from safelight.store.store import Pixels, current_store
+from tasks.calling import current_call
 
 
 @dataclass(frozen=True)
@@ -70,10 +70,13 @@ def load_pixels(picture: ArtifactRef) -> Pixels:
     return pixels
 
 
-def record_of(
-    stage: str, params: Params, identity: EngineIdentity, sources: Sequence[ArtifactRef]
-) -> FileRecord:
-    """What the file will say about itself; pass it to `keep_image` or a video encoder's tags."""
+def record_of(params: Params, sources: Sequence[ArtifactRef]) -> FileRecord:
+    """What a file of the running stage will say about itself.
+
+    Pass it to `keep_image` or a video encoder's tags.
+    """
+    call = current_call()
+    identity = call.identity
     store = current_store()
     history: list[FileRecord] = []
     for source in sources:
@@ -81,9 +84,10 @@ def record_of(
         if earlier is not None:
             history.extend((*earlier.history, earlier.model_copy(update={"history": ()})))
     return FileRecord(
-        stage=stage,
+        stage=call.declared.name,
         parameters=params.model_dump(mode="json"),
         sources=tuple(source.sha256 for source in sources),
+        origin=call.declared.origin,
         engine_id=identity.engine_id,
         engine_version=identity.version,
         weights=identity.weights,

@@ -1,19 +1,17 @@
 """What the current flow run has done so far: one entry a stage, and the progress people see."""
 
-from collections.abc import Callable, Generator, Sequence
+from collections.abc import Callable, Generator
 from contextlib import contextmanager
 from contextvars import ContextVar
 from dataclasses import dataclass, field
 from threading import Lock
-from typing import Any, Literal
+from typing import Literal
 
-from prefect.client.schemas.objects import State
 from pydantic import JsonValue
 
-from safelight.engines.identity import EngineIdentity
+from safelight.engines.identity import EngineIdentity, PassedOver
 from safelight.errors import PipelineError
-from safelight.params import Params
-from safelight.progress import StopRequestedError
+from safelight.provenance.record import Origin
 from safelight.store.artifact import ArtifactRef
 
 Status = Literal["done", "cached", "failed", "cancelled"]
@@ -34,6 +32,10 @@ class StageFacts:
     """Its parameters, defaults included."""
     identity: EngineIdentity
     """The engine that did the work."""
+    origin: Origin
+    """What the stage does to pixels."""
+    passed_over: tuple[PassedOver, ...] = ()
+    """Engines that were asked before it, and why they did not serve."""
     sources: tuple[ArtifactRef, ...] = ()
     """What it read."""
     results: tuple[ArtifactRef, ...] = ()
@@ -48,6 +50,8 @@ class Recorder:
 
     report: Report | None = None
     """Called with stage, done and total at each step."""
+    engines: tuple[str, ...] = ()
+    """The preset's engines, the preferred first."""
     expected_stages: int = 1
     """How many stages the run will have, for its percentage."""
     facts: list[StageFacts] = field(default_factory=list[StageFacts])
@@ -69,39 +73,6 @@ class Recorder:
         if report is None:
             return None
         return lambda done, total: report(stage, done, total)
-
-
-def facts_of(
-    stage_type: str,
-    name: str,
-    state: State[Any],
-    params: Params,
-    identity: EngineIdentity,
-    sources: Sequence[ArtifactRef],
-) -> StageFacts:
-    """Read a finished task's state."""
-    status: Status = "cached" if state.name == "Cached" else "done"
-    results: tuple[ArtifactRef, ...] = ()
-    error: PipelineError | None = None
-    if state.is_cancelled():
-        status = "cancelled"
-    else:
-        outcome = state.result(raise_on_failure=False)
-        if isinstance(outcome, BaseException):
-            status = "cancelled" if isinstance(outcome, StopRequestedError) else "failed"
-            error = outcome if isinstance(outcome, PipelineError) else None
-        else:
-            results = tuple(outcome) if isinstance(outcome, list) else (outcome,)
-    return StageFacts(
-        stage_type=stage_type,
-        name=name,
-        status=status,
-        parameters=params.model_dump(mode="json"),
-        identity=identity,
-        sources=tuple(sources),
-        results=results,
-        error=error,
-    )
 
 
 _current: ContextVar[Recorder | None] = ContextVar("recorder", default=None)

@@ -1,11 +1,12 @@
 """The refine stage: a second pass at low strength, at the same or a higher size."""
 
+from collections.abc import Sequence
+
 import numpy as np
 from pydantic import Field
 
-from safelight.engines import diffusion
-from safelight.engines.diffusion import Drawing
 from safelight.engines.identity import EngineIdentity
+from safelight.engines.interface import RedrawRequest, Redraws
 from safelight.errors import InvalidFieldValueError
 from safelight.media.fitting import resized
 from safelight.media.images import rounded
@@ -13,7 +14,8 @@ from safelight.params import Params
 from safelight.store.artifact import ArtifactRef
 from safelight.store.store import Pixels
 from safelight.weights.checkpoints import WeightsCard, find_checkpoint
-from tasks.generate import SamplingParams, drawing_identity, drawing_of
+from tasks.calling import serving
+from tasks.generate import SamplingParams, guides_of, prompt_fields
 from tasks.keeping import keep_image, load_layers, record_of
 from tasks.stage import stage
 
@@ -58,13 +60,26 @@ class RefineParams(Params):
         )
 
 
-def _identity(params: RefineParams) -> EngineIdentity:
-    if params.refinement_level == 0:
-        return EngineIdentity(engine_id="lanczos", version="1")
-    return drawing_identity(params.sampling)
+def _request(params: RefineParams) -> RedrawRequest:
+    return RedrawRequest(**prompt_fields(params.sampling), strength=params.refinement_level)
 
 
-@stage(takes=("image",), gives="image", identity=_identity)
+def _needs(params: RefineParams, _: Sequence[ArtifactRef]) -> tuple[RedrawRequest, ...]:
+    return (_request(params),) if params.refinement_level > 0 else ()
+
+
+def _identity(params: RefineParams, engines: Sequence[EngineIdentity]) -> EngineIdentity:
+    del params
+    return engines[0] if engines else EngineIdentity(engine_id="lanczos", version="1")
+
+
+@stage(
+    reads={"picture": ("image",)},
+    makes="image",
+    origin="redraws",
+    needs=_needs,
+    identity=_identity,
+)
 def refine(picture: ArtifactRef, params: RefineParams) -> ArtifactRef:
     """Add detail to a stored picture, enlarging it first if wished.
 
@@ -91,20 +106,23 @@ def refine(picture: ArtifactRef, params: RefineParams) -> ArtifactRef:
     large = resized(image, int(width), int(height))
     if params.refinement_level > 0:
         large = _refined(large, params)
-    record = record_of("refine", params, _identity(params), [picture])
+    record = record_of(params, [picture])
     return keep_image(large, record, like=layers)
 
 
 def _refined(image: Pixels, params: RefineParams) -> Pixels:
     card = find_checkpoint(params.model)
-    drawing = drawing_of(params.sampling)
+    guides_of(params.sampling)  # refuses to draw without a seed
+    redraws, request = serving(Redraws), _request(params)
     small = min(card.native_width, card.native_height) < SMALL_NATIVE
     if small and max(image.shape[:2]) > max(card.native_width, card.native_height):
-        return _in_windows(image, drawing, card, params.refinement_level)
-    return diffusion.redraw(drawing, image, params.refinement_level)[0]
+        return _in_windows(image, redraws, request, card)
+    return redraws.redraw(request, image).pixels[0]
 
 
-def _in_windows(image: Pixels, drawing: Drawing, card: WeightsCard, level: float) -> Pixels:
+def _in_windows(
+    image: Pixels, redraws: Redraws, request: RedrawRequest, card: WeightsCard
+) -> Pixels:
     """Overlapping windows of the model's size, blended with weights that fall to their edges."""
     side = min(card.native_width, card.native_height)
     total = np.zeros((*image.shape[:2], 3), np.float32)
@@ -112,7 +130,7 @@ def _in_windows(image: Pixels, drawing: Drawing, card: WeightsCard, level: float
     for top in _starts(image.shape[0], side):
         for left in _starts(image.shape[1], side):
             window = image[top : top + side, left : left + side]
-            drawn = diffusion.redraw(drawing, np.ascontiguousarray(window), level)[0]
+            (drawn,) = redraws.redraw(request, np.ascontiguousarray(window)).pixels
             ramp = _ramp(window.shape[0])[:, None, None] * _ramp(window.shape[1])[None, :, None]
             total[top : top + side, left : left + side] += drawn * ramp
             weights[top : top + side, left : left + side] += ramp

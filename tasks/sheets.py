@@ -1,5 +1,6 @@
 """Many results on one picture: contact sheets, and grids with a parameter along each side."""
 
+from collections.abc import Sequence
 from typing import Self
 
 import numpy as np
@@ -54,12 +55,17 @@ class GridSheetParams(Params):
         return self
 
 
-def _identity(params: Params) -> EngineIdentity:
-    del params
+def _identity(params: Params, engines: Sequence[EngineIdentity]) -> EngineIdentity:
+    del params, engines
     return EngineIdentity(engine_id="sheets", version=REVISION)
 
 
-@stage(takes=("image", "video"), gives="image", identity=_identity)
+@stage(
+    reads={"pictures": ("image", "video")},
+    makes="image",
+    origin="edits",
+    identity=_identity,
+)
 def contact(pictures: list[ArtifactRef], params: SheetParams) -> ArtifactRef:
     """Lay out pictures, or the middle frames of videos, row by row with their captions.
 
@@ -72,10 +78,15 @@ def contact(pictures: list[ArtifactRef], params: SheetParams) -> ArtifactRef:
     """
     shown = _thumbnails(pictures, params.cell)
     captioned = list(zip(params.captions, shown, strict=True))
-    return _kept("contact", contact_sheet(captioned, params.columns, params.cell), pictures, params)
+    return _kept(contact_sheet(captioned, params.columns, params.cell), pictures, params)
 
 
-@stage(takes=("image", "video"), gives="image", identity=_identity)
+@stage(
+    reads={"pictures": ("image", "video")},
+    makes="image",
+    origin="edits",
+    identity=_identity,
+)
 def axes(pictures: list[ArtifactRef], params: GridSheetParams) -> ArtifactRef:
     """Lay out pictures by the values of one parameter across and of another down.
 
@@ -94,7 +105,7 @@ def axes(pictures: list[ArtifactRef], params: GridSheetParams) -> ArtifactRef:
         (label, placed[row * width : (row + 1) * width]) for row, label in enumerate(params.rows)
     ]
     sheet = grid(rows, params.columns, params.cell, params.title)
-    return _kept("axes", sheet, pictures, params)
+    return _kept(sheet, pictures, params)
 
 
 def _thumbnails(pictures: list[ArtifactRef], cell: int) -> list[Pixels]:
@@ -116,9 +127,9 @@ def _empty(cell: int) -> Pixels:
 
 
 def _kept(
-    name: str, sheet: Pixels, pictures: list[ArtifactRef], params: SheetParams | GridSheetParams
+    sheet: Pixels, pictures: list[ArtifactRef], params: SheetParams | GridSheetParams
 ) -> ArtifactRef:
     """Stored with the names of its sources; their histories stay in their own files."""
-    record = record_of(name, params, _identity(params), [])
+    record = record_of(params, [])
     sources = tuple(ref.sha256 for ref in pictures)
     return keep_image(sheet, record.model_copy(update={"sources": sources}))

@@ -2,10 +2,11 @@
 
 from pydantic import Field
 
-from safelight.engines import diffusion
+from safelight.engines.interface import RedrawRequest, Redraws
 from safelight.media.fitting import require_multiple
 from safelight.store.artifact import ArtifactRef
-from tasks.generate import SamplingParams, drawing_identity, drawing_of, keep_drawn
+from tasks.calling import serving
+from tasks.generate import SamplingParams, guides_of, keep_drawn, prompt_fields
 from tasks.keeping import load_image
 from tasks.stage import stage
 
@@ -17,7 +18,16 @@ class TransformParams(SamplingParams):
     """0 gives the picture back, 1 keeps nothing but its size."""
 
 
-@stage(takes=("image",), gives="image", identity=drawing_identity)
+def _request(params: TransformParams) -> RedrawRequest:
+    return RedrawRequest(**prompt_fields(params), strength=params.strength)
+
+
+@stage(
+    reads={"picture": ("image",)},
+    makes="image",
+    origin="creates",
+    needs=lambda params, _: (_request(params),),
+)
 def transform(picture: ArtifactRef, params: TransformParams) -> list[ArtifactRef]:
     """Draw over a stored picture.
 
@@ -34,5 +44,5 @@ def transform(picture: ArtifactRef, params: TransformParams) -> list[ArtifactRef
     """
     image = load_image(picture)
     require_multiple(image, 8, "transform")
-    pictures = diffusion.redraw(drawing_of(params), image, params.strength)
-    return keep_drawn("transform", pictures, params, [picture])
+    pictures = serving(Redraws).redraw(_request(params), image, guides_of(params))
+    return keep_drawn(pictures.pixels, params, [picture])

@@ -1,23 +1,20 @@
 """The upscale stage: a picture or video enlarged with Real-ESRGAN, in tiles, without seams."""
 
+from collections.abc import Sequence
 from contextlib import closing
-from pathlib import Path
 from typing import Literal
 
 from pydantic import Field
 
-from safelight.engines import realesrgan
-from safelight.engines.identity import EngineIdentity
-from safelight.engines.realesrgan import Model, open_enlarger
-from safelight.media.video import map_frames
+from safelight.engines.interface import EnlargeRequest, Enlarges
 from safelight.params import Params
 from safelight.progress import StopRequestedError, stop_requested
-from safelight.provenance.embed import video_tags
 from safelight.store.artifact import ArtifactRef, MediaKind
-from safelight.store.store import current_store
-from tasks.keeping import keep_image, keep_video, load_layers, record_of
+from tasks.calling import serving
+from tasks.keeping import keep_image, load_layers, record_of
 from tasks.resuming import resuming
 from tasks.stage import cache_key, stage
+from tasks.video_stage import transformed
 
 
 class UpscaleParams(Params):
@@ -42,11 +39,22 @@ class UpscaleParams(Params):
         return self.model_copy(update={"model": "video" if kind == "video" else "photo"})
 
 
-def _identity(params: UpscaleParams) -> EngineIdentity:
-    return realesrgan.identity(*_networks(params))
+def _request(params: UpscaleParams) -> EnlargeRequest:
+    return EnlargeRequest(params.model, params.upscale_factor, params.tile, params.denoise)
 
 
-@stage(takes=("image", "video"), gives="same", identity=_identity)
+def _needs(params: UpscaleParams, sources: Sequence[ArtifactRef]) -> tuple[EnlargeRequest, ...]:
+    kind = sources[0].kind if sources else "image"
+    return (_request(params.for_kind(kind)),)
+
+
+@stage(
+    reads={"picture": ("image", "video")},
+    makes="same",
+    origin="enhances",
+    needs=_needs,
+    revision=2,
+)
 def upscale(picture: ArtifactRef, params: UpscaleParams) -> ArtifactRef:
     """Enlarge one stored picture, or a video frame by frame with its sound.
 
@@ -64,35 +72,17 @@ def upscale(picture: ArtifactRef, params: UpscaleParams) -> ArtifactRef:
         DependencyMissingError: the weights package is not installed.
     """
     chosen = params.for_kind(picture.kind)
-    record = record_of("upscale", chosen, _identity(chosen), [picture])
-    (network,) = _networks(chosen)
-    opened = open_enlarger(network, chosen.upscale_factor, chosen.tile, chosen.denoise)
+    record = record_of(chosen, [picture])
+    opened = serving(Enlarges).open_enlarger(_request(chosen))
     if picture.kind != "video":
         with closing(opened) as enlarger:
             layers = load_layers(picture)
             larger = enlarger.enlarge(layers.colours)
         return keep_image(larger, record, like=layers)
-    store = current_store()
     key = cache_key(upscale, [picture, params])
-    with (
-        store.workspace() as folder,
-        closing(opened) as enlarger,
-        resuming(key, lambda frame: enlarger.enlarge(frame, _stop_if_asked)) as enlarge,
-    ):
-        path = Path(folder) / "upscaled"
-        made = map_frames(store.fetch(picture), path, enlarge, video_tags(record))
-        return keep_video(
-            path,
-            width=made.width,
-            height=made.height,
-            frames=made.frames,
-            fps=float(made.fps),
-            media_type=made.media_type,
-        )
-
-
-def _networks(params: UpscaleParams) -> tuple[Model, ...]:
-    return ("photo", "video") if params.model == "auto" else (params.model,)
+    with closing(opened) as enlarger:
+        resumable = resuming(key, lambda frame: enlarger.enlarge(frame, _stop_if_asked))
+        return transformed(picture, record, resumable, map)
 
 
 def _stop_if_asked(done: int, total: int) -> None:

@@ -30,7 +30,7 @@ from safelight.engines.diffusers.frugal import (
 from safelight.engines.diffusers.model import DiffusionModel, model_of, quiet
 from safelight.engines.diffusers.samplers import SAMPLERS, check_scheduler
 from safelight.engines.identity import EngineIdentity
-from safelight.engines.memory import give_back, is_out_of_memory, with_less_memory
+from safelight.engines.memory import give_back, until_it_fits, with_less_memory
 from safelight.installed import version
 from safelight.progress import note, part, step
 from safelight.settings import settings
@@ -142,12 +142,7 @@ def draw_together(
         call = _call(view, first, way, extra)
         done = 0
         while done < len(drawings):
-            count = sizes.next(len(drawings) - done)
-            started = time.perf_counter()
-            with part(done, len(drawings)):
-                fetching = _tried(model, view, call, drawings[done : done + count], sizes)
-            if fetching is None:
-                continue
+            count, started, fetching = _together(model, view, call, drawings, done, sizes)
             if not sizes.settled:
                 fetching.wait()
                 sizes.took(count, time.perf_counter() - started)
@@ -249,28 +244,37 @@ def _require_alike(drawings: Sequence[Drawing]) -> None:
             raise ValueError("drawings differ in more than prompt, negative prompt and seed")
 
 
-def _tried(
+def _together(
     model: DiffusionModel,
     view: Any,  # noqa: ANN401
     call: dict[str, object],
     drawings: Sequence[Drawing],
+    done: int,
     sizes: BatchSizes,
-) -> Fetching | None:
-    """The pictures; None when so many do not fit, which `sizes` then knows."""
-    if len(drawings) == 1:
-        return _frugally(model, view, drawings[0], call)
-    many = _Many(_texts(drawings), [drawing.seed for drawing in drawings])
-    try:
-        with _one_by_one(view, call):
-            return _through(model, view, drawings[0], call, many)
-    except (RuntimeError, MemoryError) as error:
-        if not is_out_of_memory(error):
-            raise
-        sizes.did_not_fit(len(drawings))
-    model.encodings.clear()
-    give_back()
-    note(f"out of memory: {len(drawings)} pictures do not fit together, fewer are drawn at a time")
-    return None
+) -> tuple[int, float, Fetching]:
+    """As many pictures from `done` on as fit: how many, and when the attempt at them began."""
+
+    def coming() -> Sequence[Drawing]:
+        return drawings[done : done + sizes.next(len(drawings) - done)]
+
+    def attempt() -> tuple[int, float, Fetching]:
+        some, started = coming(), time.perf_counter()
+        with part(done, len(drawings)):
+            if len(some) == 1:
+                return 1, started, _frugally(model, view, some[0], call)
+            many = _Many(_texts(some), [drawing.seed for drawing in some])
+            with _one_by_one(view, call):
+                return len(some), started, _through(model, view, some[0], call, many)
+
+    def save(error: Exception) -> None:
+        count = len(coming())
+        if count == 1:
+            raise error  # it has tried all it can
+        sizes.did_not_fit(count)
+        model.encodings.clear()
+        note(f"out of memory: {count} pictures do not fit together, fewer are drawn at a time")
+
+    return until_it_fits(attempt, save, give_back)
 
 
 DECODED_TOGETHER = 512 * 512

@@ -1,5 +1,5 @@
 """Where engines take the identity from; manifests, a layer below, hold it too."""
 
-from safelight.provenance.identity import EngineIdentity
+from safelight.provenance.identity import EngineIdentity, PassedOver
 
-__all__ = ["EngineIdentity"]
+__all__ = ["EngineIdentity", "PassedOver"]

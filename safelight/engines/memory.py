@@ -9,6 +9,30 @@ from safelight.progress import note
 T = TypeVar("T")
 
 
+def until_it_fits(
+    attempt: Callable[[], T], save: Callable[[Exception], None], release: Callable[[], None]
+) -> T:
+    """Do a piece of work, again each time memory runs out and something can be saved.
+
+    Args:
+        attempt: the work; called again after each `save`.
+        save: makes the next attempt more frugal and says so in a note. Gets the error without its
+            trace, whose frames hold the memory that is short; raises when nothing is left to save.
+        release: gives memory back that nobody uses, before the next attempt.
+
+    Raises:
+        Exception: what `save` raises, and errors of `attempt` that are not about memory.
+    """
+    while True:
+        try:
+            return attempt()
+        except (RuntimeError, MemoryError, OutOfMemoryError) as error:
+            if not is_out_of_memory(error):
+                raise
+            save(error.with_traceback(None))
+        release()  # here, where no error holds any of it
+
+
 def with_less_memory(work: str, rungs: Sequence[tuple[str, Callable[[], T]]]) -> T:
     """Do a piece of work, with a more frugal way each time memory runs out.
 
@@ -19,22 +43,22 @@ def with_less_memory(work: str, rungs: Sequence[tuple[str, Callable[[], T]]]) ->
     Raises:
         OutOfMemoryError: even the last way does not fit.
     """
-    for position, (means, attempt) in enumerate(rungs):
-        try:
-            result = attempt()
-        except (RuntimeError, MemoryError) as error:
-            if not is_out_of_memory(error):
-                raise
+    ways = iter(rungs)
+    means, way = next(ways)
+
+    def save(error: Exception) -> None:
+        nonlocal means, way
+        further = next(ways, None)
+        if further is None:
             give_back()
-            if position + 1 == len(rungs):
-                raise OutOfMemoryError(
-                    f"{work} does not fit into the device's memory even with {means}",
-                    "choose a smaller picture or model, or close programs that use the device",
-                ) from error
-            note(f"out of memory: {work} tried again with {rungs[position + 1][0]}")
-        else:
-            return result
-    raise ValueError("with_less_memory needs at least one way")
+            raise OutOfMemoryError(
+                f"{work} does not fit into the device's memory even with {means}",
+                "choose a smaller picture or model, or close programs that use the device",
+            ) from error
+        means, way = further
+        note(f"out of memory: {work} tried again with {means}")
+
+    return until_it_fits(lambda: way(), save, give_back)
 
 
 def give_back() -> None:
@@ -59,6 +83,8 @@ cuBLAS and cuDNN, and PyTorch when none of cuDNN's ways to convolve got its work
 
 def is_out_of_memory(error: BaseException) -> bool:
     """Whether the device, or the machine, had too little memory."""
+    if isinstance(error, OutOfMemoryError):
+        return True
     import torch
 
     if isinstance(error, (torch.OutOfMemoryError, MemoryError)):

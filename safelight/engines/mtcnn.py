@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from functools import lru_cache
 from importlib.util import find_spec
 from pathlib import Path
-from typing import TYPE_CHECKING, Self
+from typing import TYPE_CHECKING, ClassVar, Self
 
 import numpy as np
 from numpy.typing import NDArray
@@ -21,6 +21,14 @@ from PIL import Image
 from safelight.digests import sha256_of
 from safelight.engines.device import device_class, resolve_device
 from safelight.engines.identity import EngineIdentity
+from safelight.engines.interface import (
+    Face,
+    FaceRequest,
+    LocalEngine,
+    Refusal,
+    Request,
+    refusal_of,
+)
 from safelight.engines.loaded import loaded
 from safelight.errors import DependencyMissingError
 from safelight.installed import version
@@ -54,25 +62,6 @@ BATCH = 256
 """Crops looked at together."""
 WITHIN_SIZE, BETWEEN = 0.5, 0.7
 """Overlap above which two boxes are one face, at one size of the picture and later."""
-
-
-@dataclass(frozen=True)
-class Face:
-    """One face, in pixels of the picture; the box may reach beyond it."""
-
-    left: float
-    """First column."""
-    top: float
-    """First row."""
-    right: float
-    """Where it ends."""
-    bottom: float
-    """Where it ends."""
-    confidence: float
-    """0 to 1."""
-    landmarks: tuple[tuple[float, float], ...] = ()
-    """Column and row of both eyes, the tip of the nose and both corners of the mouth; of each pair
-    the left one in the picture comes first."""
 
 
 def identity() -> EngineIdentity:
@@ -369,3 +358,25 @@ def suppressed(boxes: Floats, overlap: float, *, of_smaller: bool = False) -> ND
         whole = np.minimum(areas[best], areas[order]) if of_smaller else either
         order = order[both <= overlap * whole]
     return np.array(kept, np.intp)
+
+
+class Mtcnn(LocalEngine):
+    """Finds faces with the weights that are installed."""
+
+    engine_id: ClassVar[str] = ENGINE_ID
+
+    def can(self, request: Request) -> Refusal | None:
+        """Refuses while the weights are not installed."""
+        return refusal_of(lambda: self.identity(request))
+
+    def identity(self, request: Request) -> EngineIdentity:
+        """The same for every confidence."""
+        del request
+        return identity()
+
+    def find_faces(self, request: FaceRequest, image: Pixels) -> tuple[Face, ...]:
+        """See `find_faces` of this module."""
+        return tuple(find_faces(image, request.confidence))
+
+
+ENGINE = Mtcnn()

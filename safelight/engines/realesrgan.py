@@ -8,12 +8,15 @@ from collections.abc import Callable
 from contextlib import closing
 from functools import lru_cache
 from pathlib import Path
+from typing import ClassVar
 
 import numpy as np
 
 from safelight.engines.device import device_class, resolve_device, torch_dtype
 from safelight.engines.identity import EngineIdentity
+from safelight.engines.interface import EnlargeRequest, LocalEngine, Refusal, Request, refusal_of
 from safelight.engines.loaded import loaded
+from safelight.engines.memory import until_it_fits
 from safelight.engines.realesrgan_ncnn import NcnnRunner, physical_cores
 from safelight.engines.realesrgan_network import (
     NATIVE,
@@ -27,7 +30,7 @@ from safelight.engines.realesrgan_network import (
     weights_files,
 )
 from safelight.engines.realesrgan_torch import TorchRunner
-from safelight.errors import OutOfMemoryError
+from safelight.errors import ContractMismatchError, OutOfMemoryError
 from safelight.installed import version
 from safelight.media.guided import REACH as DENOISE_REACH
 from safelight.media.tiles import scaled, tiles
@@ -35,6 +38,7 @@ from safelight.progress import note, step
 from safelight.settings import settings
 
 __all__ = [
+    "ENGINE",
     "NATIVE",
     "NETWORKS",
     "Bite",
@@ -42,6 +46,7 @@ __all__ = [
     "Model",
     "NcnnRunner",
     "Network",
+    "RealEsrgan",
     "Runner",
     "TorchRunner",
     "averaged_down",
@@ -98,8 +103,9 @@ class Enlarger:
                 "more than there is",
                 "lower upscale_factor, or use a machine with more memory",
             ) from error
-        while not self._filled(target, image, on_tile):
-            self._runner.release()  # here, where no error holds any of it
+        until_it_fits(
+            lambda: self._fill(target, image, on_tile), self._save_memory, self._runner.release
+        )
         return target
 
     def enlarge_window(self, window: Pixels) -> Pixels:
@@ -116,28 +122,20 @@ class Enlarger:
         a tenth of the time. The network stays loaded."""
         self._runner.release()
 
-    def _filled(self, target: Pixels, image: Pixels, on_tile: Callable[[int, int], None]) -> bool:
-        """True when all went well; False when it has to start again with less memory."""
+    def _fill(self, target: Pixels, image: Pixels, on_tile: Callable[[int, int], None]) -> None:
         height, width = image.shape[:2]
         bites = [
             Bite(image[part.window], part.core_in_window, target[scaled(part.core, self.factor)])
             for part in tiles(height, width, self.tile, self.reach)
         ]
-        try:
-            with closing(
-                self._runner.filled(bites, self.factor, self.denoise, self.frugal)
-            ) as filled:
-                on_tile(0, len(bites))
-                for done, _ in enumerate(filled, 1):
-                    on_tile(done, len(bites))
-        except OutOfMemoryError:
-            if self.frugal and self.tile <= SMALLEST_TILE:
-                raise
-            self._save_memory()
-            return False
-        return True
+        with closing(self._runner.filled(bites, self.factor, self.denoise, self.frugal)) as filled:
+            on_tile(0, len(bites))
+            for done, _ in enumerate(filled, 1):
+                on_tile(done, len(bites))
 
-    def _save_memory(self) -> None:
+    def _save_memory(self, error: Exception) -> None:
+        if self.frugal and self.tile <= SMALLEST_TILE:
+            raise error
         if not self.frugal:
             self.frugal = True
             note("out of memory: tiles are enlarged one by one")
@@ -190,3 +188,40 @@ def _memory_of(network: Network) -> int:
 def _sha256(path: Path) -> str:
     with path.open("rb") as file:
         return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+class RealEsrgan(LocalEngine):
+    """Enlarges with the networks that are installed."""
+
+    engine_id: ClassVar[str] = "realesrgan"
+
+    def can(self, request: Request) -> Refusal | None:
+        """Refuses networks that do not exist, and all while their package is missing."""
+        return refusal_of(lambda: self.identity(request))
+
+    def identity(self, request: Request) -> EngineIdentity:
+        """Library and files of the network.
+
+        Raises:
+            ContractMismatchError: there is no network of that name.
+            DependencyMissingError: the weights package or the device is not there.
+        """
+        return identity(_model(request))
+
+    def open_enlarger(self, request: EnlargeRequest) -> Enlarger:
+        """See `open_enlarger` of this module."""
+        return open_enlarger(_model(request), request.factor, request.tile, request.denoise)
+
+
+def _model(request: Request) -> Model:
+    if not isinstance(request, EnlargeRequest):
+        raise TypeError(f"realesrgan enlarges, it cannot serve a {type(request).__name__}")
+    if request.model not in NETWORKS:
+        raise ContractMismatchError(
+            f"realesrgan has no network {request.model!r}; it has {', '.join(NETWORKS)}",
+            "choose one of these as model",
+        )
+    return request.model
+
+
+ENGINE = RealEsrgan()

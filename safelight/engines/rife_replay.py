@@ -11,7 +11,7 @@ from safelight.engines.transfers import Landing, Pixels, Transfers
 if TYPE_CHECKING:
     from torch import Tensor
 
-    from safelight.engines.rife import Network
+    from safelight.engines.rife_network import Network
 
 WARM_UPS = 2
 """Runs before the recording, in which the libraries choose their kernels."""

@@ -16,3 +16,18 @@ class EngineIdentity(BaseModel):
     """sha256 of each weights file, in a fixed order."""
     device_class: str = "cpu"
     """`cpu`, `mps`, or `cuda`; results are byte-identical only within one class."""
+
+
+class PassedOver(BaseModel):
+    """An engine that was asked before the one that served."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid", use_attribute_docstrings=True)
+
+    engine_id: str
+    """Its name."""
+    code: str
+    """Why it did not serve: the code of its refusal or failure."""
+    problem: str
+    """What was found."""
+    remedy: str
+    """What would make it serve."""

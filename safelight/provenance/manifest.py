@@ -22,7 +22,8 @@ from safelight.digests import sha256_of
 from safelight.errors import InvalidFieldValueError, MissingFileError, PipelineError
 from safelight.installed import version
 from safelight.provenance.embed import read_record
-from safelight.provenance.identity import EngineIdentity
+from safelight.provenance.identity import EngineIdentity, PassedOver
+from safelight.provenance.record import Origin
 from safelight.store.artifact import ArtifactRef
 from safelight.store.store import SCHEME, Store, current_store
 
@@ -96,6 +97,10 @@ class StageEntry(_Frozen):
     """What it made."""
     engine: EngineIdentity
     """The engine that did the work, with its weights and device class."""
+    passed_over: tuple[PassedOver, ...] = ()
+    """Engines that were preferred to it, and why they did not serve."""
+    origin: Origin | None = None
+    """What the stage does to pixels; None in manifests of earlier versions."""
     seconds: float = Field(default=0.0, ge=0)
     """Wall time; of the run that did the work when the result was cached."""
     peak_bytes: int = Field(default=0, ge=0)

@@ -8,8 +8,6 @@ from pydantic import BaseModel, ConfigDict, JsonValue
 from safelight.installed import version
 from safelight.provenance.record import FileRecord
 
-GENERATIVE = ("generate", "transform", "inpaint")
-"""Stages whose settings the text tells."""
 SAMPLERS = {
     "euler": "Euler",
     "euler_a": "Euler a",
@@ -98,7 +96,7 @@ _NUMBERS: tuple[tuple[str, str, type[int] | type[float]], ...] = (
 def parameters_text(record: FileRecord) -> str | None:
     """The text for a picture; None when no stage in its history drew from a prompt."""
     chain = [*record.history, record]
-    drawn = [place for place, step in enumerate(chain) if step.stage in GENERATIVE]
+    drawn = [place for place, step in enumerate(chain) if _draws(step)]
     if not drawn:
         return None
     drawing, later = chain[drawn[-1]], chain[drawn[-1] + 1 :]
@@ -109,6 +107,12 @@ def parameters_text(record: FileRecord) -> str | None:
     if negative:
         lines.append(f"{_NEGATIVE} {negative}")
     return "\n".join([*lines, ", ".join(values)]).strip()
+
+
+def _draws(step: FileRecord) -> bool:
+    """Whether a stage drew whole pictures from a prompt, so that its settings are those to tell."""
+    asked = "prompt" in step.parameters
+    return asked and (step.origin == "creates" or "num_images" in step.parameters)
 
 
 def parse_parameters(text: str) -> GenerationSettings:
@@ -145,7 +149,7 @@ def _fields(drawing: FileRecord, later: list[FileRecord]) -> dict[str, JsonValue
     given = drawing.parameters
     sampler, schedule = _their_sampler(given.get("scheduler"))
     width, height = given.get("width"), given.get("height")
-    refined = next((r.parameters for r in later if r.stage == "refine"), {})
+    refined = next((r.parameters for r in later if "refinement_level" in r.parameters), {})
     model = given.get("model")
     return {
         "Steps": given.get("steps"),

@@ -27,10 +27,6 @@ for _prefix, _uri in _PREFIXES.items():
     ET.register_namespace(_prefix, _uri)
 
 SOURCE_TYPES = "http://cv.iptc.org/newscodes/digitalsourcetype/"
-CREATING = frozenset({"generate", "transform", "animate"})
-"""Stages after which every pixel comes out of a model that was trained on pictures."""
-REDRAWING = frozenset({"inpaint", "refine", "detail", "lipsync"})
-"""Stages that put such pixels into a picture that may be a photograph."""
 _BEGIN = '<?xpacket begin="\ufeff" id="W5M0MpCehiHzreSzNTczkc9d"?>'.encode()
 _END = b'<?xpacket end="w"?>'
 
@@ -88,10 +84,10 @@ def record_json(record: FileRecord) -> str:
 
 def source_type(record: FileRecord) -> str:
     """URI of the IPTC digital source type, by what the stages did to the pixels."""
-    stages = {step.stage for step in (*record.history, record)}
-    if stages & CREATING:
+    origins = {step.origin for step in (*record.history, record)}
+    if "creates" in origins:
         return SOURCE_TYPES + "trainedAlgorithmicMedia"
-    if stages & REDRAWING:
+    if "redraws" in origins:
         return SOURCE_TYPES + "compositeWithTrainedAlgorithmicMedia"
     return SOURCE_TYPES + "algorithmicallyEnhanced"
 

@@ -34,7 +34,7 @@ def written_down(real: Stage[..., ArtifactRef]) -> Stage[..., ArtifactRef]:
             time.sleep(STEP_SECONDS)
         return work(picture, params)
 
-    return Stage(run, real.params_type, real.takes, real.gives, real.identity)
+    return Stage(run, real.params_type, real.reads, real.makes, real.declared, real.revision)
 
 
 def append(path: str, line: str) -> None:

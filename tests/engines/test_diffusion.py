@@ -10,7 +10,17 @@ import pytest
 
 from examples.untrained import build_untrained
 from safelight.engines.diffusers.model import model_of
-from safelight.engines.diffusion import AddOn, Drawing, Pixels, add_on, draw, fill, redraw
+from safelight.engines.diffusion import (
+    AddOn,
+    Drawing,
+    Drawn,
+    Pixels,
+    add_on,
+    draw,
+    draw_together,
+    fill,
+    redraw,
+)
 from safelight.engines.loaded import forget_loaded
 from safelight.errors import DependencyMissingError, ForbiddenPathError, InvalidMediaError
 from safelight.progress import watching
@@ -353,3 +363,31 @@ def test_a_model_that_cannot_be_loaded_is_named(models: Path, tmp_path: Path):
             draw(Drawing(card=find_checkpoint("broken"), prompt=PROMPT, seed=1), SIDE, SIDE)
     finally:
         shutil.rmtree(broken)
+
+
+def test_a_batch_that_does_not_fit_is_drawn_in_smaller_ones():
+    import torch
+
+    wanted = [drawing(steps=1, seed=seed) for seed in range(12)]
+    tried: list[int] = []
+
+    def too_many(_unet: object, inputs: tuple[torch.Tensor, ...]) -> None:
+        tried.append(len(inputs[0]) // 2)  # guided: each picture twice
+        if tried[-1] > 2:
+            raise torch.OutOfMemoryError("out of memory")
+
+    hook = model_of(wanted[0].card).pipeline.unet.register_forward_pre_hook(too_many)
+    received: list[tuple[int, Drawn]] = []
+    try:
+        with watching(None) as notes:
+            draw_together(
+                wanted, SIDE, SIDE, lambda at, drawn: received.append((at, drawn)), most=4
+            )
+    finally:
+        hook.remove()
+    assert [at for at, _ in received] == list(range(12))
+    assert max(drawn.batch for _, drawn in received) == 2
+    assert tried.count(4) == 1
+    assert "4 pictures do not fit together" in " ".join(notes)
+    alone = draw(wanted[11], SIDE, SIDE)[0]
+    assert np.abs(received[11][1].pixels.astype(int) - alone).max() <= 1

@@ -127,9 +127,10 @@ class FaultyParams(Params):
 
 
 @stage(
-    takes=("image",),
-    gives="image",
-    identity=lambda params: EngineIdentity(engine_id="test", version="1"),
+    reads={"picture": ("image",)},
+    makes="image",
+    origin="enhances",
+    identity=lambda params, engines: EngineIdentity(engine_id="test", version="1"),
 )
 def faulty(picture: ArtifactRef, params: FaultyParams) -> ArtifactRef:
     """Invert a picture, or fail in one way."""
@@ -144,7 +145,7 @@ def faulty(picture: ArtifactRef, params: FaultyParams) -> ArtifactRef:
         request_stop()
     step(1, 1)
     inverted = (255 - load_image(picture)).astype(np.uint8)
-    return keep_image(inverted, record_of("faulty", params, faulty.identity(params), [picture]))
+    return keep_image(inverted, record_of(params, [picture]))
 
 
 @recorded_flow

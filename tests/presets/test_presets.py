@@ -6,8 +6,12 @@ from pathlib import Path
 import pytest
 import yaml
 
+from flows.inputs import knobs_of
 from presets.catalog import find_preset, preset_ids
+from safelight.engines.choosing import engines
 from safelight.errors import ContractMismatchError, InvalidFieldValueError
+from tasks.recorder import recording
+from tasks.upscale import upscale
 
 CHECKOUT = Path(__file__).resolve().parents[2]
 
@@ -26,6 +30,27 @@ def test_a_preset_is_whole(preset_id: str):
     for name, shown in properties.items():
         assert shown.get("description") not in (None, "", name), f"{name} has no help text"
         assert "position" in shown
+
+
+@pytest.mark.parametrize("preset_id", preset_ids())
+def test_a_preset_names_engines_that_exist(preset_id: str):
+    preset = find_preset(preset_id)
+    assert preset.engines
+    assert set(preset.engines) <= set(engines())
+
+
+def test_the_order_of_a_preset_reaches_its_stages():
+    preset = find_preset("photoreal_portrait_v1")
+    reversed_order = preset.model_copy(update={"engines": ("rife", "diffusers")})
+    with recording() as record:
+        knobs = knobs_of(reversed_order, "pro", {"generate": {"steps": 3}})
+        assert record.engines == ("rife", "diffusers")
+        assert record.expected_stages == len(knobs.steps()) == 3
+        assert knobs.generate.steps == 3
+        assert upscale.identity(knobs.upscale).engine_id == "realesrgan"
+        record.engines = ("nowhere",)
+        with pytest.raises(ContractMismatchError, match="nowhere"):
+            upscale.identity(knobs.upscale)
 
 
 def test_every_flow_has_a_deployment_and_every_deployment_a_flow():

@@ -155,19 +155,41 @@ def test_another_parser_reads_the_xmp(pixels, media_type):
 
 
 @pytest.mark.parametrize(
-    ("stages", "kind"),
+    ("origins", "kind"),
     [
-        (["generate", "upscale"], "trainedAlgorithmicMedia"),
-        (["upscale", "transform"], "trainedAlgorithmicMedia"),
-        (["inpaint"], "compositeWithTrainedAlgorithmicMedia"),
-        (["upscale", "detail", "grade"], "compositeWithTrainedAlgorithmicMedia"),
-        (["denoise", "grade"], "algorithmicallyEnhanced"),
+        (["creates", "enhances"], "trainedAlgorithmicMedia"),
+        (["enhances", "creates"], "trainedAlgorithmicMedia"),
+        (["redraws"], "compositeWithTrainedAlgorithmicMedia"),
+        (["enhances", "redraws", "edits"], "compositeWithTrainedAlgorithmicMedia"),
+        (["enhances", "edits"], "algorithmicallyEnhanced"),
     ],
 )
-def test_source_type_says_what_models_did_to_the_pixels(stages, kind):
-    *earlier, last = [FileRecord(stage=stage, parameters={}) for stage in stages]
+def test_source_type_says_what_models_did_to_the_pixels(tmp_path, pixels, origins, kind):
+    *earlier, last = [
+        FileRecord(stage="any", parameters={}, sources=("ab" * 32,), origin=origin)
+        for origin in origins
+    ]
     record = last.model_copy(update={"history": tuple(earlier)})
     assert source_type(record) == SOURCE_TYPES + kind
+    kept = read_record(written(tmp_path, pixels, record, "image/png"))
+    assert kept == record
+    assert source_type(kept) == SOURCE_TYPES + kind
+
+
+@pytest.mark.parametrize(
+    ("known", "origin"),
+    [
+        ({"parameters": {"prompt": "a fox"}}, "creates"),
+        ({"parameters": {"prompt": "a fox"}, "sources": ("ab" * 32,)}, "redraws"),
+        ({"parameters": {"level": 1}, "sources": ("ab" * 32,)}, "enhances"),
+    ],
+)
+def test_a_record_of_an_earlier_version_has_the_usual_origin_and_stays_the_same(known, origin):
+    record = FileRecord(stage="any", **known)
+    assert record.origin == origin
+    assert "origin" not in record.model_dump()
+    other = record.model_copy(update={"origin": "edits"})
+    assert other.model_dump()["origin"] == "edits"
 
 
 @pytest.mark.parametrize("media_type", MEDIA_TYPES)

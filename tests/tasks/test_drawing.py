@@ -9,7 +9,9 @@ from pydantic import ValidationError
 
 from safelight.engines import diffusion
 from safelight.engines import loaded as loading
+from safelight.engines.diffusers.engine import drawing_of
 from safelight.engines.diffusers.model import model_of
+from safelight.engines.interface import PromptRequest
 from safelight.engines.memory import with_less_memory
 from safelight.errors import (
     DependencyMissingError,
@@ -24,7 +26,7 @@ from safelight.provenance.embed import read_record
 from safelight.store.artifact import ArtifactRef
 from safelight.store.store import current_store
 from safelight.weights.checkpoints import find_checkpoint, models_folder
-from tasks.generate import GenerateParams, drawing_of, generate
+from tasks.generate import GenerateParams, generate, prompt_fields
 from tasks.ingest import ingest
 from tasks.inpaint import InpaintParams, inpaint
 from tasks.keeping import load_image
@@ -35,6 +37,10 @@ from tasks.transform import TransformParams, transform
 
 pytestmark = pytest.mark.usefixtures("tiny_model")
 CAT = GenerateParams(prompt="a photo of the red cat", seed=7, steps=3, width=64, height=64)
+
+
+def drawing(**changes: object) -> diffusion.Drawing:
+    return drawing_of(PromptRequest(**prompt_fields(CAT.but(**changes))))
 
 
 @pytest.fixture
@@ -118,7 +124,7 @@ def test_drawing_stops_within_one_step():
 
     try:
         with watching(listener), pytest.raises(StopRequestedError):
-            diffusion.draw(drawing_of(CAT.but(steps=10)), 64, 64)
+            diffusion.draw(drawing(steps=10), 64, 64)
     finally:
         clear_stop()
     assert seen == [1, 2]
@@ -234,7 +240,7 @@ def test_memory_that_runs_out_leads_to_smaller_batches():
     hook = model.pipeline.unet.register_forward_pre_hook(too_large, with_kwargs=True)
     try:
         with watching(None) as notes:
-            pictures = diffusion.draw(drawing_of(CAT.but(num_images=2)), 64, 64)
+            pictures = diffusion.draw(drawing(num_images=2), 64, 64)
     finally:
         hook.remove()
     assert len(pictures) == 2

@@ -18,6 +18,7 @@ from safelight.progress import StopRequestedError, clear_stop, request_stop, wat
 from safelight.provenance.embed import read_record
 from safelight.store.artifact import ArtifactRef
 from safelight.store.store import current_store
+from tasks.calling import Call, calling
 from tasks.interpolate import InterpolateParams, interpolate
 
 CLIP = Path(__file__).parents[2] / "examples" / "box.mp4"
@@ -141,9 +142,15 @@ def test_a_stop_in_the_middle_leaves_no_half_file(tmp_path: Path, volume: Path) 
             request_stop()
 
     try:
-        with watching(stopping), pytest.raises(StopRequestedError, match="step 4 of 8"):
+        params = InterpolateParams(target_fps=60)
+        call = Call(interpolate.declared, [ref, params])
+        with (
+            calling(call),
+            watching(stopping),
+            pytest.raises(StopRequestedError, match="step 4 of 8"),
+        ):
             # without the stage's own listener, which would replace ours
-            interpolate.fn.__wrapped__(ref, InterpolateParams(target_fps=60))
+            interpolate.fn.__wrapped__(ref, params)
     finally:
         clear_stop()
     left = sorted(path for path in volume.rglob("*") if path.is_file())

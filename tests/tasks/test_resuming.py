@@ -14,6 +14,7 @@ from safelight.media.video import write_video
 from safelight.progress import StopRequestedError, clear_stop, request_stop
 from safelight.store.artifact import ArtifactRef
 from safelight.store.store import current_store
+from tasks.calling import Call, calling
 from tasks.catalog import find_stage
 from tasks.ingest import ingest
 from tasks.resuming import FOLDER, resuming
@@ -124,7 +125,8 @@ def test_a_stopped_stage_makes_the_same_file_as_one_that_was_not(
     from safelight.progress import watching
 
     try:
-        with watching(stop_later), pytest.raises(StopRequestedError):
+        call = Call(stage.declared, [clip, params])
+        with calling(call), watching(stop_later), pytest.raises(StopRequestedError):
             stage.fn.__wrapped__(clip, params)
     finally:
         clear_stop()

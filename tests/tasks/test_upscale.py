@@ -82,14 +82,18 @@ def test_enlarges_a_video_frame_by_frame(volume: Path, photo: np.ndarray, tmp_pa
     assert record.parameters["model"] == "video"
 
 
-def test_the_key_knows_the_weights_that_auto_may_take(picture: ArtifactRef):
+def test_the_key_knows_the_weights_that_auto_takes(picture: ArtifactRef):
     keys = {
         cache_key(upscale, [picture, UpscaleParams(model=model, tile=tile)])
         for model in ("auto", "photo", "anime", "video")
         for tile in (64, 256)
     }
     assert len(keys) == 8
-    assert len(upscale.identity(UpscaleParams()).weights) == 4
+    chosen = upscale.identity(UpscaleParams(model="photo"))
+    assert upscale.identity(UpscaleParams(), picture) == chosen
+    video = picture.model_copy(update={"media_type": "video/mp4"})
+    assert upscale.identity(UpscaleParams(), video) != chosen
+    assert len(chosen.weights) == 2
 
 
 @pytest.mark.parametrize(

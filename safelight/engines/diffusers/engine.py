@@ -1,0 +1,111 @@
+"""Local diffusion models as an engine: requests name models and add-ons of the models folder."""
+
+from typing import ClassVar
+
+from safelight.engines import diffusion
+from safelight.engines.diffusers.drawing import AddOn, Drawing, add_on, check_scheduler
+from safelight.engines.identity import EngineIdentity
+from safelight.engines.interface import (
+    NO_GUIDES,
+    AddOnUse,
+    DrawRequest,
+    FillRequest,
+    Guides,
+    LocalEngine,
+    Pictures,
+    Pixels,
+    PromptRequest,
+    RedrawRequest,
+    Refusal,
+    Request,
+    refusal_of,
+)
+from safelight.errors import MissingRequiredFieldError
+from safelight.weights.checkpoints import find_checkpoint
+
+
+class Diffusers(LocalEngine):
+    """Draws, draws over and fills in with models that diffusers loads."""
+
+    engine_id: ClassVar[str] = "diffusers"
+
+    def can(self, request: Request) -> Refusal | None:
+        """Refuses models, schedulers and add-ons that are not there."""
+        return refusal_of(lambda: self.identity(request))
+
+    def identity(self, request: Request) -> EngineIdentity:
+        """Libraries, and the sha256 of the model and of each add-on.
+
+        Raises:
+            DependencyMissingError: a model, LoRA, embedding or adapter is missing.
+            InvalidFieldValueError: the scheduler is not known.
+        """
+        if not isinstance(request, PromptRequest):
+            raise TypeError(f"diffusers draws, it cannot serve a {type(request).__name__}")
+        check_scheduler(request.scheduler)
+        card = find_checkpoint(request.model)
+        return diffusion.identity(card, _add_ons(request))
+
+    def draw(self, request: DrawRequest, guides: Guides = NO_GUIDES) -> Pictures:
+        """See `diffusion.draw`."""
+        drawing = drawing_of(request, guides)
+        return Pictures(tuple(diffusion.draw(drawing, request.width, request.height)))
+
+    def redraw(self, request: RedrawRequest, image: Pixels, guides: Guides = NO_GUIDES) -> Pictures:
+        """See `diffusion.redraw`."""
+        drawing = drawing_of(request, guides)
+        return Pictures(tuple(diffusion.redraw(drawing, image, request.strength)))
+
+    def fill(
+        self, request: FillRequest, image: Pixels, mask: Pixels, guides: Guides = NO_GUIDES
+    ) -> Pictures:
+        """See `diffusion.fill`."""
+        drawing = drawing_of(request, guides)
+        return Pictures(tuple(diffusion.fill(drawing, image, mask, request.strength)))
+
+
+def drawing_of(request: PromptRequest, guides: Guides = NO_GUIDES) -> Drawing:
+    """A request with its names resolved to files.
+
+    Raises:
+        MissingRequiredFieldError: there is no seed; an engine never draws one by itself.
+        DependencyMissingError: a model, LoRA, embedding or adapter is missing.
+    """
+    if request.seed is None:
+        raise MissingRequiredFieldError(
+            "the stage has no seed", "give seed a value, or let a flow draw it"
+        )
+    return Drawing(
+        card=find_checkpoint(request.model),
+        prompt=request.prompt,
+        negative_prompt=request.negative_prompt,
+        seed=request.seed,
+        steps=request.steps,
+        guidance_scale=request.guidance_scale,
+        num_images=request.num_images,
+        scheduler=request.scheduler,
+        loras=tuple(_found("loras", use) for use in request.loras),
+        embeddings=tuple(_found("embeddings", AddOnUse(name)) for name in request.embeddings),
+        controlnet=_found("controlnet", request.controlnet) if request.controlnet else None,
+        control_image=guides.control,
+        ip_adapter=_found("ip_adapter", request.ip_adapter) if request.ip_adapter else None,
+        reference_images=guides.references,
+    )
+
+
+def _found(kind: str, use: AddOnUse) -> AddOn:
+    return add_on(kind, use.name, use.weight)
+
+
+def _add_ons(request: PromptRequest) -> list[AddOn]:
+    """Everything besides the model whose weights take part, in a fixed order."""
+    found = [_found("loras", use) for use in request.loras]
+    found += [_found("embeddings", AddOnUse(name)) for name in request.embeddings]
+    if request.controlnet is not None:
+        found.append(_found("controlnet", request.controlnet))
+    if request.ip_adapter is not None:
+        found.append(_found("ip_adapter", request.ip_adapter))
+    return found
+
+
+ENGINE = Diffusers()
