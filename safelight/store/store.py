@@ -243,7 +243,7 @@ class Store:
         with disk_errors(source):
             self.scratch.mkdir(parents=True, exist_ok=True)
             own = self.scratch / f"{work_prefix()}{secrets.token_hex(8)}"
-            if source.resolve().is_relative_to(self.scratch):
+            if not source.is_symlink() and source.resolve().is_relative_to(self.scratch):
                 with suppress(OSError):  # no hard links here
                     own.hardlink_to(source)
                     return own
