@@ -1,7 +1,7 @@
 """The base of every parameter model, and how pydantic's refusals become ours."""
 
 import re
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Self, TypeVar, cast
 
 from pydantic import BaseModel, ConfigDict, ValidationError
@@ -23,9 +23,17 @@ class Params(BaseModel):
         frozen=True, extra="forbid", use_attribute_docstrings=True, allow_inf_nan=False
     )
 
-    def locations(self) -> tuple[str, ...]:
-        """Where a stage reads pictures from besides its inputs; their content is in its key."""
-        return ()
+    def located(self, keep: Callable[[str], str]) -> Self:
+        """The same parameters with the pictures that a stage reads besides its inputs as links.
+
+        Links name content, so they go into keys and files; paths are nobody else's business, and
+        what lies there may be exchanged.
+
+        Args:
+            keep: from where a picture lies to its `store:` link.
+        """
+        del keep
+        return self
 
     def but(self, **changes: object) -> Self:
         """The same parameters with some fields changed, all of them checked again.

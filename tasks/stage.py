@@ -26,6 +26,7 @@ from tasks.retrying import worth_retrying
 
 P = ParamSpec("P")
 R = TypeVar("R")
+T = TypeVar("T", bound=Params)
 Gives = Literal["image", "video", "same"]
 KEY_REVISION = 3
 """Raised when the meaning of a key changes, so that no older result is taken for a new one."""
@@ -136,7 +137,7 @@ def stage(
 
 def cache_key(stage: Stage[..., Any], arguments: list[Any]) -> str:
     """sha256 over all that a result depends on: stage, engine, weights, parameters, inputs."""
-    params = _params_in(arguments)
+    params = _located(_params_in(arguments))
     described = {
         "revision": KEY_REVISION,
         "stage": stage.name,
@@ -144,8 +145,6 @@ def cache_key(stage: Stage[..., Any], arguments: list[Any]) -> str:
         "inputs": [_input_key(value) for value in arguments if not isinstance(value, Params)],
         "engine": stage.identity(params).model_dump(mode="json"),
     }
-    if locations := params.locations():  # files may be exchanged, so their names say nothing
-        described["pictures"] = [ingest(place, ("image",)).sha256 for place in locations]
     canonical = json.dumps(described, sort_keys=True, separators=(",", ":"), ensure_ascii=False)
     return f"{stage.name}-{hashlib.sha256(canonical.encode()).hexdigest()}"
 
@@ -158,6 +157,14 @@ def _input_key(value: object) -> object:
     if value is None:
         return None
     raise TypeError(f"a stage takes references and parameters, not {type(value).__name__}")
+
+
+def _located(params: T) -> T:
+    return params.located(lambda place: ingest(place, ("image",)).uri)
+
+
+def _placed(value: object) -> Any:  # noqa: ANN401  (any argument of a stage)
+    return _located(value) if isinstance(value, Params) else value
 
 
 def _params_in(values: list[Any]) -> Params:
@@ -180,7 +187,10 @@ def _measuring(fn: Callable[P, R]) -> Callable[P, R]:
         listener = recorder().stage_listener(fn.__name__)
         with watching(listener) as notes, moving(), measured() as cost:
             try:
-                result = fn(*args, **kwargs)
+                result = cast("Callable[..., R]", fn)(
+                    *map(_placed, args),
+                    **{name: _placed(value) for name, value in kwargs.items()},
+                )
             except StopRequestedError as stop:
                 return cast(R, _stopped(str(stop)))
         facts: dict[str, JsonValue] = {
