@@ -11,7 +11,6 @@ from collections import deque
 from collections.abc import Generator, Iterable
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
-from functools import lru_cache
 from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING, Self
@@ -19,7 +18,6 @@ from typing import TYPE_CHECKING, Self
 import numpy as np
 from numpy.typing import NDArray
 
-from safelight.digests import sha256_of
 from safelight.engines.device import (
     device_class,
     full_precision,
@@ -36,6 +34,7 @@ from safelight.installed import version
 from safelight.media.frames import Pending, in_order
 from safelight.progress import note
 from safelight.settings import settings
+from safelight.weights.packaged import packaged_sha256
 
 if TYPE_CHECKING:
     import torch
@@ -89,9 +88,8 @@ def weights_path() -> Path:
     )
 
 
-@lru_cache(maxsize=4)
 def _sha256(path: Path) -> str:
-    return sha256_of(path)
+    return packaged_sha256(path)
 
 
 class Rife:
