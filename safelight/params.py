@@ -2,9 +2,10 @@
 
 import re
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from typing import Self, TypeVar, cast
+from types import UnionType
+from typing import Annotated, Any, Self, TypeVar, Union, cast, get_args, get_origin
 
-from pydantic import BaseModel, ConfigDict, ValidationError
+from pydantic import BaseModel, ConfigDict, ValidationError, model_validator
 
 from safelight.errors import (
     ContractMismatchError,
@@ -16,12 +17,45 @@ from safelight.errors import (
 _UNKEPT = re.compile("[\\x00\\ud800-\\udfff]")
 
 
+def refuse_boolean_numbers(model: type[BaseModel], given: object) -> object:
+    """Refuse true and false where a number is wanted: pydantic takes them for 1 and 0.
+
+    Raises:
+        ValueError: which field.
+    """
+    if isinstance(given, Mapping):
+        for name, value in cast("Mapping[object, object]", given).items():
+            field = model.model_fields.get(str(name)) if isinstance(value, bool) else None
+            if field is not None and _numbers_alone(field.annotation):
+                raise ValueError(f"{name} is {str(value).lower()}, expected a number")
+    return given
+
+
+def _numbers_alone(annotation: object) -> bool:
+    kinds: set[object] = set()
+    waiting = [annotation]
+    while waiting:
+        kind = waiting.pop()
+        if get_origin(kind) in (Union, UnionType):
+            waiting += get_args(kind)
+        elif get_origin(kind) is Annotated:
+            waiting.append(get_args(kind)[0])
+        else:
+            kinds.add(kind)
+    return bool(kinds & {int, float}) and kinds <= {int, float, type(None)}
+
+
 class Params(BaseModel):
     """Frozen parameters: unknown fields are refused, attribute docstrings become help texts."""
 
     model_config = ConfigDict(
         frozen=True, extra="forbid", use_attribute_docstrings=True, allow_inf_nan=False
     )
+
+    @model_validator(mode="before")
+    @classmethod
+    def _numbers_are_numbers(cls, given: Any) -> Any:  # noqa: ANN401
+        return refuse_boolean_numbers(cls, given)
 
     def located(self, keep: Callable[[str], str]) -> Self:
         """The same parameters with the pictures that a stage reads besides its inputs as links.

@@ -75,11 +75,12 @@ def record_of(
 ) -> FileRecord:
     """What the file will say about itself; pass it to `keep_image` or a video encoder's tags."""
     store = current_store()
-    history: list[FileRecord] = []
+    history: dict[str, FileRecord] = {}  # branches of one origin bring it once
     for source in sources:
         earlier = read_record(store.fetch(source))
         if earlier is not None:
-            history.extend((*earlier.history, earlier.model_copy(update={"history": ()})))
+            for each in (*earlier.history, earlier.model_copy(update={"history": ()})):
+                history.setdefault(each.model_dump_json(), each)
     return FileRecord(
         stage=stage,
         parameters=params.model_dump(mode="json"),
@@ -87,7 +88,7 @@ def record_of(
         engine_id=identity.engine_id,
         engine_version=identity.version,
         weights=identity.weights,
-        history=tuple(history),
+        history=tuple(history.values()),
     )
 
 
