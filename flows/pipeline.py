@@ -1,5 +1,6 @@
 """Any list of stages, run as a DAG."""
 
+from collections import deque
 from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Annotated, Any
@@ -9,12 +10,24 @@ from pydantic import Field, JsonValue
 
 from flows.inputs import Seed, ingest_media
 from flows.running import recorded_flow
-from presets.pipeline import MEDIA_INPUTS, Pipeline, Plan, PlannedStage, StageSpec, plan_pipeline
-from safelight.errors import PipelineError
+from presets.pipeline import (
+    MEDIA_INPUTS,
+    MOST_STAGES,
+    Pipeline,
+    Plan,
+    PlannedStage,
+    StageSpec,
+    plan_pipeline,
+)
+from safelight.errors import InvalidFieldValueError, PipelineError
 from safelight.store.artifact import ArtifactRef
 from tasks.calling import Call
 from tasks.recorder import recorder
 
+MOST_CALLS = 2000
+"""Calls of stages in one run."""
+MOST_AT_ONCE = 16
+"""Each is a thread; the work of stages shares the same cores and devices anyway."""
 Made = dict[str, list[ArtifactRef]]
 Shared = Annotated[
     dict[str, JsonValue],
@@ -30,7 +43,10 @@ NOTHING: dict[str, JsonValue] = {}
 @recorded_flow
 def pipeline(
     stages: Annotated[
-        list[StageSpec], Field(min_length=1, description="Stages, each naming what it reads.")
+        list[StageSpec],
+        Field(
+            min_length=1, max_length=MOST_STAGES, description="Stages, each naming what it reads."
+        ),
     ],
     parameters: Shared = NOTHING,
     call_input: CallInput = NOTHING,
@@ -63,26 +79,32 @@ def run_plan(plan: Plan, made: Made) -> None:
     fails, those that already run are waited for and recorded, then its error is raised.
     """
     waiting = list(plan.stages)
+    queued: deque[_Planned] = deque()
+    started = 0
     running: dict[PrefectFuture[Any], tuple[_Planned, Call]] = {}
     outcomes: dict[str, dict[int, list[ArtifactRef]]] = {}
     calls_of: dict[str, int] = {}
     first_error: PipelineError | None = None
-    while (waiting and first_error is None) or running:
+    while ((waiting or queued) and first_error is None) or running:
         ready = [planned for planned in waiting if all(read in made for read in planned.reads)]
         waiting = [planned for planned in waiting if planned not in ready]
         calls = [call for stage in ready for call in _calls(stage, made)]
         for each in ready:
             outcomes[each.name] = {}
             calls_of[each.name] = sum(call.stage is each for call in calls)
-        if len(calls) == 1 and not running:
+        started += len(calls)
+        if started > MOST_CALLS:
+            calls, first_error = [], first_error or _too_many()
+        if len(calls) == 1 and not running and not queued:
             (alone,) = calls
             name, stage = alone.stage.name, alone.stage.stage
             made[name] = _listed(stage.named(name, *alone.arguments, alone.stage.params))
             continue
         if first_error is None:
-            for planned in calls:
-                stage = planned.stage.stage
-                future, call = stage.begin(*planned.arguments, planned.stage.params)
+            queued.extend(calls)
+            while queued and len(running) < MOST_AT_ONCE:
+                planned = queued.popleft()
+                future, call = planned.stage.stage.begin(*planned.arguments, planned.stage.params)
                 running[future] = planned, call
         future = next(as_completed(list(running)))
         future.wait()  # until then its state may still read RUNNING
@@ -98,6 +120,13 @@ def run_plan(plan: Plan, made: Made) -> None:
             made[name] = [ref for _, refs in sorted(outcomes[name].items()) for ref in refs]
     if first_error is not None:
         raise first_error
+
+
+def _too_many() -> PipelineError:
+    return InvalidFieldValueError(
+        f"the stages run more than {MOST_CALLS} times, each once for every picture it reads",
+        "ask for fewer pictures in the first stages",
+    )
 
 
 def _calls(planned: PlannedStage, made: Made) -> Iterator[_Planned]:

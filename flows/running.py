@@ -17,13 +17,21 @@ from prefect.context import FlowRunContext
 from prefect.exceptions import Abort, TerminationSignal
 from prefect.logging import get_run_logger
 from prefect.states import AwaitingRetry, Cancelled, Failed
-from pydantic import BaseModel, ConfigDict, JsonValue, TypeAdapter, ValidationError, create_model
+from pydantic import (
+    BaseModel,
+    ConfigDict,
+    JsonValue,
+    TypeAdapter,
+    ValidationError,
+    create_model,
+    model_validator,
+)
 
 from flows.publishing import ProgressBoard, describe, publish
 from safelight.engines.device import device_class
 from safelight.errors import PipelineError
 from safelight.naming import is_drawn, run_name, tagged
-from safelight.params import refusal, refuse_unkept
+from safelight.params import refusal, refuse_boolean_numbers, refuse_unkept
 from safelight.progress import StopReason, StopRequestedError, is_given_up, stop_reason
 from safelight.provenance.manifest import (
     Failure,
@@ -121,7 +129,12 @@ def parameters_model(fn: Callable[..., Any]) -> type[BaseModel]:
         for name, parameter in inspect.signature(fn).parameters.items()
     }
     config = ConfigDict(extra="forbid", protected_namespaces=(), allow_inf_nan=False)
-    return create_model(fn.__name__, __config__=config, **fields)
+    checks: dict[str, Any] = {"numbers": model_validator(mode="before")(_numbers_are_numbers)}
+    return create_model(fn.__name__, __config__=config, __validators__=checks, **fields)
+
+
+def _numbers_are_numbers(cls: type[BaseModel], given: Any) -> Any:  # noqa: ANN401
+    return refuse_boolean_numbers(cls, given)
 
 
 def _recorded(body: Callable[..., Any]) -> Callable[..., Any]:

@@ -21,6 +21,10 @@ MEDIA_INPUTS: dict[str, MediaKind] = {
 """Keys of a call's input that name files, and what must be in them."""
 
 
+MOST_STAGES = 200
+"""Of a pipeline; people's have a dozen."""
+
+
 class StageSpec(Params):
     """One stage of a pipeline."""
 
@@ -38,7 +42,7 @@ class StageSpec(Params):
 class Pipeline(Params):
     """Stages and the parameters that all of them share."""
 
-    stages: tuple[StageSpec, ...] = Field(min_length=1)
+    stages: tuple[StageSpec, ...] = Field(min_length=1, max_length=MOST_STAGES)
     """In any order that `reads` makes sense of; run as a DAG."""
     parameters: dict[str, JsonValue] = Field(default_factory=dict)
     """Given to every stage with a field of that name; a stage's own parameters win over them."""

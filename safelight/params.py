@@ -1,10 +1,11 @@
 """The base of every parameter model, and how pydantic's refusals become ours."""
 
 import re
-from collections.abc import Iterator, Mapping, Sequence
-from typing import Self, TypeVar, cast
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from types import UnionType
+from typing import Annotated, Any, Self, TypeVar, Union, cast, get_args, get_origin
 
-from pydantic import BaseModel, ConfigDict, ValidationError
+from pydantic import BaseModel, ConfigDict, ValidationError, model_validator
 
 from safelight.errors import (
     ContractMismatchError,
@@ -16,6 +17,34 @@ from safelight.errors import (
 _UNKEPT = re.compile("[\\x00\\ud800-\\udfff]")
 
 
+def refuse_boolean_numbers(model: type[BaseModel], given: object) -> object:
+    """Refuse true and false where a number is wanted: pydantic takes them for 1 and 0.
+
+    Raises:
+        ValueError: which field.
+    """
+    if isinstance(given, Mapping):
+        for name, value in cast("Mapping[object, object]", given).items():
+            field = model.model_fields.get(str(name)) if isinstance(value, bool) else None
+            if field is not None and _numbers_alone(field.annotation):
+                raise ValueError(f"{name} is {str(value).lower()}, expected a number")
+    return given
+
+
+def _numbers_alone(annotation: object) -> bool:
+    kinds: set[object] = set()
+    waiting = [annotation]
+    while waiting:
+        kind = waiting.pop()
+        if get_origin(kind) in (Union, UnionType):
+            waiting += get_args(kind)
+        elif get_origin(kind) is Annotated:
+            waiting.append(get_args(kind)[0])
+        else:
+            kinds.add(kind)
+    return bool(kinds & {int, float}) and kinds <= {int, float, type(None)}
+
+
 class Params(BaseModel):
     """Frozen parameters: unknown fields are refused, attribute docstrings become help texts."""
 
@@ -23,9 +52,22 @@ class Params(BaseModel):
         frozen=True, extra="forbid", use_attribute_docstrings=True, allow_inf_nan=False
     )
 
-    def locations(self) -> tuple[str, ...]:
-        """Where a stage reads pictures from besides its inputs; their content is in its key."""
-        return ()
+    @model_validator(mode="before")
+    @classmethod
+    def _numbers_are_numbers(cls, given: Any) -> Any:  # noqa: ANN401
+        return refuse_boolean_numbers(cls, given)
+
+    def located(self, keep: Callable[[str], str]) -> Self:
+        """The same parameters with the pictures that a stage reads besides its inputs as links.
+
+        Links name content, so they go into keys and files; paths are nobody else's business, and
+        what lies there may be exchanged.
+
+        Args:
+            keep: from where a picture lies to its `store:` link.
+        """
+        del keep
+        return self
 
     def but(self, **changes: object) -> Self:
         """The same parameters with some fields changed, all of them checked again.

@@ -6,6 +6,7 @@ import tempfile
 import threading
 from typing import cast
 
+from safelight.private import make_folder
 from safelight.settings import settings
 
 
@@ -40,7 +41,7 @@ class Remembered:
             self._known[name] = fact
             file = settings().volume_root / "cache" / self._file_name
             try:
-                file.parent.mkdir(parents=True, exist_ok=True)
+                make_folder(file.parent)
                 handle, part_name = tempfile.mkstemp(prefix=".part-", dir=file.parent)
                 with os.fdopen(handle, "w") as part:
                     json.dump({**self._kept(), name: fact}, part, indent=0)

@@ -6,6 +6,7 @@ from pathlib import Path
 from uuid import uuid4
 
 from safelight.errors import PipelineError, UnknownError, one_line
+from safelight.private import make_folder
 from safelight.settings import settings
 
 LOG = logging.getLogger(__name__)
@@ -42,7 +43,7 @@ def as_known(error: BaseException) -> PipelineError:
 
 def _keep(report: str, trace: str) -> Path:
     folder = settings().volume_root.absolute() / FOLDER
-    folder.mkdir(parents=True, exist_ok=True)
+    make_folder(folder)
     path = folder / f"{report}.txt"
     path.touch(0o600)  # a traceback may name what others must not read
     path.write_text(trace, encoding="utf-8", errors="backslashreplace")

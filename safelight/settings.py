@@ -23,6 +23,9 @@ class Settings(BaseSettings):
         default=Path("data"), validation_alias=AliasChoices("VOLUME_ROOT", "volume_root")
     )
     """Folder of characters, uploads, datasets, synthetic, loras, outputs and cache."""
+    umask: str = Field(default="077", pattern=r"^0?[0-7]{3}$")
+    """Rights that others do not get on what is made below `volume_root`; 007 shares it with the
+    group."""
     store: str = Field(default="", pattern=r"^(s3://[^/]+(/.*)?)?$")
     """Empty: the store is `volume_root`. `s3://bucket/prefix`: an S3-compatible bucket."""
     s3_endpoint_url: str | None = None
@@ -99,6 +102,7 @@ def settings() -> Settings:
 
 _EXPECTED = {
     "store": "s3://BUCKET or s3://BUCKET/PREFIX, or nothing for a folder",
+    "umask": "three octal digits, such as 077",
     "device": "auto, cpu, mps, cuda or cuda:NUMBER",
     "pool_devices": "auto, cpu, cpu:NUMBER, mps or cuda:NUMBER,cuda:NUMBER",
 }

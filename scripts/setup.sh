@@ -6,7 +6,7 @@ cd "$(dirname "$0")/.."
 kind=${1:?run or dev}
 venv=.venv
 stamp="$venv/.installed-$kind"
-locks=(requirements/run.lock requirements/no-deps.lock)
+locks=(requirements/tools.lock requirements/run.lock requirements/no-deps.lock)
 [ "$kind" = dev ] && locks+=(requirements/dev.lock)
 fingerprint=$(cat pyproject.toml scripts/setup.sh "${locks[@]}" | sha256sum | cut -d' ' -f1)
 if [ -f "$stamp" ] && [ "$(cat "$stamp")" = "$fingerprint" ]; then exit 0; fi
@@ -54,8 +54,12 @@ install_debian libgomp1
 
 pip() { "$venv/bin/python" -m pip install --quiet --disable-pip-version-check --progress-bar off "$@"; }
 echo "installing Python packages (about 2 minutes the first time)"
-pip -r requirements/run.lock
-pip --no-deps -r requirements/no-deps.lock
-[ "$kind" = dev ] && pip -r requirements/dev.lock
-pip --no-deps --editable .
+for lock in "${locks[@]}"; do # wheels alone, so that nothing of a package runs while it is installed
+    pip --no-deps --require-hashes --only-binary :all: -r "$lock"
+done
+# The CUDA build of torch names NVIDIA's libraries, by exact versions; the CPU build names none.
+if ! "$venv/bin/python" -c 'import torch' 2>/dev/null; then
+    pip --only-binary :all: "$(sed -n 's/^\(torch==[^ ]*\).*/\1/p' requirements/run.lock)"
+fi
+pip --no-deps --no-build-isolation --editable .
 printf '%s' "$fingerprint" > "$stamp"

@@ -1,6 +1,6 @@
 """The generate stage: text to image."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Self
 
 from pydantic import Field, model_validator
@@ -65,10 +65,16 @@ class SamplingParams(Params):
     ipadapter_weight: float = Field(default=0.6, ge=0, le=1)
     """How strongly the references count."""
 
-    def locations(self) -> tuple[str, ...]:
-        """The control picture and the reference pictures, as far as they are used."""
-        control = (self.controlnet_image or "",) if self.use_controlnet else ()
-        return (*control, *(self.ipadapter_images if self.use_ipadapter else ()))
+    def located(self, keep: Callable[[str], str]) -> Self:
+        """With the control and reference pictures as links, and without those not used."""
+        control, references = self.controlnet_image, self.ipadapter_images
+        if control is None and not references:
+            return self
+        used = control is not None and self.use_controlnet
+        return self.but(
+            controlnet_image=keep(control) if used and control else None,
+            ipadapter_images=tuple(map(keep, references)) if self.use_ipadapter else (),
+        )
 
     @model_validator(mode="after")
     def _add_ons_are_whole(self) -> Self:

@@ -2,7 +2,7 @@
 
 from safelight.store.artifact import ArtifactRef, MediaKind
 from safelight.store.store import SCHEME
-from safelight.store.uploads import allowed_file, find_stored, keep_media
+from safelight.store.uploads import find_stored, keep_input
 
 
 def ingest(location: str, kinds: tuple[MediaKind, ...]) -> ArtifactRef:
@@ -20,4 +20,4 @@ def ingest(location: str, kinds: tuple[MediaKind, ...]) -> ArtifactRef:
     """
     if location.startswith(SCHEME):
         return find_stored(location, kinds)
-    return keep_media(allowed_file(location), kinds)
+    return keep_input(location, kinds)

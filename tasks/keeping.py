@@ -78,11 +78,12 @@ def record_of(params: Params, sources: Sequence[ArtifactRef]) -> FileRecord:
     call = current_call()
     identity = call.identity
     store = current_store()
-    history: list[FileRecord] = []
+    history: dict[str, FileRecord] = {}  # branches of one origin bring it once
     for source in sources:
         earlier = read_record(store.fetch(source))
         if earlier is not None:
-            history.extend((*earlier.history, earlier.model_copy(update={"history": ()})))
+            for each in (*earlier.history, earlier.model_copy(update={"history": ()})):
+                history.setdefault(each.model_dump_json(), each)
     return FileRecord(
         stage=call.declared.name,
         parameters=params.model_dump(mode="json"),
@@ -91,7 +92,7 @@ def record_of(params: Params, sources: Sequence[ArtifactRef]) -> FileRecord:
         engine_id=identity.engine_id,
         engine_version=identity.version,
         weights=identity.weights,
-        history=tuple(history),
+        history=tuple(history.values()),
     )
 
 

@@ -32,6 +32,7 @@ from tasks.retrying import worth_retrying
 
 P = ParamSpec("P")
 R = TypeVar("R")
+T = TypeVar("T", bound=Params)
 Makes = Literal["image", "video", "same"]
 Reads = Mapping[str, tuple[MediaKind, ...]]
 KEY_REVISION = 3
@@ -165,7 +166,10 @@ class Stage(Task[P, R]):
         while True:
             try:
                 call.require_engines()
-                return fn(*args, **kwargs)
+                return cast("Callable[..., R]", fn)(
+                    *map(_placed, args),
+                    **{name: _placed(value) for name, value in kwargs.items()},
+                )
             except PipelineError as error:
                 call.fall_back(error)
                 note(f"{error.code}: {error.problem}; another engine goes on")
@@ -220,14 +224,12 @@ def cache_key(stage: Stage[..., Any], arguments: list[Any]) -> str:
     described: dict[str, Any] = {
         "revision": KEY_REVISION,
         "stage": stage.name,
-        "params": call.params.model_dump(mode="json"),
+        "params": _located(call.params).model_dump(mode="json"),
         "inputs": [_input_key(value) for value in arguments if not isinstance(value, Params)],
         "engine": call.identity.model_dump(mode="json"),
     }
     if stage.revision > 1:
         described["stage_revision"] = stage.revision
-    if locations := call.params.locations():  # files may be exchanged, their names say nothing
-        described["pictures"] = [ingest(place, ("image",)).sha256 for place in locations]
     canonical = json.dumps(described, sort_keys=True, separators=(",", ":"), ensure_ascii=False)
     return f"{stage.name}-{hashlib.sha256(canonical.encode()).hexdigest()}"
 
@@ -251,6 +253,14 @@ def _input_key(value: object) -> object:
     if value is None:
         return None
     raise TypeError(f"a stage takes references and parameters, not {type(value).__name__}")
+
+
+def _located(params: T) -> T:
+    return params.located(lambda place: ingest(place, ("image",)).uri)
+
+
+def _placed(value: object) -> Any:  # noqa: ANN401  (any argument of a stage)
+    return _located(value) if isinstance(value, Params) else value
 
 
 def _stopped(message: str) -> State[None]:

@@ -51,8 +51,26 @@ def test_ci_runs_what_the_readme_says():
 def test_locks_hold_pins_and_no_address():
     for lock in (CHECKOUT / "requirements").glob("*.lock"):
         for line in lock.read_text().splitlines():
-            assert line.startswith("#") or re.fullmatch(r"[A-Za-z0-9._-]+==[A-Za-z0-9.!+-]+", line)
+            assert line.startswith("#") or re.fullmatch(
+                r"[A-Za-z0-9._-]+==[A-Za-z0-9.!+-]+ \\|    --hash=sha256:[0-9a-f]{64}( \\)?", line
+            )
             assert "://" not in line
+
+
+def test_every_pin_has_a_hash_and_nothing_is_installed_without():
+    for lock in (CHECKOUT / "requirements").glob("*.lock"):
+        text = re.sub(r"(?m)^#.*\n", "", lock.read_text())
+        pins = re.split(r"\n(?=\S)", text.strip())
+        assert pins
+        assert all("--hash=sha256:" in pin for pin in pins), lock.name
+    installers = [CHECKOUT / "scripts" / "setup.sh", *(CHECKOUT / "infra").rglob("Dockerfile.*")]
+    for script in installers:
+        text = script.read_text().replace("\\\n", " ")
+        for line in text.splitlines():
+            if re.search(r"pip .*(-r |--requirement)", line):
+                assert "--require-hashes --only-binary :all:" in line, line
+            if "--editable" in line:
+                assert "--no-build-isolation" in line, line
 
 
 def test_shipped_weights_and_data_stay_small():

@@ -16,8 +16,15 @@ write redis_url "redis://:$(cat secrets/redis_password)@redis:6379/0"
 write prefect_auth "admin:$(random)"
 write s3_access_key "$(random)"
 write s3_secret_key "$(random)"
-write s3_identities.json "{\"identities\": [{\"name\": \"safelight\", \"credentials\": [{\
-\"accessKey\": \"$(cat secrets/s3_access_key)\", \"secretKey\": \"$(cat secrets/s3_secret_key)\"}],\
- \"actions\": [\"Admin\", \"Read\", \"Write\", \"List\", \"Tagging\"]}]}"
+write s3_setup_access_key "$(random)"
+write s3_setup_secret_key "$(random)"
+identity() { # name, file of the key, actions
+    printf '{"name": "%s", "credentials": [{"accessKey": "%s", "secretKey": "%s"}], "actions": [%s]}' \
+        "$1" "$(cat "secrets/$2_access_key")" "$(cat "secrets/$2_secret_key")" "$3"
+}
+# Written anew from the keys each time. Only the key that makes the bucket is one of an admin.
+rm -f secrets/s3_identities.json
+write s3_identities.json "{\"identities\": [$(identity setup s3_setup '"Admin"'), \
+$(identity safelight s3 '"Read", "Write", "List", "Tagging"')]}"
 write pip.conf ""
 chmod 0444 secrets/*

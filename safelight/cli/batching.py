@@ -1,9 +1,13 @@
 """A batch from a file of this machine, and what became of each of its requests."""
 
+from collections.abc import Callable, Mapping
 from pathlib import Path
+from typing import Protocol, cast
 
+from prefect.utilities.importtools import import_object
 from pydantic import JsonValue
 
+from safelight.cli.contracts import Contract
 from safelight.cli.printing import (
     outcome_facts,
     place_of,
@@ -15,20 +19,36 @@ from safelight.cli.printing import (
 )
 from safelight.cli.runs import RunEnd, session
 from safelight.cli.server import configured_api_url
-from safelight.errors import InvalidFieldValueError, MissingFileError
+from safelight.errors import ContractMismatchError, InvalidFieldValueError, MissingFileError
 from safelight.provenance.batches import BatchReport, load_report
+from safelight.store.disk import disk_errors
 from safelight.store.store import current_store
 
 LARGEST_FILE = 32 * 2**20
 """Bytes; the flow reads no more."""
+PARSE = "flows.requests.parse"
+"""Reads a file of requests; loaded by its name, since the command sits below the flows."""
 
 
-def check_file(file: Path) -> None:
-    """Refuse what cannot be a file of requests, before it is read.
+class _Row(Protocol):
+    """A request of a file."""
+
+    where: str
+    values: Mapping[str, JsonValue]
+
+
+def read_requests(file: Path, target: Contract) -> bytes:
+    """A file of requests, whole, refused where it cannot be one: what is kept, others may read.
+
+    Args:
+        file: as it was named.
+        target: the flow that will run them.
 
     Raises:
         MissingFileError: there is no such file.
         InvalidFieldValueError: it is too large.
+        ContractMismatchError: a request has a parameter that the flow has not.
+        PipelineError: as `flows.requests.parse` says.
     """
     try:
         there = file.is_file()
@@ -37,23 +57,34 @@ def check_file(file: Path) -> None:
     if not there:
         what = f"{file} is a folder, no file" if file.is_dir() else f"there is no file {file}"
         raise MissingFileError(f"{what} of requests", "correct the path")
-    if file.stat().st_size > LARGEST_FILE:
+    with disk_errors(file), file.open("rb") as opened:
+        data = opened.read(LARGEST_FILE + 1)
+    if len(data) > LARGEST_FILE:
         raise InvalidFieldValueError(
             f"{file} has {file.stat().st_size} bytes, at most {LARGEST_FILE} are read",
             "split it into several batches",
         )
+    parse = cast("Callable[[bytes], list[_Row]]", import_object(PARSE))
+    for row in parse(data):
+        unknown = sorted(row.values.keys() - target.described.keys())
+        if unknown:
+            raise ContractMismatchError(
+                f"{row.where}: {target.flow.name} has no parameter {unknown[0][:80]!r}",
+                f"name what it takes: {', '.join(target.described)}",
+            )
+    return data
 
 
 def run_batch(
-    file: Path, parameters: dict[str, JsonValue], output: Path | None, *, as_json: bool = False
+    file: bytes, parameters: dict[str, JsonValue], output: Path | None, *, as_json: bool = False
 ) -> RunEnd:
-    """Run the flow `batch` and show each request.
+    """Run the flow `batch` on a file's content and show each request.
 
     Without a configured server there are no workers, so the requests run one by one.
     """
     if configured_api_url() is None:
         parameters = {**parameters, "where": "here"}
-    stored = current_store().put(file.read_bytes(), "text/plain", folder="uploads")
+    stored = current_store().put(file, "text/plain", folder="uploads")
     current_store().settle()
     with session() as prefect, watching("batch", quiet=as_json) as on_progress:
         outcome = prefect.run("batch", {"file": stored.uri, **parameters}, on_progress)

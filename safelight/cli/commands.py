@@ -12,7 +12,7 @@ from pydantic import JsonValue
 
 from safelight.cli import health, serving
 from safelight.cli.backfilling import backfill
-from safelight.cli.batching import check_file, run_batch
+from safelight.cli.batching import read_requests, run_batch
 from safelight.cli.catalog import catalog
 from safelight.cli.contracts import contract, refuse_unknown
 from safelight.cli.inputs import local, offered, parse_options, uploaded
@@ -241,8 +241,8 @@ def batch(
     as_json: JsonOption = False,
 ) -> None:
     """Run a batch."""
-    check_file(file)
     target = contract(flow)
+    requests = read_requests(file, target)
     shared = parse_options(flow_words(context), target.described)
     target.check(shared, partly=True)
     given = offered(flow=flow, parallel=parallel, retries=retries, key=key, again=again)
@@ -250,7 +250,7 @@ def batch(
     if output is not None:
         check_output(output)
     shared = uploaded(shared, here=configured_api_url() is None)
-    conclude(run_batch(file, {**given, "parameters": shared}, output, as_json=as_json))
+    conclude(run_batch(requests, {**given, "parameters": shared}, output, as_json=as_json))
 
 
 @app.command("backfill", help="Create the runs that a paused or missed schedule would have made.")

@@ -4,8 +4,8 @@ import errno
 import sys
 
 from safelight.errors import DiskFullError, InvalidFieldValueError, PipelineError
+from safelight.private import keep_private
 from safelight.reports import as_known
-from safelight.settings import settings
 
 
 def guarded(words: list[str]) -> int:
@@ -16,7 +16,7 @@ def guarded(words: list[str]) -> int:
     """
     try:
         _check_text(words)
-        settings()
+        keep_private()
     except PipelineError as error:
         sys.stderr.write(f"{error.code} {error.problem}\nFix: {error.remedy}\n")
         return 1

@@ -18,6 +18,7 @@ from rich.table import Table
 
 from safelight.cli.runs import OnProgress, RunEnd
 from safelight.errors import ForbiddenPathError, PipelineError
+from safelight.private import as_started
 from safelight.provenance.batches import BatchReport
 from safelight.store.artifact import ArtifactRef
 from safelight.store.store import current_store
@@ -180,7 +181,8 @@ def place_of(ref: ArtifactRef, output: Path | None) -> str:
         target = output / f"{ref.sha256[:16]}{ref.extension}"
         half = output / f".{target.name}.{secrets.token_hex(4)}"
         try:
-            half.write_bytes(store.read(ref))
+            with as_started():
+                half.write_bytes(store.read(ref))
             os.replace(half, target)  # also a link of this name, not what it leads to
         finally:
             half.unlink(missing_ok=True)
@@ -196,7 +198,8 @@ def check_output(output: Path) -> None:
         ForbiddenPathError: it cannot be one.
     """
     try:
-        output.mkdir(parents=True, exist_ok=True)
+        with as_started():
+            output.mkdir(parents=True, exist_ok=True)
         usable = os.access(output, os.W_OK | os.X_OK)
     except (OSError, ValueError) as error:
         why = error.strerror if isinstance(error, OSError) else str(error)

@@ -1,11 +1,20 @@
 """Makes a run again and compares what comes out."""
 
+from pathlib import Path
+from typing import Any, cast
+
+import yaml
 from rich.table import Table
 
+from safelight.cli.contracts import entrypoint
 from safelight.cli.printing import CONSOLE, ERRORS, watching
 from safelight.cli.runs import session
-from safelight.errors import UnknownError
+from safelight.errors import DependencyMissingError, UnknownError
+from safelight.provenance.manifest import ManifestUnreadableError
 from safelight.provenance.replay import ArtifactComparison, compare, find_run
+
+DEPLOYMENTS = Path(__file__).resolve().parents[2] / "deployments" / "prefect.yaml"
+"""The flows that runs are made of."""
 
 
 def replay_run(source: str) -> bool:
@@ -18,6 +27,7 @@ def replay_run(source: str) -> bool:
         Whether every result is the same, byte for byte.
     """
     rerun = find_run(source)
+    require_registered(rerun.flow)
     for text in rerun.notes:
         ERRORS.print(f"note: {text}", markup=False)
     with session() as prefect, watching(f"replay {rerun.flow}") as on_progress:
@@ -35,6 +45,29 @@ def replay_run(source: str) -> bool:
         table.add_row(place, _short(item.before), _short(item.after), _verdict(item))
     CONSOLE.print(table)
     return comparison.identical
+
+
+def require_registered(flow: str) -> None:
+    """Refuse a flow that has no deployment here: a manifest is no place to take code from.
+
+    Raises:
+        ManifestUnreadableError: it has none.
+        DependencyMissingError: this is no checkout.
+    """
+    if not DEPLOYMENTS.is_file():
+        raise DependencyMissingError(
+            f"there is no {DEPLOYMENTS}", "install Safelight from a checkout"
+        )
+    described = cast("dict[str, Any]", yaml.safe_load(DEPLOYMENTS.read_text()))
+    known = {
+        deployment["name"]: deployment["entrypoint"] for deployment in described["deployments"]
+    }
+    if known.get(flow) != entrypoint(flow):
+        raise ManifestUnreadableError(
+            f"the manifest names the flow {flow[:80]!r}, expected one of "
+            f"{', '.join(sorted(known))}",
+            "pass a manifest that a run of this version left",
+        )
 
 
 def _short(sha256: str | None) -> str:

@@ -4,7 +4,7 @@ import os
 import subprocess
 import time
 from collections.abc import Generator
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -28,6 +28,7 @@ from safelight.cli.addresses import (
 )
 from safelight.cli.server_password import FOR_SERVERS, choose_password, in_use, kept
 from safelight.errors import EngineOfflineError
+from safelight.private import make_folder, mask
 from safelight.settings import settings
 
 __all__ = ["configured_api_url", "free_port"]  # who wants a server wants these too
@@ -109,7 +110,7 @@ def running_server(port: int, *, ui: bool, host: str = "127.0.0.1") -> Generator
     password = choose_password(host)
     spare_loopback(os.environ)  # of this process, which asks it, and of all that it starts
     home = prefect_home(settings().volume_root)
-    home.mkdir(parents=True, exist_ok=True)
+    make_home(home)
     log, url = home / "server.log", api_url(host, port)
     with ExitStack() as stack:
         stack.enter_context(in_use(password))
@@ -143,6 +144,16 @@ def _environment(
     }
     environment.pop(FOR_SERVERS, None)  # Prefect takes an empty one for a password
     return environment | ({FOR_SERVERS: password} if password else {})
+
+
+def make_home(home: Path) -> None:
+    """Make the folder of the embedded server, which others may not look into.
+
+    Its database holds parameters and variables of runs; those of older versions are readable.
+    """
+    make_folder(home)
+    with suppress(PermissionError):  # another user's
+        home.chmod(0o777 & ~mask())
 
 
 def prefect_home(volume_root: Path) -> Path:

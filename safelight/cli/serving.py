@@ -21,7 +21,7 @@ from safelight.cli.paging import every_deployment
 from safelight.cli.pools import BATCHES, Change, change_embedded, make_batches_pool, make_pool
 from safelight.cli.printing import CONSOLE, show_line
 from safelight.cli.schedule_health import refused_schedules
-from safelight.cli.server import ANSWER_SECONDS, QUIET, prefect_home, running_server
+from safelight.cli.server import ANSWER_SECONDS, QUIET, make_home, prefect_home, running_server
 from safelight.cli.server_login import NEW_LINK, PATH, basic
 from safelight.cli.server_password import password_of
 from safelight.cli.slots import apply_limits, read_limits
@@ -121,7 +121,7 @@ def only_one(address: str) -> Generator[None]:
         InvalidFieldValueError: there is one already.
     """
     home = prefect_home(settings().volume_root)
-    home.mkdir(parents=True, exist_ok=True)
+    make_home(home)
     lock, note = FileLock(home / "up.lock"), home / "up.txt"
     try:
         lock.acquire(timeout=0)

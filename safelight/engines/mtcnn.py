@@ -9,7 +9,6 @@ Source:
 
 from collections.abc import Iterator
 from dataclasses import dataclass
-from functools import lru_cache
 from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING, ClassVar, Self
@@ -18,7 +17,6 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
-from safelight.digests import sha256_of
 from safelight.engines.device import device_class, resolve_device
 from safelight.engines.identity import EngineIdentity
 from safelight.engines.interface import (
@@ -33,6 +31,7 @@ from safelight.engines.loaded import loaded
 from safelight.errors import DependencyMissingError
 from safelight.installed import version
 from safelight.progress import step
+from safelight.weights.packaged import packaged_sha256
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -92,9 +91,8 @@ def weights_paths() -> tuple[Path, ...]:
     )
 
 
-@lru_cache(maxsize=8)
 def _sha256(path: Path) -> str:
-    return sha256_of(path)
+    return packaged_sha256(path)
 
 
 def find_faces(image: Pixels, confidence: float) -> list[Face]:

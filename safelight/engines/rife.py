@@ -9,7 +9,6 @@ Source:
 from collections import deque
 from collections.abc import Generator, Iterable
 from concurrent.futures import ThreadPoolExecutor
-from functools import lru_cache
 from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING, ClassVar
@@ -17,7 +16,6 @@ from typing import TYPE_CHECKING, ClassVar
 import numpy as np
 from numpy.typing import NDArray
 
-from safelight.digests import sha256_of
 from safelight.engines.device import (
     device_class,
     full_precision,
@@ -42,6 +40,7 @@ from safelight.installed import version
 from safelight.media.frames import Pending, in_order
 from safelight.progress import note
 from safelight.settings import settings
+from safelight.weights.packaged import packaged_sha256
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -88,9 +87,8 @@ def weights_path() -> Path:
     )
 
 
-@lru_cache(maxsize=4)
 def _sha256(path: Path) -> str:
-    return sha256_of(path)
+    return packaged_sha256(path)
 
 
 class Rife:

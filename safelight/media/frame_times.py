@@ -8,6 +8,7 @@ from itertools import pairwise
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from safelight.errors import InvalidMediaError
 from safelight.media.video_files import (
     CONTAINERS,
     MKV,
@@ -24,6 +25,8 @@ if TYPE_CHECKING:
 
 LONGEST_RATE = 100_000
 """Largest denominator of a frame rate that is worked out from frame times."""
+LONGEST_FRAME = 3600
+"""Seconds a frame is shown on the average: slide shows change faster."""
 ROUNDED_END = Fraction(1, 10)
 """Seconds a whole MKV may end before the duration in its header."""
 UNKNOWN_RATE = Fraction(25)
@@ -93,7 +96,19 @@ def read_times(path: Path, first: int | None) -> FrameTimes:
     if not sound or not times or first != times[0]:
         times, end = _of_frames(path, spacing)
     told = _told_apart(times, end, tick, spacing)
+    _require_rate(told, path)
     return replace(told, hidden=max(packets - len(times), 0))
+
+
+def _require_rate(times: FrameTimes, path: Path) -> None:
+    """Refuse frames that are so far apart that they have no rate."""
+    length = (times.end - times.ticks[0]) * times.tick
+    if length > len(times.ticks) * LONGEST_FRAME:
+        raise InvalidMediaError(
+            f"the {len(times.ticks)} frames of {path.name} span {float(length):.0f} s, at most "
+            f"{LONGEST_FRAME} s for each are taken",
+            "export the video again, its times are damaged",
+        )
 
 
 def _of_packets(

@@ -3,6 +3,7 @@
 from pathlib import Path
 
 from safelight.errors import InvalidMediaError
+from safelight.media.mp4_index import require_few_samples
 
 MEDIA_TYPES = {"wav": "audio/wav", "mp3": "audio/mpeg", "mov,mp4,m4a,3gp,3g2,mj2": "audio/mp4"}
 """ffmpeg's names of the sound containers that are taken."""
@@ -20,14 +21,19 @@ def probe_sound(path: Path) -> str:
 
     # a list, because other formats open files that their text names
     only = {"format_whitelist": ",".join(MEDIA_TYPES), "protocol_whitelist": "file"}
+    require_few_samples(path)
     try:
-        with av.open(str(path), options=only) as container:
+        with av.open(str(path), options=only, metadata_errors="replace") as container:
             sound, cover = len(container.streams.audio), Disposition.attached_pic
             video = sum(not each.disposition & cover for each in container.streams.video)
             if sound and not video:
                 return MEDIA_TYPES[container.format.name]
             found = f"{sound} sound and {video} video tracks"
-    except av.error.FFmpegError as error:
+    # PyAV passes what damaged headers hold to Python, as for videos
+    except (
+        *(av.error.FFmpegError, ArithmeticError, AttributeError),
+        *(LookupError, RuntimeError, ValueError),
+    ) as error:
         found = f"nothing that can be decoded ({error})"
     raise InvalidMediaError(
         f"{path.name} holds {found}, expected WAV, MP3 or M4A sound alone",

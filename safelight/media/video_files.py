@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from safelight.errors import InvalidMediaError, MissingFileError
+from safelight.media.mp4_index import require_few_samples
 
 if TYPE_CHECKING:
     from av import VideoStream
@@ -29,6 +30,7 @@ def opened(path: Path) -> "Generator[tuple[InputContainer, VideoStream]]":
     from av.stream import Disposition
 
     require_file(path)
+    require_few_samples(path)
     with media_errors(path):
         container = av.open(
             str(path),

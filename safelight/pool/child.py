@@ -40,6 +40,7 @@ from safelight.pool.freshness import ImportedModules
 from safelight.pool.messages import Ended, Owned, Pulse, Ready, Run, Stale, Stop, ToProcess
 from safelight.pool.ownership import Claim
 from safelight.pool.session import Session
+from safelight.private import keep_private
 from safelight.progress import StopReason, clear_stop, is_given_up, request_stop, still_seconds
 from safelight.reports import as_known
 from safelight.run_logs import say_it_once
@@ -304,6 +305,7 @@ def _models_bytes() -> int:
 
 def main() -> int:
     """Entry point."""
+    keep_private()
     say_it_once()
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is for the worker, which tells us
     Host(socket.socket(fileno=int(sys.argv[1]))).serve()

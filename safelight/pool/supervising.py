@@ -44,6 +44,7 @@ from safelight.pool.stillness import replace_still_ones
 from safelight.pool.waiting import LOOK_SECONDS as WAITING_SECONDS
 from safelight.pool.waiting import WaitingRoom, say_why
 from safelight.pool.watching import FLOW_RUN, Running, beat, renew, watch
+from safelight.private import keep_private
 from safelight.progress import StopReason
 
 C = TypeVar("C", bound=RunConfiguration)
@@ -73,6 +74,7 @@ class SupervisingWorker(BaseWorker[C, V, R], ABC):
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:  # noqa: ANN401  (Prefect's own)
         super().__init__(*args, **kwargs)
+        keep_private()
         self._running: dict[UUID, Running] = {}
         self._awaited: dict[UUID, int] = {}
         self._starting = Starting(lambda run_id: self.client.read_flow_run(run_id))

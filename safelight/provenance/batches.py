@@ -3,9 +3,9 @@
 from typing import Literal
 from uuid import UUID
 
-from pydantic import BaseModel, ConfigDict, JsonValue
+from pydantic import BaseModel, ConfigDict, JsonValue, ValidationError
 
-from safelight.provenance.manifest import Failure
+from safelight.provenance.manifest import Failure, ManifestUnreadableError
 from safelight.store.artifact import ArtifactRef
 from safelight.store.store import current_store
 
@@ -97,5 +97,15 @@ def load_report(flow_run_id: str | UUID) -> BatchReport:
 
     Raises:
         MissingFileError: the run left none.
+        ManifestUnreadableError: it is none that this version reads.
     """
-    return BatchReport.model_validate_json(current_store().read_record(report_key(flow_run_id)))
+    key = report_key(flow_run_id)
+    try:
+        return BatchReport.model_validate_json(current_store().read_record(key))
+    except ValidationError as error:
+        first = error.errors(include_url=False, include_input=False)[0]
+        field = ".".join(str(part) for part in first["loc"])
+        raise ManifestUnreadableError(
+            f"{key} is not the report of a batch: {field or 'the whole file'}: {first['msg']}",
+            "delete it from the store, then run the batch again with the same key",
+        ) from error

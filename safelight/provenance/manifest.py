@@ -280,7 +280,11 @@ def load_manifest(location: str | Path, store: Store | None = None) -> Manifest:
     """
     store = store or current_store()
     path = Path(location)
-    if path.is_file():
+    try:
+        there = path.is_file()
+    except OSError:  # longer than names of files are
+        there = False
+    if there:
         return _from_file(path, store)
     name = str(location).removeprefix(SCHEME)
     if name.startswith(MANIFESTS):
@@ -291,7 +295,7 @@ def load_manifest(location: str | Path, store: Store | None = None) -> Manifest:
     if re.fullmatch(r"[0-9a-fA-F-]{36}", name):
         return _parsed(store.read_record(f"{MANIFESTS}{name}.json"), name)
     raise MissingFileError(
-        f"{name} is no file, no key under {MANIFESTS}, no flow run id and no artifact",
+        f"{name[:200]} is no file, no key under {MANIFESTS}, no flow run id and no artifact",
         "name a manifest, or a picture or video that a run made",
     )
 

@@ -16,6 +16,7 @@ from safelight.errors import (
     MissingFileError,
     StoreUnavailableError,
 )
+from safelight.private import make_folder
 from safelight.process_identity import here, lives, own_start
 
 ABANDONED_SECONDS = 7 * 24 * 3600
@@ -43,7 +44,7 @@ def work_prefix() -> str:
 @contextmanager
 def half_made(folder: Path) -> Generator[Path]:
     """A fresh path in `folder`; what is not renamed away by the end is removed."""
-    folder.mkdir(parents=True, exist_ok=True)
+    make_folder(folder)
     path = folder / f"{work_prefix()}{secrets.token_hex(8)}"
     try:
         yield path

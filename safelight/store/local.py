@@ -8,6 +8,7 @@ from pathlib import Path
 from stat import S_ISREG
 
 from safelight.errors import ChecksumMismatchError, ForbiddenPathError, MissingFileError
+from safelight.private import make_file, make_folder
 from safelight.store.disk import disk_errors, half_made, sweep_abandoned, sync_folder
 from safelight.store.keys import checked_key, checked_prefix
 
@@ -54,7 +55,7 @@ class LocalFolder:
         path = self.path(key)
         with disk_errors(path):
             new = [folder for folder in path.parents if not folder.exists()]
-            path.parent.mkdir(parents=True, exist_ok=True)
+            make_folder(path.parent)
             self._put_in_place(path, key, source, sha256)
             for folder in (path.parent, *(folder.parent for folder in new)):
                 sync_folder(folder)
@@ -152,7 +153,7 @@ class LocalFolder:
 
 def _copied(source: Path | bytes, half: Path, key: str, sha256: str | None) -> None:
     seen = hashlib.sha256()
-    with half.open("xb") as file:
+    with os.fdopen(make_file(half), "wb") as file:
         for chunk in _chunks(source):
             seen.update(chunk)
             file.write(chunk)

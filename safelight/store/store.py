@@ -17,6 +17,7 @@ from pydantic import JsonValue
 
 from safelight.digests import sha256_of
 from safelight.errors import ChecksumMismatchError, InvalidMediaError
+from safelight.private import make_folder
 from safelight.settings import Settings, settings
 from safelight.store.artifact import EXTENSIONS, ArtifactRef
 from safelight.store.backend import Backend
@@ -201,7 +202,7 @@ class Store:
 
     def workspace(self) -> tempfile.TemporaryDirectory[str]:
         """A scratch folder that is gone when its `with` ends."""
-        self.scratch.mkdir(parents=True, exist_ok=True)
+        make_folder(self.scratch)
         return tempfile.TemporaryDirectory(prefix=work_prefix(), dir=self.scratch)
 
     def sweep(self) -> None:
@@ -241,9 +242,9 @@ class Store:
     def _own(self, source: Path) -> Path:
         """The file under a name of our own, which the upload removes in the end."""
         with disk_errors(source):
-            self.scratch.mkdir(parents=True, exist_ok=True)
+            make_folder(self.scratch)
             own = self.scratch / f"{work_prefix()}{secrets.token_hex(8)}"
-            if source.resolve().is_relative_to(self.scratch):
+            if not source.is_symlink() and source.resolve().is_relative_to(self.scratch):
                 with suppress(OSError):  # no hard links here
                     own.hardlink_to(source)
                     return own

@@ -2,6 +2,8 @@
 
 import os
 import re
+from collections.abc import Generator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from stat import S_ISREG
@@ -16,6 +18,7 @@ from safelight.media.video import probe
 from safelight.settings import MEGAPIXEL, settings
 from safelight.store.artifact import EXTENSIONS, ArtifactRef, MediaKind
 from safelight.store.disk import disk_errors
+from safelight.store.opening import opened_below, path_of_handle
 from safelight.store.store import SCHEME, Pixels, current_store
 
 FILE_BYTES, BYTES_PER_PIXEL = 64 * 2**20, 16
@@ -75,7 +78,43 @@ def upload_local(file: Path, kinds: tuple[MediaKind, ...] = ("image", "video", "
         InvalidMediaError: it holds no picture, video or sound.
     """
     path = _plain_file(_resolved(file), str(file), looked_in=Path.cwd())
-    return keep_media(path, kinds).uri
+    with opened_below(Path(path.anchor), path) as handle:
+        return _kept(handle, path.name, kinds).uri
+
+
+def keep_input(location: str, kinds: tuple[MediaKind, ...]) -> ArtifactRef:
+    """Look into the file at a path that a run was given, and keep it.
+
+    Args:
+        location: see `allowed_file`.
+        kinds: what it may hold.
+
+    Raises:
+        As `allowed_file` and `keep_media`.
+    """
+    with open_allowed(location) as (handle, path):
+        return _kept(handle, path.name, kinds)
+
+
+@contextmanager
+def open_allowed(location: str) -> Generator[tuple[int, Path]]:
+    """A handle of the file at a path that a run was given, and the path, for its name alone.
+
+    Raises:
+        As `allowed_file`.
+    """
+    path = allowed_file(location)
+    root = next(root for root in allowed_roots() if path.is_relative_to(root))
+    with opened_below(root, path) as handle:
+        yield handle, path
+
+
+def _kept(handle: int, name: str, kinds: tuple[MediaKind, ...]) -> ArtifactRef:
+    with (
+        current_store().workspace() as folder,
+        path_of_handle(handle, name, Path(folder)) as path,
+    ):
+        return keep_media(path, kinds)
 
 
 def keep_media(path: Path, kinds: tuple[MediaKind, ...]) -> ArtifactRef:

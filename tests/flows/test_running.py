@@ -11,6 +11,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 from prefect import flow
+from prefect.futures import as_completed
 from prefect.settings import PREFECT_API_URL, PREFECT_TASKS_REFRESH_CACHE, temporary_settings
 
 from flows.pipeline import pipeline
@@ -64,6 +65,29 @@ def test_a_run_says_what_it_did_and_where_everything_lies():
     assert manifest.seeds == {"look": 1}
     assert manifest.inputs["image"].sha256 == manifest.stages[0].sources[0]
     assert all(entry.peak_bytes > 0 for entry in manifest.stages)
+
+
+def test_many_branches_run_a_few_at_a_time(monkeypatch: pytest.MonkeyPatch):
+    under_way: list[int] = []
+
+    def noted(futures: list[object]) -> object:
+        under_way.append(len(futures))
+        return as_completed(futures)
+
+    monkeypatch.setattr("flows.pipeline.MOST_AT_ONCE", 2)
+    monkeypatch.setattr("flows.pipeline.as_completed", noted)
+    stages = [
+        {
+            "stage_type": "grade",
+            "name": f"s{n}",
+            "parameters": {"grain": n / 10},
+            "reads": ["image"],
+        }
+        for n in range(1, 6)
+    ]
+    result = pipeline(stages=stages, call_input={"image": PHOTO}, seed=1)
+    assert len({ref.sha256 for ref in result.artifacts}) == 5
+    assert max(under_way) == 2
 
 
 def test_a_run_that_changes_only_its_last_stage_does_only_that():

@@ -22,7 +22,7 @@ VALIDATOR = jsonschema.Draft7Validator(
 )
 (FILE,) = load(COMPOSE / "compose.yaml")
 SERVICES = FILE["services"]
-ONE_SHOT = {"deploy", "s3-volume"}
+ONE_SHOT = {"bucket", "deploy", "s3-volume"}
 LASTING = sorted(set(SERVICES) - ONE_SHOT)
 PROJECT = tomllib.loads((CHECKOUT / "pyproject.toml").read_text())["project"]
 
@@ -135,13 +135,29 @@ def test_secrets_are_made_once_and_for_their_owner(tmp_path: Path):
     folder = tmp_path / "secrets"
     assert stat.S_IMODE(folder.stat().st_mode) == 0o700
     assert made[0]["redis_url"] == f"redis://:{made[0]['redis_password']}@redis:6379/0"
-    (identity,) = json.loads(made[0]["s3_identities.json"])["identities"]
-    assert identity["credentials"] == [
-        {"accessKey": made[0]["s3_access_key"], "secretKey": made[0]["s3_secret_key"]}
-    ]
+    setup, workers = json.loads(made[0]["s3_identities.json"])["identities"]
+    for identity, key in ((setup, "s3_setup"), (workers, "s3")):
+        assert identity["credentials"] == [
+            {
+                "accessKey": made[0][f"{key}_access_key"],
+                "secretKey": made[0][f"{key}_secret_key"],
+            }
+        ]
+    assert setup["actions"] == ["Admin"]
+    assert "Admin" not in workers["actions"]
     random = [made[0][name] for name in ("postgres_password", "redis_password", "s3_secret_key")]
     assert len(set(random)) == 3
     assert all(len(one) == 48 for one in random)
+
+
+def test_only_the_service_that_makes_the_bucket_may_do_so():
+    holders = {n for n, s in SERVICES.items() if "s3_setup_secret_key" in s.get("secrets", ())}
+    assert holders == {"bucket"}
+    assert "s3_secret_key" not in SERVICES["bucket"]["secrets"]
+
+
+def test_every_service_has_a_limit_of_processes():
+    assert all(512 <= service["pids_limit"] <= 4096 for service in SERVICES.values())
 
 
 def run_make_secrets(folder: Path) -> dict[str, str]:

@@ -194,3 +194,14 @@ def test_a_file_changed_under_its_name_is_looked_at_again(tmp_path: Path) -> Non
     path.write_bytes(b"no video")
     with pytest.raises(InvalidMediaError):
         probe(path)
+
+
+def test_frames_that_are_days_apart_have_no_rate(tmp_path: Path) -> None:
+    path = timed(tmp_path / "a.mkv", [0, 400_000_000], MS)
+    with pytest.raises(InvalidMediaError, match="span"):
+        probe(path)
+
+
+def test_slides_that_are_minutes_apart_are_taken(tmp_path: Path) -> None:
+    path = timed(tmp_path / "a.mkv", [0, 600_000, 1_200_000], MS)
+    assert probe(path).frames == 3

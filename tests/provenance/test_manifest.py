@@ -184,3 +184,9 @@ def test_versions_are_those_installed_and_nothing_is_imported():
 def test_devices_have_names():
     assert device_description("cpu")
     assert device_description("cuda")
+
+
+@pytest.mark.parametrize("location", ["x" * 5000, "a/" * 3000, "a\0b", "\udcff"])
+def test_what_can_be_no_name_of_a_file_names_no_run(store, location):
+    with pytest.raises(MissingFileError):
+        load_manifest(location, store)

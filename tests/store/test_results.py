@@ -77,6 +77,18 @@ def test_a_record_that_asks_for_pickle_is_not_there(
     assert not mark.exists()
 
 
+@pytest.mark.parametrize("uri", ["store:../../etc/hostname", "store:/etc/hostname", "store:a\0b"])
+def test_a_record_that_names_what_is_no_key_of_ours_is_not_there(
+    results: ResultStore, ref: ArtifactRef, uri: str
+):
+    named = {**ref.model_dump(mode="json"), "uri": uri}
+    result = {"__class__": REFERENCE, "data": named}
+    current_store().write_record(PREFIX + "k", json.dumps(record(result)).encode())
+    with pytest.raises(ValueError, match="gone or cut short"):
+        results.read("k")
+    assert not results.exists("k")
+
+
 def test_the_error_of_a_run_is_read_with_and_without_a_head(results: ResultStore):
     said = {"__exc_type__": "safelight.errors.ForbiddenPathError", "message": "[X] a. Fix: b."}
     for key, content in (("bare", json.dumps(said)), ("headed", json.dumps(record(said)))):

@@ -132,6 +132,8 @@ def whole_system() -> Iterator[System]:
             services.start_server()
             services.wait_for_server()
             services.start("services", **NO_REMINDERS, **SOON)
+            services.start("bucket")
+            services.wait_for_end("bucket")
             services.start("deploy")
             services.start_server("server-2")
             services.wait_for_end("deploy")

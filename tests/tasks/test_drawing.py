@@ -83,6 +83,20 @@ def test_the_key_follows_the_content_of_pictures_given_by_path(volume: Path):
     assert key_with(255) == key_with(255)
     assert key_with(255) != key_with(0)
     assert key_with(0) != cache_key(generate, [CAT])
+    before = key_with(0)
+    moved = place.rename(place.with_name("moved.png"))
+    assert cache_key(generate, [steered.but(controlnet_image=str(moved))]) == before
+    kept = steered.but(controlnet_image=str(moved)).located(lambda _: "store:uploads/x.png")
+    assert kept.controlnet_image == "store:uploads/x.png"
+
+
+def test_pictures_say_nothing_of_the_paths_that_a_run_was_given():
+    private = "/home/somebody/private.png"
+    request = CAT.but(controlnet_image=private, ipadapter_images=(private,))
+    made = generate.fn(request)[0]
+    assert b"somebody" not in current_store().read(made)
+    assert read_record(current_store().fetch(made)) is not None
+    assert cache_key(generate, [request]) == cache_key(generate, [CAT])
 
 
 def test_a_batch_is_made_of_the_single_pictures():

@@ -24,8 +24,15 @@ from safelight.errors import (
 )
 from safelight.media.images import decode_image
 from safelight.settings import settings as app_settings
+from safelight.store.opening import opened_below, path_of_handle
 from safelight.store.store import current_store
-from safelight.store.uploads import EXAMPLES, upload_local
+from safelight.store.uploads import (
+    EXAMPLES,
+    allowed_file,
+    allowed_roots,
+    open_allowed,
+    upload_local,
+)
 from tasks.ingest import ingest
 
 ANY = ("image", "video", "audio")
@@ -346,3 +353,44 @@ def test_no_location_gives_what_lies_outside(volume: Path, tmp_path: Path, start
     with pytest.raises((ForbiddenPathError, MissingFileError)) as caught:
         ingest(start.format(volume=volume) + rest, ("image",))
     assert str(caught.value).isprintable()
+
+
+@pytest.mark.parametrize("swapped", ["file", "folder"])
+def test_a_link_that_takes_the_place_of_what_was_looked_at_is_not_followed(
+    volume: Path, tmp_path: Path, swapped: str
+):
+    secret = tmp_path / "elsewhere" / "album"
+    secret.mkdir(parents=True)
+    (secret / "dog.png").write_bytes(png(9, 9))
+    (volume / "album").mkdir(parents=True)
+    named = volume / "album" / "dog.png"
+    named.write_bytes(png())
+    root, path = allowed_roots()[0], allowed_file(str(named))
+    if swapped == "file":
+        named.unlink()
+        named.symlink_to(secret / "dog.png")
+    else:
+        (volume / "album").rename(volume / "before")
+        (volume / "album").symlink_to(secret)
+    with pytest.raises(ForbiddenPathError), opened_below(root, path):
+        pass
+
+
+def test_a_pipe_that_takes_the_place_of_what_was_looked_at_keeps_nobody_waiting(volume: Path):
+    volume.mkdir(exist_ok=True)
+    os.mkfifo(volume / "pipe.png")
+    with pytest.raises(ForbiddenPathError), opened_below(volume, volume / "pipe.png"):
+        pass
+
+
+def test_what_was_opened_is_read_whatever_becomes_of_its_name(volume: Path, tmp_path: Path):
+    volume.mkdir(exist_ok=True)
+    (volume / "a.png").write_bytes(png())
+    (tmp_path / "elsewhere.png").write_bytes(png(9, 9))
+    own = tmp_path / "own"
+    own.mkdir()
+    with open_allowed("a.png") as (handle, path), path_of_handle(handle, path.name, own) as stable:
+        (volume / "a.png").unlink()
+        (volume / "a.png").symlink_to(tmp_path / "elsewhere.png")
+        assert stable.read_bytes() == png()
+    assert not list(own.iterdir())
