@@ -13,7 +13,7 @@ from safelight.progress import note
 from safelight.provenance.embed import video_tags
 from safelight.store.artifact import ArtifactRef
 from safelight.store.store import current_store
-from tasks.keeping import keep_image, keep_video, load_layers, record_of
+from tasks.keeping import is_animated, keep_changed, keep_video, record_of
 from tasks.resuming import resuming
 from tasks.stage import cache_key, stage
 
@@ -39,7 +39,7 @@ def denoise(picture: ArtifactRef, params: DenoiseParams) -> ArtifactRef:
     """Take noise out of one stored picture, or out of a video in space and time.
 
     Args:
-        picture: (H, W, 3) uint8 sRGB, or a video.
+        picture: a still or an animated picture, or a video.
         params: how much.
 
     Returns:
@@ -53,8 +53,11 @@ def denoise(picture: ArtifactRef, params: DenoiseParams) -> ArtifactRef:
         return picture
     record = record_of("denoise", params, _identity(params), [picture])
     if picture.kind != "video":
-        layers = load_layers(picture)
-        return keep_image(denoised_picture(layers.colours, params.level), record, like=layers)
+        if is_animated(picture):
+            return keep_changed(picture, record, lambda shown: denoised_frames(shown, params.level))
+        return keep_changed(
+            picture, record, lambda one: (denoised_picture(each, params.level) for each in one)
+        )
     store = current_store()
 
     key = cache_key(denoise, [picture, params])

@@ -27,7 +27,7 @@ from tasks.retrying import worth_retrying
 P = ParamSpec("P")
 R = TypeVar("R")
 Gives = Literal["image", "video", "same"]
-KEY_REVISION = 3
+KEY_REVISION = 4
 """Raised when the meaning of a key changes, so that no older result is taken for a new one."""
 
 

@@ -15,7 +15,7 @@ from safelight.progress import StopRequestedError, stop_requested
 from safelight.provenance.embed import video_tags
 from safelight.store.artifact import ArtifactRef, MediaKind
 from safelight.store.store import current_store
-from tasks.keeping import keep_image, keep_video, load_layers, record_of
+from tasks.keeping import keep_changed, keep_video, record_of
 from tasks.resuming import resuming
 from tasks.stage import cache_key, stage
 
@@ -51,12 +51,12 @@ def upscale(picture: ArtifactRef, params: UpscaleParams) -> ArtifactRef:
     """Enlarge one stored picture, or a video frame by frame with its sound.
 
     Args:
-        picture: a still, with or without transparency, or a video.
+        picture: a still or an animated picture, with or without transparency, or a video.
         params: factor, network, denoising and tile size.
 
     Returns:
-        A new artifact, `upscale_factor` times as wide and as high: PNG for a picture, MP4 or MKV
-        for a video.
+        A new artifact, `upscale_factor` times as wide and as high: PNG for a picture, animated
+        where it was, MP4 or MKV for a video.
 
     Raises:
         InvalidMediaError: the artifact is not a picture or video that can be decoded.
@@ -69,9 +69,7 @@ def upscale(picture: ArtifactRef, params: UpscaleParams) -> ArtifactRef:
     opened = open_enlarger(network, chosen.upscale_factor, chosen.tile, chosen.denoise)
     if picture.kind != "video":
         with closing(opened) as enlarger:
-            layers = load_layers(picture)
-            larger = enlarger.enlarge(layers.colours)
-        return keep_image(larger, record, like=layers)
+            return keep_changed(picture, record, lambda frames: map(enlarger.enlarge, frames))
     store = current_store()
     key = cache_key(upscale, [picture, params])
     with (

@@ -49,6 +49,18 @@ def joined(colours: Pixels, alpha: Pixels | None) -> Pixels:
     return np.dstack((colours, alpha))
 
 
+def covered(pixels: Pixels) -> Pixels:
+    """(H, W, 4) of (H, W, 3 or 4): what has no transparency is opaque."""
+    if pixels.shape[2] == 4:
+        return pixels
+    return np.dstack((pixels, np.full(pixels.shape[:2], 255, np.uint8)))
+
+
+def only_grey(pixels: Pixels) -> Pixels:
+    """(H, W, 1 or 2) of (H, W, 3 or 4) uint8 without colour: one channel stands for all three."""
+    return np.ascontiguousarray(pixels[..., ::3] if pixels.shape[2] == 4 else pixels[..., :1])
+
+
 def is_grey(colours: Pixels) -> bool:
     """Whether no pixel of (H, W, 3) uint8 has a colour."""
     first = colours[..., 0]

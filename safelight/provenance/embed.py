@@ -5,7 +5,9 @@ same bytes with the same library versions.
 """
 
 import io
+from collections.abc import Iterator
 from functools import lru_cache
+from itertools import accumulate, pairwise
 from pathlib import Path
 
 import numpy as np
@@ -14,6 +16,7 @@ from PIL import Image, ImageCms
 from pydantic import ValidationError
 
 from safelight.errors import InvalidFieldValueError, MissingFileError
+from safelight.media.animation import Sequence, Timing
 from safelight.media.layers import on_white
 from safelight.progress import note
 from safelight.provenance.carried import NOTHING, Carried, exif_bytes
@@ -28,7 +31,7 @@ from safelight.provenance.containers import (
     webp_xmp,
 )
 from safelight.provenance.parameters_text import creator_tool, parameters_text, printable
-from safelight.provenance.png import png_bytes
+from safelight.provenance.png import apng_bytes, png_bytes
 from safelight.provenance.record import FileRecord
 from safelight.provenance.xmp import (
     OURS,
@@ -61,7 +64,8 @@ def image_bytes(
 ) -> bytes:
     """Encode (H, W, 3) uint8 sRGB with its record; the same input gives the same bytes.
 
-    A fourth channel is transparency; JPEG has none, so it is laid on white there, with a note.
+    A fourth channel is transparency; JPEG has none, so it is laid on white there, with a note. One
+    channel is grey, and two are grey with transparency; WebP has only colours.
     What is carried over from the source and has no place in the format is noted.
 
     PNG and WebP are lossless, JPEG has quality 95 and full colour resolution.
@@ -83,16 +87,61 @@ def image_bytes(
             "choose image/png",
         )
     if media_type == "image/png":
-        return _png(pixels, record, carried)
-    for keyword, text in carried.texts:
-        note(f"left aside of the source: its text {keyword!r}, {len(text)} characters")
+        texts, exif = _png_extras(record, carried)
+        return png_bytes(pixels, texts, exif, carried.dots_per_metre)
+    _note_texts(carried)
     buffer = io.BytesIO()
     if media_type == "image/jpeg":
-        if pixels.shape[2] == 4:
+        if pixels.shape[2] in (2, 4):
             note("JPEG has no transparency: laid on white")
-        _save_jpeg(Image.fromarray(on_white(pixels)), record, buffer, carried)
+        grey = pixels.shape[2] < 3
+        laid = Image.fromarray(on_white(_coloured(pixels)))
+        _save_jpeg(laid.convert("L") if grey else laid, record, buffer, carried)
     else:
-        _save_webp(Image.fromarray(pixels), record, buffer, carried)
+        _save_webp(Image.fromarray(_coloured(pixels)), record, buffer, carried)
+    return buffer.getvalue()
+
+
+def _coloured(pixels: NDArray[np.uint8]) -> NDArray[np.uint8]:
+    """(H, W, 3 or 4) of any number of channels."""
+    if pixels.shape[2] > 2:
+        return pixels
+    return np.dstack((np.repeat(pixels[..., :1], 3, axis=2), pixels[..., 1:]))
+
+
+def animation_bytes(
+    frames: Iterator[NDArray[np.uint8]],
+    timing: Timing,
+    record: FileRecord,
+    media_type: str,
+    carried: Carried = NOTHING,
+) -> bytes:
+    """Encode an animation with its record, lossless; WebP keeps whole milliseconds.
+
+    Args:
+        frames: (H, W, 4) uint8 sRGB with transparency; as many as the timing has.
+        timing: how it plays.
+        record: how it was made.
+        media_type: WebP or PNG.
+        carried: from the source.
+
+    Raises:
+        InvalidFieldValueError: another media type.
+    """
+    if media_type == "image/png":
+        texts, exif = _png_extras(record, carried)
+        return apng_bytes(frames, timing.lasts, timing.plays, texts, exif, carried.dots_per_metre)
+    if media_type != "image/webp":
+        raise InvalidFieldValueError(
+            f"media type of an animation is {media_type!r}, expected image/png or image/webp",
+            "choose one of these",
+        )
+    _note_texts(carried)
+    ends = [round(end * 1000) for end in accumulate(timing.lasts)]
+    lasts = [end - begin for begin, end in pairwise([0, *ends])]
+    buffer = io.BytesIO()
+    sequence = Sequence(frames, len(lasts))
+    _save_webp(sequence, record, buffer, carried, duration=lasts, loop=timing.plays, save_all=True)
     return buffer.getvalue()
 
 
@@ -163,7 +212,13 @@ def _video_comment(path: Path) -> str | None:
     return tags.get("comment")
 
 
-def _png(pixels: NDArray[np.uint8], record: FileRecord, carried: Carried) -> bytes:
+def _note_texts(carried: Carried) -> None:
+    for keyword, text in carried.texts:
+        note(f"left aside of the source: its text {keyword!r}, {len(text)} characters")
+
+
+def _png_extras(record: FileRecord, carried: Carried) -> tuple[list[tuple[str, str]], bytes]:
+    """Texts by keyword, and the EXIF block."""
     texts = [
         (XMP_KEYWORD, packet(record, with_record=False).decode()),
         (KEY, record_json(record)),
@@ -178,7 +233,7 @@ def _png(pixels: NDArray[np.uint8], record: FileRecord, carried: Carried) -> byt
         else:
             texts.append((keyword, text))
     exif = _exif(record, carried) if carried.tags or carried.comment else b""
-    return png_bytes(pixels, texts, exif.removeprefix(b"Exif\0\0"), carried.dots_per_metre)
+    return texts, exif.removeprefix(b"Exif\0\0")
 
 
 def _save_jpeg(
@@ -202,7 +257,7 @@ def _save_jpeg(
         quality=JPEG_QUALITY,
         subsampling="4:4:4",
         optimize=False,
-        icc_profile=_srgb_profile(),
+        icc_profile=None if image.mode == "L" else _srgb_profile(),
         exif=exif,
         xmp=whole,
         extra=b"".join(
@@ -213,7 +268,11 @@ def _save_jpeg(
 
 
 def _save_webp(
-    image: Image.Image, record: FileRecord, buffer: io.BytesIO, carried: Carried
+    image: Image.Image,
+    record: FileRecord,
+    buffer: io.BytesIO,
+    carried: Carried,
+    **animation: object,
 ) -> None:
     image.save(
         buffer,
@@ -225,6 +284,7 @@ def _save_webp(
         icc_profile=_srgb_profile(),
         exif=_exif(record, carried),
         xmp=packet(record, with_record=True),
+        **animation,
     )
 
 

@@ -9,6 +9,7 @@ from stat import S_ISREG
 from pydantic import JsonValue
 
 from safelight.errors import ForbiddenPathError, InvalidMediaError, MissingFileError
+from safelight.media.animation import Timing, timing_of, write_as_video
 from safelight.media.images import decode_still, inspect_image
 from safelight.media.sound import probe_sound
 from safelight.media.still_formats import HEAD, still_format
@@ -88,6 +89,8 @@ def keep_media(path: Path, kinds: tuple[MediaKind, ...]) -> ArtifactRef:
     Raises:
         InvalidMediaError: empty, damaged, too large, or none of `kinds`.
     """
+    if (video := _as_video(path, kinds)) is not None:
+        return video
     found = _looked_into(path, kinds)
     return current_store().put(
         path if found.data is None else found.data,
@@ -121,6 +124,8 @@ def find_stored(uri: str, kinds: tuple[MediaKind, ...]) -> ArtifactRef:
         uri=uri, sha256=key[1], media_type=_MEDIA_TYPES.get(key[2], "other/unknown"), bytes=0
     )
     path = store.fetch(named)
+    if (video := _as_video(path, kinds)) is not None:
+        return video
     found = _looked_into(path, kinds)
     ref = ArtifactRef(
         uri=uri,
@@ -148,11 +153,46 @@ class _Found:
     data: bytes | None = None
     pixels: Pixels | None = None
     left_aside: tuple[str, ...] = ()
+    timing: Timing | None = None
 
 
 def _remarks(found: _Found) -> dict[str, JsonValue]:
     """What stages note when they read it."""
     return {"left_aside": [*found.left_aside]} if found.left_aside else {}
+
+
+def _as_video(path: Path, kinds: tuple[MediaKind, ...]) -> ArtifactRef | None:
+    """An animated picture where only videos are taken: kept as a video of its very pixels."""
+    if "video" not in kinds or "image" in kinds:
+        return None
+    with disk_errors(path), path.open("rb") as file:
+        if still_format(file.read(HEAD)) is None:
+            return None
+    still = _looked_into(path, ("image",))
+    if still.timing is None or still.data is None:
+        return None
+    aside = [*still.left_aside, f"how often it plays ({_often(still.timing.plays)})"]
+    if still.timing.transparent:
+        aside.append("transparency: laid on white")
+    store = current_store()
+    with store.workspace() as folder:
+        target = Path(folder) / "frames.mkv"
+        write_as_video(still.data, target)
+        info = probe(target)
+        return store.put(
+            target,
+            info.media_type,
+            width=info.width,
+            height=info.height,
+            frames=info.frames,
+            fps=float(info.fps),
+            metadata={"left_aside": list[JsonValue](aside)},
+            folder="uploads",
+        )
+
+
+def _often(plays: int) -> str:
+    return "without end" if plays == 0 else "once" if plays == 1 else f"{plays} times"
 
 
 def _looked_into(path: Path, kinds: tuple[MediaKind, ...]) -> _Found:
@@ -195,8 +235,18 @@ def _still(path: Path, size: int, start: bytes) -> _Found:
     media_type, _, _ = inspect_image(data, limit)
     still = decode_still(data)  # a picture that breaks off is found here, not by a model
     height, width = still.pixels.shape[:2]
+    timing = timing_of(data, limit) if still.animated else None
+    many = timing is not None and len(timing.lasts) > 1
     return _Found(
-        media_type, width, height, data=data, pixels=still.pixels, left_aside=still.left_aside
+        media_type,
+        width,
+        height,
+        len(timing.lasts) if timing and many else None,
+        timing.rate_fps if timing and many else None,
+        data,
+        still.pixels,
+        still.left_aside,
+        timing if many else None,
     )
 
 
