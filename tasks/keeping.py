@@ -219,7 +219,7 @@ def _note_left_aside(source: ArtifactRef) -> None:
 def _carried(source: ArtifactRef) -> Carried:
     store = current_store()
     path = store.fetch(source)
-    return carried_from(path, store.read(source), ours=read_record(path) is not None)
+    return carried_from(path, store.read(source), read_record(path))
 
 
 def keep_video(

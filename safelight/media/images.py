@@ -132,6 +132,19 @@ def is_stored_grey(data: bytes) -> bool:
         return image.mode in ("1", "L", "LA", "La") or image.mode.startswith("I;16")
 
 
+def opened_head(data: bytes) -> Image.Image | None:
+    """A picture opened for what its decoder knows before any pixel; None where that fails."""
+    found = still_format(data[:HEAD])
+    if found is None or found == "JXL":  # whose reader knows nothing before all pixels
+        return None
+    try:
+        with damage_named("the head of the picture is damaged"):
+            open_plugin(found)
+            return Image.open(io.BytesIO(data), formats=(found,))
+    except InvalidMediaError:
+        return None
+
+
 def metadata_of(data: bytes) -> tuple[bytes | None, int | None]:
     """EXIF block and printing density in dots per metre, as far as the file has them.
 

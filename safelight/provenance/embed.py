@@ -9,6 +9,7 @@ from collections.abc import Iterator
 from functools import lru_cache
 from itertools import accumulate, pairwise
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -23,6 +24,7 @@ from safelight.provenance.carried import NOTHING, Carried, exif_bytes
 from safelight.provenance.containers import (
     JPEG,
     PNG,
+    RESOURCES_HEADER,
     XMP_HEADER,
     XMP_KEYWORD,
     jpeg_extension,
@@ -30,6 +32,7 @@ from safelight.provenance.containers import (
     png_texts,
     webp_xmp,
 )
+from safelight.provenance.foreign import iptc_resource, iptc_text
 from safelight.provenance.parameters_text import creator_tool, parameters_text, printable
 from safelight.provenance.png import apng_bytes, png_bytes
 from safelight.provenance.record import FileRecord
@@ -55,6 +58,7 @@ SEGMENT_ROOM = 65_533
 """Bytes one JPEG segment can carry."""
 TITLE_LENGTH = 80
 """Characters of the prompt that a video's title shows."""
+_APP1, _APP13 = 0xE1, 0xED
 _USER_COMMENT, _COLOR_SPACE, _SRGB = 0x9286, 0xA001, 1
 _PROFILE_DATE = slice(24, 36)
 
@@ -219,13 +223,18 @@ def _note_texts(carried: Carried) -> None:
 
 def _png_extras(record: FileRecord, carried: Carried) -> tuple[list[tuple[str, str]], bytes]:
     """Texts by keyword, and the EXIF block."""
+    foreign = carried.foreign
     texts = [
-        (XMP_KEYWORD, packet(record, with_record=False).decode()),
+        (XMP_KEYWORD, packet(record, with_record=False, foreign=foreign.properties).decode()),
         (KEY, record_json(record)),
     ]
     parameters = parameters_text(record)
     if parameters is not None:
         texts.insert(0, ("parameters", parameters))
+    if foreign.iptc is not None:
+        texts.append(iptc_text(foreign.iptc))
+    if foreign.comment is not None:
+        texts.append(("Comment", foreign.comment))
     own = {keyword for keyword, _ in texts}
     for keyword, text in carried.texts:
         if keyword in own:
@@ -239,10 +248,17 @@ def _png_extras(record: FileRecord, carried: Carried) -> tuple[list[tuple[str, s
 def _save_jpeg(
     image: Image.Image, record: FileRecord, buffer: io.BytesIO, carried: Carried
 ) -> None:
-    whole, segments = packet(record, with_record=True), list[bytes]()
+    foreign, segments = carried.foreign, list[tuple[int, bytes]]()
+    whole = packet(record, with_record=True, foreign=foreign.properties)
     if len(XMP_HEADER) + len(whole) > SEGMENT_ROOM:
-        whole, extension, digest = split_packet(record)
-        segments = jpeg_extension(extension, digest)
+        whole, extension, digest = split_packet(record, foreign.properties)
+        segments = [(_APP1, data) for data in jpeg_extension(extension, digest)]
+    if foreign.iptc is not None:
+        resources = RESOURCES_HEADER + iptc_resource(foreign.iptc)
+        if len(resources) > SEGMENT_ROOM:
+            note("left aside of the source: IPTC that is longer than a segment of JPEG")
+        else:
+            segments.append((_APP13, resources))
     exif = _exif(record, carried)
     if len(exif) > SEGMENT_ROOM:  # the prompt alone fills a segment; the XMP still has it all
         exif = _exif(record, carried, with_text=False)
@@ -250,7 +266,11 @@ def _save_jpeg(
         note("left aside of the source: EXIF that is longer than JPEG holds")
         exif = _exif(record, NOTHING, with_text=False)
     density = carried.dots_per_inch
-    options = {} if density is None else {"dpi": (round(density), round(density))}
+    options: dict[str, Any] = {}
+    if density is not None:
+        options["dpi"] = (round(density), round(density))
+    if foreign.comment is not None:
+        options["comment"] = foreign.comment.encode()[:SEGMENT_ROOM]
     image.save(
         buffer,
         "JPEG",
@@ -261,7 +281,8 @@ def _save_jpeg(
         exif=exif,
         xmp=whole,
         extra=b"".join(
-            b"\xff\xe1" + (len(data) + 2).to_bytes(2, "big") + data for data in segments
+            bytes((0xFF, marker)) + (len(data) + 2).to_bytes(2, "big") + data
+            for marker, data in segments
         ),
         **options,
     )
@@ -274,6 +295,10 @@ def _save_webp(
     carried: Carried,
     **animation: object,
 ) -> None:
+    if carried.foreign.iptc is not None:
+        note("left aside of the source: IPTC, for which WebP has no place")
+    if carried.foreign.comment is not None:
+        note("left aside of the source: its comment, for which WebP has no place")
     image.save(
         buffer,
         "WEBP",
@@ -283,7 +308,7 @@ def _save_webp(
         method=2,
         icc_profile=_srgb_profile(),
         exif=_exif(record, carried),
-        xmp=packet(record, with_record=True),
+        xmp=packet(record, with_record=True, foreign=carried.foreign.properties),
         **animation,
     )
 
