@@ -9,6 +9,7 @@ from pydantic import Field
 from safelight.engines import realesrgan
 from safelight.engines.identity import EngineIdentity
 from safelight.engines.realesrgan import Model, open_enlarger
+from safelight.media.layers import as_grey
 from safelight.media.video import map_frames
 from safelight.params import Params
 from safelight.progress import StopRequestedError, stop_requested
@@ -75,7 +76,9 @@ def upscale(picture: ArtifactRef, params: UpscaleParams) -> ArtifactRef:
     with (
         store.workspace() as folder,
         closing(opened) as enlarger,
-        resuming(key, lambda frame: enlarger.enlarge(frame, _stop_if_asked)) as enlarge,
+        resuming(
+            key, lambda frame: as_grey(enlarger.enlarge(frame, _stop_if_asked), frame)
+        ) as enlarge,
     ):
         path = Path(folder) / "upscaled"
         made = map_frames(store.fetch(picture), path, enlarge, video_tags(record))

@@ -19,6 +19,7 @@ EXTENSIONS = {
     "video/x-matroska": ".mkv",
     "video/webm": ".webm",
     "video/quicktime": ".mov",
+    "video/mxf": ".mxf",
     "audio/wav": ".wav",
     "audio/mpeg": ".mp3",
     "audio/mp4": ".m4a",
