@@ -353,3 +353,17 @@ def test_a_model_that_cannot_be_loaded_is_named(models: Path, tmp_path: Path):
             draw(Drawing(card=find_checkpoint("broken"), prompt=PROMPT, seed=1), SIDE, SIDE)
     finally:
         shutil.rmtree(broken)
+
+
+def test_what_of_a_prompt_is_not_read_is_said():
+    """The tiny model has the tokenizer of real ones, which read 77 tokens, two of them marks."""
+    long = "a red cat, " * 30 + "on a green meadow"
+    with watching(None) as notes:
+        drawn(prompt=long)
+    assert any("(77 tokens)" in text and "on a green meadow" in text for text in notes)
+    with watching(None) as notes:
+        drawn(negative_prompt=long, guidance_scale=3.0)
+    assert any("on a green meadow" in text for text in notes)
+    with watching(None) as notes:
+        drawn(prompt="a red cat")
+    assert not any("tokens" in text for text in notes)
