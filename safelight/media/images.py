@@ -1,6 +1,8 @@
 """Decoding pictures, and refusing what is not one."""
 
 import io
+from collections.abc import Generator
+from contextlib import contextmanager
 from dataclasses import dataclass
 
 import numpy as np
@@ -132,17 +134,20 @@ def is_stored_grey(data: bytes) -> bool:
         return image.mode in ("1", "L", "LA", "La") or image.mode.startswith("I;16")
 
 
-def opened_head(data: bytes) -> Image.Image | None:
-    """A picture opened for what its decoder knows before any pixel; None where that fails."""
+@contextmanager
+def head_opened(data: bytes) -> Generator[Image.Image]:
+    """A picture opened for what its decoder knows before any pixel.
+
+    Raises:
+        InvalidMediaError: not such a picture, or of a format that knows nothing before all pixels.
+    """
     found = still_format(data[:HEAD])
-    if found is None or found == "JXL":  # whose reader knows nothing before all pixels
-        return None
-    try:
-        with damage_named("the head of the picture is damaged"):
-            open_plugin(found)
-            return Image.open(io.BytesIO(data), formats=(found,))
-    except InvalidMediaError:
-        return None
+    if found is None or found == "JXL":
+        raise InvalidMediaError("nothing is known before the pixels", "convert it to PNG")
+    with damage_named("the head of the picture is damaged"):
+        open_plugin(found)
+        with Image.open(io.BytesIO(data), formats=(found,)) as image:
+            yield image
 
 
 def metadata_of(data: bytes) -> tuple[bytes | None, int | None]:

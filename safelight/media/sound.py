@@ -21,7 +21,7 @@ def probe_sound(path: Path) -> str:
     # a list, because other formats open files that their text names
     only = {"format_whitelist": ",".join(MEDIA_TYPES), "protocol_whitelist": "file"}
     try:
-        with av.open(str(path), options=only) as container:
+        with av.open(str(path), options=only, metadata_errors="replace") as container:
             sound, cover = len(container.streams.audio), Disposition.attached_pic
             video = sum(not each.disposition & cover for each in container.streams.video)
             if sound and not video:

@@ -7,7 +7,8 @@ import xml.etree.ElementTree as ET
 from dataclasses import dataclass
 from pathlib import Path
 
-from safelight.media.images import opened_head
+from safelight.errors import InvalidMediaError
+from safelight.media.images import head_opened
 from safelight.progress import note
 from safelight.provenance.containers import (
     JPEG,
@@ -112,16 +113,14 @@ def _blocks(path: Path, data: bytes) -> tuple[list[bytes], bytes | None, str | N
     if data.startswith(JPEG):
         resources = jpeg_iptc(path)
         return jpeg_xmp_packets(path), _iptc_in_resources(resources), jpeg_comment(path)
-    head = opened_head(data)
-    if head is None:
+    try:
+        with head_opened(data) as image:
+            tags = getattr(image, "tag_v2", {})
+            xmp = _bytes(image.info.get("xmp") or tags.get(_XMP_TAG))
+            comment, iptc = _bytes(image.info.get("comment")), _bytes(tags.get(_IPTC_TAG))
+    except InvalidMediaError:
         return [], None, None
-    with head as image:
-        tags = getattr(image, "tag_v2", {})
-        xmp = image.info.get("xmp") or tags.get(_XMP_TAG)
-        comment = image.info.get("comment")
-        iptc = _bytes(tags.get(_IPTC_TAG))
-    packets = [found] if (found := _bytes(xmp)) else []
-    return packets, iptc, _text(_bytes(comment))
+    return [xmp] if xmp else [], iptc, _text(comment)
 
 
 def _bytes(value: object) -> bytes | None:
