@@ -26,8 +26,8 @@ from safelight.store.store import current_store
 from safelight.store.uploads import keep_media
 from tasks.grade import GradeParams, grade
 
-MEMORY_BYTES = 6 * 2**30
-"""Address space of the process: libraries alone take half of it."""
+MEMORY_BYTES = 4 * 2**30
+"""Writable memory of the process."""
 SECONDS = 20
 """Of a processor, for one try."""
 WIDTH, HEIGHT = 24, 20
@@ -169,7 +169,7 @@ def tell(line: str) -> None:
 
 def main(folder: Path, seed: int, count: int) -> None:
     """Make the files, damage and open them."""
-    resource.setrlimit(resource.RLIMIT_AS, (MEMORY_BYTES, MEMORY_BYTES))
+    resource.setrlimit(resource.RLIMIT_DATA, (MEMORY_BYTES, MEMORY_BYTES))
     files = pictures() | clips(folder)
     tell(f"files {len(files)}")
     draw = random.Random(seed)
