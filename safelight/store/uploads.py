@@ -76,7 +76,8 @@ def upload_local(file: Path, kinds: tuple[MediaKind, ...] = ("image", "video", "
         InvalidMediaError: it holds no picture, video or sound.
     """
     path = _plain_file(_resolved(file), str(file), looked_in=Path.cwd())
-    return keep_media(path, kinds).uri
+    # an animation for a video is kept as it came: the run that reads it says what it left aside
+    return _kept(path, _animation(path, kinds) or _looked_into(path, kinds)).uri
 
 
 def keep_media(path: Path, kinds: tuple[MediaKind, ...]) -> ArtifactRef:
@@ -89,9 +90,12 @@ def keep_media(path: Path, kinds: tuple[MediaKind, ...]) -> ArtifactRef:
     Raises:
         InvalidMediaError: empty, damaged, too large, or none of `kinds`.
     """
-    if (video := _as_video(path, kinds)) is not None:
-        return video
-    found = _looked_into(path, kinds)
+    if (animation := _animation(path, kinds)) is not None:
+        return _as_video(animation)
+    return _kept(path, _looked_into(path, kinds))
+
+
+def _kept(path: Path, found: "_Found") -> ArtifactRef:
     return current_store().put(
         path if found.data is None else found.data,
         found.media_type,
@@ -124,8 +128,8 @@ def find_stored(uri: str, kinds: tuple[MediaKind, ...]) -> ArtifactRef:
         uri=uri, sha256=key[1], media_type=_MEDIA_TYPES.get(key[2], "other/unknown"), bytes=0
     )
     path = store.fetch(named)
-    if (video := _as_video(path, kinds)) is not None:
-        return video
+    if (animation := _animation(path, kinds)) is not None:
+        return _as_video(animation)
     found = _looked_into(path, kinds)
     ref = ArtifactRef(
         uri=uri,
@@ -161,23 +165,29 @@ def _remarks(found: _Found) -> dict[str, JsonValue]:
     return {"left_aside": [*found.left_aside]} if found.left_aside else {}
 
 
-def _as_video(path: Path, kinds: tuple[MediaKind, ...]) -> ArtifactRef | None:
-    """An animated picture where only videos are taken: kept as a video of its very pixels."""
+def _animation(path: Path, kinds: tuple[MediaKind, ...]) -> _Found | None:
+    """An animated picture where only videos are taken."""
     if "video" not in kinds or "image" in kinds:
         return None
     with disk_errors(path), path.open("rb") as file:
         if still_format(file.read(HEAD)) is None:
             return None
-    still = _looked_into(path, ("image",))
-    if still.timing is None or still.data is None:
-        return None
-    aside = [*still.left_aside, f"how often it plays ({_often(still.timing.plays)})"]
-    if still.timing.transparent:
+    found = _looked_into(path, ("image",))
+    return found if found.timing is not None else None
+
+
+def _as_video(found: _Found) -> ArtifactRef:
+    """An animated picture kept as a video of its very pixels."""
+    timing, data = found.timing, found.data
+    if timing is None or data is None:
+        raise ValueError("no animation")
+    aside = [*found.left_aside, f"how often it plays ({_often(timing.plays)})"]
+    if timing.transparent:
         aside.append("transparency: laid on white")
     store = current_store()
     with store.workspace() as folder:
         target = Path(folder) / "frames.mkv"
-        write_as_video(still.data, target)
+        write_as_video(data, target)
         info = probe(target)
         return store.put(
             target,

@@ -15,7 +15,7 @@ from safelight.progress import watching
 from safelight.provenance.embed import read_record
 from safelight.store.artifact import ArtifactRef
 from safelight.store.store import current_store
-from safelight.store.uploads import find_stored, keep_media
+from safelight.store.uploads import find_stored, keep_media, upload_local
 from tasks.denoise import DenoiseParams, denoise
 from tasks.enhance import EnhanceParams, enhance
 from tasks.grade import GradeParams, grade
@@ -126,6 +126,17 @@ def test_a_stored_animation_becomes_a_video_where_one_is_asked_for(brought):
     video = find_stored(picture.uri, ("video",))
     assert video.kind == "video"
     assert "laid on white" not in str(video.metadata)
+
+
+def test_what_is_uploaded_for_a_video_stays_what_it_was(brought, tmp_path):
+    brought("GIF", alpha=False)
+    uri = upload_local(tmp_path / "loop.gif", ("video",))
+    assert uri.endswith(".gif")
+    video = find_stored(uri, ("video",))
+    assert (video.kind, video.metadata) == (
+        "video",
+        {"left_aside": ["how often it plays (3 times)"]},
+    )
 
 
 def test_a_still_is_no_video(volume, tmp_path):
