@@ -78,11 +78,9 @@ def decode_still(data: bytes, max_megapixels: float | None = None) -> Still:
             if count > 1:
                 kind = "pages" if source.found == "TIFF" else "pictures"
                 left_aside.append(f"all but the first of {count} {kind}")
-    if source.found == "PNG":
-        animated = png_parts(data).frames > 1
     if source.bits > 8:
         left_aside.append(f"steps finer than 8 bits a channel (it has {source.bits})")
-    return Still(pixels, tuple(left_aside), animated)
+    return Still(pixels, tuple(left_aside), animated or source.frames > 1)
 
 
 def inspect_image(data: bytes, max_megapixels: float | None = None) -> tuple[str, int, int]:

@@ -58,6 +58,8 @@ class Source:
     """Whether the file has its end."""
     bits: int = 8
     """Of each channel, as far as the file says so outside of its pixels."""
+    frames: int = 1
+    """Of an animated PNG, whose decoder is not given the others."""
 
 
 @contextmanager
@@ -97,7 +99,7 @@ def taken_apart(data: bytes, left_aside: list[str], *, animated: bool = False) -
         return Source(found, data)
     png = png_parts(data, animated=animated)
     left_aside += png.left_aside
-    source = Source(found, png.pixels, exif=png.exif)
+    source = Source(found, png.pixels, exif=png.exif, frames=png.frames)
     if b"iCCP" in png.colour and b"cICP" not in png.colour:
         source.profile = inflated(png.colour[b"iCCP"].partition(b"\0")[2][1:], PROFILE_LIMIT)
         if source.profile is not None:
