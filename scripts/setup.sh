@@ -49,7 +49,7 @@ if [ ! -x "$venv/bin/pip" ]; then
     "$python" -m venv "$venv"
 fi
 install_debian libgomp1
-[ "$kind" = dev ] && install_debian git radosgw ceph-mon ceph-osd chromium fonts-noto-color-emoji libimage-exiftool-perl || true
+[ "$kind" = dev ] && install_debian git radosgw ceph-mon ceph-osd chromium fonts-noto-color-emoji ffmpeg libimage-exiftool-perl || true
 [ "$kind" = dev ] && install_servers || true
 
 pip() { "$venv/bin/python" -m pip install --quiet --disable-pip-version-check --progress-bar off "$@"; }

@@ -7,7 +7,7 @@ from safelight.media.denoising import cleaned_frame, denoised_frames, denoised_p
 from safelight.params import Params
 from safelight.progress import note
 from safelight.store.artifact import ArtifactRef
-from tasks.keeping import keep_image, load_layers, record_of
+from tasks.keeping import is_animated, keep_changed, record_of
 from tasks.resuming import resuming
 from tasks.stage import cache_key, stage
 from tasks.video_stage import transformed
@@ -34,7 +34,7 @@ def denoise(picture: ArtifactRef, params: DenoiseParams) -> ArtifactRef:
     """Take noise out of one stored picture, or out of a video in space and time.
 
     Args:
-        picture: (H, W, 3) uint8 sRGB, or a video.
+        picture: a still or an animated picture, or a video.
         params: how much.
 
     Returns:
@@ -48,8 +48,11 @@ def denoise(picture: ArtifactRef, params: DenoiseParams) -> ArtifactRef:
         return picture
     record = record_of(params, [picture])
     if picture.kind != "video":
-        layers = load_layers(picture)
-        return keep_image(denoised_picture(layers.colours, params.level), record, like=layers)
+        if is_animated(picture):
+            return keep_changed(picture, record, lambda shown: denoised_frames(shown, params.level))
+        return keep_changed(
+            picture, record, lambda one: (denoised_picture(each, params.level) for each in one)
+        )
     key = cache_key(denoise, [picture, params])
     return transformed(
         picture,

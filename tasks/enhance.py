@@ -12,7 +12,7 @@ from safelight.provenance.embed import LONGEST_SIDE
 from safelight.store.artifact import ArtifactRef
 from safelight.store.store import current_store
 from tasks.calling import serving
-from tasks.keeping import keep_image, load_layers, record_of
+from tasks.keeping import is_animated, keep_changed, record_of
 from tasks.stage import stage
 
 Quality = Literal["low", "medium", "high"]
@@ -50,7 +50,8 @@ def enhance(picture: ArtifactRef, params: EnhanceParams) -> ArtifactRef:
     """Enlarge and clean one stored picture and keep its format.
 
     Args:
-        picture: a still of any format that is read; its bytes tell which, whatever its name said.
+        picture: of any format that is read; its bytes tell which, whatever its name said. An
+            animated one stays animated.
         params: the quality preset.
 
     Returns:
@@ -66,7 +67,8 @@ def enhance(picture: ArtifactRef, params: EnhanceParams) -> ArtifactRef:
     recipe = RECIPES[params.quality_preset]
     media_type, width, height = inspect_image(current_store().read(picture))
     if media_type not in LONGEST_SIDE:
-        note(f"{media_type} is read but not written: the result is PNG")
+        kind = "an animated PNG" if is_animated(picture) else "PNG"
+        note(f"{media_type} is read but not written: the result is {kind}")
         media_type = "image/png"
     longest, limit = max(width, height) * recipe.factor, LONGEST_SIDE[media_type]
     if longest > limit:
@@ -76,6 +78,6 @@ def enhance(picture: ArtifactRef, params: EnhanceParams) -> ArtifactRef:
         )
     record = record_of(params, [picture])
     with closing(serving(Enlarges).open_enlarger(recipe)) as enlarger:
-        layers = load_layers(picture)
-        larger = enlarger.enlarge(layers.colours)
-    return keep_image(larger, record, media_type, layers)
+        return keep_changed(
+            picture, record, lambda frames: map(enlarger.enlarge, frames), media_type
+        )

@@ -1,7 +1,6 @@
 """The grade stage: colour, tone and grain of a picture or a video."""
 
-from collections.abc import Iterable
-from dataclasses import replace
+from collections.abc import Iterable, Iterator
 from itertools import islice
 from typing import Literal
 
@@ -18,7 +17,7 @@ from safelight.params import Params
 from safelight.progress import note, step
 from safelight.store.artifact import ArtifactRef
 from safelight.store.store import Pixels, current_store
-from tasks.keeping import keep_image, load_layers, record_of
+from tasks.keeping import colours_of, is_animated, keep_changed, record_of
 from tasks.resuming import resuming
 from tasks.stage import cache_key, stage
 from tasks.video_stage import transformed
@@ -64,7 +63,7 @@ def grade(picture: ArtifactRef, params: GradeParams) -> ArtifactRef:
     Colour comes first, then tone, then grain, as in a film laboratory.
 
     Args:
-        picture: (H, W, 3) uint8 sRGB, or a video.
+        picture: a still or an animated picture, or a video.
         params: look, tone and grain.
 
     Returns:
@@ -78,12 +77,16 @@ def grade(picture: ArtifactRef, params: GradeParams) -> ArtifactRef:
         return picture
     record = record_of(params, [picture])
     if picture.kind != "video":
-        layers = load_layers(picture)
-        pixels = layers.colours
-        graded = graded_frame(pixels, params, 0, _average([pixels]))
-        step(1, 1)
-        tints = params.colour != "none"  # a look that was asked for may colour a grey picture
-        return keep_image(graded, record, like=replace(layers, grey=layers.grey and not tints))
+        every = FRAME_STRIDE if is_animated(picture) else 1
+        average = _average(islice(colours_of(picture), None, None, every)) if params.tone else 1
+
+        def graded(frames: Iterator[Pixels]) -> Iterator[Pixels]:
+            for at, pixels in enumerate(frames):
+                yield graded_frame(pixels, params, at, average)
+                step(1, 1)
+
+        # a look that was asked for may colour a grey picture
+        return keep_changed(picture, record, graded, stays_grey=params.colour == "none")
     # one average for the whole clip: one for each frame would make the tones flicker
     sampled = islice(read_frames(current_store().fetch(picture)), None, None, FRAME_STRIDE)
     average = _average(sampled) if params.tone else 1

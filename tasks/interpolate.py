@@ -72,7 +72,7 @@ def interpolate(video: ArtifactRef, params: InterpolateParams) -> ArtifactRef:
     except across a cut, where the nearest one is repeated. Sound is carried over bit for bit.
 
     Args:
-        video: MP4, MOV, MKV or WebM at any frame rate below the target, even or not.
+        video: MP4, MOV, MKV, WebM or MXF at any frame rate below the target, even or not.
         params: source and target rate.
 
     Returns:

@@ -1,15 +1,25 @@
 """From references to pixels and back: what every stage does first and last."""
 
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections import deque
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
 
-from safelight.media.images import decode_still
-from safelight.media.layers import is_grey, joined, on_white, split, without_colour
+from safelight.media.animation import frames_of, timing_of
+from safelight.media.images import decode_still, is_stored_grey
+from safelight.media.layers import (
+    covered,
+    is_grey,
+    joined,
+    on_white,
+    only_grey,
+    split,
+    without_colour,
+)
 from safelight.params import Params
-from safelight.progress import note
-from safelight.provenance.carried import NOTHING, carried_from
-from safelight.provenance.embed import LOSSLESS, image_bytes, read_record
+from safelight.progress import note, part
+from safelight.provenance.carried import NOTHING, Carried, carried_from
+from safelight.provenance.embed import LOSSLESS, animation_bytes, image_bytes, read_record
 from safelight.provenance.record import FileRecord
 from safelight.store.artifact import ArtifactRef
 from safelight.store.store import Pixels, current_store
@@ -60,14 +70,28 @@ def load_pixels(picture: ArtifactRef) -> Pixels:
     What was left aside when the file was first looked into is noted.
     """
     store = current_store()
-    aside = picture.metadata.get("left_aside")
-    if isinstance(aside, list) and aside:
-        note("left aside of the source: " + "; ".join(str(text) for text in aside))
+    _note_left_aside(picture)
+    if is_animated(picture):
+        note(f"left aside of the source: all but the first of {picture.frames} frames")
     pixels = store.remembered(picture)
     if pixels is None:
         pixels = decode_still(store.read(picture)).pixels
         store.remember(picture, pixels)
     return pixels
+
+
+def is_animated(picture: ArtifactRef) -> bool:
+    """Whether a stored picture has several frames that follow one another."""
+    return picture.kind == "image" and (picture.frames or 1) > 1
+
+
+def colours_of(picture: ArtifactRef) -> Iterator[Pixels]:
+    """(H, W, 3) uint8 sRGB of each frame of a stored picture, of one in a still."""
+    if not is_animated(picture):
+        yield split(load_pixels(picture))[0]
+        return
+    for frame in frames_of(current_store().read(picture)):
+        yield split(frame)[0]
 
 
 def record_of(params: Params, sources: Sequence[ArtifactRef]) -> FileRecord:
@@ -80,6 +104,8 @@ def record_of(params: Params, sources: Sequence[ArtifactRef]) -> FileRecord:
     store = current_store()
     history: dict[str, FileRecord] = {}  # branches of one origin bring it once
     for source in sources:
+        if source.kind == "video":
+            _note_left_aside(source)
         earlier = read_record(store.fetch(source))
         if earlier is not None:
             for each in (*earlier.history, earlier.model_copy(update={"history": ()})):
@@ -113,12 +139,10 @@ def keep_image(
     carried = NOTHING
     if like is not None:
         pixels = like.joined(pixels)
-        store = current_store()
-        path = store.fetch(like.source)
-        ours = read_record(path) is not None
-        carried = carried_from(path, store.read(like.source), ours=ours)
+        carried = _carried(like.source)
     height, width = pixels.shape[:2]
-    data = image_bytes(pixels, record, media_type, carried)
+    grey = like is not None and like.grey and is_stored_grey(current_store().read(like.source))
+    data = image_bytes(only_grey(pixels) if grey else pixels, record, media_type, carried)
     return current_store().put(
         data,
         media_type,
@@ -126,6 +150,81 @@ def keep_image(
         height=height,
         pixels=pixels if media_type in LOSSLESS else decode_still(data).pixels,
     )
+
+
+def keep_changed(
+    picture: ArtifactRef,
+    record: FileRecord,
+    change: Callable[[Iterator[Pixels]], Iterable[Pixels]],
+    media_type: str = "image/png",
+    *,
+    stays_grey: bool = True,
+) -> ArtifactRef:
+    """Store what becomes of a stored picture, of all of its frames where it is animated.
+
+    Args:
+        picture: a still or an animated picture.
+        record: how it is made.
+        change: from (H, W, 3) uint8 sRGB of each frame to the same of any one size, one for one.
+        media_type: of a still PNG, JPEG or WebP, of an animation not JPEG.
+        stays_grey: whether what has no colour gets none.
+
+    Raises:
+        InvalidMediaError: the artifact is not a picture that can be decoded.
+    """
+    if not is_animated(picture):
+        layers = load_layers(picture)
+        (made,) = change(iter([layers.colours]))
+        return keep_image(
+            made, record, media_type, replace(layers, grey=layers.grey and stays_grey)
+        )
+    _note_left_aside(picture)
+    store = current_store()
+    data = store.read(picture)
+    timing = timing_of(data)
+    waiting: deque[Layers] = deque()
+    firsts: list[Pixels] = []
+
+    def colours() -> Iterator[Pixels]:
+        for frame in frames_of(data):
+            shown, alpha = split(frame)
+            waiting.append(Layers(picture, shown, alpha, stays_grey and is_grey(shown)))
+            yield shown
+
+    def frames() -> Iterator[Pixels]:
+        changed = iter(change(colours()))
+        for at in range(len(timing.lasts)):
+            with part(at, len(timing.lasts)):
+                made = next(changed)
+            pixels = covered(waiting.popleft().joined(made))
+            if at == 0:
+                firsts.append(pixels)
+            yield pixels
+
+    encoded = animation_bytes(frames(), timing, record, media_type, _carried(picture))
+    (first,) = firsts
+    height, width = first.shape[:2]
+    return store.put(
+        encoded,
+        media_type,
+        width=width,
+        height=height,
+        frames=len(timing.lasts),
+        fps=timing.rate_fps,
+        pixels=first,
+    )
+
+
+def _note_left_aside(source: ArtifactRef) -> None:
+    aside = source.metadata.get("left_aside")
+    if isinstance(aside, list) and aside:
+        note("left aside of the source: " + "; ".join(str(text) for text in aside))
+
+
+def _carried(source: ArtifactRef) -> Carried:
+    store = current_store()
+    path = store.fetch(source)
+    return carried_from(path, store.read(source), read_record(path))
 
 
 def keep_video(

@@ -35,7 +35,7 @@ R = TypeVar("R")
 T = TypeVar("T", bound=Params)
 Makes = Literal["image", "video", "same"]
 Reads = Mapping[str, tuple[MediaKind, ...]]
-KEY_REVISION = 3
+KEY_REVISION = 4
 """Raised when the meaning of a key changes, so that no older result is taken for a new one."""
 
 

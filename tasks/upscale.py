@@ -7,11 +7,12 @@ from typing import Literal
 from pydantic import Field
 
 from safelight.engines.interface import EnlargeRequest, Enlarges
+from safelight.media.layers import as_grey
 from safelight.params import Params
 from safelight.progress import StopRequestedError, stop_requested
 from safelight.store.artifact import ArtifactRef, MediaKind
 from tasks.calling import serving
-from tasks.keeping import keep_image, load_layers, record_of
+from tasks.keeping import keep_changed, record_of
 from tasks.resuming import resuming
 from tasks.stage import cache_key, stage
 from tasks.video_stage import transformed
@@ -59,12 +60,12 @@ def upscale(picture: ArtifactRef, params: UpscaleParams) -> ArtifactRef:
     """Enlarge one stored picture, or a video frame by frame with its sound.
 
     Args:
-        picture: a still, with or without transparency, or a video.
+        picture: a still or an animated picture, with or without transparency, or a video.
         params: factor, network, denoising and tile size.
 
     Returns:
-        A new artifact, `upscale_factor` times as wide and as high: PNG for a picture, MP4 or MKV
-        for a video.
+        A new artifact, `upscale_factor` times as wide and as high: PNG for a picture, animated
+        where it was, MP4 or MKV for a video.
 
     Raises:
         InvalidMediaError: the artifact is not a picture or video that can be decoded.
@@ -76,12 +77,12 @@ def upscale(picture: ArtifactRef, params: UpscaleParams) -> ArtifactRef:
     opened = serving(Enlarges).open_enlarger(_request(chosen))
     if picture.kind != "video":
         with closing(opened) as enlarger:
-            layers = load_layers(picture)
-            larger = enlarger.enlarge(layers.colours)
-        return keep_image(larger, record, like=layers)
+            return keep_changed(picture, record, lambda frames: map(enlarger.enlarge, frames))
     key = cache_key(upscale, [picture, params])
     with closing(opened) as enlarger:
-        resumable = resuming(key, lambda frame: enlarger.enlarge(frame, _stop_if_asked))
+        resumable = resuming(
+            key, lambda frame: as_grey(enlarger.enlarge(frame, _stop_if_asked), frame)
+        )
         return transformed(picture, record, resumable, map)
 
 

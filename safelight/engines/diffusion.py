@@ -28,6 +28,7 @@ from safelight.engines.diffusers.frugal import (
     off_the_device,
 )
 from safelight.engines.diffusers.model import DiffusionModel, model_of, quiet
+from safelight.engines.diffusers.reading import note_unread
 from safelight.engines.diffusers.samplers import SAMPLERS, check_scheduler
 from safelight.engines.identity import EngineIdentity
 from safelight.engines.memory import give_back, until_it_fits, with_less_memory
@@ -365,6 +366,7 @@ def _through(
     """All of them in one go."""
     understood = set(inspect.signature(view.__call__).parameters)
     guided = drawing.guidance_scale > 1
+    note_unread(view, [text for pair in many.texts for text in pair[: 1 + guided]])
     encoded = model.encodings.of(view, many.texts, guided, _on_it(drawing))
     prompts: dict[str, Any] = {**encoded}
     if not prompts:

@@ -86,7 +86,7 @@ class FrameWriter:
             note(text)
         self.frames = 0
         """Frames added so far."""
-        with _disk_errors(target):
+        with _writing_errors(target):
             target.parent.mkdir(parents=True, exist_ok=True)
             self._container = av.open(
                 str(self._partial),
@@ -114,7 +114,7 @@ class FrameWriter:
                 self._finish()
         finally:
             try:
-                with _disk_errors(self._target):
+                with _writing_errors(self._target):
                     self._container.close()
             finally:
                 self._partial.unlink(missing_ok=True)
@@ -163,7 +163,7 @@ class FrameWriter:
         if self._carrier is None:
             self._early.append(packet)
             return
-        with _disk_errors(self._target):
+        with _writing_errors(self._target):
             self._carrier.carry(packet)
 
     def _start(
@@ -189,14 +189,15 @@ class FrameWriter:
             context.sample_aspect_ratio = self._pixel_aspect
         stream.metadata.update(self._beside.picture)
         self._size = (width, height)
-        self._carrier = Carrier(self._container, self._beside, self._later)
+        with _writing_errors(self._target):
+            self._carrier = Carrier(self._container, self._beside, self._later)
         for packet in self._early:
             self.carry(packet)
         self._early.clear()
         return stream
 
     def _mux(self, packets: "list[AnyPacket]") -> None:
-        with _disk_errors(self._target):
+        with _writing_errors(self._target):
             for packet in packets:
                 packet.duration = self._lasts.pop(packet.pts or 0)
                 self._container.mux(packet)
@@ -207,7 +208,7 @@ class FrameWriter:
                 "no frame was given for the video, expected at least 1", "pass frames to encode"
             )
         self._mux(self._video.encode(None))
-        with _disk_errors(self._target):
+        with _writing_errors(self._target):
             if self._carrier is not None:
                 self._carrier.finish()
             self._container.close()  # writes the index; what fails here must not be renamed
@@ -215,7 +216,10 @@ class FrameWriter:
 
 
 @contextmanager
-def _disk_errors(path: Path) -> Generator[None]:
+def _writing_errors(path: Path) -> Generator[None]:
+    """Tell a full or forbidden disk from a source whose parts no container takes."""
+    from av.error import FFmpegError
+
     try:
         yield
     except OSError as error:
@@ -225,4 +229,9 @@ def _disk_errors(path: Path) -> Generator[None]:
             ) from error
         raise ForbiddenPathError(
             f"{path}: {error.strerror}", "give this user read and write rights on the folder"
+        ) from error
+    except FFmpegError as error:
+        raise InvalidMediaError(
+            f"what stands beside the picture is damaged and cannot be written: {error.strerror}",
+            "export the video again, or without sound and subtitles",
         ) from error

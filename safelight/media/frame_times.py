@@ -117,6 +117,8 @@ def _of_packets(
     """Times, the end, and whether each packet seems to be a frame; refuses what breaks off."""
     times, end, last_second = array("q"), 0, Fraction(0)
     demuxed, missing = 0, False
+    # an edit list may leave packets out for good
+    listed = min(stream.frames, len(stream.index_entries))
     with media_errors(path):
         for packet in container.demux():
             if packet.size == 0:
@@ -138,8 +140,8 @@ def _of_packets(
                 end = max(end, shown + (packet.duration or 0))
     if not demuxed:
         raise no_frames(path)
-    if demuxed < stream.frames:
-        raise breaks_off(path, f"it holds {demuxed} frames, its index lists {stream.frames}")
+    if demuxed < listed:
+        raise breaks_off(path, f"it holds {demuxed} frames, its index lists {listed}")
     promised = Fraction(container.duration or 0, 1_000_000)
     if CONTAINERS.get(container.format.name) == MKV and promised - last_second > ROUNDED_END:
         raise breaks_off(

@@ -8,6 +8,9 @@ Pixels = NDArray[np.uint8]
 REDUCTIONS = (64, 16, 4, 2)
 """From how far colours are taken where none is seen, the farthest first; in pixels."""
 
+_GLANCE = 16
+"""Every so manieth row and column is looked at before all of them."""
+
 
 def split(pixels: Pixels) -> tuple[Pixels, Pixels | None]:
     """Colours that can be enlarged without a halo, and what covers them.
@@ -49,8 +52,23 @@ def joined(colours: Pixels, alpha: Pixels | None) -> Pixels:
     return np.dstack((colours, alpha))
 
 
+def covered(pixels: Pixels) -> Pixels:
+    """(H, W, 4) of (H, W, 3 or 4): what has no transparency is opaque."""
+    if pixels.shape[2] == 4:
+        return pixels
+    return np.dstack((pixels, np.full(pixels.shape[:2], 255, np.uint8)))
+
+
+def only_grey(pixels: Pixels) -> Pixels:
+    """(H, W, 1 or 2) of (H, W, 3 or 4) uint8 without colour: one channel stands for all three."""
+    return np.ascontiguousarray(pixels[..., ::3] if pixels.shape[2] == 4 else pixels[..., :1])
+
+
 def is_grey(colours: Pixels) -> bool:
     """Whether no pixel of (H, W, 3) uint8 has a colour."""
+    few = colours[::_GLANCE, ::_GLANCE]
+    if (few[..., :1] != few[..., 1:]).any():  # most pictures end here
+        return False
     first = colours[..., 0]
     return bool(np.array_equal(first, colours[..., 1]) and np.array_equal(first, colours[..., 2]))
 
@@ -58,6 +76,11 @@ def is_grey(colours: Pixels) -> bool:
 def without_colour(colours: Pixels) -> Pixels:
     """The luma of (H, W, 3) uint8 in all three channels."""
     return np.asarray(Image.fromarray(colours).convert("L").convert("RGB"))
+
+
+def as_grey(made: Pixels, source: Pixels) -> Pixels:
+    """(H, W, 3) uint8 without colour where its source has none."""
+    return without_colour(made) if is_grey(source) else made
 
 
 def on_white(pixels: NDArray[np.uint8]) -> NDArray[np.uint8]:

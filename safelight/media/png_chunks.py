@@ -11,6 +11,7 @@ PROFILE_LIMIT = 8 * 2**20
 TEXT_LIMIT = 2**20
 """Bytes of an unpacked text that may hold EXIF; JPEG, where it comes from, has 64 KiB."""
 _PIXELS = (b"IHDR", b"PLTE", b"tRNS", b"IDAT", b"IEND")
+_FRAMES = (b"acTL", b"fcTL", b"fdAT")
 _COLOUR = (b"cICP", b"iCCP", b"sRGB", b"gAMA", b"cHRM")
 _EXIF_TEXTS = (b"Raw profile type exif", b"Raw profile type APP1")
 
@@ -33,19 +34,22 @@ class PngParts:
     """What was not taken, for people to read."""
 
 
-def png_parts(data: bytes, *, head_only: bool = False) -> PngParts:
+def png_parts(data: bytes, *, head_only: bool = False, animated: bool = False) -> PngParts:
     """Take a PNG apart; what only describes the picture never makes it fail.
 
     Args:
         data: the file, or its beginning.
         head_only: stop where the pixels begin.
+        animated: have the frames behind the first in `pixels` too.
 
     Source:
         PNG Specification, third edition, W3C 2025.
     """
     parts, kept = PngParts(), [memoryview(data)[: len(START)]]
     for kind, start, size, whole in _chunks(data):
-        if kind in _PIXELS or not kind[0] & 0x20:
+        if kind == b"acTL" and whole and size == 8:
+            parts.frames = max(int.from_bytes(data[start : start + 4], "big"), 1)
+        if kind in _PIXELS or not kind[0] & 0x20 or (animated and kind in _FRAMES):
             if kind == b"IDAT" and head_only:
                 kept.append(memoryview(data)[start - 8 : start])
                 break
@@ -55,7 +59,7 @@ def png_parts(data: bytes, *, head_only: bool = False) -> PngParts:
             kept.append(memoryview(data)[start - 8 : start + size + 4])
             if kind == b"IEND":
                 break
-        elif not head_only:
+        elif not head_only and (kind not in _FRAMES or not whole):
             _take(kind, data[start : start + size], whole, parts)
     parts.pixels = b"".join(kept)
     return parts
@@ -80,7 +84,7 @@ def _chunks(data: bytes) -> Iterator[tuple[bytes, int, int, bool]]:
     while place + 8 <= len(data):
         size, kind = struct.unpack_from(">I4s", data, place)
         start = place + 8
-        checked = kind in (b"IDAT", b"IEND", b"IHDR", b"PLTE")
+        checked = kind in (b"IDAT", b"IEND", b"IHDR", b"PLTE", b"fdAT")
         if not checked and start + size + 4 <= len(data):
             (stored,) = struct.unpack_from(">I", data, start + size)
             checked = stored == zlib.crc32(view[place + 4 : start + size])
@@ -100,8 +104,6 @@ def _take(kind: bytes, content: bytes, whole: bool, parts: PngParts) -> None:
         across, down, unit = struct.unpack(">IIB", content)
         if unit == 1 and across == down and across > 0:
             parts.dots_per_metre = across
-    elif kind == b"acTL" and len(content) == 8:
-        parts.frames = max(struct.unpack(">II", content)[0], 1)
     elif kind == b"zTXt" and content.startswith(_EXIF_TEXTS):
         parts.exif = parts.exif or _exif_in_text(content)
 

@@ -59,7 +59,7 @@ def video_preview(path: Path, shots: int = 1, media_type: Format = "image/webp")
     """The middle frame of a video, or a poster strip of several, as a data: URI.
 
     Args:
-        path: MP4, MOV, MKV or WebM.
+        path: MP4, MOV, MKV, WebM or MXF.
         shots: frames side by side, at equal distances; an odd number has the middle one.
         media_type: see `picture_preview`.
 
@@ -101,7 +101,7 @@ def _frames_at(path: Path, moments: list[float]) -> Iterator[Pixels]:
         with av.open(
             str(path),
             metadata_errors="replace",
-            options={"format_whitelist": "mov,mp4,m4a,3gp,3g2,mj2,matroska,webm"},
+            options={"format_whitelist": "mov,mp4,m4a,3gp,3g2,mj2,matroska,webm,mxf"},
         ) as container:
             if not container.streams.video:
                 raise _nothing_to_show(path)

@@ -20,6 +20,10 @@ MEDIA_TYPES = {
 }
 """Pillow's format names of the pictures that are taken."""
 NAMES = "PNG, JPEG, WebP, GIF, TIFF, BMP, AVIF, HEIC or JPEG XL"
+ANIMATED = frozenset({"PNG", "WEBP", "GIF", "AVIF"})
+"""Of which frames follow one another in time; further pictures of the others are pages."""
+BOXES = 2**16
+"""Bytes at the beginning of an AVIF that hold what it says of its first picture."""
 _PLUGINS = {"HEIF": ("pillow_heif", "pillow-heif"), "JXL": ("pillow_jxl", "pillow-jxl-plugin")}
 _STARTS = {
     b"\x89PNG\r\n\x1a\n": "PNG",
@@ -127,3 +131,26 @@ def _jxl_codestream(data: bytes) -> bytes:
             break
         place += size
     return b""
+
+
+def primaries_told(avif: bytes) -> tuple[int, int] | None:
+    """Code points of primaries and transfer that an AVIF has; None where it has none.
+
+    Source:
+        ISO/IEC 14496-12, 12.1.5, ColourInformationBox.
+    """
+    place = avif.find(b"colrnclx", 0, BOXES)
+    if place < 0 or place + 12 > len(avif):
+        return None
+    primaries, transfer = struct.unpack_from(">HH", avif, place + 8)
+    return primaries, transfer
+
+
+def bits_told(avif: bytes) -> int:
+    """Bits a channel of an AVIF; 8 where it does not say.
+
+    Source:
+        ISO/IEC 23008-12, 6.5.6, PixelInformationProperty.
+    """
+    place = avif.find(b"pixi", 0, BOXES)
+    return avif[place + 9] if 0 <= place < len(avif) - 9 else 8

@@ -82,8 +82,8 @@ def probe(path: Path) -> VideoInfo:
 
     Raises:
         MissingFileError: there is no such file.
-        InvalidMediaError: not MP4, MOV, MKV or WebM, no video in it, no frame, breaks off, or of
-            high dynamic range.
+        InvalidMediaError: not MP4, MOV, MKV, WebM or MXF, no video in it, no frame, breaks off,
+            or of high dynamic range.
     """
     return _facts(path).info
 

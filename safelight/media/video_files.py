@@ -12,8 +12,8 @@ if TYPE_CHECKING:
     from av import VideoStream
     from av.container import InputContainer
 
-MP4, MKV = "video/mp4", "video/x-matroska"
-CONTAINERS = {"mov,mp4,m4a,3gp,3g2,mj2": MP4, "matroska,webm": MKV}
+MP4, MKV, MXF = "video/mp4", "video/x-matroska", "video/mxf"
+CONTAINERS = {"mov,mp4,m4a,3gp,3g2,mj2": MP4, "matroska,webm": MKV, "mxf": MXF}
 """FFmpeg's names of the containers that are read. A list, because others (HLS, concat) open files
 that their text names."""
 
@@ -24,7 +24,7 @@ def opened(path: Path) -> "Generator[tuple[InputContainer, VideoStream]]":
 
     Raises:
         MissingFileError: there is no such file.
-        InvalidMediaError: not MP4, MOV, MKV or WebM, or no video in it.
+        InvalidMediaError: not MP4, MOV, MKV, WebM or MXF, or no video in it.
     """
     import av
     from av.stream import Disposition
@@ -97,7 +97,7 @@ def media_errors(path: Path) -> Generator[None]:
 def _unreadable(path: Path, found: str) -> InvalidMediaError:
     return InvalidMediaError(
         f"{path.name} ({path.stat().st_size} bytes) cannot be read as a video: {found}; expected "
-        "MP4, MOV, MKV or WebM",
+        "MP4, MOV, MKV, WebM or MXF",
         "export the video again as MP4",
     )
 

@@ -1,7 +1,9 @@
 """What a picture's file says that a picture made of it should go on saying."""
 
 import io
-from dataclasses import dataclass
+import xml.etree.ElementTree as ET
+from collections.abc import Iterator
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -11,10 +13,14 @@ from safelight.errors import InvalidMediaError
 from safelight.media.images import metadata_of
 from safelight.progress import note
 from safelight.provenance.containers import PNG, XMP_KEYWORD, png_texts
+from safelight.provenance.foreign import NOTHING_FOREIGN, Foreign, foreign_in
+from safelight.provenance.record import FileRecord
+from safelight.provenance.xmp import description_of
 
 OURS = ("safelight", XMP_KEYWORD)
 MAIN, PLACE = 0x8769, 0x8825
 COMMENT = 0x9286
+DESCRIPTION = "{http://purl.org/dc/elements/1.1/}description"
 _KEPT = (
     *(0x010E, 0x010F, 0x0110, 0x011A, 0x011B, 0x0128, 0x0132, 0x013B),
     *(0x4746, 0x4749, 0x8298, *range(0x9C9B, 0x9CA0)),
@@ -39,6 +45,8 @@ class Carried:
     """Printing density."""
     texts: tuple[tuple[str, str], ...] = ()
     """Texts of a PNG, by keyword."""
+    foreign: Foreign = NOTHING_FOREIGN
+    """XMP, IPTC and comment."""
 
     @property
     def dots_per_inch(self) -> float | None:
@@ -49,14 +57,16 @@ class Carried:
 NOTHING = Carried({})
 
 
-def carried_from(path: Path, data: bytes, *, ours: bool) -> Carried:
+def carried_from(path: Path, data: bytes, made_by: FileRecord | None) -> Carried:
     """Read what is to be kept from a picture's file; what is damaged is left aside with a note.
 
     Args:
         path: the file.
         data: its bytes.
-        ours: whether it has a record of ours, from which everything about making it follows.
+        made_by: its record, where it is a result of ours; everything about making it follows from
+            there.
     """
+    ours = made_by is not None
     try:
         exif, dots_per_metre = metadata_of(data)
     except InvalidMediaError:
@@ -75,7 +85,20 @@ def carried_from(path: Path, data: bytes, *, ours: bool) -> Carried:
                 room += len(text)
             else:
                 texts.append((keyword, text))
-    return Carried(tags, None if ours else comment, dots_per_metre, tuple(texts))
+    foreign = foreign_in(path, data)
+    if made_by is not None:
+        foreign = replace(foreign, properties=tuple(_by_people(foreign.properties, made_by)))
+    return Carried(tags, None if ours else comment, dots_per_metre, tuple(texts), foreign)
+
+
+def _by_people(properties: tuple[ET.Element, ...], made_by: FileRecord) -> Iterator[ET.Element]:
+    """Without the description that follows from the record."""
+    for each in properties:
+        if not (
+            each.tag == DESCRIPTION
+            and "".join(each.itertext()).strip() == description_of(made_by).strip()
+        ):
+            yield each
 
 
 def exif_bytes(carried: Carried, main: dict[int, Any], software: str) -> bytes:

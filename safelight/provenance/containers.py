@@ -16,11 +16,12 @@ PNG = b"\x89PNG\r\n\x1a\n"
 JPEG = b"\xff\xd8"
 XMP_HEADER = b"http://ns.adobe.com/xap/1.0/\0"
 EXTENSION_HEADER = b"http://ns.adobe.com/xmp/extension/\0"
+RESOURCES_HEADER = b"Photoshop 3.0\0"
 XMP_KEYWORD = "XML:com.adobe.xmp"
 LIMIT = 16 * 2**20
 """Longer chunks and packets are passed over, in bytes."""
 _BARE_MARKERS = {0x01, *range(0xD0, 0xD8)}
-_START_OF_SCAN, _END_OF_IMAGE, _APP1 = 0xDA, 0xD9, 0xE1
+_START_OF_SCAN, _END_OF_IMAGE, _APP1, _APP13, _COMMENT = 0xDA, 0xD9, 0xE1, 0xED, 0xFE
 _GUID, _OFFSETS = 32, 8
 
 
@@ -48,17 +49,40 @@ def webp_xmp(path: Path) -> bytes | None:
 
 def jpeg_xmp(path: Path) -> bytes | None:
     """The XMP packet of a JPEG file, put together from its segments when it is extended."""
+    packets = jpeg_xmp_packets(path)
+    return packets[-1] if packets else None
+
+
+def jpeg_xmp_packets(path: Path) -> list[bytes]:
+    """The XMP packet of a JPEG file, and its extension where it has one."""
     main: bytes | None = None
     parts: dict[bytes, bytearray] = {}
     with path.open("rb") as file:
-        for data in _app1_segments(file):
+        for data in _segments(file, _APP1):
             if data.startswith(XMP_HEADER):
                 main = main or data[len(XMP_HEADER) :]
             elif data.startswith(EXTENSION_HEADER):
                 _lay_down(data[len(EXTENSION_HEADER) :], parts)
-    name = property_in(main, NOTE, "HasExtendedXMP") if main else None
+    if main is None:
+        return []
+    name = property_in(main, NOTE, "HasExtendedXMP")
     extension = parts.get(name.encode("ascii", "replace")) if name else None
-    return main if extension is None else bytes(extension)
+    return [main] if extension is None else [main, bytes(extension)]
+
+
+def jpeg_iptc(path: Path) -> bytes:
+    """Photoshop's resources of a JPEG file, among which IPTC stands."""
+    with path.open("rb") as file:
+        found = [data for data in _segments(file, _APP13) if data.startswith(RESOURCES_HEADER)]
+    return b"".join(data[len(RESOURCES_HEADER) :] for data in found)
+
+
+def jpeg_comment(path: Path) -> str | None:
+    """The first comment of a JPEG file."""
+    with path.open("rb") as file:
+        for data in _segments(file, _COMMENT):
+            return data.decode("utf-8", "replace").strip("\0 ") or None
+    return None
 
 
 def jpeg_extension(packet: bytes, digest: str, room: int = 65_000) -> list[bytes]:
@@ -122,7 +146,7 @@ def _inflated(data: bytes) -> bytes | None:
     return content if stream.eof else None
 
 
-def _app1_segments(file: BinaryIO) -> Iterator[bytes]:
+def _segments(file: BinaryIO, wanted: int) -> Iterator[bytes]:
     file.seek(len(JPEG))
     while True:
         lead, marker = file.read(1), file.read(1)
@@ -136,7 +160,7 @@ def _app1_segments(file: BinaryIO) -> Iterator[bytes]:
         if size < 0:
             return
         data = file.read(size)
-        if marker[0] == _APP1:
+        if marker[0] == wanted:
             yield data
 
 

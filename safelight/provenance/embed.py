@@ -5,8 +5,11 @@ same bytes with the same library versions.
 """
 
 import io
+from collections.abc import Iterator
 from functools import lru_cache
+from itertools import accumulate, pairwise
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -14,12 +17,14 @@ from PIL import Image, ImageCms
 from pydantic import ValidationError
 
 from safelight.errors import InvalidFieldValueError, MissingFileError
+from safelight.media.animation import Sequence, Timing
 from safelight.media.layers import on_white
 from safelight.progress import note
 from safelight.provenance.carried import NOTHING, Carried, exif_bytes
 from safelight.provenance.containers import (
     JPEG,
     PNG,
+    RESOURCES_HEADER,
     XMP_HEADER,
     XMP_KEYWORD,
     jpeg_extension,
@@ -27,8 +32,9 @@ from safelight.provenance.containers import (
     png_texts,
     webp_xmp,
 )
+from safelight.provenance.foreign import iptc_resource, iptc_text
 from safelight.provenance.parameters_text import creator_tool, parameters_text, printable
-from safelight.provenance.png import png_bytes
+from safelight.provenance.png import apng_bytes, png_bytes
 from safelight.provenance.record import FileRecord
 from safelight.provenance.xmp import (
     OURS,
@@ -52,6 +58,7 @@ SEGMENT_ROOM = 65_533
 """Bytes one JPEG segment can carry."""
 TITLE_LENGTH = 80
 """Characters of the prompt that a video's title shows."""
+_APP1, _APP13 = 0xE1, 0xED
 _USER_COMMENT, _COLOR_SPACE, _SRGB = 0x9286, 0xA001, 1
 _PROFILE_DATE = slice(24, 36)
 
@@ -61,7 +68,8 @@ def image_bytes(
 ) -> bytes:
     """Encode (H, W, 3) uint8 sRGB with its record; the same input gives the same bytes.
 
-    A fourth channel is transparency; JPEG has none, so it is laid on white there, with a note.
+    A fourth channel is transparency; JPEG has none, so it is laid on white there, with a note. One
+    channel is grey, and two are grey with transparency; WebP has only colours.
     What is carried over from the source and has no place in the format is noted.
 
     PNG and WebP are lossless, JPEG has quality 95 and full colour resolution.
@@ -83,16 +91,61 @@ def image_bytes(
             "choose image/png",
         )
     if media_type == "image/png":
-        return _png(pixels, record, carried)
-    for keyword, text in carried.texts:
-        note(f"left aside of the source: its text {keyword!r}, {len(text)} characters")
+        texts, exif = _png_extras(record, carried)
+        return png_bytes(pixels, texts, exif, carried.dots_per_metre)
+    _note_texts(carried)
     buffer = io.BytesIO()
     if media_type == "image/jpeg":
-        if pixels.shape[2] == 4:
+        if pixels.shape[2] in (2, 4):
             note("JPEG has no transparency: laid on white")
-        _save_jpeg(Image.fromarray(on_white(pixels)), record, buffer, carried)
+        grey = pixels.shape[2] < 3
+        laid = Image.fromarray(on_white(_coloured(pixels)))
+        _save_jpeg(laid.convert("L") if grey else laid, record, buffer, carried)
     else:
-        _save_webp(Image.fromarray(pixels), record, buffer, carried)
+        _save_webp(Image.fromarray(_coloured(pixels)), record, buffer, carried)
+    return buffer.getvalue()
+
+
+def _coloured(pixels: NDArray[np.uint8]) -> NDArray[np.uint8]:
+    """(H, W, 3 or 4) of any number of channels."""
+    if pixels.shape[2] > 2:
+        return pixels
+    return np.dstack((np.repeat(pixels[..., :1], 3, axis=2), pixels[..., 1:]))
+
+
+def animation_bytes(
+    frames: Iterator[NDArray[np.uint8]],
+    timing: Timing,
+    record: FileRecord,
+    media_type: str,
+    carried: Carried = NOTHING,
+) -> bytes:
+    """Encode an animation with its record, lossless; WebP keeps whole milliseconds.
+
+    Args:
+        frames: (H, W, 4) uint8 sRGB with transparency; as many as the timing has.
+        timing: how it plays.
+        record: how it was made.
+        media_type: WebP or PNG.
+        carried: from the source.
+
+    Raises:
+        InvalidFieldValueError: another media type.
+    """
+    if media_type == "image/png":
+        texts, exif = _png_extras(record, carried)
+        return apng_bytes(frames, timing.lasts, timing.plays, texts, exif, carried.dots_per_metre)
+    if media_type != "image/webp":
+        raise InvalidFieldValueError(
+            f"media type of an animation is {media_type!r}, expected image/png or image/webp",
+            "choose one of these",
+        )
+    _note_texts(carried)
+    ends = [round(end * 1000) for end in accumulate(timing.lasts)]
+    lasts = [end - begin for begin, end in pairwise([0, *ends])]
+    buffer = io.BytesIO()
+    sequence = Sequence(frames, len(lasts))
+    _save_webp(sequence, record, buffer, carried, duration=lasts, loop=timing.plays, save_all=True)
     return buffer.getvalue()
 
 
@@ -163,14 +216,25 @@ def _video_comment(path: Path) -> str | None:
     return tags.get("comment")
 
 
-def _png(pixels: NDArray[np.uint8], record: FileRecord, carried: Carried) -> bytes:
+def _note_texts(carried: Carried) -> None:
+    for keyword, text in carried.texts:
+        note(f"left aside of the source: its text {keyword!r}, {len(text)} characters")
+
+
+def _png_extras(record: FileRecord, carried: Carried) -> tuple[list[tuple[str, str]], bytes]:
+    """Texts by keyword, and the EXIF block."""
+    foreign = carried.foreign
     texts = [
-        (XMP_KEYWORD, packet(record, with_record=False).decode()),
+        (XMP_KEYWORD, packet(record, with_record=False, foreign=foreign.properties).decode()),
         (KEY, record_json(record)),
     ]
     parameters = parameters_text(record)
     if parameters is not None:
         texts.insert(0, ("parameters", parameters))
+    if foreign.iptc is not None:
+        texts.append(iptc_text(foreign.iptc))
+    if foreign.comment is not None:
+        texts.append(("Comment", foreign.comment))
     own = {keyword for keyword, _ in texts}
     for keyword, text in carried.texts:
         if keyword in own:
@@ -178,16 +242,23 @@ def _png(pixels: NDArray[np.uint8], record: FileRecord, carried: Carried) -> byt
         else:
             texts.append((keyword, text))
     exif = _exif(record, carried) if carried.tags or carried.comment else b""
-    return png_bytes(pixels, texts, exif.removeprefix(b"Exif\0\0"), carried.dots_per_metre)
+    return texts, exif.removeprefix(b"Exif\0\0")
 
 
 def _save_jpeg(
     image: Image.Image, record: FileRecord, buffer: io.BytesIO, carried: Carried
 ) -> None:
-    whole, segments = packet(record, with_record=True), list[bytes]()
+    foreign, segments = carried.foreign, list[tuple[int, bytes]]()
+    whole = packet(record, with_record=True, foreign=foreign.properties)
     if len(XMP_HEADER) + len(whole) > SEGMENT_ROOM:
-        whole, extension, digest = split_packet(record)
-        segments = jpeg_extension(extension, digest)
+        whole, extension, digest = split_packet(record, foreign.properties)
+        segments = [(_APP1, data) for data in jpeg_extension(extension, digest)]
+    if foreign.iptc is not None:
+        resources = RESOURCES_HEADER + iptc_resource(foreign.iptc)
+        if len(resources) > SEGMENT_ROOM:
+            note("left aside of the source: IPTC that is longer than a segment of JPEG")
+        else:
+            segments.append((_APP13, resources))
     exif = _exif(record, carried)
     if len(exif) > SEGMENT_ROOM:  # the prompt alone fills a segment; the XMP still has it all
         exif = _exif(record, carried, with_text=False)
@@ -195,26 +266,39 @@ def _save_jpeg(
         note("left aside of the source: EXIF that is longer than JPEG holds")
         exif = _exif(record, NOTHING, with_text=False)
     density = carried.dots_per_inch
-    options = {} if density is None else {"dpi": (round(density), round(density))}
+    options: dict[str, Any] = {}
+    if density is not None:
+        options["dpi"] = (round(density), round(density))
+    if foreign.comment is not None:
+        options["comment"] = foreign.comment.encode()[:SEGMENT_ROOM]
     image.save(
         buffer,
         "JPEG",
         quality=JPEG_QUALITY,
         subsampling="4:4:4",
         optimize=False,
-        icc_profile=_srgb_profile(),
+        icc_profile=None if image.mode == "L" else _srgb_profile(),
         exif=exif,
         xmp=whole,
         extra=b"".join(
-            b"\xff\xe1" + (len(data) + 2).to_bytes(2, "big") + data for data in segments
+            bytes((0xFF, marker)) + (len(data) + 2).to_bytes(2, "big") + data
+            for marker, data in segments
         ),
         **options,
     )
 
 
 def _save_webp(
-    image: Image.Image, record: FileRecord, buffer: io.BytesIO, carried: Carried
+    image: Image.Image,
+    record: FileRecord,
+    buffer: io.BytesIO,
+    carried: Carried,
+    **animation: object,
 ) -> None:
+    if carried.foreign.iptc is not None:
+        note("left aside of the source: IPTC, for which WebP has no place")
+    if carried.foreign.comment is not None:
+        note("left aside of the source: its comment, for which WebP has no place")
     image.save(
         buffer,
         "WEBP",
@@ -224,7 +308,8 @@ def _save_webp(
         method=2,
         icc_profile=_srgb_profile(),
         exif=_exif(record, carried),
-        xmp=packet(record, with_record=True),
+        xmp=packet(record, with_record=True, foreign=carried.foreign.properties),
+        **animation,
     )
 
 

@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 from pydantic import BaseModel, ConfigDict, JsonValue
 
 from safelight.errors import DependencyMissingError, InvalidMediaError, MissingFileError
+from safelight.media.animation import frames_of
 from safelight.media.images import decode_still
 from safelight.media.video import read_frames
 from safelight.provenance.manifest import (
@@ -245,6 +246,8 @@ def _difference(
 def _frames(ref: ArtifactRef, store: Store) -> Iterator[Pixels]:
     if ref.kind == "video":
         yield from read_frames(store.fetch(ref))
+    elif ref.frames:
+        yield from frames_of(store.read(ref))
     else:
         yield decode_still(store.read(ref)).pixels
 

@@ -3,6 +3,7 @@
 import hashlib
 import json
 import xml.etree.ElementTree as ET
+from collections.abc import Sequence
 
 from pydantic import JsonValue
 
@@ -31,27 +32,30 @@ _BEGIN = '<?xpacket begin="\ufeff" id="W5M0MpCehiHzreSzNTczkc9d"?>'.encode()
 _END = b'<?xpacket end="w"?>'
 
 
-def packet(record: FileRecord, *, with_record: bool) -> bytes:
+def packet(record: FileRecord, *, with_record: bool, foreign: Sequence[ET.Element] = ()) -> bytes:
     """The XMP packet of a file; the same record gives the same bytes.
 
     Args:
         record: how the file was made.
         with_record: whether to add the whole record as `safelight:record`.
+        foreign: properties that other tools wrote and that go on.
     """
     root, description = _skeleton()
     _add_short(description, record)
-    _add_long(description, record, with_record=with_record)
+    _add_long(description, record, foreign, with_record=with_record)
     return _wrapped(root)
 
 
-def split_packet(record: FileRecord) -> tuple[bytes, bytes, str]:
+def split_packet(
+    record: FileRecord, foreign: Sequence[ET.Element] = ()
+) -> tuple[bytes, bytes, str]:
     """The packet with the record in two parts, for JPEG, whose segments hold 64 KB each.
 
     Returns:
         The short part, the part for extension segments, and its MD5 in upper-case hex.
     """
     root, description = _skeleton()
-    _add_long(description, record, with_record=True)
+    _add_long(description, record, foreign, with_record=True)
     extension = ET.tostring(root, encoding="utf-8")
     digest = hashlib.md5(extension, usedforsecurity=False).hexdigest().upper()
     root, description = _skeleton()
@@ -62,11 +66,8 @@ def split_packet(record: FileRecord) -> tuple[bytes, bytes, str]:
 
 def property_in(data: bytes, uri: str, name: str) -> str | None:
     """The text of one property of a packet by anyone; None when it is missing or damaged."""
-    if b"<!DOCTYPE" in data or b"<!ENTITY" in data:
-        return None  # XMP has neither; entities can be made to fill memory
-    try:
-        root = ET.fromstring(data.strip(b"\0 \r\n\t"))
-    except (ET.ParseError, ValueError, LookupError):  # LookupError: an encoding no one knows
+    root = _parsed(data)
+    if root is None:
         return None
     wanted = f"{{{uri}}}{name}"
     for element in root.iter():
@@ -75,6 +76,38 @@ def property_in(data: bytes, uri: str, name: str) -> str | None:
         if wanted in element.attrib:  # other tools may store simple properties this way
             return element.attrib[wanted]
     return None
+
+
+def properties_in(data: bytes) -> list[ET.Element] | None:
+    """All properties of a packet by anyone, each an element of its own; None when it is damaged."""
+    root = _parsed(data)
+    if root is None:
+        return None
+    found: list[ET.Element] = []
+    for description in root.iterfind(f".//{{{RDF}}}RDF/{{{RDF}}}Description"):
+        for name, value in description.attrib.items():
+            if not name.startswith((f"{{{RDF}}}", "{http://www.w3.org/XML/1998/namespace}")):
+                simple = ET.Element(name)
+                simple.text = value
+                found.append(simple)
+        for element in description:
+            element.tail = None
+            found.append(element)
+    return [each for each in found if each.tag.startswith("{")]
+
+
+def description_of(record: FileRecord) -> str:
+    """What a file with this record says that it shows, where nobody described it."""
+    return _described(record)
+
+
+def _parsed(data: bytes) -> ET.Element | None:
+    if b"<!DOCTYPE" in data or b"<!ENTITY" in data:
+        return None  # XMP has neither; entities can be made to fill memory
+    try:
+        return ET.fromstring(data.strip(b"\0 \r\n\t"))
+    except (ET.ParseError, ValueError, LookupError):  # LookupError: an encoding no one knows
+        return None
 
 
 def record_json(record: FileRecord) -> str:
@@ -123,16 +156,37 @@ def _add_short(description: ET.Element, record: FileRecord) -> None:
     kind.text = source_type(record)
 
 
-def _add_long(description: ET.Element, record: FileRecord, *, with_record: bool) -> None:
-    text = ET.SubElement(ET.SubElement(description, _tag("dc:description")), _tag("rdf:Alt"))
-    alternative = ET.SubElement(text, _tag("rdf:li"))
-    alternative.set("{http://www.w3.org/XML/1998/namespace}lang", "x-default")
-    alternative.text = _described(record)
+def _add_long(
+    description: ET.Element,
+    record: FileRecord,
+    foreign: Sequence[ET.Element],
+    *,
+    with_record: bool,
+) -> None:
+    named = {each.tag: each for each in foreign}
+    caption = named.pop(_tag("dc:description"), None)
+    if caption is not None and prompt_of(record) is None:
+        description.append(caption)
+    else:
+        text = ET.SubElement(ET.SubElement(description, _tag("dc:description")), _tag("rdf:Alt"))
+        alternative = ET.SubElement(text, _tag("rdf:li"))
+        alternative.set("{http://www.w3.org/XML/1998/namespace}lang", "x-default")
+        alternative.text = _described(record)
     events = ET.SubElement(ET.SubElement(description, _tag("xmpMM:History")), _tag("rdf:Seq"))
+    for earlier in named.pop(_tag("xmpMM:History"), ET.Element("none")).iter(_tag("rdf:li")):
+        if not _is_ours(earlier):
+            events.append(earlier)
     for step in (*record.history, record):
         _add_event(events, step)
+    for each in named.values():
+        description.append(each)
     if with_record:
         ET.SubElement(description, _tag("safelight:record")).text = record_json(record)
+
+
+def _is_ours(event: ET.Element) -> bool:
+    agent = event.findtext(_tag("stEvt:softwareAgent")) or ""
+    return agent.startswith(creator_tool().partition(" ")[0])
 
 
 def _add_event(events: ET.Element, step: FileRecord) -> None:

@@ -19,6 +19,7 @@ EXTENSIONS = {
     "video/x-matroska": ".mkv",
     "video/webm": ".webm",
     "video/quicktime": ".mov",
+    "video/mxf": ".mxf",
     "audio/wav": ".wav",
     "audio/mpeg": ".mp3",
     "audio/mp4": ".m4a",
@@ -46,9 +47,9 @@ class ArtifactRef(BaseModel):
     height: int | None = Field(default=None, ge=1)
     """Pixels; None for sound and text."""
     frames: int | None = Field(default=None, ge=1)
-    """Video frames; None for anything else."""
+    """Of a video or an animated picture; None for anything else."""
     fps: float | None = Field(default=None, gt=0)
-    """Frames per second; None for anything but video."""
+    """Frames per second, the mean of an animated picture; None where there are no frames."""
     metadata: dict[str, JsonValue] = Field(default_factory=dict[str, JsonValue])
     """How it was made: stage, seconds, peak_bytes, engine, notes. Not part of the identity."""
 

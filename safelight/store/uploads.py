@@ -11,6 +11,7 @@ from stat import S_ISREG
 from pydantic import JsonValue
 
 from safelight.errors import ForbiddenPathError, InvalidMediaError, MissingFileError
+from safelight.media.animation import Timing, timing_of, write_as_video
 from safelight.media.images import decode_still, inspect_image
 from safelight.media.sound import probe_sound
 from safelight.media.still_formats import HEAD, still_format
@@ -78,8 +79,9 @@ def upload_local(file: Path, kinds: tuple[MediaKind, ...] = ("image", "video", "
         InvalidMediaError: it holds no picture, video or sound.
     """
     path = _plain_file(_resolved(file), str(file), looked_in=Path.cwd())
-    with opened_below(Path(path.anchor), path) as handle:
-        return _kept(handle, path.name, kinds).uri
+    with opened_below(Path(path.anchor), path) as handle, _named(handle, path.name) as named:
+        # an animation for a video is kept as it came: the run that reads it says what it left aside
+        return _kept(named, _animation(named, kinds) or _looked_into(named, kinds)).uri
 
 
 def keep_input(location: str, kinds: tuple[MediaKind, ...]) -> ArtifactRef:
@@ -92,8 +94,8 @@ def keep_input(location: str, kinds: tuple[MediaKind, ...]) -> ArtifactRef:
     Raises:
         As `allowed_file` and `keep_media`.
     """
-    with open_allowed(location) as (handle, path):
-        return _kept(handle, path.name, kinds)
+    with open_allowed(location) as (handle, path), _named(handle, path.name) as named:
+        return keep_media(named, kinds)
 
 
 @contextmanager
@@ -109,12 +111,14 @@ def open_allowed(location: str) -> Generator[tuple[int, Path]]:
         yield handle, path
 
 
-def _kept(handle: int, name: str, kinds: tuple[MediaKind, ...]) -> ArtifactRef:
+@contextmanager
+def _named(handle: int, name: str) -> Generator[Path]:
+    """A path to an open file for readers that take only paths."""
     with (
         current_store().workspace() as folder,
         path_of_handle(handle, name, Path(folder)) as path,
     ):
-        return keep_media(path, kinds)
+        yield path
 
 
 def keep_media(path: Path, kinds: tuple[MediaKind, ...]) -> ArtifactRef:
@@ -127,7 +131,12 @@ def keep_media(path: Path, kinds: tuple[MediaKind, ...]) -> ArtifactRef:
     Raises:
         InvalidMediaError: empty, damaged, too large, or none of `kinds`.
     """
-    found = _looked_into(path, kinds)
+    if (animation := _animation(path, kinds)) is not None:
+        return _as_video(animation)
+    return _kept(path, _looked_into(path, kinds))
+
+
+def _kept(path: Path, found: "_Found") -> ArtifactRef:
     return current_store().put(
         path if found.data is None else found.data,
         found.media_type,
@@ -160,6 +169,8 @@ def find_stored(uri: str, kinds: tuple[MediaKind, ...]) -> ArtifactRef:
         uri=uri, sha256=key[1], media_type=_MEDIA_TYPES.get(key[2], "other/unknown"), bytes=0
     )
     path = store.fetch(named)
+    if (animation := _animation(path, kinds)) is not None:
+        return _as_video(animation)
     found = _looked_into(path, kinds)
     ref = ArtifactRef(
         uri=uri,
@@ -187,11 +198,52 @@ class _Found:
     data: bytes | None = None
     pixels: Pixels | None = None
     left_aside: tuple[str, ...] = ()
+    timing: Timing | None = None
 
 
 def _remarks(found: _Found) -> dict[str, JsonValue]:
     """What stages note when they read it."""
     return {"left_aside": [*found.left_aside]} if found.left_aside else {}
+
+
+def _animation(path: Path, kinds: tuple[MediaKind, ...]) -> _Found | None:
+    """An animated picture where only videos are taken."""
+    if "video" not in kinds or "image" in kinds:
+        return None
+    with disk_errors(path), path.open("rb") as file:
+        if still_format(file.read(HEAD)) is None:
+            return None
+    found = _looked_into(path, ("image",))
+    return found if found.timing is not None else None
+
+
+def _as_video(found: _Found) -> ArtifactRef:
+    """An animated picture kept as a video of its very pixels."""
+    timing, data = found.timing, found.data
+    if timing is None or data is None:
+        raise ValueError("no animation")
+    aside = [*found.left_aside, f"how often it plays ({_often(timing.plays)})"]
+    if timing.transparent:
+        aside.append("transparency: laid on white")
+    store = current_store()
+    with store.workspace() as folder:
+        target = Path(folder) / "frames.mkv"
+        write_as_video(data, target)
+        info = probe(target)
+        return store.put(
+            target,
+            info.media_type,
+            width=info.width,
+            height=info.height,
+            frames=info.frames,
+            fps=float(info.fps),
+            metadata={"left_aside": list[JsonValue](aside)},
+            folder="uploads",
+        )
+
+
+def _often(plays: int) -> str:
+    return "without end" if plays == 0 else "once" if plays == 1 else f"{plays} times"
 
 
 def _looked_into(path: Path, kinds: tuple[MediaKind, ...]) -> _Found:
@@ -234,8 +286,18 @@ def _still(path: Path, size: int, start: bytes) -> _Found:
     media_type, _, _ = inspect_image(data, limit)
     still = decode_still(data)  # a picture that breaks off is found here, not by a model
     height, width = still.pixels.shape[:2]
+    timing = timing_of(data, limit) if still.animated else None
+    many = timing is not None and len(timing.lasts) > 1
     return _Found(
-        media_type, width, height, data=data, pixels=still.pixels, left_aside=still.left_aside
+        media_type,
+        width,
+        height,
+        len(timing.lasts) if timing and many else None,
+        timing.rate_fps if timing and many else None,
+        data,
+        still.pixels,
+        still.left_aside,
+        timing if many else None,
     )
 
 

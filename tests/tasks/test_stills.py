@@ -1,16 +1,15 @@
 """Pictures of people: what belongs to them stays, and what no pixel needs never refuses them."""
 
 import io
-import random
 import struct
 import sys
 import zlib
 
 import numpy as np
 import pytest
-from PIL import Image, ImageCms, PngImagePlugin
+from PIL import Image, PngImagePlugin
 
-from safelight.errors import DependencyMissingError, InvalidMediaError, PipelineError
+from safelight.errors import DependencyMissingError, InvalidMediaError
 from safelight.media.images import decode_still
 from safelight.media.jpeg_segments import MOST_SCANS
 from safelight.media.layers import joined, split
@@ -150,13 +149,81 @@ def test_transparency_greyness_and_metadata_go_through_a_stage(small, tmp_path, 
     assert found.get_ifd(0x8825)[1] == "N"
 
 
-def test_frames_that_are_not_taken_are_noted(small, tmp_path, volume):
-    path = tmp_path / "loop.webp"
-    frames = [Image.fromarray(np.roll(small, at, axis=1)) for at in range(3)]
-    path.write_bytes(written(frames[0], "WEBP", save_all=True, append_images=frames[1:]))
-    picture = keep_media(path, ("image",))
-    made = enhance.fn(picture, EnhanceParams(quality_preset="low"))
-    assert any("first of 3 frames" in str(text) for text in made.metadata["notes"])
+def test_what_a_picture_loses_on_the_way_is_noted(small, tmp_path, volume):
+    pages = [Image.fromarray(np.roll(small, at, axis=1)) for at in range(3)]
+    deep = Image.fromarray(small[..., 0].astype(np.uint16) * 257)
+    for data, told in (
+        (written(pages[0], "TIFF", save_all=True, append_images=pages[1:]), "first of 3 pages"),
+        (written(deep, "PNG"), "steps finer than 8 bits a channel (it has 16)"),
+        (written(deep, "TIFF"), "steps finer than 8 bits a channel (it has 16)"),
+    ):
+        path = tmp_path / "picture"
+        path.write_bytes(data)
+        made = denoise.fn(keep_media(path, ("image",)), DenoiseParams(level=0.3))
+        assert any(told in str(text) for text in made.metadata["notes"])
+
+
+@pytest.mark.parametrize(("kind", "mode"), [("PNG", "L"), ("PNG", "LA"), ("JPEG", "L")])
+def test_a_grey_file_stays_one(small, tmp_path, volume, kind, mode):
+    path = tmp_path / "grey"
+    grey = Image.fromarray(small).convert(mode)
+    if mode == "LA":
+        grey.putalpha(Image.fromarray(small[..., 1]))
+    path.write_bytes(written(grey, kind))
+    made = enhance.fn(keep_media(path, ("image",)), EnhanceParams(quality_preset="low"))
+    with Image.open(io.BytesIO(current_store().read(made))) as result:
+        assert result.mode == mode
+        assert result.size == (2 * small.shape[1], 2 * small.shape[0])
+        larger = np.asarray(result.convert("L").resize(grey.size, Image.Resampling.BOX))
+    assert np.abs(larger.astype(int) - np.asarray(grey.convert("L"))).mean() < 6
+
+
+@pytest.mark.parametrize(("bands", "order"), [(3, "<"), (3, ">"), (4, "<"), (1, "<"), (1, ">")])
+@pytest.mark.parametrize("packed", [False, True])
+def test_a_tiff_of_16_bits_is_rounded(tmp_path, bands, order, packed):
+    values = np.random.default_rng(bands).integers(0, 65536, (6, 5, bands), np.uint16)
+    still = decode_still(tiff_of_16_bits(values, order, packed))
+    expected = np.rint(values / 257).astype(np.uint8)
+    if bands == 1:
+        expected = np.repeat(expected, 3, axis=2)
+    assert np.array_equal(still.pixels, expected)
+
+
+def tiff_of_16_bits(values: np.ndarray, order: str, packed: bool) -> bytes:
+    height, width, bands = values.shape
+    pixels = values.astype(f"{order}u2").tobytes()
+    pixels = zlib.compress(pixels) if packed else pixels
+    bits = struct.pack(f"{order}{bands}H", *[16] * bands)
+    tags = [
+        (256, 3, 1, width), (257, 3, 1, height), (258, 3, bands, bits),
+        (259, 3, 1, 8 if packed else 1),
+        (262, 3, 1, 2 if bands > 2 else 1), (273, 4, 1, 8), (277, 3, 1, bands), (278, 3, 1, height),
+        (279, 4, 1, len(pixels)), *([(338, 3, 1, 2)] if bands == 4 else []),
+    ]  # fmt: skip
+    place, table = 8 + len(pixels) + len(pixels) % 2, b""
+    behind = place + 2 + 12 * len(tags) + 4
+    for tag, kind, count, value in tags:
+        if isinstance(value, bytes):
+            held = value.ljust(4, b"\0") if len(value) <= 4 else struct.pack(f"{order}I", behind)
+        else:
+            held = struct.pack(f"{order}{'H' if kind == 3 else 'I'}", value).ljust(4, b"\0")
+        table += struct.pack(f"{order}HHI", tag, kind, count) + held
+    head = (b"II" if order == "<" else b"MM") + struct.pack(f"{order}HI", 42, place)
+    padded = pixels.ljust(place - 8, b"\0")
+    count = struct.pack(f"{order}H", len(tags))
+    return head + padded + count + table + struct.pack(f"{order}I", 0) + bits
+
+
+def test_avif_says_its_colour_in_numbers(small):
+    data = written(Image.fromarray(small), "AVIF", quality=100, subsampling="4:4:4")
+    place = data.index(b"colrnclx") + 8
+    linear = data[:place] + struct.pack(">HH", 1, 8) + data[place + 4 :]
+    light = np.arange(256) / 255
+    expected = 255 * np.where(light <= 0.0031308, 12.92 * light, 1.055 * light ** (1 / 2.4) - 0.055)
+    plain = decode_still(data).pixels
+    assert np.abs(decode_still(linear).pixels - expected[plain]).max() <= 0.51
+    unknown = data[:place] + struct.pack(">HH", 77, 77) + data[place + 4 :]
+    assert any("declared colour" in text for text in decode_still(unknown).left_aside)
 
 
 def test_what_is_transparent_takes_the_colours_around_it():
@@ -166,45 +233,3 @@ def test_what_is_transparent_takes_the_colours_around_it():
     assert (colours[10:30, 10:30] == (200, 40, 20)).all()
     assert np.abs(colours.astype(int) - (200, 40, 20)).max() <= 8  # rounded where none is seen
     assert np.array_equal(joined(colours, alpha)[..., 3], pixels[..., 3])
-
-
-def attempts(count: int, seed: int):
-    """Small files of all formats, each with flipped bits or cut off."""
-    draw = random.Random(seed)
-    levels = np.random.default_rng(seed).integers(0, 256, (24, 20, 4), np.uint8)
-    exif = Image.Exif()
-    exif[0x0112] = 6
-    profile = ImageCms.ImageCmsProfile(ImageCms.createProfile("sRGB")).tobytes()
-    files = [
-        written(Image.fromarray(levels).convert(mode), kind, **options)
-        for kind in ("PNG", "JPEG", "WEBP", "GIF", "TIFF", "BMP", "AVIF", "HEIF")
-        for mode in ("RGB", "L", "RGBA")
-        if not (kind == "JPEG" and mode == "RGBA")
-        for options in ({"exif": exif, "icc_profile": profile} if kind in ("PNG", "JPEG") else {},)
-    ]
-    for _ in range(count):
-        data = bytearray(draw.choice(files))
-        if draw.random() < 0.3:
-            del data[draw.randrange(len(data)) :]
-        for _ in range(draw.randrange(1, 5) if data else 0):
-            data[draw.randrange(len(data))] ^= 1 << draw.randrange(8)
-        yield bytes(data)
-
-
-def assert_opened_or_refused(data: bytes) -> None:
-    try:
-        found = decode_still(data, 1).pixels
-    except PipelineError:
-        return
-    assert found.dtype == np.uint8
-
-
-def test_damaged_files_open_or_are_refused():
-    for data in attempts(300, seed=11):
-        assert_opened_or_refused(data)
-
-
-@pytest.mark.soak
-def test_many_damaged_files_open_or_are_refused():
-    for data in attempts(3000, seed=12):
-        assert_opened_or_refused(data)
