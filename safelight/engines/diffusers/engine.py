@@ -3,7 +3,8 @@
 from typing import ClassVar
 
 from safelight.engines import diffusion
-from safelight.engines.diffusers.drawing import AddOn, Drawing, add_on, check_scheduler
+from safelight.engines.diffusers.drawing import AddOn, Drawing, add_on
+from safelight.engines.diffusers.samplers import check_scheduler
 from safelight.engines.identity import EngineIdentity
 from safelight.engines.interface import (
     NO_GUIDES,
@@ -38,12 +39,13 @@ class Diffusers(LocalEngine):
 
         Raises:
             DependencyMissingError: a model, LoRA, embedding or adapter is missing.
-            InvalidFieldValueError: the scheduler is not known.
+            InvalidFieldValueError: the scheduler is not known, or cannot draw with this model.
         """
         if not isinstance(request, PromptRequest):
             raise TypeError(f"diffusers draws, it cannot serve a {type(request).__name__}")
         check_scheduler(request.scheduler)
         card = find_checkpoint(request.model)
+        check_scheduler(request.scheduler, request.steps, card.base_model)
         return diffusion.identity(card, _add_ons(request))
 
     def draw(self, request: DrawRequest, guides: Guides = NO_GUIDES) -> Pictures:
