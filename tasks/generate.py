@@ -166,15 +166,16 @@ def generate(params: GenerateParams) -> list[ArtifactRef]:
         OutOfMemoryError: too little memory even with everything moved off the device (retried).
     """
     pictures = serving(Draws).draw(_request(params), guides_of(params))
-    return keep_drawn(pictures.pixels, params, [])
+    return keep_drawn(pictures.pixels, params, [], pictures.sampler)
 
 
 def keep_drawn(
-    pictures: Sequence[Pixels], params: SamplingParams, sources: list[ArtifactRef]
+    pictures: Sequence[Pixels], params: SamplingParams, sources: list[ArtifactRef], sampler: str
 ) -> list[ArtifactRef]:
-    """Store drawn pictures, each with the seed that makes it alone."""
+    """Store drawn pictures, each with the seed that makes it alone, and what drew it."""
     kept: list[ArtifactRef] = []
     for position, pixels in enumerate(pictures):
         alone = params.but(seed=(params.seed or 0) + position, num_images=1)
-        kept.append(keep_image(pixels, record_of(alone, sources)))
+        record = record_of(alone, sources).model_copy(update={"sampler": sampler})
+        kept.append(keep_image(pixels, record))
     return kept

@@ -74,7 +74,7 @@ def inpaint(picture: ArtifactRef, mask: ArtifactRef, params: InpaintParams) -> l
         rounded((before + share * (pixels.astype(np.float32) - before)).astype(np.float32))
         for pixels in drawn.pixels
     ]
-    return keep_drawn(blended, params, [picture, mask])
+    return keep_drawn(blended, params, [picture, mask], drawn.sampler)
 
 
 def _on_black(mask: Pixels) -> Pixels:

@@ -45,4 +45,4 @@ def transform(picture: ArtifactRef, params: TransformParams) -> list[ArtifactRef
     image = load_image(picture)
     require_multiple(image, 8, "transform")
     pictures = serving(Redraws).redraw(_request(params), image, guides_of(params))
-    return keep_drawn(pictures.pixels, params, [picture])
+    return keep_drawn(pictures.pixels, params, [picture], pictures.sampler)

@@ -27,9 +27,9 @@ from safelight.engines.diffusers.frugal import (
     decoder_one_by_one,
     off_the_device,
 )
-from safelight.engines.diffusers.model import DiffusionModel, model_of, quiet
+from safelight.engines.diffusers.model import DiffusionModel, load_model, model_of, quiet
 from safelight.engines.diffusers.reading import note_unread
-from safelight.engines.diffusers.samplers import SAMPLERS, check_scheduler
+from safelight.engines.diffusers.samplers import SAMPLERS, check_scheduler, name_of
 from safelight.engines.identity import EngineIdentity
 from safelight.engines.memory import give_back, until_it_fits, with_less_memory
 from safelight.installed import version
@@ -55,6 +55,7 @@ __all__ = [
     "note_unknown_subject",
     "preload",
     "redraw",
+    "sampler_of",
 ]
 REVISION = "3"
 """Raised when the arithmetic around the library changes."""
@@ -221,6 +222,11 @@ def preload(name: str | None) -> None:
         DependencyMissingError: there is no such model.
     """
     model_of(find_checkpoint(name))
+
+
+def sampler_of(drawing: Drawing) -> str:
+    """The name of the sampler that draws, also where it is the model's own; loads the model."""
+    return drawing.scheduler or name_of(model_of(drawing.card).own_scheduler)
 
 
 def _steps_taken(steps: int, strength: float) -> int:
@@ -426,3 +432,7 @@ def _generators(seeds: list[int]) -> "list[torch.Generator]":
     import torch
 
     return [torch.Generator("cpu").manual_seed(seed) for seed in seeds]
+
+
+_load = load_model
+"""The name before models were loaded in a module of their own."""

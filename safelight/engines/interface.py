@@ -114,6 +114,8 @@ class Pictures:
     """(H, W, 3) uint8 sRGB each."""
     cost_usd: float = 0.0
     """What was charged for all of them together."""
+    sampler: str = ""
+    """Which sampler drew them, also where the model's own did; empty where nobody can say."""
 
 
 @dataclass(frozen=True)

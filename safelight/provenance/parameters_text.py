@@ -27,6 +27,8 @@ SAMPLERS = {
     "dpmpp_sde": "DPM++ SDE",
     "dpmpp_2s_a": "DPM++ 2S a",
     "dpmpp_3m_sde": "DPM++ 3M SDE",
+    "dpmpp_2s": "DPM++ 2S",
+    "deis": "DEIS",
 }
 """Our names of schedulers to the names other tools show; unknown ones are written as they are."""
 SCHEDULES = {
@@ -147,7 +149,7 @@ def creator_tool() -> str:
 
 def _fields(drawing: FileRecord, later: list[FileRecord]) -> dict[str, JsonValue]:
     given = drawing.parameters
-    sampler, schedule = _their_sampler(given.get("scheduler"))
+    sampler, schedule = _their_sampler(given.get("scheduler") or drawing.sampler)
     width, height = given.get("width"), given.get("height")
     refined = next((r.parameters for r in later if "refinement_level" in r.parameters), {})
     model = given.get("model")

@@ -49,6 +49,8 @@ class FileRecord(BaseModel):
     """Its version."""
     weights: tuple[str, ...] = ()
     """sha256 of each weights file."""
+    sampler: str = ""
+    """Sampler that drew, also where the model's own did; left out of files that none drew."""
     history: tuple["FileRecord", ...] = ()
     """Records of the inputs, oldest first, as read from their files."""
 
@@ -57,4 +59,6 @@ class FileRecord(BaseModel):
         written = cast("dict[str, Any]", handler(self))
         if self.origin == usual_origin({"sources": self.sources, "parameters": self.parameters}):
             written.pop("origin", None)
+        if not self.sampler:
+            written.pop("sampler", None)
         return written

@@ -2,6 +2,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from safelight.engines.diffusers.samplers import SAMPLERS
 from safelight.provenance.parameters_text import parameters_text, parse_parameters, printable
 from safelight.provenance.record import FileRecord
 
@@ -132,6 +133,22 @@ def test_schedulers_have_the_names_other_tools_use(scheduler, shown):
     assert text is not None
     assert f"Steps: 5, {shown}, Seed: 0" in text
     assert parse_parameters(text).parameters()["scheduler"] == scheduler
+
+
+@pytest.mark.parametrize("name", SAMPLERS)
+def test_every_sampler_that_draws_has_a_name_there_and_comes_back(name: str):
+    text = parameters_text(record(prompt="x", steps=5, scheduler=name, seed=0))
+    assert text is not None
+    assert f"Sampler: {name}" not in text
+    assert parse_parameters(text).parameters()["scheduler"] == name
+
+
+def test_the_model_s_own_sampler_is_told():
+    drawn = record(prompt="x", steps=5, scheduler=None, seed=0)
+    text = parameters_text(drawn.model_copy(update={"sampler": "dpmpp_2m_karras"}))
+    assert text is not None
+    assert "Sampler: DPM++ 2M, Schedule type: Karras" in text
+    assert "sampler" not in drawn.model_dump()
 
 
 lines = st.text(st.characters(exclude_categories=["Cs"]), max_size=40)

@@ -1,5 +1,6 @@
 """Local diffusion models as an engine: requests name models and add-ons of the models folder."""
 
+from collections.abc import Sequence
 from typing import ClassVar
 
 from safelight.engines import diffusion
@@ -51,19 +52,19 @@ class Diffusers(LocalEngine):
     def draw(self, request: DrawRequest, guides: Guides = NO_GUIDES) -> Pictures:
         """See `diffusion.draw`."""
         drawing = drawing_of(request, guides)
-        return Pictures(tuple(diffusion.draw(drawing, request.width, request.height)))
+        return _drawn(drawing, diffusion.draw(drawing, request.width, request.height))
 
     def redraw(self, request: RedrawRequest, image: Pixels, guides: Guides = NO_GUIDES) -> Pictures:
         """See `diffusion.redraw`."""
         drawing = drawing_of(request, guides)
-        return Pictures(tuple(diffusion.redraw(drawing, image, request.strength)))
+        return _drawn(drawing, diffusion.redraw(drawing, image, request.strength))
 
     def fill(
         self, request: FillRequest, image: Pixels, mask: Pixels, guides: Guides = NO_GUIDES
     ) -> Pictures:
         """See `diffusion.fill`."""
         drawing = drawing_of(request, guides)
-        return Pictures(tuple(diffusion.fill(drawing, image, mask, request.strength)))
+        return _drawn(drawing, diffusion.fill(drawing, image, mask, request.strength))
 
 
 def drawing_of(request: PromptRequest, guides: Guides = NO_GUIDES) -> Drawing:
@@ -93,6 +94,10 @@ def drawing_of(request: PromptRequest, guides: Guides = NO_GUIDES) -> Drawing:
         ip_adapter=_found("ip_adapter", request.ip_adapter) if request.ip_adapter else None,
         reference_images=guides.references,
     )
+
+
+def _drawn(drawing: Drawing, pictures: Sequence[Pixels]) -> Pictures:
+    return Pictures(tuple(pictures), sampler=diffusion.sampler_of(drawing))
 
 
 def _found(kind: str, use: AddOnUse) -> AddOn:

@@ -95,10 +95,15 @@ def model_of(card: WeightsCard) -> DiffusionModel:
     device = resolve_device()
     precision = settings().precision
     key = ("diffusion", card.sha256, device, precision, settings().compile)
-    return loaded(key, lambda: _load(card, device, precision), card.file_size_bytes)
+    return loaded(key, lambda: load_model(card, device, precision), card.file_size_bytes)
 
 
-def _load(card: WeightsCard, device: str, precision: str) -> DiffusionModel:
+def load_model(card: WeightsCard, device: str, precision: str) -> DiffusionModel:
+    """Load a model from its files.
+
+    Raises:
+        InvalidMediaError: they cannot be loaded.
+    """
     with quiet():
         from diffusers.pipelines.auto_pipeline import AutoPipelineForText2Image
 

@@ -149,6 +149,22 @@ def scheduler_for(own: Any, name: str | None) -> Any:  # noqa: ANN401  (diffuser
     return kind.from_config({**OF_LATENTS, **told, **sampler.settings})
 
 
+def name_of(scheduler: Any) -> str:  # noqa: ANN401
+    """What people call a sampler; the name of its class where it has no other."""
+    kind, config = type(scheduler).__name__, scheduler.config
+    for name, sampler in FLOW_SAMPLERS.items():
+        if sampler.kind == kind:
+            return name
+    known = [
+        name
+        for name, sampler in SAMPLERS.items()
+        if sampler.kind == kind
+        and all(config.get(key) == value for key, value in sampler.settings.items())
+    ]
+    # of several that fit, the one that says most
+    return max(known, key=lambda name: len(SAMPLERS[name].settings), default=kind)
+
+
 def as_trained(own: Any, predicts: str | None, zero_snr: bool | None) -> Any:  # noqa: ANN401
     """The model's own sampler, told what the model's config leaves out.
 

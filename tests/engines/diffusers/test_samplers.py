@@ -13,6 +13,7 @@ from safelight.engines.diffusers.samplers import (
     SAMPLERS,
     as_trained,
     check_scheduler,
+    name_of,
     named_settings,
     scheduler_for,
 )
@@ -185,3 +186,14 @@ def test_unknown_samplers_and_steps_that_lcm_does_not_have_are_refused():
         check_scheduler("lcm", 51)
     check_scheduler("lcm", 50)
     check_scheduler(None, 150)
+
+
+def test_the_model_s_own_sampler_has_a_name_too():
+    assert name_of(OWN["as Stable Diffusion 1.5"]()) == "pndm"
+    assert name_of(OWN["UniPC"]()) == "unipc"
+    karras = diffusers.DPMSolverMultistepScheduler.from_config({**NOISE, "use_karras_sigmas": True})
+    assert name_of(karras) == "dpmpp_2m_karras"
+    assert name_of(diffusers.FlowMatchEulerDiscreteScheduler()) == "euler"
+    assert name_of(diffusers.DDIMInverseScheduler()) == "DDIMInverseScheduler"
+    for name in SAMPLERS:
+        assert name_of(scheduler_for(OWN["DEIS"](), name)) == name
