@@ -431,7 +431,7 @@ def _outcome(
 
 
 def _last_results(manifest: Manifest) -> tuple[ArtifactRef, ...]:
-    results = next((entry.results for entry in reversed(manifest.stages) if entry.results), ())
+    results = manifest.shown
     for ref in results:
         if not current_store().holds(key_of(ref), ref.bytes):
             current_store().fetch(ref)  # says what is wrong with it

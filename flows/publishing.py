@@ -34,8 +34,10 @@ PAGE_SECONDS = 5.0
 """A server that is busy for longer costs the run's page."""
 LINK_SECONDS = 7 * 24 * 3600
 """The longest that S3 lets a presigned link live."""
-SHOWN_RESULTS = 4
-"""Pictures shown in the UI; the manifest lists all."""
+SHOWN_RESULTS = 8
+"""Results shown as pictures in the UI; the others are named below them."""
+MOST_LINKS = 100
+"""Links on a page, a request to the server each; the manifest lists all."""
 
 
 class ProgressBoard:
@@ -138,9 +140,13 @@ def on_page(leave: Callable[[], object]) -> None:
 
 
 def _publish(manifest: Manifest) -> None:
-    last = next((entry for entry in reversed(manifest.stages) if entry.results), None)
-    shown = list(last.results[:SHOWN_RESULTS]) if last else []
-    pictures = "\n\n".join(_shown(ref) for ref in shown)
+    results = manifest.shown
+    pictures = "\n\n".join(
+        _shown(ref) if at < SHOWN_RESULTS else f"`{ref.uri}`"
+        for at, ref in enumerate(results[:MOST_LINKS])
+    )
+    if len(results) > MOST_LINKS:
+        pictures += f"\n\nand {len(results) - MOST_LINKS} more, which the manifest names"
     heading = (
         ""
         if manifest.error is None
@@ -164,7 +170,7 @@ def _publish(manifest: Manifest) -> None:
             )
         )
     ends = current_store().link_ends(LINK_SECONDS)
-    for ref in shown:
+    for ref in results[:MOST_LINKS]:
         link = current_store().link(ref, LINK_SECONDS)
         about = f"{ref.media_type}, {ref.bytes} bytes" + (f"; {ends}" if ends else "")
         on_page(

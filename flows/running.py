@@ -3,7 +3,7 @@
 import hashlib
 import inspect
 import logging
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from contextvars import ContextVar
 from datetime import UTC, datetime
 from functools import lru_cache, wraps
@@ -157,7 +157,7 @@ def _recorded(body: Callable[..., Any]) -> Callable[..., Any]:
             ledger.board.beside(_describe, flow_run, name)
         try:
             with ledger:
-                body(**called)
+                ledger.results = _listed(body(**called))
                 current_store().settle()
         except TerminationSignal:
             raise
@@ -233,6 +233,12 @@ def _limits(schema: dict[str, Any]) -> str:
     return f"{sentence[:1].upper()}{sentence[1:]}." if sentence else ""
 
 
+def _listed(made: object) -> tuple[ArtifactRef, ...]:
+    """The references that a body gives: one, several, or none."""
+    several = cast("Sequence[object]", made) if isinstance(made, list | tuple) else (made,)
+    return tuple(ref for ref in several if isinstance(ref, ArtifactRef))
+
+
 def _seed_of(run_id: str) -> int:
     return int.from_bytes(hashlib.sha256(run_id.encode()).digest()[:4], "big")
 
@@ -249,6 +255,8 @@ class _Ledger:
         self._started = datetime.now(UTC)
         self.error: PipelineError | None = None
         """Why the run failed."""
+        self.results: tuple[ArtifactRef, ...] = ()
+        """What the body gave."""
         self.board = ProgressBoard()
         self._recording = recording(self.board.report)
         self._recorder = Recorder()
@@ -305,6 +313,7 @@ class _Ledger:
             ),
             inputs=self._recorder.inputs,
             stages=tuple(_entry(facts) for facts in self._recorder.facts),
+            results=self.results if self._failure is None else (),
             versions=versions(),
             device_class=device_class(),
             device_name=device_description(device_class()),

@@ -43,12 +43,15 @@ def show_error(error: PipelineError, *, as_json: bool = False) -> None:
         show_json({**_NO_RUN, "error": failure})
 
 
+STAGES = "stages"
+"""Folder below `--output` for what is no result of the run: what later stages read."""
 _NO_RUN: dict[str, JsonValue] = {
     "flow": None,
     "flow_run_id": None,
     "state": "REFUSED",
     "error": None,
     "artifacts": [],
+    "results": [],
     "manifest": None,
 }
 
@@ -108,11 +111,12 @@ def outcome_facts(
     elif not outcome.succeeded:
         failure = _failure_in(outcome.message)
     entries = manifest.stages if manifest is not None else ()
+    results = manifest.results if manifest is not None else ()
     artifacts: list[JsonValue] = [
         {
             "stage": entry.name,
             "uri": ref.uri,
-            "place": place_of(ref, output),
+            "place": place_of(ref, _folder(ref, results, output)),
             "sha256": ref.sha256,
             "media_type": ref.media_type,
             "bytes": ref.bytes,
@@ -128,6 +132,7 @@ def outcome_facts(
         "state": state.type.value if state is not None else "UNKNOWN",
         "error": failure,
         "artifacts": artifacts,
+        "results": [ref.uri for ref in results],
         "manifest": manifest.key if manifest is not None else None,
     }
     if report is not None:
@@ -161,7 +166,7 @@ def show_outcome(outcome: RunEnd, output: Path | None) -> None:
         show_rows(("stage", "status", "seconds", "result", "notes"), rows)
         for entry in manifest.stages:
             for ref in entry.results:
-                place = place_of(ref, output)
+                place = place_of(ref, _folder(ref, manifest.results, output))
                 show_line(f"{entry.name}: {place}")
         show_line(f"manifest: {manifest.key}")
     if not outcome.succeeded:
@@ -171,6 +176,13 @@ def show_outcome(outcome: RunEnd, output: Path | None) -> None:
 def _facts(ref: ArtifactRef) -> str:
     size = f"{ref.width}x{ref.height}" if ref.width else f"{ref.bytes} bytes"
     return f"{size}, {ref.frames} frames at {ref.fps:g}" if ref.frames and ref.fps else size
+
+
+def _folder(ref: ArtifactRef, results: Sequence[ArtifactRef], output: Path | None) -> Path | None:
+    """Where a copy goes: results into the folder itself, what other stages made apart from them."""
+    if output is None or any(ref.sha256 == result.sha256 for result in results):
+        return output
+    return output / STAGES
 
 
 def place_of(ref: ArtifactRef, output: Path | None) -> str:

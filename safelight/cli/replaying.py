@@ -8,17 +8,23 @@ from rich.table import Table
 
 from safelight.cli.contracts import entrypoint
 from safelight.cli.printing import CONSOLE, ERRORS, watching
-from safelight.cli.runs import session
+from safelight.cli.runs import Session, session
 from safelight.errors import DependencyMissingError, UnknownError
+from safelight.provenance.batches import load_report
 from safelight.provenance.manifest import ManifestUnreadableError
-from safelight.provenance.replay import ArtifactComparison, compare, find_run
+from safelight.provenance.replay import ArtifactComparison, Rerun, compare, find_run
 
 DEPLOYMENTS = Path(__file__).resolve().parents[2] / "deployments" / "prefect.yaml"
 """The flows that runs are made of."""
 
+BATCH = "batch"
+"""The flow whose own stages only lay out what its requests made."""
+
 
 def replay_run(source: str) -> bool:
     """Run a manifest's flow again with nothing taken from the cache, and compare sha256s.
+
+    Of a batch, every request that succeeded is run again, then the batch for its sheets.
 
     Args:
         source: whatever `load_manifest` understands.
@@ -28,9 +34,31 @@ def replay_run(source: str) -> bool:
     """
     rerun = find_run(source)
     require_registered(rerun.flow)
+    requests = requests_of(rerun) if rerun.flow == BATCH else []
+    with session() as prefect:
+        return all([_replayed(prefect, one) for one in (*requests, rerun)])
+
+
+def requests_of(batch: Rerun) -> list[Rerun]:
+    """The runs of a batch that succeeded.
+
+    Raises:
+        ManifestUnreadableError: one is of a flow that has no deployment.
+        MissingFileError: the batch left no report, or one of its runs no manifest.
+    """
+    report = load_report(batch.manifest.flow_run_id)
+    require_registered(report.flow)
+    found = [find_run(one.flow_run_id) for one in report.outcomes if one.state == "succeeded"]
+    left = report.requests - len(found)
+    if left:
+        ERRORS.print(f"note: {left} requests did not succeed and are not replayed", markup=False)
+    return found
+
+
+def _replayed(prefect: Session, rerun: Rerun) -> bool:
     for text in rerun.notes:
         ERRORS.print(f"note: {text}", markup=False)
-    with session() as prefect, watching(f"replay {rerun.flow}") as on_progress:
+    with watching(f"replay {rerun.flow}") as on_progress:
         outcome = prefect.run(rerun.flow, rerun.parameters, on_progress, fresh=True)
     if outcome.manifest is None:
         raise UnknownError(

@@ -139,6 +139,9 @@ class Manifest(_Frozen):
     """Media it was given, by the name of the parameter."""
     stages: tuple[StageEntry, ...] = ()
     """In the order they finished."""
+    results: tuple[ArtifactRef, ...] = ()
+    """What the flow gives, in the order of its declaration; empty where it did not come to its end,
+    and in manifests of earlier versions."""
     seeds: dict[str, int] = Field(default_factory=_drawn_seeds)
     """Seed of each stage that draws noise, by the stage's name."""
     quality: str | None = Field(default_factory=_called_quality)
@@ -178,6 +181,12 @@ class Manifest(_Frozen):
         return tuple(made.values())
 
     @property
+    def shown(self) -> tuple[ArtifactRef, ...]:
+        """What people look at: the results, or what the last stage that made something made."""
+        last = next((entry.results for entry in reversed(self.stages) if entry.results), ())
+        return tuple({ref.sha256: ref for ref in self.results or last}.values())
+
+    @property
     def key(self) -> str:
         """Where the store keeps it."""
         return f"{MANIFESTS}{self.flow_run_id}.json"
@@ -191,7 +200,9 @@ class RunResult(_Frozen):
     data: dict[str, JsonValue]
     """Flow, run, quality, seeds and the key of the manifest."""
     artifacts: tuple[ArtifactRef, ...] = ()
-    """Everything the stages made, each once, in order; the last ones are the result."""
+    """Everything the stages made, each once, in the order that stages ended."""
+    results: tuple[ArtifactRef, ...] = ()
+    """What the flow gives, in the order of its declaration."""
     metadata: dict[str, dict[str, JsonValue]] = Field(
         default_factory=dict[str, dict[str, JsonValue]]
     )
@@ -213,6 +224,7 @@ class RunResult(_Frozen):
             success=manifest.success,
             data=data,
             artifacts=manifest.artifacts,
+            results=manifest.results,
             metadata=dict(_stage_metadata(manifest)),
             error=manifest.error,
         )

@@ -32,6 +32,7 @@ from flows import dispatching
 from flows.batch import batch
 from flows.dispatching import TAG
 from flows.laying_out import sheet_axes
+from flows.pipeline import pipeline
 from flows.requests import (
     LARGEST_FILE,
     MOST_REQUESTS,
@@ -44,6 +45,7 @@ from flows.requests import (
     read_file,
 )
 from safelight.cli.backfilling import backfill
+from safelight.cli.replaying import requests_of
 from safelight.errors import (
     ContractMismatchError,
     DependencyMissingError,
@@ -54,6 +56,7 @@ from safelight.params import refuse_unkept
 from safelight.progress import clear_stop, request_stop
 from safelight.provenance.batches import BatchReport, load_report
 from safelight.provenance.manifest import load_manifest
+from safelight.provenance.replay import find_run
 from safelight.store.store import current_store
 from tasks.keeping import load_image
 from tests.prefect_pool import artifacts_of
@@ -338,6 +341,21 @@ def test_failures_can_be_allowed(volume: Path):
 
 
 @pytest.mark.usefixtures("server")
+def test_a_batch_is_replayed_by_its_requests(volume: Path, capsys: pytest.CaptureFixture[str]):
+    requests = [graded(small(volume), "warm"), graded("/etc/passwd", "warm")]
+    requests.append(graded(small(volume), "cool"))
+    result = batch(flow="pipeline", requests=requests, allow_failures=True)
+    of_requests = requests_of(find_run(str(result.data["flow_run_id"])))
+    looks = [one.parameters["stages"][0]["parameters"]["colour"] for one in of_requests]
+    assert looks == ["warm", "cool"]
+    for one in of_requests:
+        again = pipeline(**one.parameters)
+        (before,), (after,) = one.manifest.results, again.results
+        assert before.sha256 == after.sha256
+    assert "1 requests did not succeed" in capsys.readouterr().err
+
+
+@pytest.mark.usefixtures("server")
 def test_a_grid_makes_a_sheet_for_each_z_with_labelled_axes(volume: Path):
     image = small(volume)
     looks = [
@@ -358,6 +376,9 @@ def test_a_grid_makes_a_sheet_for_each_z_with_labelled_axes(volume: Path):
     )
     *sheets, everything = result.artifacts
     assert len(sheets) == 2
+    assert result.results == result.artifacts
+    keys = [artifact.key for artifact in artifacts_of(str(result.data["flow_run_id"]))]
+    assert {f"file-{sheet.sha256[:12]}" for sheet in result.results} <= set(keys)
     stages = load_manifest(result.data["flow_run_id"]).stages
     assert [entry.stage_type for entry in stages] == ["axes", "axes", "contact"]
     assert stages[0].parameters["rows"] == ["seed 1", "seed 2"]

@@ -128,6 +128,13 @@ def test_branches_run_side_by_side_and_all_ends_are_there():
     result = pipeline(stages=stages, call_input={"image": PHOTO}, seed=1)
     assert statuses(result) == {"clean": "done", "warm": "done", "cool": "done"}
     assert len({ref.sha256 for ref in result.artifacts}) == 3
+    manifest = load_manifest(str(result.data["manifest"]))
+    ends = {entry.name: entry.results for entry in manifest.stages}
+    assert result.results == (*ends["warm"], *ends["cool"])  # as they were written down
+    assert manifest.results == result.results
+    keys = [artifact.key for artifact in artifacts_of(result.data["flow_run_id"])]
+    for ref in result.results:
+        assert keys.count(f"file-{ref.sha256[:12]}") == 1
 
 
 def test_a_stage_in_a_flow_of_somebody_else_finds_what_a_run_made():
