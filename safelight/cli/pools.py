@@ -22,10 +22,10 @@ from prefect.client.schemas.objects import TERMINAL_STATES, StateType, WorkPool
 from prefect.exceptions import ObjectAlreadyExists, ObjectNotFound
 
 from safelight.children import start_child
-from safelight.cli.paging import every_deployment, every_worker, pages
 from safelight.cli.printing import CONSOLE
 from safelight.cli.server import QUIET, prefect_home
 from safelight.client.asking import patient_client
+from safelight.client.paging import every_deployment, every_worker, pages
 from safelight.errors import ContractMismatchError, UnknownError
 from safelight.pool.configuration import BATCH_TYPE
 from safelight.settings import settings

@@ -16,9 +16,9 @@ from prefect.client.schemas.sorting import FlowRunSort
 
 from safelight.cli.findings import Finding, finding
 from safelight.cli.left_deployments import flow_of
-from safelight.cli.paging import pages
 from safelight.cli.schedules import check_parameters, moments
 from safelight.cli.service_health import LOOPS, RESTART, Service
+from safelight.client.paging import pages
 from safelight.errors import PipelineError
 
 AHEAD = timedelta(days=100)

@@ -25,13 +25,13 @@ from safelight.cli.addresses import configured_api_url, source_of_api_url
 from safelight.cli.contracts import entrypoint
 from safelight.cli.findings import Finding, finding
 from safelight.cli.left_deployments import is_ours, without_flow
-from safelight.cli.paging import every_deployment, every_worker, pages
 from safelight.cli.pools import BATCHES
 from safelight.cli.schedule_health import schedule_findings
 from safelight.cli.server import silence
 from safelight.cli.server_password import is_loopback
 from safelight.cli.service_health import Services, service_findings, services
 from safelight.cli.serving import POOL
+from safelight.client.paging import every_deployment, every_worker, pages
 from safelight.pool.announcing import announced
 from safelight.pool.configuration import BATCH_TYPE, POOL_TYPE
 from safelight.provenance.manifest import versions

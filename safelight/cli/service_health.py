@@ -25,7 +25,7 @@ from prefect.events.filters import EventFilter, EventOccurredFilter, EventResour
 from pydantic import BaseModel
 
 from safelight.cli.findings import Finding, finding
-from safelight.cli.paging import every_worker
+from safelight.client.paging import every_worker
 
 LOOPS = 4
 """Times that a service may come round before what it left undone counts."""

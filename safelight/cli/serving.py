@@ -17,7 +17,6 @@ from prefect.settings import PREFECT_API_URL, get_current_settings, temporary_se
 from safelight.children import start_child, stop_child
 from safelight.cli.addresses import configured_api_url, spare_loopback, web_url
 from safelight.cli.left_deployments import is_ours, without_flow
-from safelight.cli.paging import every_deployment
 from safelight.cli.pools import BATCHES, Change, change_embedded, make_batches_pool, make_pool
 from safelight.cli.printing import CONSOLE, show_line
 from safelight.cli.schedule_health import refused_schedules
@@ -27,6 +26,7 @@ from safelight.cli.server_password import password_of
 from safelight.cli.slots import apply_limits, read_limits
 from safelight.cli.supervising import counted_signals, stop_workers, supervise
 from safelight.client.asking import patient_client, refusal
+from safelight.client.paging import every_deployment
 from safelight.errors import (
     DependencyMissingError,
     InvalidFieldValueError,

@@ -8,7 +8,7 @@ from prefect.client.schemas.actions import GlobalConcurrencyLimitCreate
 from prefect.exceptions import ObjectNotFound
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
-from safelight.cli.paging import every_deployment
+from safelight.client.paging import every_deployment
 from safelight.errors import InvalidFieldValueError
 
 

@@ -26,6 +26,7 @@ from prefect.client.schemas.sorting import FlowRunSort
 from prefect.exceptions import ObjectNotFound
 
 from safelight.client.asking import patient_client
+from safelight.client.paging import every_worker
 from safelight.pool.announcing import announced
 from safelight.pool.devices import Device, DeviceKind
 from safelight.pool.routing import fits, job_variables
@@ -105,8 +106,7 @@ def say_why(pool: str, worker: str, rooms: dict[str, WaitingRoom]) -> None:
 
 def leads(client: SyncPrefectClient, pool: str, worker: str) -> bool:
     """Whether a worker is the one of its pool that tells: the first by name of those online."""
-    there = client.read_workers_for_work_pool(pool)
-    online = [found.name for found in there if found.status == "ONLINE"]
+    online = [found.name for found in every_worker(client, pool) if found.status == "ONLINE"]
     return not online or worker <= min(online)
 
 
@@ -124,7 +124,7 @@ def reasons(client: SyncPrefectClient, pool: str) -> dict[UUID, str]:
             before_=datetime.now(UTC) - WAITED  # pyright: ignore[reportArgumentType]
         ),
     )
-    runs = client.read_flow_runs(
+    runs = client.read_flow_runs(  # the first page: those behind wait for these
         flow_run_filter=due,
         work_pool_filter=WorkPoolFilter(name=WorkPoolFilterName(any_=[pool])),
         sort=FlowRunSort.NEXT_SCHEDULED_START_TIME_ASC,
@@ -191,7 +191,7 @@ class _Known:
 def _devices(client: SyncPrefectClient, pool: str) -> list[Device]:
     """Of all workers that are online, as they told; without what a process needs to see one."""
     devices: list[Device] = []
-    for worker in client.read_workers_for_work_pool(pool):
+    for worker in every_worker(client, pool):
         told = announced(client, pool, worker.name) if worker.status == "ONLINE" else None
         if told is not None:
             devices += [

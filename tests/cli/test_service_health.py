@@ -19,9 +19,9 @@ from prefect.states import Cancelled, Completed, Running, Scheduled
 
 from safelight.cli import schedule_health, service_health
 from safelight.cli.findings import Finding
-from safelight.cli.paging import every_deployment, every_worker
 from safelight.cli.server import embedded_server, free_port
 from safelight.cli.server_health import server_findings
+from safelight.client.paging import every_deployment, every_worker
 from safelight.settings import reload_settings
 from tests.prefect_database import put_database
 from tests.prefect_pool import eventually, let_go_of_server

@@ -7,8 +7,8 @@ from prefect.client.orchestration import SyncPrefectClient
 from prefect.client.schemas.actions import WorkPoolCreate
 from prefect.client.schemas.filters import WorkPoolFilter, WorkPoolFilterName
 
-from safelight.cli.paging import every_deployment, every_worker, pages
 from safelight.cli.slots import Slots, apply_limits
+from safelight.client.paging import every_deployment, every_worker, pages
 
 
 @dataclass(frozen=True)
