@@ -10,11 +10,11 @@ from flows.batch import batch
 from flows.generate import generate
 from flows.pipeline import pipeline
 from presets.pipeline import MOST_STAGES
-from safelight.engines.identity import EngineIdentity
 from safelight.errors import InvalidFieldValueError
 from safelight.store.artifact import ArtifactRef
 from safelight.store.store import current_store
-from tasks.grade import GradeParams
+from tasks.calling import Call, calling
+from tasks.grade import GradeParams, grade
 from tasks.keeping import keep_image, record_of
 
 
@@ -58,11 +58,11 @@ def picture() -> ArtifactRef:
 
 @pytest.mark.usefixtures("volume")
 def test_the_history_in_a_file_does_not_double():
-    engine = EngineIdentity(engine_id="own", version="1")
     pixels = np.zeros((8, 8, 3), np.uint8)
     made, before = picture(), picture()
     for number in range(12):
         params = GradeParams(grain=number / 100)
-        record = record_of("grade", params, engine, [made, before])
-        before, made = made, keep_image(pixels, record)
+        with calling(Call(grade.declared, [made, params])):
+            record = record_of(params, [made, before])
+            before, made = made, keep_image(pixels, record)
     assert len(record.history) == 11

@@ -12,7 +12,9 @@ from safetensors.torch import save_file
 from examples.untrained import build_untrained
 from safelight.engines.diffusers.model import TEXT_TO_IMAGE, model_of
 from safelight.engines.diffusion import Drawing, draw, fill, redraw
+from safelight.engines.loaded import forget_loaded
 from safelight.errors import InvalidFieldValueError, InvalidMediaError
+from safelight.settings import settings
 from safelight.weights.checkpoints import find_checkpoint
 from tests.engines.test_single_file import build_xl
 
@@ -66,8 +68,10 @@ def models(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture(autouse=True)
-def _here(models: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def _here(models: Path, volume: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("SAFELIGHT_MODELS_DIR", str(models))
+    settings.cache_clear()
+    forget_loaded()
 
 
 def of(name: str, **more: Any) -> Drawing:
