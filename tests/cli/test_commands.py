@@ -112,7 +112,7 @@ def test_ctrl_c_stops_the_run_and_leaves_no_half_file(prepared: Path):
         text=True,
     )
     scratch = prepared / "cache" / "scratch"
-    while process.poll() is None and not list(scratch.glob("work-*/made*")):
+    while process.poll() is None and not list(scratch.glob("work-*/.part-made")):
         time.sleep(0.05)  # the pytest timeout bounds this
     process.send_signal(signal.SIGINT)
     _, errors = process.communicate(timeout=120)
