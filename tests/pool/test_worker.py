@@ -121,7 +121,7 @@ def test_queues_are_served_by_priority(pool: Pool):
 def test_two_devices_run_side_by_side_and_runs_return_to_what_is_warm(pool: Pool):
     worker = pool.start_worker(SAFELIGHT_POOL_DEVICES="cpu:2")
     eventually(lambda: len(children(worker)) == 2)
-    first = pool.create("steps", count=100)
+    first = pool.create("steps", count=250)
     begun(pool)
     assert pool.end(pool.create("pid")).is_completed()
     assert pool.state(first).is_running()
