@@ -106,6 +106,8 @@ def run_plan(plan: Plan, made: Made) -> None:
                 planned = queued.popleft()
                 future, call = planned.stage.stage.begin(*planned.arguments, planned.stage.params)
                 running[future] = planned, call
+        if not running:  # refused before any of them began
+            break
         future = next(as_completed(list(running)))
         future.wait()  # until then its state may still read RUNNING
         planned, call = running.pop(future)

@@ -66,3 +66,15 @@ def test_the_history_in_a_file_does_not_double():
             record = record_of(params, [made, before])
             before, made = made, keep_image(pixels, record)
     assert len(record.history) == 11
+
+
+@pytest.mark.usefixtures("server", "volume")
+def test_more_calls_than_a_run_may_make_are_refused_before_any_of_them(
+    monkeypatch: pytest.MonkeyPatch,
+):
+    monkeypatch.setattr("flows.pipeline.MOST_CALLS", 3)
+    state = pipeline(
+        stages=grading(4), call_input={"image": picture().uri}, seed=1, return_state=True
+    )
+    assert state.is_failed()
+    assert "[INVALID_FIELD_VALUE] the stages run more than 3 times" in (state.message or "")
