@@ -12,10 +12,9 @@ from safelight.settings import settings
 from safelight.weights.hashing import entries_of, files_of, stamp_of, weights_sha256
 from safelight.weights.safety import (
     check_weights,
-    pickled_names,
     read_object,
-    safetensors_header,
     safetensors_metadata,
+    tensor_names,
 )
 
 Prediction = Literal["epsilon", "v_prediction", "sample"]
@@ -203,9 +202,10 @@ def _described(path: Path, stamps: tuple[tuple[str | int, ...], ...]) -> Weights
     facts = _json(path / FACTS if path.is_dir() else path.with_suffix(".json"))
     if path.is_dir():
         _require_listed(path, facts)
-    family = facts.get("base_model") or family_of(path)
+    names = frozenset[str]() if path.is_dir() else tensor_names(path)
+    family = facts.get("base_model") or family_of(path, names)
     side = _native_side(path, family)
-    predicts, zero_snr = _prediction_of(path)
+    predicts, zero_snr = _prediction_of(path, names)
     try:
         return WeightsCard(
             name=_name_of(path),
@@ -251,31 +251,23 @@ def _require_listed(folder: Path, facts: dict[str, Any]) -> None:
             )
 
 
-def family_of(path: Path) -> str | None:
-    """sd, sdxl, sd3 or flux, from the names in a checkpoint; None where they do not tell."""
+def family_of(path: Path, names: frozenset[str]) -> str | None:
+    """sd, sdxl, sd3 or flux, from a folder's index or the names in a checkpoint; None where neither
+    tells."""
     if path.is_dir():
         made_for = str(_json(path / "model_index.json").get("_class_name", ""))
         return next((FAMILIES[start] for start in FAMILIES if made_for.startswith(start)), None)
-    names = _names_in(path)
     for start, family in _FAMILY_KEYS.items():
         if any(name.startswith(start) for name in names):
             return family
     return None
 
 
-def _names_in(path: Path) -> frozenset[str]:
-    """Names of the tensors of a single file; of a pickle other text as well."""
-    if path.suffix.lower() == ".safetensors":
-        return frozenset(safetensors_header(path))
-    return pickled_names(path)
-
-
-def _prediction_of(path: Path) -> tuple[Prediction | None, bool | None]:
+def _prediction_of(path: Path, names: frozenset[str]) -> tuple[Prediction | None, bool | None]:
     """What a single file says of its network: trainers leave it as tensors without content
     (`v_pred`, `ztsnr`) or as `modelspec.prediction_type` in its metadata."""
     if path.is_dir():
         return None, None
-    names = _names_in(path)
     said = safetensors_metadata(path).get("modelspec.prediction_type", "").lower()
     velocity = "v_pred" in names or said in ("v", "v_prediction", "v-prediction")
     predicts: Prediction | None = "v_prediction" if velocity else None

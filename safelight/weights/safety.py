@@ -92,6 +92,16 @@ def safetensors_header(path: Path) -> dict[str, dict[str, object]]:
     Raises:
         InvalidMediaError: no safetensors file, or damaged.
     """
+    tensors = {k: v for k, v in _header(path).items() if k != "__metadata__"}
+    if not all(isinstance(tensor, dict) for tensor in tensors.values()):
+        raise InvalidMediaError(
+            f"{path.name} has a safetensors header that does not describe tensors",
+            "download the file again",
+        )
+    return cast("dict[str, dict[str, object]]", tensors)
+
+
+def _header(path: Path) -> dict[str, object]:
     size = path.stat().st_size
     with path.open("rb") as file:
         start = file.read(9)
@@ -111,41 +121,35 @@ def safetensors_header(path: Path) -> dict[str, dict[str, object]]:
         raise InvalidMediaError(
             f"{path.name} has a safetensors header that is no object", "download the file again"
         )
-    tensors = {k: v for k, v in cast("dict[str, object]", header).items() if k != "__metadata__"}
-    if not all(isinstance(tensor, dict) for tensor in tensors.values()):
-        raise InvalidMediaError(
-            f"{path.name} has a safetensors header that does not describe tensors",
-            "download the file again",
-        )
-    return cast("dict[str, dict[str, object]]", tensors)
+    return cast("dict[str, object]", header)
 
 
 def safetensors_metadata(path: Path) -> dict[str, str]:
-    """What a file says of itself beside its tensors; empty where it says nothing."""
-    try:
-        with path.open("rb") as file:
-            length = struct.unpack("<Q", file.read(8))[0]
-            if length > LARGEST_HEADER:
-                return {}
-            said = json.loads(file.read(length)).get("__metadata__", {})
-    except (OSError, ValueError, RecursionError, struct.error, AttributeError):
+    """What a single file says of itself beside its tensors; pickles say nothing.
+
+    Raises:
+        InvalidMediaError: damaged.
+    """
+    if _is_pickled(path):
         return {}
-    if not isinstance(said, dict):
-        return {}
-    pairs = cast("dict[str, object]", said).items()
+    said = _header(path).get("__metadata__")
+    pairs = cast("dict[str, object]", said).items() if isinstance(said, dict) else ()
     return {name: value for name, value in pairs if isinstance(value, str)}
 
 
-def pickled_names(path: Path) -> frozenset[str]:
-    """All text in the pickles of a checkpoint that was looked into: names of tensors among it.
+def tensor_names(path: Path) -> frozenset[str]:
+    """Names of the tensors of a single file, of which nothing is loaded; a pickle's other text too.
 
-    Nothing of it is loaded. Call `check_weights` first.
+    Call `check_weights` first.
+
+    Raises:
+        InvalidMediaError: damaged.
     """
-    with path.open("rb") as file:
-        archive = file.read(4) == _ZIP
+    if not _is_pickled(path):
+        return frozenset(safetensors_header(path))
     return frozenset(
         argument
-        for pickle in _pickles(path, archive=archive)
+        for pickle in _pickles(path)
         for opcode, argument, _ in pickletools.genops(pickle)
         if isinstance(argument, str) and opcode.name.endswith("UNICODE")
     )
@@ -197,24 +201,17 @@ def read_object(file: Path) -> dict[str, Any]:
 
 @lru_cache(maxsize=1024)
 def _check(path: Path, stamp: tuple[int, ...]) -> None:
-    size = stamp[2]
-    with path.open("rb") as file:
-        start = file.read(4)
-    # what torch would do with it: an archive by its first bytes, else a row of pickles
-    pickled = start == _ZIP or start[:1] == _PICKLE
-    named = path.suffix.lower() == ".safetensors"
-    # a header of 640 bytes starts like a pickle; libraries never unpickle what has this name
-    if not pickled or (named and _has_safetensors_header(path)):
-        _check_safetensors(path, size)
+    if not _is_pickled(path):
+        _check_safetensors(path, stamp[2])
         return
-    if named:
+    if path.suffix.lower() == ".safetensors":
         raise UnsafePickleError(
             f"{path.name} is a pickle, expected safetensors as its name says",
             "get the model as safetensors from its maker",
         )
     try:
         opcodes = 0
-        for pickle in _pickles(path, archive=start == _ZIP):
+        for pickle in _pickles(path):
             opcodes = _check_pickle(path, pickle, opcodes)
     except (  # an archive that is encrypted, or packed in a way that is not known, as well
         ValueError,
@@ -232,6 +229,19 @@ def _check(path: Path, stamp: tuple[int, ...]) -> None:
         raise InvalidMediaError(
             f"{path.name} is a damaged checkpoint: {error}", "download the file again"
         ) from error
+
+
+def _is_pickled(path: Path) -> bool:
+    """What torch would do with a file: an archive by its first bytes, else a row of pickles."""
+    if not (_starts_with(path, _ZIP) or _starts_with(path, _PICKLE)):
+        return False
+    # a header of 640 bytes starts like a pickle; libraries never unpickle what has this name
+    return not (path.suffix.lower() == ".safetensors" and _has_safetensors_header(path))
+
+
+def _starts_with(path: Path, start: bytes) -> bool:
+    with path.open("rb") as file:
+        return file.read(len(start)) == start
 
 
 def _has_safetensors_header(path: Path) -> bool:
@@ -292,8 +302,8 @@ def _naturals(value: object) -> bool:
     )
 
 
-def _pickles(path: Path, *, archive: bool) -> Iterator[IO[bytes]]:
-    if not archive:
+def _pickles(path: Path) -> Iterator[IO[bytes]]:
+    if not _starts_with(path, _ZIP):
         with path.open("rb") as file:
             # a pickle may ask for more bytes at once than there is memory
             content = BytesIO(file.read(LARGEST_PICKLE))
