@@ -3,7 +3,7 @@
 from typing import ClassVar
 
 from safelight.engines.identity import EngineIdentity
-from safelight.engines.interface import ComputeRequest, LocalEngine, Refusal, Request
+from safelight.engines.interface import ComputeRequest, LocalEngine, Request
 from safelight.installed import version
 
 
@@ -12,11 +12,6 @@ class Arrays(LocalEngine):
 
     engine_id: ClassVar[str] = "numpy"
     array_library: ClassVar[str] = "numpy"
-
-    def can(self, request: Request) -> Refusal | None:
-        """None: it is always there."""
-        del request
-        return None
 
     def identity(self, request: Request) -> EngineIdentity:
         """Its version, and the revision of the stage's own arithmetic."""

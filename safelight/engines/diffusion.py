@@ -224,8 +224,15 @@ def preload(name: str | None) -> None:
     model_of(find_checkpoint(name))
 
 
-def sampler_of(drawing: Drawing) -> str:
-    """The name of the sampler that draws, also where it is the model's own; loads the model."""
+def sampler_of(drawing: Drawing, strength: float = 1.0) -> str:
+    """The name of the sampler that drew, also where it was the model's own.
+
+    Args:
+        drawing: what was drawn.
+        strength: as for `redraw`; where it left no step to take, nothing drew and none is named.
+    """
+    if _steps_taken(drawing.steps, strength) < 1:
+        return ""
     return drawing.scheduler or name_of(model_of(drawing.card).own_scheduler)
 
 

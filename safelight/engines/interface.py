@@ -5,6 +5,7 @@ says at once whether it can, and as what its result counts, and does it when it 
 knows the other by name.
 """
 
+from abc import ABC, abstractmethod
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import ClassVar, Literal, Protocol, TypedDict, runtime_checkable
@@ -77,7 +78,7 @@ class Engine(Protocol):
         ...
 
 
-class LocalEngine:
+class LocalEngine(ABC):
     """What is the same for all engines of this process: nobody to ask, nothing to pay."""
 
     engine_type: ClassVar[EngineType] = "local"
@@ -96,14 +97,17 @@ class LocalEngine:
         del request
         return None
 
+    def can(self, request: Request) -> Refusal | None:
+        """Whatever has no identity cannot be served: a file, a name or a package is missing."""
+        try:
+            self.identity(request)
+        except PipelineError as error:
+            return error
+        return None
 
-def refusal_of(check: Callable[[], object]) -> Refusal | None:
-    """What a check raises, as an answer; None when it raises nothing."""
-    try:
-        check()
-    except PipelineError as error:
-        return error
-    return None
+    @abstractmethod
+    def identity(self, request: Request) -> EngineIdentity:
+        """See `Engine.identity`."""
 
 
 @dataclass(frozen=True)

@@ -23,9 +23,7 @@ from safelight.engines.interface import (
     Face,
     FaceRequest,
     LocalEngine,
-    Refusal,
     Request,
-    refusal_of,
 )
 from safelight.engines.loaded import loaded
 from safelight.errors import DependencyMissingError
@@ -362,10 +360,6 @@ class Mtcnn(LocalEngine):
     """Finds faces with the weights that are installed."""
 
     engine_id: ClassVar[str] = ENGINE_ID
-
-    def can(self, request: Request) -> Refusal | None:
-        """Refuses while the weights are not installed."""
-        return refusal_of(lambda: self.identity(request))
 
     def identity(self, request: Request) -> EngineIdentity:
         """The same for every confidence."""

@@ -5,14 +5,13 @@ Both engines run the same files and agree within one 8-bit level in fp32.
 
 from collections.abc import Callable
 from contextlib import closing
-from pathlib import Path
 from typing import ClassVar
 
 import numpy as np
 
 from safelight.engines.device import device_class, resolve_device, torch_dtype
 from safelight.engines.identity import EngineIdentity
-from safelight.engines.interface import EnlargeRequest, LocalEngine, Refusal, Request, refusal_of
+from safelight.engines.interface import EnlargeRequest, LocalEngine, Request
 from safelight.engines.loaded import loaded
 from safelight.engines.memory import until_it_fits
 from safelight.engines.realesrgan_ncnn import NcnnRunner, physical_cores
@@ -174,7 +173,9 @@ def identity(*models: Model) -> EngineIdentity:
     return EngineIdentity(
         engine_id="realesrgan",
         version=f"{library} {version(library)}+{revision}",
-        weights=tuple(_sha256(path) for model in models for path in weights_files(NETWORKS[model])),
+        weights=tuple(
+            packaged_sha256(path) for model in models for path in weights_files(NETWORKS[model])
+        ),
         device_class=device,
     )
 
@@ -183,18 +184,10 @@ def _memory_of(network: Network) -> int:
     return MEMORY_PER_STORED_BYTE * weights_files(network)[1].stat().st_size
 
 
-def _sha256(path: Path) -> str:
-    return packaged_sha256(path)
-
-
 class RealEsrgan(LocalEngine):
     """Enlarges with the networks that are installed."""
 
     engine_id: ClassVar[str] = "realesrgan"
-
-    def can(self, request: Request) -> Refusal | None:
-        """Refuses networks that do not exist, and all while their package is missing."""
-        return refusal_of(lambda: self.identity(request))
 
     def identity(self, request: Request) -> EngineIdentity:
         """Library and files of the network.

@@ -26,9 +26,7 @@ from safelight.engines.identity import EngineIdentity
 from safelight.engines.interface import (
     InterpolateRequest,
     LocalEngine,
-    Refusal,
     Request,
-    refusal_of,
 )
 from safelight.engines.loaded import loaded
 from safelight.engines.memory import is_out_of_memory, until_it_fits
@@ -64,7 +62,7 @@ def identity() -> EngineIdentity:
     return EngineIdentity(
         engine_id=ENGINE_ID,
         version=f"4.0+{REVISION}.torch{version('torch')}.av{version('av')}",
-        weights=(_sha256(weights_path()),),
+        weights=(packaged_sha256(weights_path()),),
         device_class=device_class(),
     )
 
@@ -87,10 +85,6 @@ def weights_path() -> Path:
     )
 
 
-def _sha256(path: Path) -> str:
-    return packaged_sha256(path)
-
-
 class Rife:
     """The interpolator for one video; the network is loaded once per process."""
 
@@ -99,7 +93,7 @@ class Rife:
         self.device = resolve_device()
         self.dtype = torch_dtype(self.device, settings().precision)
         path = weights_path()
-        key = (ENGINE_ID, _sha256(path), self.device, str(self.dtype))
+        key = (ENGINE_ID, packaged_sha256(path), self.device, str(self.dtype))
         self._network = loaded(
             key, lambda: Network.load(path, self.device, self.dtype), lambda network: network.bytes
         )
@@ -251,10 +245,6 @@ class RifeEngine(LocalEngine):
     """Interpolates with the weights that are installed."""
 
     engine_id: ClassVar[str] = ENGINE_ID
-
-    def can(self, request: Request) -> Refusal | None:
-        """Refuses while the weights are not installed."""
-        return refusal_of(lambda: self.identity(request))
 
     def identity(self, request: Request) -> EngineIdentity:
         """The same for every rate."""

@@ -18,9 +18,7 @@ from safelight.engines.interface import (
     Pixels,
     PromptRequest,
     RedrawRequest,
-    Refusal,
     Request,
-    refusal_of,
 )
 from safelight.errors import MissingRequiredFieldError
 from safelight.weights.checkpoints import find_checkpoint
@@ -31,10 +29,6 @@ class Diffusers(LocalEngine):
 
     engine_id: ClassVar[str] = "diffusers"
 
-    def can(self, request: Request) -> Refusal | None:
-        """Refuses models, schedulers and add-ons that are not there."""
-        return refusal_of(lambda: self.identity(request))
-
     def identity(self, request: Request) -> EngineIdentity:
         """Libraries, and the sha256 of the model and of each add-on.
 
@@ -44,7 +38,6 @@ class Diffusers(LocalEngine):
         """
         if not isinstance(request, PromptRequest):
             raise TypeError(f"diffusers draws, it cannot serve a {type(request).__name__}")
-        check_scheduler(request.scheduler)
         card = find_checkpoint(request.model)
         check_scheduler(request.scheduler, request.steps, card.base_model)
         return diffusion.identity(card, _add_ons(request))
@@ -57,14 +50,15 @@ class Diffusers(LocalEngine):
     def redraw(self, request: RedrawRequest, image: Pixels, guides: Guides = NO_GUIDES) -> Pictures:
         """See `diffusion.redraw`."""
         drawing = drawing_of(request, guides)
-        return _drawn(drawing, diffusion.redraw(drawing, image, request.strength))
+        return _drawn(drawing, diffusion.redraw(drawing, image, request.strength), request.strength)
 
     def fill(
         self, request: FillRequest, image: Pixels, mask: Pixels, guides: Guides = NO_GUIDES
     ) -> Pictures:
         """See `diffusion.fill`."""
         drawing = drawing_of(request, guides)
-        return _drawn(drawing, diffusion.fill(drawing, image, mask, request.strength))
+        made = diffusion.fill(drawing, image, mask, request.strength)
+        return _drawn(drawing, made, request.strength)
 
 
 def drawing_of(request: PromptRequest, guides: Guides = NO_GUIDES) -> Drawing:
@@ -96,8 +90,8 @@ def drawing_of(request: PromptRequest, guides: Guides = NO_GUIDES) -> Drawing:
     )
 
 
-def _drawn(drawing: Drawing, pictures: Sequence[Pixels]) -> Pictures:
-    return Pictures(tuple(pictures), sampler=diffusion.sampler_of(drawing))
+def _drawn(drawing: Drawing, pictures: Sequence[Pixels], strength: float = 1.0) -> Pictures:
+    return Pictures(tuple(pictures), sampler=diffusion.sampler_of(drawing, strength))
 
 
 def _found(kind: str, use: AddOnUse) -> AddOn:

@@ -126,7 +126,7 @@ def scheduler_for(own: Any, name: str | None) -> Any:  # noqa: ANN401  (diffuser
 
     if name is None:
         return type(own).from_config(own.config)
-    flows = "FlowMatch" in type(own).__name__
+    flows = _predicts_flow(own)
     known = FLOW_SAMPLERS if flows else SAMPLERS
     if name not in known:
         raise InvalidFieldValueError(
@@ -183,7 +183,7 @@ def as_trained(own: Any, predicts: str | None, zero_snr: bool | None) -> Any:  #
         changes[_ZERO_SNR] = zero_snr
     if zero_snr:
         changes["timestep_spacing"] = "trailing"
-    if not changes or "FlowMatch" in type(own).__name__:
+    if not changes or _predicts_flow(own):
         return own
     if zero_snr and not _takes(type(own), _ZERO_SNR):
         told = named_settings(own.config)
@@ -199,6 +199,10 @@ def named_settings(config: Mapping[str, Any]) -> dict[str, Any]:
         for name, value in config.items()
         if name in OF_THE_MODEL and name not in assumed
     }
+
+
+def _predicts_flow(own: Any) -> bool:  # noqa: ANN401
+    return "FlowMatch" in type(own).__name__
 
 
 def _takes(kind: Any, setting: str) -> bool:  # noqa: ANN401

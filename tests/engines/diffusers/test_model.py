@@ -10,9 +10,11 @@ import torch
 from safetensors.torch import save_file
 
 from examples.untrained import build_untrained
+from safelight.engines.diffusers.engine import ENGINE
 from safelight.engines.diffusers.model import TEXT_TO_IMAGE, model_of
 from safelight.engines.diffusion import Drawing, draw, fill, redraw
-from safelight.engines.loaded import forget_loaded
+from safelight.engines.interface import RedrawRequest
+from safelight.engines.loaded import forget_loaded, loaded_stats
 from safelight.errors import InvalidFieldValueError, InvalidMediaError
 from safelight.settings import settings
 from safelight.weights.checkpoints import find_checkpoint
@@ -39,6 +41,7 @@ def models(tmp_path_factory: pytest.TempPathFactory) -> Path:
         json.dumps({"prediction_type": "v_prediction", "zero_terminal_snr": False})
     )
     torch.save({"state_dict": held}, folder / "older.ckpt")
+    save_file(held, folder / "named.ckpt")
     base = StableDiffusionXLPipeline.from_pretrained(folder / "wide")
 
     def network(like: Any, **other: Any) -> Any:
@@ -139,3 +142,15 @@ def test_networks_that_read_more_than_the_picture_do_only_that():
     assert fill(of("fills"), PICTURE, mask, 1.0)[0].shape == (64, 64, 3)
     with pytest.raises(InvalidFieldValueError, match="edits by instruction"):
         fill(of("edits"), PICTURE, mask, 1.0)
+
+
+def test_the_content_of_a_file_says_what_it_is_whatever_its_name():
+    assert find_checkpoint("named").base_model == "sdxl"
+
+
+def test_nothing_is_loaded_for_a_picture_that_no_step_changes():
+    before = loaded_stats().loads
+    request = RedrawRequest(model="tiny", prompt="a photo", seed=7, steps=4, strength=0.1)
+    made = ENGINE.redraw(request, PICTURE)
+    assert np.array_equal(made.pixels[0], PICTURE)
+    assert (made.sampler, loaded_stats().loads) == ("", before)
