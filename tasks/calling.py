@@ -4,6 +4,7 @@ from collections.abc import Callable, Generator, Iterator, Sequence
 from contextlib import contextmanager
 from contextvars import ContextVar
 from dataclasses import dataclass
+from functools import cached_property
 from typing import Any, TypeVar, cast
 
 from safelight.engines.choosing import Chosen, choose, next_after
@@ -13,6 +14,7 @@ from safelight.errors import PipelineError
 from safelight.params import Params
 from safelight.provenance.record import Origin
 from safelight.store.artifact import ArtifactRef
+from tasks.ingest import ingest
 from tasks.recorder import recorder
 
 C = TypeVar("C")
@@ -44,6 +46,15 @@ class Call:
         self.params = params_in(arguments)
         self.references = list(references_in(arguments))
         self._chosen: tuple[Chosen, ...] | None = None
+
+    @cached_property
+    def located(self) -> Params:
+        """The parameters with the pictures that they name as links, each looked into once.
+
+        Raises:
+            PipelineError: one is not there, or is no picture.
+        """
+        return self.params.located(lambda place: ingest(place, ("image",)).uri)
 
     @property
     def chosen(self) -> tuple[Chosen, ...]:

@@ -26,7 +26,6 @@ from safelight.store.artifact import ArtifactRef, MediaKind
 from safelight.store.results import RESULTS, SafelightResults
 from tasks.calling import Call, Counts, Declared, Needs, call_of, calling
 from tasks.facts import facts_of
-from tasks.ingest import ingest
 from tasks.recorder import recorder
 from tasks.retrying import worth_retrying
 
@@ -167,8 +166,8 @@ class Stage(Task[P, R]):
             try:
                 call.require_engines()
                 return cast("Callable[..., R]", fn)(
-                    *map(_placed, args),
-                    **{name: _placed(value) for name, value in kwargs.items()},
+                    *(_placed(value, call) for value in args),
+                    **{name: _placed(value, call) for name, value in kwargs.items()},
                 )
             except PipelineError as error:
                 call.fall_back(error)
@@ -224,7 +223,7 @@ def cache_key(stage: Stage[..., Any], arguments: list[Any]) -> str:
     described: dict[str, Any] = {
         "revision": KEY_REVISION,
         "stage": stage.name,
-        "params": _located(call.params).model_dump(mode="json"),
+        "params": call.located.model_dump(mode="json"),
         "inputs": [_input_key(value) for value in arguments if not isinstance(value, Params)],
         "engine": call.identity.model_dump(mode="json"),
     }
@@ -255,12 +254,8 @@ def _input_key(value: object) -> object:
     raise TypeError(f"a stage takes references and parameters, not {type(value).__name__}")
 
 
-def _located(params: T) -> T:
-    return params.located(lambda place: ingest(place, ("image",)).uri)
-
-
-def _placed(value: object) -> Any:  # noqa: ANN401  (any argument of a stage)
-    return _located(value) if isinstance(value, Params) else value
+def _placed(value: object, call: Call) -> object:
+    return call.located if isinstance(value, Params) else value
 
 
 def _stopped(message: str) -> State[None]:
