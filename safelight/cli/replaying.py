@@ -1,21 +1,15 @@
 """Makes a run again and compares what comes out."""
 
-from pathlib import Path
-from typing import Any, cast
-
-import yaml
 from rich.table import Table
 
 from safelight.cli.contracts import entrypoint
+from safelight.cli.deployment_file import described_deployments
 from safelight.cli.printing import CONSOLE, ERRORS, watching
 from safelight.cli.runs import Session, session
-from safelight.errors import DependencyMissingError, UnknownError
+from safelight.errors import UnknownError
 from safelight.provenance.batches import load_report
 from safelight.provenance.manifest import ManifestUnreadableError
 from safelight.provenance.replay import ArtifactComparison, Rerun, compare, find_run
-
-DEPLOYMENTS = Path(__file__).resolve().parents[2] / "deployments" / "prefect.yaml"
-"""The flows that runs are made of."""
 
 BATCH = "batch"
 """The flow whose own stages only lay out what its requests made."""
@@ -82,13 +76,9 @@ def require_registered(flow: str) -> None:
         ManifestUnreadableError: it has none.
         DependencyMissingError: this is no checkout.
     """
-    if not DEPLOYMENTS.is_file():
-        raise DependencyMissingError(
-            f"there is no {DEPLOYMENTS}", "install Safelight from a checkout"
-        )
-    described = cast("dict[str, Any]", yaml.safe_load(DEPLOYMENTS.read_text()))
     known = {
-        deployment["name"]: deployment["entrypoint"] for deployment in described["deployments"]
+        deployment["name"]: deployment["entrypoint"]
+        for deployment in described_deployments()["deployments"]
     }
     if known.get(flow) != entrypoint(flow):
         raise ManifestUnreadableError(

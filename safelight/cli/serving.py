@@ -6,7 +6,6 @@ import tempfile
 from collections.abc import Generator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any, cast
 
 import httpx
 import yaml
@@ -16,6 +15,7 @@ from prefect.settings import PREFECT_API_URL, get_current_settings, temporary_se
 
 from safelight.children import start_child, stop_child
 from safelight.cli.addresses import configured_api_url, spare_loopback, web_url
+from safelight.cli.deployment_file import CHECKOUT, described_deployments
 from safelight.cli.left_deployments import is_ours, without_flow
 from safelight.cli.pools import BATCHES, Change, change_embedded, make_batches_pool, make_pool
 from safelight.cli.printing import CONSOLE, show_line
@@ -36,8 +36,6 @@ from safelight.pool.configuration import POOL_TYPE
 from safelight.settings import settings
 from safelight.store.results import register_results
 
-CHECKOUT = Path(__file__).resolve().parents[2]
-PREFECT_FILE = CHECKOUT / "deployments" / "prefect.yaml"
 LIMITS_FILE = CHECKOUT / "deployments" / "concurrency-limits.yaml"
 POOL = "gpu"
 
@@ -171,10 +169,7 @@ def deploy(pool: str, change: Change | None = None) -> None:
             "no Prefect server is configured",
             "set PREFECT_API_URL, or run: safelight up",
         )
-    if not PREFECT_FILE.is_file():
-        raise DependencyMissingError(
-            f"there is no {PREFECT_FILE}", "install Safelight from a checkout"
-        )
+    described = described_deployments()
     limits = read_limits(LIMITS_FILE)
     register_results()
     if pool == BATCHES:
@@ -184,7 +179,6 @@ def deploy(pool: str, change: Change | None = None) -> None:
         )
     make_pool(pool, POOL_TYPE)
     make_batches_pool(change)
-    described = cast("dict[str, Any]", yaml.safe_load(PREFECT_FILE.read_text()))
     for deployment in described["deployments"]:
         if deployment["work_pool"]["name"] != BATCHES:
             deployment["work_pool"]["name"] = pool

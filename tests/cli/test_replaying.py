@@ -1,14 +1,14 @@
 """A replay runs flows that have deployments, and nothing else that a manifest names."""
 
 import pytest
-import yaml
 
-from safelight.cli.replaying import DEPLOYMENTS, require_registered
+from safelight.cli.deployment_file import described_deployments
+from safelight.cli.replaying import require_registered
 from safelight.provenance.manifest import ManifestUnreadableError
 
 
 def test_every_deployed_flow_can_be_replayed():
-    for deployment in yaml.safe_load(DEPLOYMENTS.read_text())["deployments"]:
+    for deployment in described_deployments()["deployments"]:
         require_registered(deployment["name"])
 
 
