@@ -19,7 +19,7 @@ from safelight.errors import PipelineError
 from safelight.media.images import decode_image
 from safelight.media.previews import poster_strip
 from safelight.media.sheets import contact_sheet
-from safelight.media.video import read_frames
+from safelight.media.video.stream import read_frames
 from safelight.provenance.manifest import Manifest
 from safelight.settings import settings
 from safelight.store.artifact import ArtifactRef

@@ -10,9 +10,9 @@ from prefect.context import FlowRunContext
 from prefect.logging import get_run_logger
 from pydantic import Field, JsonValue
 
-from flows.dispatching import Dispatch, Where, find_workers
-from flows.laying_out import lay_out_all, lay_out_grid, publish_table, sheet_axes
-from flows.requests import (
+from flows.batching.dispatching import Dispatch, Where, find_workers
+from flows.batching.laying_out import lay_out_all, lay_out_grid, publish_table, sheet_axes
+from flows.batching.requests import (
     Request,
     Row,
     batch_digest,
@@ -22,7 +22,8 @@ from flows.requests import (
     listed,
     read_file,
 )
-from flows.running import parameters_model, recorded_flow
+from flows.running.recorded import recorded_flow
+from flows.running.signature import parameters_model
 from safelight.errors import InvalidFieldValueError, MissingRequiredFieldError, PipelineError
 from safelight.progress import (
     StopReason,
@@ -33,7 +34,7 @@ from safelight.progress import (
 )
 from safelight.provenance.batches import BatchReport, keep_report
 from safelight.store.artifact import ArtifactRef
-from tasks.recorder import recorder
+from tasks.base.recorder import recorder
 
 NOTHING: dict[str, JsonValue] = {}
 NAMED_FAILURES = 5

@@ -1,7 +1,7 @@
 """Portraits that look like a frame from a film."""
 
-from flows.drawing import draw
-from flows.inputs import (
+from flows.running.drawing import draw
+from flows.running.inputs import (
     Changes,
     Consent,
     Prompt,
@@ -11,7 +11,7 @@ from flows.inputs import (
     knobs_of,
     require_consent,
 )
-from flows.running import recorded_flow
+from flows.running.recorded import recorded_flow
 from presets.cinematic_portrait_v1 import PRESET
 from safelight.store.artifact import ArtifactRef
 from tasks.grade import grade

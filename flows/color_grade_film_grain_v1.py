@@ -4,8 +4,8 @@ from typing import Annotated
 
 from pydantic import Field
 
-from flows.inputs import Changes, Media, QualityLevel, Seed, ingest_media, knobs_of
-from flows.running import recorded_flow
+from flows.running.inputs import Changes, Media, QualityLevel, Seed, ingest_media, knobs_of
+from flows.running.recorded import recorded_flow
 from presets.color_grade_film_grain_v1 import DEFAULT_STYLE, PRESET, Style
 from safelight.store.artifact import ArtifactRef
 from tasks.grade import grade

@@ -1,6 +1,6 @@
 """Text to image."""
 
-from flows.single import stage_flow
+from flows.running.single import stage_flow
 from tasks.generate import generate as stage
 
 generate = stage_flow(stage)

@@ -1,7 +1,7 @@
 """Pictures enlarged and cleaned."""
 
-from flows.inputs import Changes, Media, QualityLevel, ingest_media, knobs_of
-from flows.running import recorded_flow
+from flows.running.inputs import Changes, Media, QualityLevel, ingest_media, knobs_of
+from flows.running.recorded import recorded_flow
 from presets.upscale_denoise_image_v1 import PRESET
 from safelight.store.artifact import ArtifactRef
 from tasks.denoise import denoise

@@ -1,7 +1,7 @@
 """Portraits that look like a frame from a film."""
 
-from presets.portrait import NEGATIVE, UPRIGHT
-from presets.preset import Knobs, Preset
+from presets.base.portrait import NEGATIVE, UPRIGHT
+from presets.base.preset import Knobs, Preset
 from tasks.generate import GenerateParams
 from tasks.grade import GradeParams
 

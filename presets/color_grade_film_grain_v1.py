@@ -2,7 +2,7 @@
 
 from typing import Literal
 
-from presets.preset import Knobs, Preset
+from presets.base.preset import Knobs, Preset
 from tasks.grade import GradeParams
 
 Style = Literal["warm", "cool", "cinematic"]

@@ -1,7 +1,7 @@
 """Photographs of people that look like skin, not plastic."""
 
-from presets.portrait import DETAIL_FACES, NEGATIVE, UPRIGHT
-from presets.preset import Knobs, Preset
+from presets.base.portrait import DETAIL_FACES, NEGATIVE, UPRIGHT
+from presets.base.preset import Knobs, Preset
 from tasks.detail import DetailParams
 from tasks.generate import GenerateParams
 from tasks.upscale import UpscaleParams

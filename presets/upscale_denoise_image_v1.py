@@ -1,6 +1,6 @@
 """Pictures enlarged and cleaned."""
 
-from presets.preset import Knobs, Preset
+from presets.base.preset import Knobs, Preset
 from tasks.denoise import DenoiseParams
 from tasks.upscale import UpscaleParams
 

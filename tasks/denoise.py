@@ -7,10 +7,10 @@ from safelight.media.denoising import cleaned_frame, denoised_frames, denoised_p
 from safelight.params import Params
 from safelight.progress import note
 from safelight.store.artifact import ArtifactRef
-from tasks.keeping import is_animated, keep_changed, record_of
-from tasks.resuming import resuming
-from tasks.stage import cache_key, stage
-from tasks.video_stage import transformed
+from tasks.base.keeping import is_animated, keep_changed, record_of
+from tasks.base.resuming import resuming
+from tasks.base.stage import cache_key, stage
+from tasks.base.video_stage import transformed
 
 REVISION = "2"
 """Raised when the arithmetic changes, so that no older result is taken for a new one."""

@@ -21,9 +21,9 @@ from safelight.progress import note, part
 from safelight.store.artifact import ArtifactRef
 from safelight.store.store import Pixels
 from safelight.weights.checkpoints import find_checkpoint
-from tasks.calling import serving
-from tasks.keeping import keep_image, load_layers, record_of
-from tasks.stage import stage
+from tasks.base.calling import serving
+from tasks.base.keeping import keep_image, load_layers, record_of
+from tasks.base.stage import stage
 
 REVISION = 2
 """Raised when cutting out or blending changes the pixels."""

@@ -11,9 +11,9 @@ from safelight.progress import note
 from safelight.provenance.embed import LONGEST_SIDE
 from safelight.store.artifact import ArtifactRef
 from safelight.store.store import current_store
-from tasks.calling import serving
-from tasks.keeping import is_animated, keep_changed, record_of
-from tasks.stage import stage
+from tasks.base.calling import serving
+from tasks.base.keeping import is_animated, keep_changed, record_of
+from tasks.base.stage import stage
 
 Quality = Literal["low", "medium", "high"]
 

@@ -1,92 +1,12 @@
 """The generate stage: text to image."""
 
-from collections.abc import Callable, Sequence
-from typing import Self
+from pydantic import Field
 
-from pydantic import Field, model_validator
-
-from safelight.engines.interface import AddOnUse, DrawRequest, Draws, Guides, PromptFields
-from safelight.errors import MissingRequiredFieldError
-from safelight.params import Params
+from safelight.engines.interface import DrawRequest, Draws
 from safelight.store.artifact import ArtifactRef
-from safelight.store.store import Pixels
-from tasks.calling import serving
-from tasks.ingest import ingest
-from tasks.keeping import keep_image, load_image, record_of
-from tasks.stage import stage
-
-
-class LoraUse(Params):
-    """One LoRA of the models folder."""
-
-    name: str = Field(min_length=1)
-    """Stem of its file in `loras`."""
-    weight: float = Field(default=1.0, ge=-4, le=4)
-    """How strongly it takes part."""
-
-
-class SamplingParams(Params):
-    """How a model is asked to draw; shared by all stages that draw with a prompt."""
-
-    prompt: str = Field(min_length=1, max_length=2000)
-    """What the picture shows."""
-    negative_prompt: str = Field(default="", max_length=2000)
-    """What it must not show."""
-    seed: int | None = Field(default=None, ge=0, le=2**32 - 1)
-    """Same seed, same picture; further pictures take the next ones. Flows draw it when missing."""
-    steps: int = Field(default=20, ge=1, le=150)
-    """Denoising steps."""
-    guidance_scale: float = Field(default=7.5, ge=0, le=30)
-    """How closely to follow the prompt."""
-    num_images: int = Field(default=1, ge=1, le=16)
-    """How many pictures."""
-    model: str | None = None
-    """Name of a model in the models folder; None takes the first, else the shipped one."""
-    scheduler: str | None = None
-    """ddim, euler, euler_a, dpmpp_2m, dpmpp_2m_karras, unipc, ...; None is the model's own."""
-    loras: tuple[LoraUse, ...] = ()
-    """LoRAs, applied together."""
-    embeddings: tuple[str, ...] = ()
-    """Textual inversions in `embeddings`; their names are words for the prompt."""
-    use_controlnet: bool = False
-    """Steer the composition by a control picture."""
-    controlnet_model: str | None = None
-    """Name in `controlnet`."""
-    controlnet_image: str | None = None
-    """`store:` link of the control picture; of the same size as the result."""
-    controlnet_weight: float = Field(default=1.0, ge=0, le=2)
-    """How strictly it is followed."""
-    use_ipadapter: bool = False
-    """Take a person or a style from reference pictures."""
-    ipadapter_model: str = "default"
-    """Name of a folder in `ip_adapter`."""
-    ipadapter_images: tuple[str, ...] = ()
-    """`store:` links of one to three reference pictures."""
-    ipadapter_weight: float = Field(default=0.6, ge=0, le=1)
-    """How strongly the references count."""
-
-    def located(self, keep: Callable[[str], str]) -> Self:
-        """With the control and reference pictures as links, and without those not used."""
-        control, references = self.controlnet_image, self.ipadapter_images
-        if control is None and not references:
-            return self
-        used = control is not None and self.use_controlnet
-        return self.but(
-            controlnet_image=keep(control) if used and control else None,
-            ipadapter_images=tuple(map(keep, references)) if self.use_ipadapter else (),
-        )
-
-    @model_validator(mode="after")
-    def _add_ons_are_whole(self) -> Self:
-        if self.use_controlnet and (self.controlnet_image is None or self.controlnet_model is None):
-            raise ValueError(
-                "use_controlnet needs controlnet_model and controlnet_image; one is missing"
-            )
-        if self.use_ipadapter and not 1 <= len(self.ipadapter_images) <= 3:
-            raise ValueError(
-                f"use_ipadapter needs 1 to 3 ipadapter_images, found {len(self.ipadapter_images)}"
-            )
-        return self
+from tasks.base.calling import serving
+from tasks.base.sampling import SamplingParams, guides_of, keep_drawn, prompt_fields
+from tasks.base.stage import stage
 
 
 class GenerateParams(SamplingParams):
@@ -96,48 +16,6 @@ class GenerateParams(SamplingParams):
     """Pixels."""
     height: int = Field(default=512, ge=64, le=4096, multiple_of=8)
     """Pixels."""
-
-
-def prompt_fields(params: SamplingParams) -> PromptFields:
-    """Parameters as requests to engines have them."""
-    control = AddOnUse(params.controlnet_model or "", params.controlnet_weight)
-    reference = AddOnUse(params.ipadapter_model, params.ipadapter_weight)
-    return PromptFields(
-        prompt=params.prompt,
-        negative_prompt=params.negative_prompt,
-        seed=params.seed,
-        steps=params.steps,
-        guidance_scale=params.guidance_scale,
-        num_images=params.num_images,
-        model=params.model,
-        scheduler=params.scheduler,
-        loras=tuple(AddOnUse(lora.name, lora.weight) for lora in params.loras),
-        embeddings=params.embeddings,
-        controlnet=control if params.use_controlnet else None,
-        ip_adapter=reference if params.use_ipadapter else None,
-    )
-
-
-def guides_of(params: SamplingParams) -> Guides:
-    """The pictures that steer a drawing, loaded.
-
-    Raises:
-        MissingRequiredFieldError: there is no seed; a stage never draws one by itself.
-    """
-    if params.seed is None:
-        raise MissingRequiredFieldError(
-            "the stage has no seed", "give seed a value, or let a flow draw it"
-        )
-    return Guides(
-        control=_picture(params.controlnet_image) if params.use_controlnet else None,
-        references=tuple(_picture(uri) for uri in params.ipadapter_images)
-        if params.use_ipadapter
-        else (),
-    )
-
-
-def _picture(location: str | None) -> Pixels:
-    return load_image(ingest(location or "", ("image",)))
 
 
 def _request(params: GenerateParams) -> DrawRequest:
@@ -167,15 +45,3 @@ def generate(params: GenerateParams) -> list[ArtifactRef]:
     """
     pictures = serving(Draws).draw(_request(params), guides_of(params))
     return keep_drawn(pictures.pixels, params, [], pictures.sampler)
-
-
-def keep_drawn(
-    pictures: Sequence[Pixels], params: SamplingParams, sources: list[ArtifactRef], sampler: str
-) -> list[ArtifactRef]:
-    """Store drawn pictures, each with the seed that makes it alone, and what drew it."""
-    kept: list[ArtifactRef] = []
-    for position, pixels in enumerate(pictures):
-        alone = params.but(seed=(params.seed or 0) + position, num_images=1)
-        record = record_of(alone, sources).model_copy(update={"sampler": sampler})
-        kept.append(keep_image(pixels, record))
-    return kept

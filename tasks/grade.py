@@ -12,15 +12,15 @@ from safelight.media.colour import grade_colour, to_linear
 from safelight.media.images import to_float, to_uint8
 from safelight.media.noise import add_grain
 from safelight.media.tone import log_average, map_tones
-from safelight.media.video import read_frames
+from safelight.media.video.stream import read_frames
 from safelight.params import Params
 from safelight.progress import note, step
 from safelight.store.artifact import ArtifactRef
 from safelight.store.store import Pixels, current_store
-from tasks.keeping import colours_of, is_animated, keep_changed, record_of
-from tasks.resuming import resuming
-from tasks.stage import cache_key, stage
-from tasks.video_stage import transformed
+from tasks.base.keeping import colours_of, is_animated, keep_changed, record_of
+from tasks.base.resuming import resuming
+from tasks.base.stage import cache_key, stage
+from tasks.base.video_stage import transformed
 
 REVISION = "2"
 """Raised when the arithmetic changes, so that no older result is taken for a new one."""

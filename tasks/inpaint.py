@@ -10,10 +10,10 @@ from safelight.media.fitting import require_multiple
 from safelight.media.images import rounded, to_float
 from safelight.store.artifact import ArtifactRef
 from safelight.store.store import Pixels
-from tasks.calling import serving
-from tasks.generate import SamplingParams, guides_of, keep_drawn, prompt_fields
-from tasks.keeping import load_image, load_pixels
-from tasks.stage import stage
+from tasks.base.calling import serving
+from tasks.base.keeping import load_image, load_pixels
+from tasks.base.sampling import SamplingParams, guides_of, keep_drawn, prompt_fields
+from tasks.base.stage import stage
 
 WHITE = 128
 """Grey values from here on are repainted."""

@@ -9,8 +9,8 @@ from pydantic import model_validator
 
 from safelight.engines.interface import InterpolateRequest, Interpolates
 from safelight.errors import InvalidFieldValueError
-from safelight.media.frame_times import FrameTimes
-from safelight.media.frames import (
+from safelight.media.video.frame_times import FrameTimes
+from safelight.media.video.retiming import (
     NOMINAL_RATES,
     Distinct,
     Pending,
@@ -20,16 +20,16 @@ from safelight.media.frames import (
     nominal_rate,
     retimed_at,
 )
-from safelight.media.video import VideoInfo, frame_times, probe
+from safelight.media.video.stream import VideoInfo, frame_times, probe
 from safelight.params import Params
 from safelight.progress import note
 from safelight.store.artifact import ArtifactRef
 from safelight.store.store import Pixels, current_store
-from tasks.calling import serving
-from tasks.keeping import record_of
-from tasks.resuming import resuming_begun
-from tasks.stage import cache_key, stage
-from tasks.video_stage import transformed
+from tasks.base.calling import serving
+from tasks.base.keeping import record_of
+from tasks.base.resuming import resuming_begun
+from tasks.base.stage import cache_key, stage
+from tasks.base.video_stage import transformed
 
 Rate = Literal[24, 25, 30, 50, 60, 120, 240]
 Begin = Callable[[Pixels, Pixels, float], Pending]

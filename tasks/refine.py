@@ -14,10 +14,10 @@ from safelight.params import Params
 from safelight.store.artifact import ArtifactRef
 from safelight.store.store import Pixels
 from safelight.weights.checkpoints import WeightsCard, find_checkpoint
-from tasks.calling import serving
-from tasks.generate import SamplingParams, guides_of, prompt_fields
-from tasks.keeping import keep_image, load_layers, record_of
-from tasks.stage import stage
+from tasks.base.calling import serving
+from tasks.base.keeping import keep_image, load_layers, record_of
+from tasks.base.sampling import SamplingParams, guides_of, prompt_fields
+from tasks.base.stage import stage
 
 SMALL_NATIVE = 256
 """Models trained below this many pixels a side see a large picture only in windows."""

@@ -13,8 +13,8 @@ from safelight.params import Params
 from safelight.progress import step
 from safelight.store.artifact import ArtifactRef
 from safelight.store.store import Pixels, current_store
-from tasks.keeping import keep_image, load_image, record_of
-from tasks.stage import stage
+from tasks.base.keeping import keep_image, load_image, record_of
+from tasks.base.stage import stage
 
 REVISION = "2"
 """Raised when the same sheet would look different."""

@@ -5,10 +5,10 @@ from pydantic import Field
 from safelight.engines.interface import RedrawRequest, Redraws
 from safelight.media.fitting import require_multiple
 from safelight.store.artifact import ArtifactRef
-from tasks.calling import serving
-from tasks.generate import SamplingParams, guides_of, keep_drawn, prompt_fields
-from tasks.keeping import load_image
-from tasks.stage import stage
+from tasks.base.calling import serving
+from tasks.base.keeping import load_image
+from tasks.base.sampling import SamplingParams, guides_of, keep_drawn, prompt_fields
+from tasks.base.stage import stage
 
 
 class TransformParams(SamplingParams):

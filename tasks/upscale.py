@@ -11,11 +11,11 @@ from safelight.media.layers import as_grey
 from safelight.params import Params
 from safelight.progress import StopRequestedError, stop_requested
 from safelight.store.artifact import ArtifactRef, MediaKind
-from tasks.calling import serving
-from tasks.keeping import keep_changed, record_of
-from tasks.resuming import resuming
-from tasks.stage import cache_key, stage
-from tasks.video_stage import transformed
+from tasks.base.calling import serving
+from tasks.base.keeping import keep_changed, record_of
+from tasks.base.resuming import resuming
+from tasks.base.stage import cache_key, stage
+from tasks.base.video_stage import transformed
 
 
 class UpscaleParams(Params):

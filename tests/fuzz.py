@@ -111,7 +111,7 @@ class Readers:
 
     def _configs(self) -> None:
         from safelight.weights.checkpoints import find_checkpoint
-        from tasks.sizing import size_for
+        from tasks.base.sizing import size_for
 
         good = {
             "model_index.json": {
@@ -163,9 +163,9 @@ class Readers:
         )
         from safelight.provenance.manifest import MANIFESTS, Manifest, StageEntry, load_manifest
         from safelight.provenance.replay import find_run
+        from safelight.store.inputs import find_stored
         from safelight.store.results import REFERENCE, SafelightResults, named_artifacts
         from safelight.store.store import current_store
-        from safelight.store.uploads import find_stored
 
         store = current_store()
         kept = store.put(b"words", "text/plain")
@@ -227,9 +227,9 @@ class Readers:
 
     def _requests(self) -> None:
         from flows.batch import batch
+        from flows.batching.requests import check_requests, listed, parse
         from flows.generate import generate
         from flows.pipeline import pipeline
-        from flows.requests import check_requests, listed, parse
         from safelight.cli.inputs import read_json
 
         lines = b'{"prompt": "a cat", "steps": 3}\n{"prompt": "a dog", "seed": 7}\n'

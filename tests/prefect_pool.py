@@ -36,7 +36,7 @@ FLOWS = """
     import os, sys, threading, time
     from pathlib import Path
     from prefect import flow, task
-    from flows.running import recorded_flow
+    from flows.running.recorded import recorded_flow
     from safelight.progress import step
 
     VALUE = 1

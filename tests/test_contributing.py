@@ -19,11 +19,11 @@ import json, sys
 from safelight.store.results import register_results
 register_results()
 from flows.mirrored_v1 import mirrored_v1
-from presets.catalog import preset_ids
+from presets.base.catalog import preset_ids
 from safelight.engines.choosing import engines
 from safelight.provenance.manifest import load_manifest
 from safelight.store.store import current_store
-from tasks.catalog import stages
+from tasks.base.catalog import stages
 
 result = mirrored_v1(image=sys.argv[1], quality="low")
 manifest = load_manifest(result.artifacts[-1].uri)

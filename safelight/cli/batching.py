@@ -7,7 +7,6 @@ from typing import Protocol, cast
 from prefect.utilities.importtools import import_object
 from pydantic import JsonValue
 
-from safelight.cli.contracts import Contract
 from safelight.cli.printing import (
     outcome_facts,
     place_of,
@@ -17,8 +16,10 @@ from safelight.cli.printing import (
     show_rows,
     watching,
 )
-from safelight.cli.runs import RunEnd, session
+from safelight.cli.runs import session
 from safelight.cli.server import configured_api_url
+from safelight.client.contracts import Contract
+from safelight.client.runs import RunEnd
 from safelight.errors import ContractMismatchError, InvalidFieldValueError, MissingFileError
 from safelight.provenance.batches import BatchReport, load_report
 from safelight.store.disk import disk_errors
@@ -26,7 +27,7 @@ from safelight.store.store import current_store
 
 LARGEST_FILE = 32 * 2**20
 """Bytes; the flow reads no more."""
-PARSE = "flows.requests.parse"
+PARSE = "flows.batching.requests.parse"
 """Reads a file of requests; loaded by its name, since the command sits below the flows."""
 
 
@@ -48,7 +49,7 @@ def read_requests(file: Path, target: Contract) -> bytes:
         MissingFileError: there is no such file.
         InvalidFieldValueError: it is too large.
         ContractMismatchError: a request has a parameter that the flow has not.
-        PipelineError: as `flows.requests.parse` says.
+        PipelineError: as `flows.batching.requests.parse` says.
     """
     try:
         there = file.is_file()

@@ -13,8 +13,6 @@ from pydantic import JsonValue
 from safelight.cli import health, serving
 from safelight.cli.backfilling import backfill
 from safelight.cli.batching import read_requests, run_batch
-from safelight.cli.catalog import catalog
-from safelight.cli.contracts import contract, refuse_unknown
 from safelight.cli.inputs import local, offered, parse_options, uploaded
 from safelight.cli.main import stopped_status
 from safelight.cli.options import (
@@ -39,9 +37,12 @@ from safelight.cli.printing import (
     watching,
 )
 from safelight.cli.replaying import replay_run
-from safelight.cli.runs import RunEnd, session
+from safelight.cli.runs import session
 from safelight.cli.server import configured_api_url, prefect_home
 from safelight.cli.server_password import joined
+from safelight.client.catalog import catalog, pipelines
+from safelight.client.contracts import contract, refuse_unknown
+from safelight.client.runs import RunEnd
 from safelight.errors import PipelineError
 from safelight.settings import settings
 
@@ -169,7 +170,7 @@ def pipeline(
     options = pipeline_options(described)
     call = parse_options(flow_words(context), options)
     refuse_unknown(call, options, file.name)
-    catalog().check_pipeline(described, call)
+    pipelines().check_pipeline(described, call)
     if output is not None:
         check_output(output)
     call = uploaded(call, here=configured_api_url() is None)

@@ -10,7 +10,7 @@ from rich.table import Table
 from safelight.cli.findings import Finding, Level
 from safelight.cli.printing import CONSOLE
 from safelight.cli.server_health import server_findings
-from safelight.engines.device import resolve_device
+from safelight.engines.machine.device import resolve_device
 from safelight.errors import PipelineError
 from safelight.pool.devices import find_devices
 from safelight.provenance.manifest import device_description, versions

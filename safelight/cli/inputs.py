@@ -9,15 +9,15 @@ from typing import Any
 
 from pydantic import JsonValue
 
-from safelight.cli.contracts import Described, option, types
+from safelight.client.contracts import Described, option, types
 from safelight.errors import (
     InvalidFieldValueError,
     MissingFileError,
     MissingRequiredFieldError,
 )
 from safelight.store.artifact import MediaKind
+from safelight.store.inputs import allowed_file, upload_local
 from safelight.store.store import SCHEME
-from safelight.store.uploads import allowed_file, upload_local
 
 MEDIA_OPTIONS: Mapping[str, MediaKind] = {
     "image": "image",

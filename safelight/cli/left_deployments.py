@@ -4,7 +4,7 @@ from collections.abc import Iterable
 
 from prefect.client.schemas.responses import DeploymentResponse
 
-from safelight.cli.contracts import Contract, contract, entrypoint
+from safelight.client.contracts import Contract, contract, entrypoint
 from safelight.errors import ContractMismatchError
 
 ENTRYPOINTS = "flows."

@@ -6,10 +6,10 @@ from typing import Any, ClassVar
 import typer
 from typer.core import TyperCommand
 
-from safelight.cli.catalog import catalog
-from safelight.cli.contracts import Described, contract, described, kinds, option
 from safelight.cli.inputs import is_switch, parameter, read_json, takes_next
 from safelight.cli.printing import CONSOLE
+from safelight.client.catalog import catalog, pipelines
+from safelight.client.contracts import Described, contract, described, kinds, option
 from safelight.errors import InvalidFieldValueError, MissingFileError, PipelineError
 
 WORDS = "safelight.words"
@@ -174,7 +174,7 @@ def pipeline_options(pipeline: dict[str, Any]) -> Described:
         "audio": {**text, "description": "Sound."},
     }
     found: dict[str, Any] = {**media}
-    for stage, schema in catalog().pipeline_schemas(pipeline).items():
+    for stage, schema in pipelines().pipeline_schemas(pipeline).items():
         for name, part in described(schema).items():
             optional = {**part, "required": False}
             found.setdefault(name, optional)

@@ -16,7 +16,7 @@ from rich.markup import escape
 from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn
 from rich.table import Table
 
-from safelight.cli.runs import OnProgress, RunEnd
+from safelight.client.runs import OnProgress, RunEnd
 from safelight.errors import ForbiddenPathError, PipelineError
 from safelight.private import as_started
 from safelight.provenance.batches import BatchReport

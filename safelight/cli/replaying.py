@@ -2,10 +2,10 @@
 
 from rich.table import Table
 
-from safelight.cli.contracts import entrypoint
 from safelight.cli.deployment_file import described_deployments
 from safelight.cli.printing import CONSOLE, ERRORS, watching
 from safelight.cli.runs import Session, session
+from safelight.client.contracts import entrypoint
 from safelight.errors import UnknownError
 from safelight.provenance.batches import load_report
 from safelight.provenance.manifest import ManifestUnreadableError

@@ -22,7 +22,6 @@ from prefect.exceptions import ObjectNotFound, PrefectHTTPStatusError
 from prefect.settings import PREFECT_API_AUTH_STRING, PREFECT_API_KEY, temporary_settings
 
 from safelight.cli.addresses import configured_api_url, source_of_api_url
-from safelight.cli.contracts import entrypoint
 from safelight.cli.findings import Finding, finding
 from safelight.cli.left_deployments import is_ours, without_flow
 from safelight.cli.pools import BATCHES
@@ -31,6 +30,7 @@ from safelight.cli.server import silence
 from safelight.cli.server_password import is_loopback
 from safelight.cli.service_health import Services, service_findings, services
 from safelight.cli.serving import POOL
+from safelight.client.contracts import entrypoint
 from safelight.client.paging import every_deployment, every_worker, pages
 from safelight.pool.announcing import announced
 from safelight.pool.configuration import BATCH_TYPE, POOL_TYPE

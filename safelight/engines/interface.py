@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 
 from safelight.engines.identity import EngineIdentity
 from safelight.errors import PipelineError
-from safelight.media.frames import Pending
+from safelight.media.video.retiming import Pending
 from safelight.progress import step
 
 Pixels = NDArray[np.uint8]

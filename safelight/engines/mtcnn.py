@@ -17,7 +17,6 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
-from safelight.engines.device import device_class, resolve_device
 from safelight.engines.identity import EngineIdentity
 from safelight.engines.interface import (
     Face,
@@ -25,7 +24,8 @@ from safelight.engines.interface import (
     LocalEngine,
     Request,
 )
-from safelight.engines.loaded import loaded
+from safelight.engines.machine.device import device_class, resolve_device
+from safelight.engines.machine.loaded import loaded
 from safelight.errors import DependencyMissingError
 from safelight.installed import version
 from safelight.progress import step

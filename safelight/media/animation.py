@@ -12,9 +12,9 @@ from PIL import Image
 
 from safelight.errors import InvalidMediaError
 from safelight.media.layers import on_white
-from safelight.media.lossless import CODEC, OPTIONS
 from safelight.media.samples import shown
 from safelight.media.still_source import ask_plugin, damage_named, taken_apart
+from safelight.media.video.lossless import CODEC, OPTIONS
 from safelight.settings import MEGAPIXEL
 
 Pixels = NDArray[np.uint8]

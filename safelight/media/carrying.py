@@ -3,7 +3,7 @@
 from fractions import Fraction
 from typing import TYPE_CHECKING
 
-from safelight.media.tracks import Surroundings, Track, kept_tags
+from safelight.media.video.tracks import Surroundings, Track, kept_tags
 from safelight.progress import note
 
 if TYPE_CHECKING:

@@ -3,7 +3,7 @@
 from pathlib import Path
 
 from safelight.errors import InvalidMediaError
-from safelight.media.mp4_index import require_few_samples
+from safelight.media.video.mp4_index import require_few_samples
 
 MEDIA_TYPES = {"wav": "audio/wav", "mp3": "audio/mpeg", "mov,mp4,m4a,3gp,3g2,mj2": "audio/mp4"}
 """ffmpeg's names of the sound containers that are taken."""

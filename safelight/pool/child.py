@@ -298,7 +298,7 @@ def preload(wanted: str) -> None:
 
 
 def _models_bytes() -> int:
-    from safelight.engines.loaded import loaded_stats
+    from safelight.engines.machine.loaded import loaded_stats
 
     return loaded_stats().kept_bytes
 

@@ -13,7 +13,7 @@ from pydantic import BaseModel, ConfigDict, JsonValue
 from safelight.errors import DependencyMissingError, InvalidMediaError, MissingFileError
 from safelight.media.animation import frames_of
 from safelight.media.images import decode_still
-from safelight.media.video import read_frames
+from safelight.media.video.stream import read_frames
 from safelight.provenance.manifest import (
     Manifest,
     ManifestUnreadableError,

@@ -21,12 +21,12 @@ from safelight.private import make_folder
 from safelight.settings import Settings, settings
 from safelight.store.artifact import EXTENSIONS, ArtifactRef
 from safelight.store.backend import Backend
+from safelight.store.background import AGAIN_SECONDS, Uploads
 from safelight.store.disk import disk_errors, half_made, work_prefix
 from safelight.store.local import LocalFolder
 from safelight.store.patience import Patient
 from safelight.store.s3 import Bucket
 from safelight.store.scratch import CheckedFiles, sweep, trim, used_now
-from safelight.store.uploading import AGAIN_SECONDS, Uploads
 
 Pixels = NDArray[np.uint8]
 SCHEME = "store:"

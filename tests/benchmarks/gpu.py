@@ -74,7 +74,7 @@ def seconds(work: Callable[[], object]) -> float:
 
 def fresh() -> None:
     """Nothing of an earlier measurement is left on the device."""
-    from safelight.engines.loaded import forget_loaded
+    from safelight.engines.machine.loaded import forget_loaded
     from safelight.settings import reload_settings
 
     reload_settings()
@@ -325,7 +325,7 @@ def cold(folder: Path) -> dict[str, object]:
 
 def enlarging() -> dict[str, object]:
     """Real-ESRGAN against its network on windows that are on the device already."""
-    from safelight.engines.realesrgan import NETWORKS, TorchRunner, open_enlarger
+    from safelight.engines.realesrgan.engine import NETWORKS, TorchRunner, open_enlarger
 
     found: dict[str, object] = {}
     for model, height, width, tile in (("video", 1080, 1920, 512), ("anime", 1024, 1024, 512)):
@@ -373,7 +373,7 @@ def window_batches(picture: np.ndarray, tile: int, reach: int, dtype: torch.dtyp
 
 def interpolating() -> dict[str, object]:
     """RIFE against its network on frames that are on the device already."""
-    from safelight.engines.rife import Rife
+    from safelight.engines.rife.engine import Rife
 
     height, width, count = (1088, 1920, 30) if ON_GPU else (64, 64, 2)
     from skimage import data

@@ -20,8 +20,8 @@ def bare(source: Path, target: Path) -> int:
     """Double the rate with PyAV and the network alone: no store, checks, progress or sound."""
     import av
 
-    from safelight.engines.rife import Rife
-    from safelight.media.video import X264
+    from safelight.engines.rife.engine import Rife
+    from safelight.media.video.stream import X264
 
     engine, made = Rife(), 0
     with av.open(str(source)) as inp, av.open(str(target), "w") as out:
@@ -47,8 +47,8 @@ def removed_frames(source: Path) -> tuple[float, float]:
     """Mean PSNR in dB of every second frame made again from its neighbours: network, blending."""
     import numpy as np
 
-    from safelight.engines.rife import Rife
-    from safelight.media.video import read_frames
+    from safelight.engines.rife.engine import Rife
+    from safelight.media.video.stream import read_frames
 
     frames = list(read_frames(source))
     scores = []

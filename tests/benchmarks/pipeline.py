@@ -54,8 +54,8 @@ def main() -> dict[str, float]:
 
 
 def _measure() -> dict[str, float]:
-    from presets.pipeline import Pipeline, StageSpec, plan_pipeline
-    from tasks.ingest import ingest
+    from flows.pipelines.plan import Pipeline, StageSpec, plan_pipeline
+    from tasks.base.ingest import ingest
 
     photo = {"image": str(EXAMPLES / "astronaut.png")}
     job = [StageSpec.model_validate(spec) for spec in JOB]

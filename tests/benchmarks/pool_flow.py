@@ -13,7 +13,7 @@ from prefect import flow, task
 
 
 def _model(folder: str) -> StableDiffusionPipeline:
-    from safelight.engines.loaded import loaded
+    from safelight.engines.machine.loaded import loaded
 
     def load() -> StableDiffusionPipeline:
         return StableDiffusionPipeline.from_pretrained(folder, safety_checker=None)

@@ -15,7 +15,7 @@ from typing import Any, cast
 
 import numpy as np
 
-from safelight.engines.realesrgan import (
+from safelight.engines.realesrgan.engine import (
     NETWORKS,
     Enlarger,
     Model,
@@ -33,8 +33,8 @@ PEAK = """
 import sys
 import numpy as np
 from skimage import data
-from safelight.engines.measure import measured
-from safelight.engines.realesrgan import open_enlarger
+from safelight.engines.machine.measure import measured
+from safelight.engines.realesrgan.engine import open_enlarger
 side = int(sys.argv[1])
 picture = np.tile(data.astronaut(), (side // 512, side // 512, 1))
 with measured() as cost:

@@ -7,13 +7,13 @@ from collections.abc import Callable
 from functools import wraps
 from typing import Any
 
-from flows.inputs import Media, ingest_media
-from flows.running import recorded_flow
+from flows.running.inputs import Media, ingest_media
+from flows.running.recorded import recorded_flow
 from safelight.progress import step
 from safelight.store.artifact import ArtifactRef
+from tasks.base.stage import Stage, cache_key
 from tasks.denoise import DenoiseParams, denoise
 from tasks.grade import GradeParams, grade
-from tasks.stage import Stage, cache_key
 
 STEPS = 6
 STEP_SECONDS = 0.05

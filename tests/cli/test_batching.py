@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 
 from safelight.cli.batching import LARGEST_FILE, read_requests
-from safelight.cli.contracts import contract
+from safelight.client.contracts import contract
 from safelight.errors import PipelineError
 
 GENERATE = contract("generate")

@@ -4,10 +4,11 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from presets.catalog import check_overrides, check_pipeline
-from safelight.cli.contracts import contract, described, refuse_unknown
+from flows.pipelines.checking import check_pipeline
+from presets.base.catalog import check_overrides
 from safelight.cli.inputs import offered, parse_options, typed
 from safelight.cli.options import pipeline_options
+from safelight.client.contracts import contract, described, refuse_unknown
 from safelight.errors import (
     ContractMismatchError,
     InvalidFieldValueError,
@@ -120,7 +121,7 @@ def test_overrides_are_checked_at_the_quality_that_will_run():
     ],
 )
 def test_the_more_specific_option_wins_in_any_order_and_names_may_have_dashes(words: list[str]):
-    from presets.pipeline import Pipeline, plan_pipeline
+    from flows.pipelines.plan import Pipeline, plan_pipeline
 
     options = pipeline_options(TWO)
     call = parse_options([*words, "--image", "x.png"], options)

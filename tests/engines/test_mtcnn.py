@@ -8,7 +8,7 @@ import pytest
 from PIL import Image
 
 from safelight.engines import mtcnn
-from safelight.engines.loaded import forget_loaded
+from safelight.engines.machine.loaded import forget_loaded
 from safelight.engines.mtcnn import Face, find_faces, suppressed
 from safelight.errors import DependencyMissingError
 from safelight.progress import StopRequestedError, clear_stop, request_stop, watching

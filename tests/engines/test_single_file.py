@@ -10,7 +10,7 @@ import torch
 from safetensors.torch import save_file
 
 from safelight.engines.diffusion import Drawing, Pixels, add_on, draw
-from safelight.engines.loaded import forget_loaded
+from safelight.engines.machine.loaded import forget_loaded
 from safelight.errors import InvalidMediaError
 from safelight.settings import settings
 from safelight.weights.checkpoints import find_checkpoint

@@ -28,12 +28,11 @@ from prefect.deployments import run_deployment
 from prefect.settings import PREFECT_API_URL, temporary_settings
 from prefect.states import Cancelling, Failed
 
-from flows import dispatching
 from flows.batch import batch
-from flows.dispatching import TAG
-from flows.laying_out import sheet_axes
-from flows.pipeline import pipeline
-from flows.requests import (
+from flows.batching import dispatching
+from flows.batching.dispatching import TAG
+from flows.batching.laying_out import sheet_axes
+from flows.batching.requests import (
     LARGEST_FILE,
     MOST_REQUESTS,
     batch_digest,
@@ -44,6 +43,7 @@ from flows.requests import (
     parse,
     read_file,
 )
+from flows.pipeline import pipeline
 from safelight.cli.backfilling import backfill
 from safelight.cli.replaying import requests_of
 from safelight.errors import (
@@ -58,7 +58,7 @@ from safelight.provenance.batches import BatchReport, load_report
 from safelight.provenance.manifest import load_manifest
 from safelight.provenance.replay import find_run
 from safelight.store.store import current_store
-from tasks.keeping import load_image
+from tasks.base.keeping import load_image
 from tests.prefect_pool import artifacts_of
 from tests.unwell import LOST, Fault, Unwell, unwell
 
@@ -196,7 +196,7 @@ def test_bad_files_are_refused_by_line_and_field(case: str):
 
 
 def test_a_request_that_no_server_keeps_is_refused_by_its_number(monkeypatch: pytest.MonkeyPatch):
-    monkeypatch.setattr("flows.requests.MOST_BYTES", 100)
+    monkeypatch.setattr("flows.batching.requests.MOST_BYTES", 100)
     rows = listed([{"prompt": "a"}, {"prompt": "long " * 30}])
     with pytest.raises(PipelineError, match=r"request 2: generate: its parameters have \d+ bytes"):
         check_requests(find_target("generate"), rows, {})

@@ -9,13 +9,13 @@ from PIL import Image
 from flows.batch import batch
 from flows.generate import generate
 from flows.pipeline import pipeline
-from presets.pipeline import MOST_STAGES
+from flows.pipelines.plan import MOST_STAGES
 from safelight.errors import InvalidFieldValueError
 from safelight.store.artifact import ArtifactRef
 from safelight.store.store import current_store
-from tasks.calling import Call, calling
+from tasks.base.calling import Call, calling
+from tasks.base.keeping import keep_image, record_of
 from tasks.grade import GradeParams, grade
-from tasks.keeping import keep_image, record_of
 
 
 def grading(count: int) -> list[dict[str, object]]:
@@ -72,7 +72,7 @@ def test_the_history_in_a_file_does_not_double():
 def test_more_calls_than_a_run_may_make_are_refused_before_any_of_them(
     monkeypatch: pytest.MonkeyPatch,
 ):
-    monkeypatch.setattr("flows.pipeline.MOST_CALLS", 3)
+    monkeypatch.setattr("flows.pipelines.run.MOST_CALLS", 3)
     state = pipeline(
         stages=grading(4), call_input={"image": picture().uri}, seed=1, return_state=True
     )

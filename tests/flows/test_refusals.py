@@ -9,7 +9,7 @@ from prefect.client.orchestration import get_client
 from prefect.client.schemas.filters import FlowRunFilter, FlowRunFilterTags
 from prefect.client.schemas.objects import FlowRun, State
 
-from flows.running import recorded_flow
+from flows.running.recorded import recorded_flow
 from safelight.errors import (
     ForbiddenPathError,
     InvalidFieldValueError,
@@ -18,7 +18,7 @@ from safelight.errors import (
 )
 from safelight.progress import clear_stop
 from safelight.store.artifact import ArtifactRef
-from tests.flows.test_running import PHOTO, two_stages
+from tests.flows.running.test_recorded import PHOTO, two_stages
 
 pytestmark = pytest.mark.usefixtures("server", "volume")
 

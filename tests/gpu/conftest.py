@@ -5,7 +5,7 @@ from collections.abc import Callable, Iterator
 import numpy as np
 import pytest
 
-from safelight.engines.loaded import forget_loaded
+from safelight.engines.machine.loaded import forget_loaded
 from safelight.settings import reload_settings
 
 

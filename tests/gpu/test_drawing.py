@@ -10,8 +10,16 @@ import numpy as np
 import pytest
 import torch
 
-from safelight.engines.diffusion import AddOn, Drawing, Drawn, add_on, draw, draw_together, redraw
-from safelight.engines.loaded import forget_loaded
+from safelight.engines.diffusion import (
+    AddOn,
+    Drawing,
+    Drawn,
+    add_on,
+    draw,
+    draw_together,
+    redraw,
+)
+from safelight.engines.machine.loaded import forget_loaded
 from safelight.progress import StopRequestedError, watching
 from safelight.weights.checkpoints import find_checkpoint
 from tests.gpu.shapes import SHAPES, build, build_controlnet, build_lora
@@ -236,7 +244,7 @@ def test_a_picture_is_drawn_over(device: str, configured: Configure):
 def test_a_device_is_named_by_its_number(configured: Configure):
     if not torch.cuda.is_available():
         pytest.skip("no CUDA device")
-    from safelight.engines.device import resolve_device
+    from safelight.engines.machine.device import resolve_device
     from safelight.errors import DependencyMissingError
 
     configured("cuda:0", "fp16")

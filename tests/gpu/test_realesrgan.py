@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 import torch
 
-from safelight.engines.realesrgan import (
+from safelight.engines.realesrgan.engine import (
     NETWORKS,
     Enlarger,
     Model,
@@ -53,7 +53,7 @@ def picture(device: str, drawn: Callable[..., np.ndarray]) -> np.ndarray:
 @pytest.fixture
 def batches(monkeypatch: pytest.MonkeyPatch) -> list[int]:
     """How many windows each call of a whole or first part of a network got."""
-    from safelight.engines._ncnn_graph import TorchGraph
+    from safelight.engines.realesrgan.ncnn_graph import TorchGraph
 
     sizes, run = list[int](), TorchGraph.run
 
@@ -115,7 +115,7 @@ def test_windows_together_give_what_they_give_alone(
 def test_the_last_layers_see_a_core_at_once_or_in_bites(
     device: str, picture: np.ndarray, monkeypatch: pytest.MonkeyPatch
 ):
-    monkeypatch.setattr("safelight.engines.realesrgan_torch.TAIL_TILE", 16)
+    monkeypatch.setattr("safelight.engines.realesrgan.torch_backend.TAIL_TILE", 16)
     anime = enlarger(device, "anime", 2, 40)
     picture = picture[:40, :40]
     monkeypatch.setattr(TorchRunner, "_free_bytes", lambda self: 2**30)
@@ -167,7 +167,7 @@ def scarce(device: str, room: int, most_pixels: int) -> Generator[None]:
             del taken
             torch.cuda.empty_cache()
         return
-    from safelight.engines._ncnn_graph import TorchGraph
+    from safelight.engines.realesrgan.ncnn_graph import TorchGraph
 
     run = TorchGraph.run
 

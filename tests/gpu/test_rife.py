@@ -9,10 +9,10 @@ import numpy as np
 import pytest
 import torch
 
-from safelight.engines.rife import Network, Rife
-from safelight.engines.transfers import Transfers
+from safelight.engines.machine.transfers import Transfers
+from safelight.engines.rife.engine import Network, Rife
 from safelight.errors import OutOfMemoryError
-from safelight.media.frames import in_order, retimed
+from safelight.media.video.retiming import in_order, retimed
 from safelight.progress import watching
 
 SIZES = {"cpu": (60, 90), "cuda:0": (540, 960)}

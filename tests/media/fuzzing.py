@@ -21,9 +21,9 @@ from PIL.PngImagePlugin import PngInfo
 
 from safelight.errors import PipelineError
 from safelight.media.still_formats import open_plugin
-from safelight.media.video import map_frames
+from safelight.media.video.stream import map_frames
+from safelight.store.inputs import keep_media
 from safelight.store.store import current_store
-from safelight.store.uploads import keep_media
 from tasks.grade import GradeParams, grade
 
 MEMORY_BYTES = 4 * 2**30

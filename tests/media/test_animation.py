@@ -11,7 +11,7 @@ from PIL import Image
 from safelight.errors import InvalidMediaError
 from safelight.media.animation import frames_of, played, timing_of, write_as_video
 from safelight.media.images import decode_still
-from safelight.media.video import frame_times, probe, read_frames
+from safelight.media.video.stream import frame_times, probe, read_frames
 
 LASTS = (40, 80, 120, 30, 50)
 

@@ -10,7 +10,7 @@ import pytest
 from av.filter import Graph
 from PIL import ExifTags, Image
 
-from safelight.media.video import map_frames, probe, read_frames
+from safelight.media.video.stream import map_frames, probe, read_frames
 from safelight.progress import watching
 
 WIDTH, HEIGHT = 64, 48

@@ -14,9 +14,9 @@ from PIL.PngImagePlugin import PngInfo
 
 from safelight.provenance.record import FileRecord
 from safelight.settings import settings
+from safelight.store.inputs import keep_media
 from safelight.store.store import current_store
-from safelight.store.uploads import keep_media
-from tasks.keeping import keep_changed
+from tasks.base.keeping import keep_changed
 from tests.media.outside import needs_exiftool, needs_ffmpeg, shown, tags
 
 WIDTH, HEIGHT = 48, 32

@@ -6,11 +6,11 @@ from pathlib import Path
 import pytest
 import yaml
 
-from flows.inputs import knobs_of
-from presets.catalog import find_preset, preset_ids
+from flows.running.inputs import knobs_of
+from presets.base.catalog import find_preset, preset_ids
 from safelight.engines.choosing import engines
 from safelight.errors import ContractMismatchError, InvalidFieldValueError
-from tasks.recorder import recording
+from tasks.base.recorder import recording
 from tasks.upscale import upscale
 
 CHECKOUT = Path(__file__).resolve().parents[2]

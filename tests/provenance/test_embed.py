@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from PIL import Image
 
 from safelight.errors import InvalidFieldValueError, MissingFileError
-from safelight.media.video import FrameWriter
+from safelight.media.video.stream import FrameWriter
 from safelight.provenance.embed import LOSSLESS, image_bytes, read_record, video_tags
 from safelight.provenance.record import FileRecord
 from safelight.provenance.xmp import SOURCE_TYPES, source_type

@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 from hypothesis.extra import numpy as arrays
 from PIL import Image
 
-from safelight.engines.measure import measured
+from safelight.engines.machine.measure import measured
 from safelight.provenance import png
 from safelight.provenance.png import png_bytes
 

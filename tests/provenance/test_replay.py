@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from safelight.errors import MissingFileError
-from safelight.media.video import write_video
+from safelight.media.video.stream import write_video
 from safelight.provenance.embed import video_tags
 from safelight.provenance.manifest import ManifestUnreadableError, keep_manifest
 from safelight.provenance.record import FileRecord

@@ -7,7 +7,7 @@ import pytest
 
 from safelight.errors import ForbiddenPathError, MissingFileError
 from safelight.settings import reload_settings
-from safelight.store.uploads import allowed_file
+from safelight.store.inputs import allowed_file
 
 
 @pytest.fixture

@@ -10,17 +10,17 @@ import pytest
 from PIL import Image
 
 from safelight.media.animation import frames_of, timing_of
-from safelight.media.video import probe, read_frames
+from safelight.media.video.stream import probe, read_frames
 from safelight.progress import watching
 from safelight.provenance.embed import read_record
 from safelight.store.artifact import ArtifactRef
+from safelight.store.inputs import find_stored, keep_media, upload_local
 from safelight.store.store import current_store
-from safelight.store.uploads import find_stored, keep_media, upload_local
+from tasks.base.keeping import load_image
 from tasks.denoise import DenoiseParams, denoise
 from tasks.enhance import EnhanceParams, enhance
 from tasks.grade import GradeParams, grade
 from tasks.interpolate import InterpolateParams, interpolate
-from tasks.keeping import load_image
 from tasks.upscale import UpscaleParams, upscale
 
 LASTS = (40, 80, 120)

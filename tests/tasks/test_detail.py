@@ -9,7 +9,7 @@ import pytest
 from PIL import Image
 from pydantic import ValidationError
 
-from safelight.engines.loaded import forget_loaded
+from safelight.engines.machine.loaded import forget_loaded
 from safelight.errors import (
     DependencyMissingError,
     InvalidFieldValueError,
@@ -19,10 +19,10 @@ from safelight.errors import (
 from safelight.provenance.embed import read_record
 from safelight.store.artifact import ArtifactRef
 from safelight.store.store import current_store
+from tasks.base.keeping import load_image
+from tasks.base.recorder import recording
+from tasks.base.stage import cache_key
 from tasks.detail import DetailParams, detail
-from tasks.keeping import load_image
-from tasks.recorder import recording
-from tasks.stage import cache_key
 
 pytestmark = pytest.mark.usefixtures("tiny_model")
 QUICK = DetailParams(strength=0.5, steps=4, seed=7, prompt="a photo of the cat", padding=0.3)

@@ -8,11 +8,11 @@ from PIL import Image
 from pydantic import ValidationError
 
 from safelight.engines import diffusion
-from safelight.engines import loaded as loading
 from safelight.engines.diffusers.engine import drawing_of
 from safelight.engines.diffusers.model import model_of
 from safelight.engines.interface import PromptRequest
-from safelight.engines.memory import with_less_memory
+from safelight.engines.machine import loaded as loading
+from safelight.engines.machine.memory import with_less_memory
 from safelight.errors import (
     DependencyMissingError,
     ForbiddenPathError,
@@ -26,13 +26,14 @@ from safelight.provenance.embed import read_record
 from safelight.store.artifact import ArtifactRef
 from safelight.store.store import current_store
 from safelight.weights.checkpoints import find_checkpoint, models_folder
-from tasks.generate import GenerateParams, generate, prompt_fields
-from tasks.ingest import ingest
+from tasks.base.ingest import ingest
+from tasks.base.keeping import load_image
+from tasks.base.sampling import prompt_fields
+from tasks.base.sizing import size_for
+from tasks.base.stage import cache_key
+from tasks.generate import GenerateParams, generate
 from tasks.inpaint import InpaintParams, inpaint
-from tasks.keeping import load_image
 from tasks.refine import RefineParams, refine
-from tasks.sizing import size_for
-from tasks.stage import cache_key
 from tasks.transform import TransformParams, transform
 
 pytestmark = pytest.mark.usefixtures("tiny_model")

@@ -11,19 +11,19 @@ from PIL import Image
 from prefect.states import Completed
 
 import safelight.engines as folder
-from flows.publishing import _served
-from flows.running import _entry
+from flows.running.page import _served
+from flows.running.recorded import _entry
 from safelight.engines import choosing
 from safelight.errors import EngineTimeoutError
 from safelight.media.images import decode_image
 from safelight.provenance.embed import read_record
 from safelight.store.artifact import ArtifactRef
 from safelight.store.store import current_store
-from tasks.calling import Call, calling
-from tasks.facts import facts_of
-from tasks.ingest import ingest
-from tasks.recorder import recording
-from tasks.stage import cache_key
+from tasks.base.calling import Call, calling
+from tasks.base.facts import facts_of
+from tasks.base.ingest import ingest
+from tasks.base.recorder import recording
+from tasks.base.stage import cache_key
 from tasks.upscale import UpscaleParams, upscale
 
 TOY = """

@@ -13,8 +13,8 @@ from safelight.provenance.embed import read_record
 from safelight.provenance.foreign import foreign_in, iptc_resource, iptc_text
 from safelight.provenance.xmp import properties_in
 from safelight.store.artifact import ArtifactRef
+from safelight.store.inputs import keep_media
 from safelight.store.store import current_store
-from safelight.store.uploads import keep_media
 from tasks.enhance import EnhanceParams, enhance
 from tasks.grade import GradeParams, grade
 

@@ -14,8 +14,8 @@ from safelight.media.images import decode_still
 from safelight.media.jpeg_segments import MOST_SCANS
 from safelight.media.layers import joined, split
 from safelight.media.still_formats import open_plugin
+from safelight.store.inputs import keep_media
 from safelight.store.store import current_store
-from safelight.store.uploads import keep_media
 from tasks.denoise import DenoiseParams, denoise
 from tasks.enhance import EnhanceParams, enhance
 

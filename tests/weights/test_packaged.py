@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from safelight.engines import mtcnn, rife
-from safelight.engines.realesrgan_network import NETWORKS, weights_files
+from safelight.engines.realesrgan.network import NETWORKS, weights_files
 from safelight.errors import ChecksumMismatchError
 from safelight.weights.packaged import KNOWN, packaged_sha256
 

@@ -11,8 +11,8 @@ from safelight.engines.diffusers.drawing import AddOn, Drawing
 from safelight.engines.diffusers.lora_files import LayerNames, read_lora
 from safelight.engines.diffusers.merging import Merging
 from safelight.engines.diffusers.model import DiffusionModel, shapes_in
-from safelight.engines.loaded import loaded
-from safelight.engines.memory import is_out_of_memory
+from safelight.engines.machine.loaded import loaded
+from safelight.engines.machine.memory import is_out_of_memory
 from safelight.errors import (
     DependencyMissingError,
     InvalidFieldValueError,

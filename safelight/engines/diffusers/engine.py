@@ -3,7 +3,7 @@
 from collections.abc import Sequence
 from typing import ClassVar
 
-from safelight.engines import diffusion
+from safelight.engines.diffusers import draw as diffusion
 from safelight.engines.diffusers.drawing import AddOn, Drawing, add_on
 from safelight.engines.diffusers.samplers import check_scheduler
 from safelight.engines.identity import EngineIdentity

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from safelight.engines.diffusers.drawing import Pixels
-from safelight.engines.transfers import Landing, Transfers
+from safelight.engines.machine.transfers import Landing, Transfers
 
 if TYPE_CHECKING:
     import torch

@@ -9,11 +9,11 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import TYPE_CHECKING, Any, cast
 
-from safelight.engines.device import resolve_device, torch_dtype
 from safelight.engines.diffusers.encodings import Encodings
 from safelight.engines.diffusers.kernels import arranged
 from safelight.engines.diffusers.samplers import as_trained, scheduler_for
-from safelight.engines.loaded import loaded
+from safelight.engines.machine.device import resolve_device, torch_dtype
+from safelight.engines.machine.loaded import loaded
 from safelight.errors import InvalidFieldValueError, InvalidMediaError, PipelineError
 from safelight.settings import settings
 from safelight.weights.checkpoints import WeightsCard

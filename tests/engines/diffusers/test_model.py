@@ -14,7 +14,7 @@ from safelight.engines.diffusers.engine import ENGINE
 from safelight.engines.diffusers.model import TEXT_TO_IMAGE, model_of
 from safelight.engines.diffusion import Drawing, draw, fill, redraw
 from safelight.engines.interface import RedrawRequest
-from safelight.engines.loaded import forget_loaded, loaded_stats
+from safelight.engines.machine.loaded import forget_loaded, loaded_stats
 from safelight.errors import InvalidFieldValueError, InvalidMediaError
 from safelight.settings import settings
 from safelight.weights.checkpoints import find_checkpoint

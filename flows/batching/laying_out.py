@@ -1,0 +1,195 @@
+"""Sheets of what a batch made, and the table and report of how each request ended."""
+
+import json
+import math
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from itertools import product
+
+from prefect.artifacts import create_markdown_artifact
+from pydantic import JsonValue
+
+from flows.batching.requests import Request
+from flows.running.markdown import code, table
+from flows.running.page import on_page
+from safelight.errors import ContractMismatchError
+from safelight.media.previews import picture_preview
+from safelight.media.sheets import fitted
+from safelight.provenance.batches import BatchOutcome
+from safelight.store.artifact import ArtifactRef
+from tasks.base.keeping import load_image
+from tasks.sheets import GridSheetParams, SheetParams, axes, contact
+
+CELL, SMALLEST_CELL = 256, 32
+LARGEST_SHEET = 48_000_000
+"""Pixels; a grid with more cells gets smaller ones."""
+ON_ONE_SHEET = 200
+"""Pictures; more go on further sheets."""
+ROWS_WITH_PICTURES = 60
+"""Rows of the table that show their picture; Prefect keeps it all in its database."""
+THUMBNAIL, THUMBNAIL_CHARACTERS = 96, 8000
+HEADINGS = ("request", "state", "seconds", "picture", "error", "run")
+Grid = Mapping[str, Sequence[JsonValue]]
+
+
+@dataclass(frozen=True)
+class SheetAxes:
+    """Which axes of a grid run where on its sheets."""
+
+    across: str | None
+    """Its values are the columns; None when there is no grid."""
+    down: str | None
+    """Its values are the rows; None makes sheets of one row."""
+    others: tuple[str, ...]
+    """Each combination of their values is a sheet, the last changing fastest."""
+
+
+def sheet_axes(grid: Grid, x: str | None, y: str | None, z: str | None) -> SheetAxes:
+    """Give every axis of a grid its place; those with several values first where none is named.
+
+    Raises:
+        ContractMismatchError: an axis is not in the grid, or is named twice.
+    """
+    named = [name for name in (x, y, z) if name is not None]
+    for option, name in (("x", x), ("y", y), ("z", z)):
+        if name is not None and name not in grid:
+            there = ", ".join(grid) or "no axis"
+            raise ContractMismatchError(
+                f"{option} is {name!r}; the grid has {there}", f"set {option} to a key of grid"
+            )
+        if name is not None and named.count(name) > 1:
+            raise ContractMismatchError(
+                f"x, y and z name {name!r} twice", f"name another key of grid with {option}"
+            )
+    rest = sorted((name for name in grid if name not in named), key=lambda n: len(grid[n]) == 1)
+    across = x or (rest.pop(0) if rest else None)
+    down = y or (rest.pop(0) if rest else None)
+    return SheetAxes(across, down, ((z,) if z else ()) + tuple(rest))
+
+
+def lay_out_grid(
+    grid: Grid,
+    order: SheetAxes,
+    requests: Sequence[Request],
+    outcomes: Mapping[int, BatchOutcome],
+) -> list[ArtifactRef]:
+    """X/Y sheets, one for each combination of the values on all other axes."""
+    made = {
+        request.place: outcomes[request.number].results[0]
+        for request in requests
+        if request.number in outcomes and outcomes[request.number].results
+    }
+    if order.across is None:
+        return []
+    sheets: list[ArtifactRef] = []
+    for places in product(*(range(len(grid[name])) for name in order.others)):
+        fixed = dict(zip(order.others, places, strict=True))
+        sheet = _grid_sheet(grid, order.across, order.down, fixed, made)
+        if sheet is not None:
+            sheets.append(sheet)
+    return sheets
+
+
+def _grid_sheet(
+    grid: Grid,
+    across: str,
+    down: str | None,
+    fixed: Mapping[str, int],
+    made: Mapping[tuple[int, ...], ArtifactRef],
+) -> ArtifactRef | None:
+    columns, rows = len(grid[across]), len(grid[down]) if down else 1
+    pictures: list[ArtifactRef] = []
+    cells: list[int | None] = []
+    for row, column in product(range(rows), range(columns)):
+        at = {**fixed, across: column, **({down: row} if down else {})}
+        ref = made.get(tuple(at[name] for name in grid))
+        cells.append(None if ref is None else len(pictures))
+        if ref is not None:
+            pictures.append(ref)
+    if not pictures:
+        return None
+    cell = min(CELL, math.isqrt(LARGEST_SHEET // (columns * rows)))
+    params = GridSheetParams(
+        columns=tuple(_label(across, value) for value in grid[across]),
+        rows=tuple(_label(down, value) for value in grid[down]) if down else ("",),
+        cells=tuple(cells),
+        title=", ".join(_label(name, grid[name][at]) for name, at in fixed.items()),
+        cell=max(SMALLEST_CELL, cell),
+    )
+    return axes(pictures, params)
+
+
+def lay_out_all(
+    requests: Sequence[Request], outcomes: Mapping[int, BatchOutcome]
+) -> list[ArtifactRef]:
+    """Contact sheets of everything that was made, in the order of the requests."""
+    shown = [
+        (caption(request), ref)
+        for request in requests
+        if request.number in outcomes
+        for ref in outcomes[request.number].results
+        if ref.kind in ("image", "video")
+    ]
+    sheets: list[ArtifactRef] = []
+    for start in range(0, len(shown), ON_ONE_SHEET):
+        some = shown[start : start + ON_ONE_SHEET]
+        columns = min(10, max(1, math.ceil(math.sqrt(len(some)))))
+        params = SheetParams(captions=tuple(text for text, _ in some), columns=columns, cell=CELL)
+        sheets.append(contact([ref for _, ref in some], params))
+    return sheets
+
+
+def caption(request: Request) -> str:
+    """Number and what tells the request from others, short."""
+    words = request.parameters.get("prompt") or next(
+        (value for value in request.parameters.values() if isinstance(value, str)), ""
+    )
+    return f"{request.number}  {words}"[:80]
+
+
+def publish_table(requests: Sequence[Request], outcomes: Mapping[int, BatchOutcome]) -> None:
+    """Leave a table with one row a request on the run's page.
+
+    It is Markdown: the newer UI of Prefect shows the pictures of a table artifact as characters.
+    """
+    left = ROWS_WITH_PICTURES
+    rows: list[tuple[str, ...]] = []
+    for request in requests:
+        outcome = outcomes.get(request.number)
+        picture = outcome.results[0] if outcome and outcome.results else None
+        shown = ""
+        if picture is not None and picture.kind == "image" and left > 0:
+            left -= 1
+            small = fitted(load_image(picture), THUMBNAIL)
+            shown = f"![]({picture_preview(small, longest=THUMBNAIL_CHARACTERS)})"
+        elif picture is not None:
+            shown = f"`{picture.uri}`"
+        rows.append(
+            (
+                code(f"{request.where}: {caption(request)}"),
+                _state(outcome),
+                f"{outcome.seconds:.1f}" if outcome else "",
+                shown,
+                code("; ".join(_errors(outcome))),
+                code(outcome.flow_run_id) if outcome else "",
+            )
+        )
+    shown_table = table(HEADINGS, rows)
+    about = "How each request of the batch ended"
+    on_page(lambda: create_markdown_artifact(shown_table, key="requests", description=about))
+
+
+def _state(outcome: BatchOutcome | None) -> str:
+    if outcome is None:
+        return "unfinished"
+    return f"{outcome.state} before" if outcome.reused else outcome.state
+
+
+def _errors(outcome: BatchOutcome | None) -> Iterator[str]:
+    if outcome is not None and outcome.error is not None:
+        yield f"{outcome.error.code}: {outcome.error.problem}"
+        yield f"Fix: {outcome.error.remedy}"
+
+
+def _label(name: str, value: JsonValue) -> str:
+    return f"{name} {value if isinstance(value, str) else json.dumps(value)}"

@@ -1,0 +1,91 @@
+"""What became of a request of a batch, told from its run's state and manifest."""
+
+import re
+from typing import Any
+
+from prefect.client.schemas.objects import FlowRun, State
+
+from flows.batching.requests import Request
+from safelight.errors import PipelineError, UnknownError
+from safelight.provenance.batches import BatchOutcome
+from safelight.provenance.manifest import MANIFESTS, Failure, Manifest, load_manifest
+from safelight.store.artifact import ArtifactRef
+from safelight.store.store import current_store, key_of
+
+_MESSAGE = re.compile(r"\[([A-Z_]+)\] (.*)\. Fix: (.*)\.", re.DOTALL)
+
+
+def outcome_of(request: Request, flow_run: FlowRun) -> BatchOutcome:
+    """Of a request whose run the server knows."""
+    state = flow_run.state
+    seconds = round(flow_run.total_run_time.total_seconds(), 2)
+    return outcome_in(request, state, str(flow_run.id), seconds)
+
+
+def outcome_in(
+    request: Request, state: State[Any] | None, run_id: str, seconds: float
+) -> BatchOutcome:
+    """What a final state says, and what the run left in the store."""
+    ended: dict[str, Any] = {
+        "number": request.number,
+        "where": request.where,
+        "flow_run_id": run_id,
+        "seconds": seconds,
+    }
+    if state is not None and state.is_cancelled():
+        return BatchOutcome(state="cancelled", **ended)
+    if state is None or not state.is_completed():
+        how = "crashed" if state is not None and state.is_crashed() else "failed"
+        return BatchOutcome(state=how, error=_failure(state), **ended)
+    try:
+        manifest = load_manifest(f"{MANIFESTS}{run_id}.json")
+        results = _last_results(manifest)
+    except PipelineError as error:  # its results were deleted
+        return BatchOutcome(state="failed", error=Failure.of(error), **ended)
+    return BatchOutcome(state="succeeded", results=results, **ended)
+
+
+def _last_results(manifest: Manifest) -> tuple[ArtifactRef, ...]:
+    results = manifest.shown
+    for ref in results:
+        if not current_store().holds(key_of(ref), ref.bytes):
+            current_store().fetch(ref)  # says what is wrong with it
+    return results
+
+
+def _failure(state: State[Any] | None) -> Failure:
+    message = (state.message or state.name or "") if state else "it has no state"
+    said = _MESSAGE.search(message)
+    if said is not None:
+        return Failure(code=said[1], problem=said[2], remedy=said[3])
+    return Failure(
+        code=UnknownError.code, problem=message, remedy="read its log, then run the batch again"
+    )
+
+
+def deleted() -> UnknownError:
+    """Why a run that somebody deleted has no result."""
+    return UnknownError("its run was deleted", "run the batch again")
+
+
+def not_run(request: Request, error: PipelineError, run_id: str = "") -> BatchOutcome:
+    """Of a request without a run that says more: refused before, or gone."""
+    return BatchOutcome(
+        number=request.number,
+        where=request.where,
+        state="failed",
+        flow_run_id=run_id,
+        error=Failure.of(error),
+    )
+
+
+def may_pass(outcome: BatchOutcome) -> bool:
+    """Whether another try may succeed."""
+    code = outcome.error.code if outcome.error else ""
+    return outcome.state == "crashed" or (outcome.state == "failed" and code in _passing())
+
+
+def _passing(root: type[PipelineError] = PipelineError) -> frozenset[str]:
+    """Codes of errors that the same call may not meet a moment later."""
+    below = frozenset[str]().union(*(_passing(kind) for kind in root.__subclasses__()))
+    return below | {root.code} if root.transient else below

@@ -1,0 +1,1 @@
+"""Pipelines as data: planned and checked whole, then run."""

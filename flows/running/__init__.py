@@ -1,0 +1,1 @@
+"""What makes a flow a recorded run: checked parameters, seed, page, manifest."""

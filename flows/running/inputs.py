@@ -1,0 +1,88 @@
+"""The media a flow is given, and the types its form shows for them."""
+
+from typing import Annotated
+
+from pydantic import Field
+
+from presets.base.preset import K, Overrides, Preset, Quality
+from safelight.errors import ConsentMissingError
+from safelight.store.artifact import ArtifactRef, MediaKind
+from tasks.base.ingest import ingest
+from tasks.base.recorder import recorder
+
+Prompt = Annotated[
+    str,
+    Field(min_length=1, max_length=2000, description="What the picture shows."),
+]
+Seed = Annotated[
+    int | None,
+    Field(
+        ge=0,
+        le=2**32 - 1,
+        description="Same seed, same picture. None: one is drawn and recorded in the manifest.",
+    ),
+]
+Media = Annotated[
+    str,
+    Field(
+        min_length=1,
+        max_length=4096,
+        description="A file under the volume root, or the store: link of an artifact.",
+    ),
+]
+Reference = Annotated[
+    str | None,
+    Field(
+        min_length=1,
+        max_length=4096,
+        description="A photograph of the person to show: a file under the volume root, or the "
+        "store: link of an artifact. Needs an IP-Adapter in the models folder, and consent.",
+    ),
+]
+QualityLevel = Annotated[Quality, Field(description="How much work goes into the result.")]
+Consent = Annotated[
+    bool,
+    Field(description="The person in the reference has agreed to this use of their likeness."),
+]
+Changes = Annotated[
+    Overrides,
+    Field(
+        description='Tuned values to replace, by step: {"generate": {"steps": 30}}. '
+        "All others keep their values."
+    ),
+]
+
+
+def ingest_media(name: str, location: str, kinds: tuple[MediaKind, ...]) -> ArtifactRef:
+    """Check a file that a run was given and enter it in the run's record under `name`."""
+    ref = ingest(location, kinds)
+    recorder().inputs[name] = ref
+    return ref
+
+
+def knobs_of(preset: Preset[K], quality: Quality, overrides: Overrides) -> K:
+    """A preset's knobs for a run, whose stages take its engines in its order from here on.
+
+    Raises:
+        PipelineError: as `Knobs.overridden` says.
+    """
+    knobs = preset.at(quality, overrides)
+    recorder().expected_stages = len(knobs.steps())
+    recorder().engines = preset.engines
+    return knobs
+
+
+def require_consent(preset: Preset[K], consent: bool, reference: str | None) -> None:
+    """Refuse a run that uses a likeness no one has agreed to.
+
+    Raises:
+        ConsentMissingError: the preset asks for consent here and `consent` is false.
+    """
+    needed = preset.consent == "always" or (
+        preset.consent == "with_reference" and reference is not None
+    )
+    if needed and not consent:
+        raise ConsentMissingError(
+            f"{preset.id} works on a person's likeness and consent is false",
+            "ask the person, then set consent to true",
+        )

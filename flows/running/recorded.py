@@ -1,0 +1,291 @@
+"""What all flows share: checked parameters, one explicit seed, a manifest whatever happens."""
+
+import hashlib
+import inspect
+import logging
+from collections.abc import Callable, Sequence
+from contextvars import ContextVar
+from datetime import UTC, datetime
+from functools import wraps
+from types import TracebackType
+from typing import Any, ParamSpec, TypeVar, cast
+from uuid import uuid4
+
+from prefect import Flow
+from prefect.client.schemas.objects import FlowRun, State
+from prefect.context import FlowRunContext
+from prefect.exceptions import Abort, TerminationSignal
+from prefect.logging import get_run_logger
+from prefect.states import AwaitingRetry, Cancelled, Failed
+from pydantic import (
+    JsonValue,
+    TypeAdapter,
+    ValidationError,
+)
+
+from flows.running.page import ProgressBoard, describe, publish
+from flows.running.signature import documented, parameters_model
+from safelight.engines.machine.device import device_class
+from safelight.errors import PipelineError
+from safelight.naming import is_drawn, run_name, tagged
+from safelight.params import refusal, refuse_unkept
+from safelight.progress import StopReason, StopRequestedError, is_given_up, stop_reason
+from safelight.provenance.manifest import (
+    Failure,
+    Manifest,
+    RunResult,
+    StageEntry,
+    device_description,
+    keep_manifest,
+    versions,
+)
+from safelight.reports import as_known
+from safelight.restarts import ELSEWHERE
+from safelight.run_logs import say_it_once
+from safelight.store.artifact import ArtifactRef
+from safelight.store.results import RESULTS
+from safelight.store.store import current_store
+from tasks.base.recorder import Recorder, StageFacts, recording
+
+LOG = logging.getLogger(__name__)
+P = ParamSpec("P")
+Outcome = TypeVar("Outcome", ArtifactRef, list[ArtifactRef])
+_refused: ContextVar[tuple[PipelineError, dict[str, Any]] | None] = ContextVar(
+    "refused", default=None
+)
+"""Why the parameters of the run that is about to begin are refused, and those parameters."""
+say_it_once()
+
+
+class RecordedFlow(Flow[P, RunResult]):
+    """A flow that refuses bad parameters with our errors, before anything runs."""
+
+    def validate_parameters(self, parameters: dict[str, Any]) -> dict[str, Any]:
+        """Check all parameters, for Prefect, as the run begins.
+
+        What is wrong with them is told by the body: Prefect would put words of its own before the
+        message of an exception that came from here, and a traceback into the log.
+        """
+        try:
+            filled = self.checked(parameters)
+        except PipelineError as error:
+            _refused.set((error, parameters))
+            return {}
+        _refused.set(None)
+        return filled
+
+    def serialize_parameters(self, parameters: dict[str, Any]) -> dict[str, Any]:
+        """What the server is to keep of a run that a program starts, asked before it is made.
+
+        Raises:
+            InvalidFieldValueError: the server cannot keep it.
+        """
+        kept = super().serialize_parameters(parameters)
+        refuse_unkept(kept, self.name)
+        return kept
+
+    def checked(self, parameters: dict[str, Any]) -> dict[str, Any]:
+        """All parameters, as the signature says.
+
+        Raises:
+            MissingRequiredFieldError: a parameter without a default was left out.
+            ContractMismatchError: there is no parameter of that name.
+            InvalidFieldValueError: a value is outside its limits.
+        """
+        model = parameters_model(self.fn)
+        try:
+            filled = model.model_validate(parameters)
+        except ValidationError as error:
+            raise refusal(error, self.name) from error
+        refuse_unkept(filled.model_dump(mode="json", exclude_unset=True), self.name)
+        return {name: getattr(filled, name) for name in model.model_fields}
+
+
+def recorded_flow(body: Callable[P, Any]) -> RecordedFlow[P]:
+    """Make a flow of a function that calls stages and returns what the last of them made.
+
+    The run's seed is drawn from the id of the flow run when the caller gave none, so that a
+    retry of the same run draws the same pictures and finds its finished stages in the cache.
+    """
+    return RecordedFlow(
+        cast("Callable[P, RunResult]", _recorded(body)),
+        name=body.__name__,
+        description=inspect.getdoc(body),
+        persist_result=True,
+        result_storage=RESULTS,
+        result_serializer="json",  # never a pickle
+    )
+
+
+def _recorded(body: Callable[..., Any]) -> Callable[..., Any]:
+    @wraps(body)
+    def run(*args: Any, **kwargs: Any) -> Any:  # noqa: ANN401  (the flow's own parameters)
+        context = FlowRunContext.get()
+        flow_run = context.flow_run if context else None
+        refused = _refused.get()
+        if refused is not None:
+            _refused.set(None)
+            error, parameters = refused
+            return _failed(error, flow_run, run_name(body.__name__, parameters))
+        called = dict(inspect.signature(body).bind(*args, **kwargs).arguments)
+        run_id = str(flow_run.id if flow_run else uuid4())
+        if "seed" in called and called["seed"] is None:
+            called["seed"] = _seed_of(run_id)
+        ledger = _Ledger(body.__name__, run_id, called)
+        name = run_name(body.__name__, called)
+        if flow_run is not None:
+            ledger.board.beside(_describe, flow_run, name)
+        try:
+            with ledger:
+                ledger.results = _listed(body(**called))
+                current_store().settle()
+        except TerminationSignal:
+            raise
+        except (Exception, SystemExit) as error:  # noqa: BLE001  (each failure gets a code)
+            return _failed(ledger.error or as_known(error), flow_run, name)
+        if ledger.stopped is not None:
+            return _stopped_state(ledger.stopped)
+        result = RunResult.of(ledger.manifest())
+        return result.model_copy(update={"data": {**result.data, **ledger.answer}})
+
+    run.__doc__ = documented(body)
+    return run
+
+
+def _failed(error: PipelineError, flow_run: FlowRun | None, name: str) -> State[Any]:
+    """The final state: its message is the error's own, its data the error.
+
+    Raises:
+        PipelineError: the body was called without a run.
+    """
+    if flow_run is None:
+        raise error
+    get_run_logger().error("%s", error)
+    _describe(flow_run, name, error)
+    return Failed(message=str(error), data=error)
+
+
+def _describe(flow_run: FlowRun, name: str, error: PipelineError | None = None) -> None:
+    """Give a run its name, unless somebody named it, and the tag of its error."""
+    new = name if is_drawn(flow_run.name) else flow_run.name
+    tags = tagged(flow_run.tags, error)
+    if new != flow_run.name or set(tags) != set(flow_run.tags):
+        describe(flow_run.id, new, tags)
+        flow_run.name, flow_run.tags = new, tags
+
+
+def _stopped_state(message: str) -> State[None]:
+    if stop_reason() is StopReason.RESCHEDULE:
+        return AwaitingRetry(message=message + ELSEWHERE)
+    return Cancelled(message=message)
+
+
+def _listed(made: object) -> tuple[ArtifactRef, ...]:
+    """The references that a body gives: one, several, or none."""
+    several = cast("Sequence[object]", made) if isinstance(made, list | tuple) else (made,)
+    return tuple(ref for ref in several if isinstance(ref, ArtifactRef))
+
+
+def _seed_of(run_id: str) -> int:
+    return int.from_bytes(hashlib.sha256(run_id.encode()).digest()[:4], "big")
+
+
+class _Ledger:
+    """Keeps the run's record while its body runs and writes the manifest however it ends."""
+
+    def __init__(self, flow: str, run_id: str, called: dict[str, Any]) -> None:
+        self.flow = flow
+        self.run_id = run_id
+        self.called = called
+        self.stopped: str | None = None
+        """Why the run stopped early; None when it was not asked to."""
+        self._started = datetime.now(UTC)
+        self.error: PipelineError | None = None
+        """Why the run failed."""
+        self.results: tuple[ArtifactRef, ...] = ()
+        """What the body gave."""
+        self.board = ProgressBoard()
+        self._recording = recording(self.board.report)
+        self._recorder = Recorder()
+        self._failure: Failure | None = None
+
+    def __enter__(self) -> None:
+        self._recorder = self._recording.__enter__()
+        self.board.recorder = self._recorder
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> bool:
+        self._recording.__exit__(None, None, None)
+        if is_given_up():  # whoever has the run now tells what became of it
+            raise Abort("the run is over or another worker has it")
+        if isinstance(error, StopRequestedError):
+            self.stopped = str(error)
+        if error is not None:
+            self.error = as_known(error)
+            self._failure = Failure.of(self.error)
+        try:
+            self._publish(self.manifest())
+        except StopRequestedError as stop:  # while the store did not answer
+            self.stopped = self.stopped or str(stop)
+        except PipelineError as lost:
+            if error is None:
+                raise
+            LOG.warning("the manifest was not kept: %s", lost)  # why it failed counts
+        return self.stopped is not None
+
+    def _publish(self, manifest: Manifest) -> None:
+        keep_manifest(current_store(), manifest)
+        if self.stopped is None or stop_reason() is not StopReason.RESCHEDULE:
+            publish(manifest)  # otherwise whoever goes on with the run leaves its page
+        self.board.finish()
+        current_store().settle()
+
+    @property
+    def answer(self) -> dict[str, JsonValue]:
+        """What the body added to the result."""
+        return self._recorder.answer
+
+    def manifest(self) -> Manifest:
+        """Everything that is known about the run by now."""
+        return Manifest(
+            flow=self.flow,
+            flow_run_id=self.run_id,
+            parameters=cast(
+                "dict[str, JsonValue]",
+                TypeAdapter(dict[str, Any]).dump_python(self.called, mode="json"),
+            ),
+            inputs=self._recorder.inputs,
+            stages=tuple(_entry(facts) for facts in self._recorder.facts),
+            results=self.results if self._failure is None else (),
+            versions=versions(),
+            device_class=device_class(),
+            device_name=device_description(device_class()),
+            started=self._started.isoformat(),
+            ended=datetime.now(UTC).isoformat(),
+            success=self._failure is None,
+            error=self._failure,
+        )
+
+
+def _entry(facts: StageFacts) -> StageEntry:
+    first = facts.results[0].metadata if facts.results else {}
+    return StageEntry(
+        name=facts.name,
+        stage_type=facts.stage_type,
+        status=facts.status,
+        parameters=facts.parameters,
+        sources=tuple(ref.sha256 for ref in facts.sources),
+        results=facts.results,
+        engine=facts.identity,
+        passed_over=facts.passed_over,
+        origin=facts.origin,
+        seconds=cast(float, first.get("seconds", 0.0)),
+        peak_bytes=cast(int, first.get("peak_bytes", 0)),
+        gpu_peak_bytes=cast(int, first.get("gpu_peak_bytes", 0)),
+        notes=tuple(str(note) for note in cast("list[JsonValue]", first.get("notes", []))),
+        error=None if facts.error is None else Failure.of(facts.error),
+    )

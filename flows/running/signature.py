@@ -1,0 +1,128 @@
+"""Signatures made at run time: what Prefect, its form and our checks read of a flow's function.
+
+Prefect makes a form of a function's signature: the types and limits of its parameters, their
+defaults, and the help texts of the docstring's Args section. Here
+
+- `parameters_model` makes the pydantic model of a signature, which refuses what the form would;
+- `documented` writes the Args section from the descriptions and limits in the types;
+- `wear` gives a function the parameters of a stage, for flows of one stage;
+- `renamed` gives a flow another name, so that Prefect counts its calls apart.
+"""
+
+import copy
+import inspect
+from collections.abc import Callable, Iterable
+from functools import lru_cache, wraps
+from typing import Annotated, Any, get_args, get_type_hints
+
+from prefect import Flow
+from pydantic import (
+    BaseModel,
+    ConfigDict,
+    Field,
+    TypeAdapter,
+    create_model,
+    model_validator,
+)
+
+from flows.running.inputs import Media
+from safelight.params import refuse_boolean_numbers
+from tasks.base.stage import Stage
+
+
+@lru_cache(maxsize=256)
+def parameters_model(fn: Callable[..., Any]) -> type[BaseModel]:
+    """A pydantic model with one field for each parameter of a function; others are refused."""
+    hints = get_type_hints(fn, include_extras=True)
+    fields: dict[str, Any] = {
+        name: (hints[name], ... if parameter.default is parameter.empty else parameter.default)
+        for name, parameter in inspect.signature(fn).parameters.items()
+    }
+    config = ConfigDict(extra="forbid", protected_namespaces=(), allow_inf_nan=False)
+    checks: dict[str, Any] = {"numbers": model_validator(mode="before")(_numbers_are_numbers)}
+    return create_model(fn.__name__, __config__=config, __validators__=checks, **fields)
+
+
+def _numbers_are_numbers(cls: type[BaseModel], given: Any) -> Any:  # noqa: ANN401
+    return refuse_boolean_numbers(cls, given)
+
+
+def documented(body: Callable[..., Any]) -> str:
+    """The docstring with an Args section: the form's help texts, from the field descriptions.
+
+    The form shows nothing of a number's limits by itself, so they stand in the text.
+    """
+    hints = get_type_hints(body, include_extras=True)
+    lines = [inspect.cleandoc(body.__doc__ or body.__name__).partition("\n\n")[0], "", "Args:"]
+    for name in inspect.signature(body).parameters:
+        described = (getattr(extra, "description", None) for extra in get_args(hints[name])[1:])
+        text = next((text for text in described if text), name)
+        said = f"{text} {_limits(TypeAdapter(hints[name]).json_schema())}"
+        lines.append(f"    {name}: {' '.join(said.split())}")
+    return "\n".join(lines)
+
+
+def _limits(schema: dict[str, Any]) -> str:
+    """A sentence with the limits of a number, or of the number among alternatives."""
+    kinds = [schema, *schema.get("anyOf", ())]
+    number = next((kind for kind in kinds if kind.get("type") in ("integer", "number")), {})
+    low, high = number.get("minimum"), number.get("maximum")
+    parts: list[str] = []
+    if low is not None and high is not None:
+        parts.append(f"{low:.15g} to {high:.15g}")
+    elif low is not None:
+        parts.append(f"at least {low:.15g}")
+    elif high is not None:
+        parts.append(f"at most {high:.15g}")
+    if "multipleOf" in number:
+        parts.append(f"a multiple of {number['multipleOf']:.15g}")
+    sentence = ", ".join(parts)
+    return f"{sentence[:1].upper()}{sentence[1:]}." if sentence else ""
+
+
+def wear(body: Callable[..., Any], stage: Stage[..., Any], media: Iterable[str]) -> None:
+    """Give a function the name, text and parameters of a stage's own flow.
+
+    Args:
+        body: takes everything by keyword.
+        stage: each of its parameters becomes one of the function's.
+        media: names of the media parameters, which come first.
+    """
+    parameters = [
+        inspect.Parameter(name, inspect.Parameter.KEYWORD_ONLY, annotation=Media) for name in media
+    ]
+    for name, info in stage.params_type.model_fields.items():
+        parameters.append(
+            inspect.Parameter(
+                name,
+                inspect.Parameter.KEYWORD_ONLY,
+                annotation=Annotated[
+                    info.annotation, *info.metadata, Field(description=info.description)
+                ],
+                default=inspect.Parameter.empty
+                if info.is_required()
+                else info.get_default(call_default_factory=True),
+            )
+        )
+    body.__name__ = body.__qualname__ = stage.name
+    body.__doc__ = inspect.getdoc(stage.fn)
+    body.__module__ = f"flows.{stage.name}"
+    body.__signature__ = inspect.Signature(parameters)  # pyright: ignore[reportFunctionMemberAccess]
+    body.__annotations__ = {parameter.name: parameter.annotation for parameter in parameters}
+
+
+def renamed(target: Flow[..., Any], name: str) -> Flow[..., Any]:
+    """The flow under a name of its own in the run's graph.
+
+    Prefect tells the subflows of a run apart by counting calls. Made again after a crash, with a
+    file that has changed since, the third call would get the result of another request.
+    """
+
+    @wraps(target.fn)
+    def run(*args: Any, **kwargs: Any) -> Any:  # noqa: ANN401  (the flow's own parameters)
+        return target.fn(*args, **kwargs)
+
+    run.__qualname__ = f"{target.name}-{name}"
+    named = copy.copy(target)
+    named.fn = run
+    return named

@@ -1,0 +1,174 @@
+"""Creates flow runs through the Prefect API, follows them, and reads what they leave."""
+
+import time
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import Protocol
+from uuid import UUID, uuid4
+
+from prefect.client.orchestration import SyncPrefectClient
+from prefect.client.schemas.filters import ArtifactFilter, ArtifactFilterFlowRunId
+from prefect.client.schemas.objects import FlowRun
+from prefect.exceptions import ObjectNotFound
+from prefect.states import Cancelling
+from pydantic import JsonValue
+
+from safelight.errors import DependencyMissingError
+from safelight.naming import run_name
+from safelight.provenance.manifest import MANIFESTS, Manifest, load_manifest
+from safelight.store.store import current_store
+
+POLL_SECONDS = 0.3
+GRACE_SECONDS = 20.0
+"""Between a request to stop and the end of a run that does not heed it."""
+OnProgress = Callable[[float, str], None]
+
+
+@dataclass(frozen=True)
+class RunEnd:
+    """How a flow run ended."""
+
+    flow_run: FlowRun
+    """As the Prefect API describes it."""
+    manifest: Manifest | None
+    """What it left; None when it was refused before it began."""
+    flow: str
+    """Name of its flow."""
+    interrupted: bool = False
+    """Whether it was asked to stop from here."""
+
+    @property
+    def succeeded(self) -> bool:
+        """Whether the run is COMPLETED."""
+        return self.flow_run.state is not None and self.flow_run.state.is_completed()
+
+    @property
+    def message(self) -> str:
+        """The state's message: for a failed run its code, what was found, and what to do."""
+        state = self.flow_run.state
+        return (state.message or state.name or "") if state else "the run has no state"
+
+
+class Runner(Protocol):
+    """What runs a flow run where no worker does."""
+
+    def wait(self, seconds: float) -> None:
+        """Wait until its work has ended, at most that long."""
+        ...
+
+    def settled(self, flow_run: FlowRun, *, asked_to_stop: bool) -> bool:
+        """Whether its work had ended without a final state, and the run was given one."""
+        ...
+
+    def stop(self) -> None:
+        """Ask the work to stop at its next step."""
+        ...
+
+    def kill(self) -> None:
+        """End its process."""
+        ...
+
+
+def find_deployment(client: SyncPrefectClient, flow: str) -> UUID:
+    """The deployment of a flow that has the flow's own name.
+
+    Raises:
+        DependencyMissingError: the server has none.
+    """
+    try:
+        return client.read_deployment_by_name(f"{flow}/{flow}").id
+    except ObjectNotFound as error:
+        raise DependencyMissingError(
+            f"the server at {client.api_url} has no deployment {flow}/{flow}",
+            "run: safelight deploy",
+        ) from error
+
+
+def create_run(
+    client: SyncPrefectClient,
+    deployment_id: UUID,
+    flow: str,
+    parameters: dict[str, JsonValue],
+    environment: Mapping[str, str],
+) -> FlowRun:
+    """Create one run of a deployment, also when the first answer is lost.
+
+    Args:
+        client: of the server.
+        deployment_id: of the flow.
+        flow: its name; the run is named by what it makes.
+        parameters: as the flow takes them.
+        environment: what the run's process has beside its own.
+
+    Raises:
+        InvalidFieldValueError: the server refused the parameters.
+    """
+    return client.create_flow_run_from_deployment(
+        deployment_id,
+        parameters=parameters,
+        name=run_name(flow, parameters),
+        job_variables={"env": dict(environment)} if environment else None,
+        idempotency_key=str(uuid4()),
+    )
+
+
+def follow(
+    client: SyncPrefectClient,
+    flow_run_id: UUID,
+    flow: str,
+    on_progress: OnProgress | None = None,
+    runner: Runner | None = None,
+) -> RunEnd:
+    """Follow a run to its end; Ctrl-C cancels it, a second one leaves it.
+
+    Args:
+        client: of the server.
+        flow_run_id: of the run.
+        flow: name of its flow.
+        on_progress: called with percent and text while the run goes on.
+        runner: who runs it; None where a worker does.
+    """
+    asked_to_stop = False
+    patience = float("inf")
+    while True:
+        try:
+            if runner is not None and time.monotonic() > patience:
+                runner.kill()
+            flow_run = client.read_flow_run(flow_run_id)
+            if flow_run.state is not None and flow_run.state.is_final():
+                return RunEnd(flow_run, manifest_of(flow_run_id), flow, interrupted=asked_to_stop)
+            if runner is not None and runner.settled(flow_run, asked_to_stop=asked_to_stop):
+                continue
+            if on_progress is not None:
+                on_progress(*progress_of(client, flow_run_id))
+            if runner is None:
+                time.sleep(POLL_SECONDS)
+            else:
+                runner.wait(POLL_SECONDS)
+        except KeyboardInterrupt:
+            if asked_to_stop:
+                raise
+            asked_to_stop = True
+            patience = time.monotonic() + GRACE_SECONDS
+            client.set_flow_run_state(flow_run_id, Cancelling(message="stopped with Ctrl-C"))
+            if runner is not None:
+                runner.stop()
+
+
+def manifest_of(flow_run_id: UUID) -> Manifest | None:
+    """What a run left; None when it was refused before it began."""
+    key = f"{MANIFESTS}{flow_run_id}.json"
+    if not current_store().backend.exists(key):
+        return None
+    return load_manifest(key)
+
+
+def progress_of(client: SyncPrefectClient, flow_run_id: UUID) -> tuple[float, str]:
+    """Percent, 0 to 100, and the text of a run's progress."""
+    found = client.read_artifacts(
+        artifact_filter=ArtifactFilter(flow_run_id=ArtifactFilterFlowRunId(any_=[flow_run_id]))
+    )
+    for artifact in found:
+        if artifact.type == "progress" and isinstance(artifact.data, int | float):
+            return float(artifact.data), artifact.description or ""
+    return 0.0, ""

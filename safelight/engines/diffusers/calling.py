@@ -1,0 +1,168 @@
+"""Calls of diffusers' pipelines: what they are given, and how little memory they can do with."""
+
+import inspect
+from collections.abc import Callable, Sequence
+from contextlib import nullcontext
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+from PIL import Image
+
+from safelight.engines.diffusers.drawing import (
+    Drawing,
+)
+from safelight.engines.diffusers.fetching import Fetching
+from safelight.engines.diffusers.frugal import (
+    attention_in_slices,
+    decoder_in_tiles,
+    off_the_device,
+)
+from safelight.engines.diffusers.model import DiffusionModel
+from safelight.engines.diffusers.reading import note_unread
+from safelight.engines.machine.device import device_class, resolve_device
+from safelight.engines.machine.memory import with_less_memory
+from safelight.progress import part, step
+from safelight.settings import settings
+
+if TYPE_CHECKING:
+    import torch
+
+
+def steps_taken(steps: int, strength: float) -> int:
+    """Of the steps asked for, those that a picture drawn over at this strength goes through."""
+    return min(int(steps * strength), steps)
+
+
+def compiled() -> str:
+    """Part of the engine's version where models are compiled, which changes the last bits."""
+    return ".compiled" if settings().compile and device_class() == "cuda" else ""
+
+
+def arguments(
+    view: Any,  # noqa: ANN401
+    drawing: Drawing,
+    auto_class: str,
+    extra: dict[str, object],
+) -> dict[str, object]:
+    """Arguments that this kind of pipeline understands, the same for every picture."""
+    understood = set(inspect.signature(view.__call__).parameters)
+    call: dict[str, object] = {
+        "num_inference_steps": drawing.steps,
+        "guidance_scale": drawing.guidance_scale,
+        "output_type": "pt",
+        **extra,
+    }
+    if drawing.control_image is not None and drawing.controlnet is not None:
+        control = Image.fromarray(drawing.control_image)
+        name = "image" if auto_class == "AutoPipelineForText2Image" else "control_image"
+        call[name] = control
+        call["controlnet_conditioning_scale"] = float(drawing.controlnet.weight)
+    if drawing.ip_adapter is not None:
+        references = [Image.fromarray(image) for image in drawing.reference_images]
+        call["ip_adapter_image"] = [references] if len(references) > 1 else references[0]
+    taken = steps_taken(drawing.steps, float(str(extra.get("strength", 1.0))))
+
+    def on_step(
+        pipe: object, index: int, _at: object, state: dict[str, object]
+    ) -> dict[str, object]:
+        del pipe
+        step(min(index + 1, taken), taken)
+        return state
+
+    call["callback_on_step_end"] = on_step
+    return {name: value for name, value in call.items() if name in understood}
+
+
+def texts_of(drawings: Sequence[Drawing]) -> list[tuple[str, str]]:
+    """Prompt and negative prompt of each."""
+    return [(drawing.prompt, drawing.negative_prompt) for drawing in drawings]
+
+
+def on_the_encoders(drawing: Drawing) -> tuple[object, ...]:
+    """What changes the model's text encoders."""
+    return (*drawing.loras, *drawing.embeddings)
+
+
+@dataclass(frozen=True)
+class Many:
+    """What differs between pictures that are drawn together."""
+
+    texts: list[tuple[str, str]]
+    seeds: list[int]
+
+
+def through(
+    model: DiffusionModel,
+    view: Any,  # noqa: ANN401
+    drawing: Drawing,
+    call: dict[str, object],
+    many: Many,
+) -> Fetching:
+    """All of them in one go."""
+    understood = set(inspect.signature(view.__call__).parameters)
+    guided = drawing.guidance_scale > 1
+    note_unread(view, [text for pair in many.texts for text in pair[: 1 + guided]])
+    encoded = model.encodings.of(view, many.texts, guided, on_the_encoders(drawing))
+    prompts: dict[str, Any] = {**encoded}
+    if not prompts:
+        prompts["prompt"] = [prompt for prompt, _ in many.texts]
+        if "negative_prompt" in understood:
+            prompts["negative_prompt"] = [negative for _, negative in many.texts]
+    result = view(**prompts, generator=_generators(many.seeds), **call)
+    return Fetching.of(result.images)
+
+
+def frugally(
+    model: DiffusionModel,
+    view: Any,  # noqa: ANN401
+    drawing: Drawing,
+    call: dict[str, object],
+) -> Fetching:
+    """All pictures of a drawing, with as little memory as it takes.
+
+    Raises:
+        OutOfMemoryError: too little memory even with everything moved off the device.
+    """
+    text = (drawing.prompt, drawing.negative_prompt)
+
+    def batches(size: int) -> Fetching:
+        made: list[Fetching] = []
+        firsts = range(0, drawing.num_images, size)
+        for index, first in enumerate(firsts):
+            count = min(size, drawing.num_images - first)
+            many = Many([text] * count, [drawing.seed + first + i for i in range(count)])
+            with part(index, len(firsts)):
+                made.append(through(model, view, drawing, call, many))
+        return Fetching([landing for part in made for landing in part.landings])
+
+    def sliced() -> Fetching:
+        with attention_in_slices(view):
+            return batches(1)
+
+    def tiled() -> Fetching:
+        with attention(view), decoder_in_tiles(view):
+            return batches(1)
+
+    def offloaded() -> Fetching:
+        with attention(view), decoder_in_tiles(view), off_the_device(model, view):
+            return batches(1)
+
+    rungs: list[tuple[str, Callable[[], Fetching]]] = [
+        ("the whole batch", lambda: batches(drawing.num_images))
+    ]
+    if drawing.num_images > 1:
+        rungs.append(("one picture at a time", lambda: batches(1)))
+    attention = nullcontext if drawing.ip_adapter is not None else attention_in_slices
+    if drawing.ip_adapter is None:  # its attention cannot be sliced
+        rungs.append(("attention in slices", sliced))
+    rungs.append(("the decoder in tiles, which changes the picture a little", tiled))
+    if resolve_device().startswith("cuda"):
+        rungs.append(("the model moved to the CPU between steps", offloaded))
+    return with_less_memory(f"drawing with {drawing.card.name}", rungs)
+
+
+def _generators(seeds: list[int]) -> "list[torch.Generator]":
+    """One generator a picture, on the CPU: a batch equals the single pictures, on any device."""
+    import torch
+
+    return [torch.Generator("cpu").manual_seed(seed) for seed in seeds]

@@ -1,0 +1,1 @@
+"""Real-ESRGAN: enlarges pictures."""

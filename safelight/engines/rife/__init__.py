@@ -1,0 +1,1 @@
+"""RIFE: draws frames between frames."""

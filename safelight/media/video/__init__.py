@@ -1,0 +1,1 @@
+"""Videos: opened, decoded, timed and encoded one frame at a time."""

