@@ -59,6 +59,9 @@ def _replayed(prefect: Session, rerun: Rerun) -> bool:
             f"the replay left no manifest: {outcome.message}", "read the flow run's log"
         )
     comparison = compare(rerun.manifest, outcome.manifest)
+    for text in comparison.notes:
+        if text not in rerun.notes:
+            ERRORS.print(f"note: {text}", markup=False)
     table = Table(title=f"{rerun.manifest.flow_run_id} against {outcome.manifest.flow_run_id}")
     for heading in ("result", "before", "again", "same"):
         table.add_column(heading)

@@ -103,23 +103,6 @@ def grid(
     return np.array(sheet)
 
 
-def stacked(sheets: Sequence[Pixels]) -> Pixels:
-    """Sheets below one another: the Z of an X/Y/Z sheet, each with its value as the title.
-
-    Raises:
-        ValueError: no sheet.
-    """
-    width = max(sheet.shape[1] for sheet in sheets)
-    paper = np.array(PAPER, np.uint8)
-    widened = [
-        np.concatenate(
-            (sheet, np.broadcast_to(paper, (len(sheet), width - sheet.shape[1], 3))), axis=1
-        )
-        for sheet in sheets
-    ]
-    return np.concatenate(widened)
-
-
 def fitted(pixels: Pixels, cell: int) -> Pixels:
     """A picture scaled down into a cell as a sheet does it, so that many take little memory.
 

@@ -58,35 +58,6 @@ def tiles(height: int, width: int, tile: int, overlap: int) -> list[Tile]:
     ]
 
 
-def map_tiles(
-    image: Pixels,
-    tile: int,
-    overlap: int,
-    scale: int,
-    fn: Callable[[Pixels], Pixels],
-    on_tile: Callable[[int, int], None] = step,
-) -> Pixels:
-    """Enlarge a picture tile by tile, as if it were done at once.
-
-    Seamless when `overlap` is at least as far as `fn` looks around each pixel.
-
-    Args:
-        image: (H, W, 3) uint8.
-        tile: longest side of the part that is kept of each tile, input px.
-        overlap: real neighbours that `fn` sees around that part, input px.
-        scale: output px per input px along each side.
-        fn: from (h, w, 3) to (h * scale, w * scale, 3) uint8.
-        on_tile: called before each tile with how many are done and how many there are.
-
-    Returns:
-        (H * scale, W * scale, 3) uint8.
-    """
-    height, width, channels = image.shape
-    target = np.empty((height * scale, width * scale, channels), np.uint8)
-    map_tiles_into(target, image, tile, overlap, scale, fn, on_tile)
-    return target
-
-
 def map_tiles_into(
     target: Pixels,
     image: Pixels,
@@ -96,7 +67,20 @@ def map_tiles_into(
     fn: Callable[[Pixels], Pixels],
     on_tile: Callable[[int, int], None] = step,
 ) -> None:
-    """`map_tiles` into an array that is already there, for instance a file mapped into memory."""
+    """Enlarge a picture tile by tile, as if it were done at once.
+
+    Seamless when `overlap` is at least as far as `fn` looks around each pixel.
+
+    Args:
+        target: (H * scale, W * scale, 3) uint8 that is filled, for instance a file mapped into
+            memory.
+        image: (H, W, 3) uint8.
+        tile: longest side of the part that is kept of each tile, input px.
+        overlap: real neighbours that `fn` sees around that part, input px.
+        scale: output px per input px along each side.
+        fn: from (h, w, 3) to (h * scale, w * scale, 3) uint8.
+        on_tile: called before each tile with how many are done and how many there are.
+    """
     height, width = image.shape[:2]
     todo = tiles(height, width, tile, overlap)
     for done, part in enumerate(todo):

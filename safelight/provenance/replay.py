@@ -1,7 +1,7 @@
 """Finds what to run again, and compares what came out with what there was."""
 
 from collections import Counter
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from dataclasses import dataclass
 from itertools import zip_longest
 from pathlib import Path
@@ -10,7 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 from pydantic import BaseModel, ConfigDict, JsonValue
 
-from safelight.errors import DependencyMissingError, InvalidMediaError, MissingFileError
+from safelight.errors import InvalidMediaError, MissingFileError
 from safelight.media.animation import frames_of
 from safelight.media.images import decode_still
 from safelight.media.video.stream import read_frames
@@ -24,10 +24,6 @@ from safelight.store.artifact import ArtifactRef
 from safelight.store.store import SCHEME, Store, current_store
 
 Pixels = NDArray[np.uint8]
-
-
-class WeightsMissingError(DependencyMissingError):
-    """Weights that a run used are not on this machine."""
 
 
 @dataclass(frozen=True)
@@ -138,28 +134,6 @@ def version_differences(before: dict[str, str], after: dict[str, str]) -> tuple[
     )
 
 
-def require_weights(manifest: Manifest, have: Callable[[str], bool]) -> None:
-    """Refuse to repeat a run whose weights are not here.
-
-    Args:
-        manifest: the run.
-        have: whether weights with a sha256 are on this machine.
-
-    Raises:
-        WeightsMissingError: the first that are not.
-    """
-    for entry in manifest.stages:
-        for sha256 in entry.engine.weights:
-            if not have(sha256):
-                model = entry.parameters.get("model")
-                name = f"{model}, " if isinstance(model, str) and model else ""
-                raise WeightsMissingError(
-                    f"stage {entry.name} used weights {name}sha256 {sha256}, "
-                    "and no file on this machine has it",
-                    "put that file into the folder SAFELIGHT_MODELS_DIR names",
-                )
-
-
 def compare(before: Manifest, after: Manifest, store: Store | None = None) -> Comparison:
     """Set the results of two runs side by side, and measure those that are not the same.
 
@@ -175,6 +149,7 @@ def compare(before: Manifest, after: Manifest, store: Store | None = None) -> Co
             f"device was {before.device_class} ({before.device_name}), "
             f"is {after.device_class} ({after.device_name})"
         )
+    notes.extend(_other_weights(before, after))
     return Comparison(
         same_device_class=before.device_class == after.device_class,
         artifacts=tuple(
@@ -183,6 +158,20 @@ def compare(before: Manifest, after: Manifest, store: Store | None = None) -> Co
         ),
         notes=tuple(notes),
     )
+
+
+def _other_weights(before: Manifest, after: Manifest) -> Iterator[str]:
+    """One sentence for each stage whose model has the same name and other bytes."""
+    again = {entry.name: entry.engine for entry in after.stages}
+    for entry in before.stages:
+        engine = again.get(entry.name, entry.engine)
+        if engine.weights != entry.engine.weights:
+            gone = [sha for sha in entry.engine.weights if sha not in engine.weights]
+            came = [sha for sha in engine.weights if sha not in entry.engine.weights]
+            yield (
+                f"stage {entry.name} used weights sha256 {', '.join(gone) or 'fewer'}, "
+                f"now {', '.join(came) or 'without them'}"
+            )
 
 
 def _paired(

@@ -2,7 +2,7 @@ import numpy as np
 import pytest
 from PIL import features
 
-from safelight.media.sheets import PAPER, contact_sheet, grid, stacked
+from safelight.media.sheets import PAPER, contact_sheet, grid
 
 
 def flat(level: int, height: int = 300, width: int = 300) -> np.ndarray:
@@ -105,13 +105,6 @@ def test_a_grid_without_labels_has_no_margins():
 def test_a_row_of_another_length_is_refused():
     with pytest.raises(ValueError, match=r"rows of \[1, 2\] pictures for 2 columns"):
         grid([("a", [flat(90)] * 2), ("b", [flat(90)])], ["x", "y"])
-
-
-def test_sheets_stack_on_paper_of_the_widest():
-    sheet = stacked([flat(90, 10, 20), flat(120, 5, 30)])
-    assert sheet.shape == (15, 30, 3)
-    assert (sheet[:10, 20:] == PAPER).all()
-    assert (sheet[10:] == colour(120)).all()
 
 
 def written(text: str, width: int = 320) -> np.ndarray:

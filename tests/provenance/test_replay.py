@@ -9,13 +9,10 @@ from safelight.provenance.embed import video_tags
 from safelight.provenance.manifest import ManifestUnreadableError, keep_manifest
 from safelight.provenance.record import FileRecord
 from safelight.provenance.replay import (
-    WeightsMissingError,
     compare,
     find_run,
-    require_weights,
     version_differences,
 )
-from tests.provenance.conftest import WEIGHTS
 
 
 def test_a_run_is_found_from_what_it_made(store, manifest, entry, kept, tmp_path):
@@ -82,14 +79,6 @@ def test_a_manifest_cannot_name_code_to_import(store, manifest, name):
     key = keep_manifest(store, manifest().model_copy(update={"flow": name}))
     with pytest.raises(ManifestUnreadableError):
         find_run(key)
-
-
-def test_missing_weights_are_named(manifest, entry):
-    run = manifest(entry("generate", parameters={"model": "dream"}))
-    require_weights(run, {WEIGHTS}.__contains__)
-    with pytest.raises(WeightsMissingError, match=f"stage generate .*dream, sha256 {WEIGHTS}") as e:
-        require_weights(run, set[str]().__contains__)
-    assert e.value.code == "DEPENDENCY_MISSING"
 
 
 def test_equal_runs_are_identical(manifest, entry, kept):
