@@ -74,7 +74,9 @@ def untrained_text(work: Path) -> None:
     torch.save({"model": model.state_dict()}, work / "text.pt")
 
 
-@pytest.mark.parametrize("part", ["autoencoder", "text", "denoiser"])
+@pytest.mark.parametrize(
+    "part", [pytest.param("autoencoder", marks=pytest.mark.soak), "text", "denoiser"]
+)
 def test_a_stopped_run_continues_to_the_same_end(
     work: Path, minutes: Callable[[int | None], None], part: str
 ):
@@ -87,11 +89,11 @@ def test_a_stopped_run_continues_to_the_same_end(
     def run() -> None:
         torch.manual_seed(train.SEED)
         if part == "autoencoder":
-            train.train_autoencoder(STEPS)
+            train.train_autoencoder(STEPS, batch=2)
         elif part == "text":
-            train.train_text_encoder(STEPS, batch=4)
+            train.train_text_encoder(STEPS, batch=2)
         else:
-            train.train_denoiser(STEPS, batch=4)
+            train.train_denoiser(STEPS, batch=2)
 
     run()
     whole = torch.load(file)
@@ -111,10 +113,10 @@ def test_a_stopped_run_continues_to_the_same_end(
 
 def test_a_finished_part_is_not_trained_again(work: Path, minutes: Callable[[int | None], None]):
     torch.manual_seed(train.SEED)
-    train.train_autoencoder(1)
+    train.train_autoencoder(1, batch=2)
     before = (work / "autoencoder.pt").read_bytes()
     minutes(0)
-    train.train_autoencoder(1)
+    train.train_autoencoder(1, batch=2)
     assert (work / "autoencoder.pt").read_bytes() == before
 
 
@@ -128,6 +130,7 @@ def test_the_averaged_weights_are_read_back(work: Path):
     assert all(bool((p == 0.25).all()) for p in model.parameters())
 
 
+@pytest.mark.soak
 @pytest.mark.usefixtures("minutes")  # a step a minute
 def test_the_text_encoder_learns_to_tell_subjects_apart(work: Path):
     torch.manual_seed(train.SEED)

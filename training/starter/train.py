@@ -151,8 +151,13 @@ def edge_loss(drawn: Tensor, wanted: Tensor) -> Tensor:
     return across + (drawn.diff(dim=-2) - wanted.diff(dim=-2)).abs().mean()
 
 
-def train_autoencoder(minutes: float) -> None:
-    """Train on all emoji, the subjects half of the time, on white and coloured grounds."""
+def train_autoencoder(minutes: float, batch: int = 16) -> None:
+    """Train on all emoji, the subjects half of the time, on white and coloured grounds.
+
+    Args:
+        minutes: of training, together with those of an earlier, stopped run.
+        batch: pictures a step, an even number.
+    """
     subjects, others = (torch.from_numpy(part) for part in pictures())
     subjects = subjects.flatten(0, 1)
     model = new_autoencoder()
@@ -168,12 +173,12 @@ def train_autoencoder(minutes: float) -> None:
         draw = torch.Generator().manual_seed(SEED * 1_000_003 + step)
         rgba = torch.cat(
             [
-                subjects[torch.randint(len(subjects), (8,), generator=draw)],
-                others[torch.randint(len(others), (8,), generator=draw)],
+                subjects[torch.randint(len(subjects), (batch // 2,), generator=draw)],
+                others[torch.randint(len(others), (batch // 2,), generator=draw)],
             ]
         )
-        plain = torch.rand(16, 1, generator=draw) < 0.65
-        background = torch.where(plain, 1.0, torch.rand(16, 3, generator=draw))
+        plain = torch.rand(batch, 1, generator=draw) < 0.65
+        background = torch.where(plain, 1.0, torch.rand(batch, 3, generator=draw))
         wanted = compose(rgba, background)
         right, down = torch.randint(-4, 5, (2,), generator=draw).tolist()
         wanted = wanted.roll((down, right), (2, 3))
