@@ -1,14 +1,19 @@
 """What a deployment or a flow run may ask of the pool: its job variables."""
 
+import copy
+import time
 from contextvars import ContextVar
-from typing import Any, Literal, Self
+from typing import Any, Literal, Self, TypeVar
 
+import anyio
+import httpx
 from prefect.client.schemas.objects import FlowRun
 from prefect.client.schemas.responses import DeploymentResponse
 from prefect.settings import Settings, get_current_settings
 from prefect.workers.base import BaseJobConfiguration, BaseVariables, BaseWorkerResult
 from pydantic import Field, PrivateAttr
 
+from safelight.client.asking import PATIENCE_SECONDS, passes
 from safelight.settings import settings as our_settings
 
 POOL_TYPE = "safelight-gpu"
@@ -33,6 +38,8 @@ what it may not, keep its results elsewhere, or load code."""
 _GUARDS = ("SAFELIGHT_", "PREFECT_", "PYTHON", "LD_", "AWS_", "HF_", "GIT_", "SSL_", "FFREPORT")
 _GUARD_NAMES = frozenset({"VOLUME_ROOT", "PATH", "HOME", "TMPDIR", "BASH_ENV"})
 Wanted = Literal["any", "cpu", "cuda", "mps"]
+AGAIN_SECONDS = 1.0
+V = TypeVar("V", FlowRun, DeploymentResponse)
 
 
 class RunConfiguration(BaseJobConfiguration):
@@ -68,6 +75,9 @@ class RunConfiguration(BaseJobConfiguration):
     ) -> Self:
         """Fill in the job variables; a deployment that the worker has just read is not read again.
 
+        A question that the server fails to answer is asked again while that may pass: Prefect calls
+        a run crashed whose variables cannot be read.
+
         Args:
             flow_run: whose they are.
             deployment: of the run.
@@ -76,7 +86,18 @@ class RunConfiguration(BaseJobConfiguration):
         read = KNOWN_DEPLOYMENT.get()
         if deployment is None and read is not None and read.id == flow_run.deployment_id:
             deployment = read
-        return await super().resolve_for_flow_run(flow_run, deployment=deployment, **known)
+        end = time.monotonic() + PATIENCE_SECONDS
+        while True:
+            # Prefect takes what it merges out of them
+            run, its = _with_own_variables(flow_run), deployment
+            if its is not None:
+                its = _with_own_variables(its)
+            try:
+                return await super().resolve_for_flow_run(run, deployment=its, **known)
+            except httpx.HTTPError as error:
+                if not passes(error) or time.monotonic() > end:
+                    raise
+                await anyio.sleep(AGAIN_SECONDS)
 
     @classmethod
     def _base_environment(cls) -> dict[str, str]:
@@ -102,6 +123,10 @@ class BatchJobConfiguration(RunConfiguration):
     """
 
     restarts: int = Field(default=3, ge=0)
+
+
+def _with_own_variables(known: V) -> V:
+    return known.model_copy(update={"job_variables": copy.deepcopy(known.job_variables)})
 
 
 def settable(wanted: dict[str, str | None]) -> tuple[dict[str, str | None], tuple[str, ...]]:

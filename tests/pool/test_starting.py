@@ -15,7 +15,7 @@ from prefect.states import Completed, Failed, Pending, Running
 from safelight.pool.fencing import DECIDE_SECONDS, awake
 from safelight.pool.starting import Starting
 from tests.prefect_pool import Pool, eventually
-from tests.unwell import unwell
+from tests.unwell import LOST, Fault, unwell
 
 
 def proposing(run_id: UUID, state: State) -> httpx.Request:
@@ -78,6 +78,20 @@ def test_a_run_ended_by_hand_while_the_server_did_not_answer_stays_ended(
         assert pool.end(second).type is StateType.COMPLETED
     states = pool.client.read_flow_run_states(run_id)
     assert [state.name for state in states][-1] == "By hand"
+
+
+@pytest.mark.parametrize("fault", [500, LOST])
+def test_a_question_of_the_start_that_fails_once_is_asked_again(
+    pool: Pool, prefect_server: str, fault: Fault
+):
+    run_id = pool.create("environment", {"env": {"COLOUR": "teal"}}, name="COLOUR")
+    with unwell(prefect_server) as way:
+        way.once_each(fault, ("GET", f"/api/flows/{pool.read(run_id).flow_id}"))
+        pool.start_worker(PREFECT_API_URL=way.url)
+        assert pool.end(run_id).type is StateType.COMPLETED
+        assert way.met
+    assert [note.split()[0] for note in pool.project.notes] == ["teal"]
+    assert "Traceback" not in pool.log()
 
 
 def test_a_run_ended_by_hand_while_our_word_waits_in_the_server_stays_ended(
