@@ -91,6 +91,13 @@ def batch(
             "of them is possible."
         ),
     ] = "auto",
+    shards: Annotated[
+        bool,
+        Field(
+            description="On workers: run many short requests in one flow run, each with a manifest "
+            "of its own. False: a flow run for each."
+        ),
+    ] = False,
     key: Annotated[
         str | None,
         Field(
@@ -125,7 +132,7 @@ def batch(
         len(checked),
         f"in work pool {deployment.work_pool_name}" if deployment else "in this process",
     )
-    dispatch = Dispatch(target, checked, name, parallel, retries)
+    dispatch = Dispatch(target, checked, name, parallel, retries, shards)
     try:
         with watching(recorder().stage_listener("requests")):
             dispatch.run(deployment)

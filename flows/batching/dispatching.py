@@ -4,28 +4,22 @@ import logging
 import re
 import time
 from collections import Counter, deque
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from datetime import datetime
 from typing import Any, Literal, cast
 from uuid import UUID
 
-from prefect import Task
 from prefect.client.orchestration import SyncPrefectClient
-from prefect.client.schemas.filters import (
-    FlowRunFilter,
-    FlowRunFilterId,
-    FlowRunFilterIdempotencyKey,
-    FlowRunFilterTags,
-)
 from prefect.client.schemas.objects import FlowRun, State
 from prefect.client.schemas.responses import DeploymentResponse
 from prefect.context import FlowRunContext
 from prefect.exceptions import ObjectNotFound
-from prefect.states import Cancelling, Pending
 
 from flows.batching.outcomes import deleted, may_pass, not_run, outcome_in, outcome_of
 from flows.batching.requests import Request
+from flows.batching.runs import BatchRuns
+from flows.batching.sharding import Shards, find_shards
 from flows.running.recorded import RecordedFlow
 from flows.running.signature import renamed
 from safelight.client.asking import patient_client
@@ -33,19 +27,12 @@ from safelight.errors import (
     ContractMismatchError,
     DependencyMissingError,
     InvalidFieldValueError,
-    PipelineError,
 )
 from safelight.naming import BETWEEN, run_name
 from safelight.progress import (
-    StopReason,
-    StopRequestedError,
-    is_given_up,
     step,
-    stop_reason,
-    stop_requested,
 )
 from safelight.provenance.batches import BatchOutcome
-from safelight.restarts import asked_for_at
 
 LOG = logging.getLogger(__name__)
 POLL_SECONDS = 0.5
@@ -53,9 +40,6 @@ CANCEL_SECONDS = 60.0
 """How long a cancelled batch asks a server that does not answer to cancel its requests."""
 NEW_SECONDS = 10.0
 """A run this young that the server does not list is not listed yet: a copy of its database lags."""
-PAGE = 100
-"""Flow runs asked for at once."""
-TAG = "batch:"
 _MESSAGE = re.compile(r"\[([A-Z_]+)\] (.*)\. Fix: (.*)\.", re.DOTALL)
 Where = Literal["auto", "workers", "here"]
 
@@ -74,6 +58,8 @@ class Dispatch:
     """Requests under way at once."""
     retries: int
     """More tries for a request whose failure may pass."""
+    shards: bool = False
+    """On workers: many requests a flow run, instead of one."""
     outcomes: dict[int, BatchOutcome] = field(default_factory=dict[int, BatchOutcome])
     """Of the finished requests, by number."""
 
@@ -87,7 +73,11 @@ class Dispatch:
             self._run_here()
             return
         with patient_client() as client:
-            _Workers(self, client, deployment).run()
+            if self.shards:
+                shards = find_shards(client, deployment)
+                Shards(self, BatchRuns(client, self.key), shards, self.target.name).run()
+                return
+            _Workers(self, BatchRuns(client, self.key), deployment).run()
 
     def finished(self, request: Request, outcome: BatchOutcome) -> None:
         """Enter the outcome of a request, and report progress."""
@@ -177,18 +167,12 @@ class _Job:
 class _Workers:
     """Creates flow runs and waits for them; what it knows is on the server, so it may die."""
 
-    def __init__(
-        self, dispatch: Dispatch, client: SyncPrefectClient, deployment: DeploymentResponse
-    ) -> None:
+    def __init__(self, dispatch: Dispatch, runs: BatchRuns, deployment: DeploymentResponse) -> None:
         self._dispatch = dispatch
-        self._client = client
+        self._runs = runs
         self._deployment = deployment
-        context = FlowRunContext.get()
-        self._own = context.flow_run.id if context and context.flow_run else None
         self._waiting: deque[_Job] = deque()
         self._running: dict[UUID, _Job] = {}
-        self._starting: str | None = None
-        """Idempotency key of a run whose creation was not confirmed."""
 
     def run(self) -> None:
         self._find_earlier()
@@ -202,16 +186,16 @@ class _Workers:
                 step(len(self._dispatch.outcomes), len(self._dispatch.requests))
         except BaseException:  # also the signal of a worker that ends this process
             with patient_client(CANCEL_SECONDS, stops=False) as client:
-                self._client = client
-                if self._is_over():
-                    self._cancel_all()
+                self._runs.client = client
+                if self._runs.is_over():
+                    self._runs.cancel(self._running)
             raise
 
     def _find_earlier(self) -> None:
-        asked_for = self._asked_for()
+        asked_for = self._runs.asked_for()
         newest: dict[str, tuple[int, FlowRun]] = {}
         tries = Counter[str]()
-        for flow_run in self._tagged():
+        for flow_run in self._runs.made():
             identity, attempt = _parts(flow_run.idempotency_key or "")
             if attempt >= newest.get(identity, (0, None))[0]:
                 newest[identity] = attempt, flow_run
@@ -240,20 +224,6 @@ class _Workers:
         lost = state.is_completed()  # its results were deleted
         return not lost and not (may_pass(outcome) and tries < self._dispatch.retries)
 
-    def _asked_for(self) -> datetime | None:
-        """When this batch was asked for; what it has made since then it need not make again."""
-        if self._own is None:
-            return None
-        return asked_for_at(self._client.read_flow_run_states(self._own))
-
-    def _tagged(self) -> Iterator[FlowRun]:
-        wanted = FlowRunFilter(tags=FlowRunFilterTags(all_=[TAG + self._dispatch.key]))
-        for offset in range(0, 10**9, PAGE):
-            page = self._client.read_flow_runs(flow_run_filter=wanted, limit=PAGE, offset=offset)
-            yield from page
-            if len(page) < PAGE:
-                return
-
     def _start(self, job: _Job) -> None:
         try:
             run_id = self._created(job)
@@ -261,40 +231,24 @@ class _Workers:
             self._dispatch.finished(job.request, not_run(job.request, refused))
         else:
             self._running[run_id] = replace(job, started=time.monotonic())
-        self._starting = None
+        self._runs.confirmed()
 
     def _created(self, job: _Job) -> UUID:
         """Create the run of a request, or find it when it was created before."""
-        name = f"{self._dispatch.target.name}/{self._deployment.name}"
-        key = f"{self._dispatch.key}:{job.request.identity}:{job.attempt}"
-        parent = None
-        self._starting = key
-        if self._own is not None:
-            parent = self._client.create_task_run(
-                Task(fn=_nothing, name=name),
-                flow_run_id=self._own,
-                dynamic_key=key,
-                name=f"{name} {job.request.where}",
-                state=Pending(),
-            ).id
-        return self._client.create_flow_run_from_deployment(
-            self._deployment.id,
-            parameters=job.request.parameters,
-            name=BETWEEN.join(
-                (run_name(self._dispatch.target.name, job.request.parameters), job.request.where)
-            ),
-            tags=[TAG + self._dispatch.key],
-            idempotency_key=key,
-            parent_task_run_id=parent,
-        ).id
+        target, request = self._dispatch.target.name, job.request
+        return self._runs.create(
+            self._deployment,
+            task=f"{target}/{self._deployment.name}",
+            where=request.where,
+            key=f"{request.identity}:{job.attempt}",
+            name=BETWEEN.join((run_name(target, request.parameters), request.where)),
+            parameters=request.parameters,
+        )
 
     def _collected(self) -> bool:
         """Whether a run has ended; its outcome is entered, or its next try is queued."""
         ids = list(self._running)
-        found = {flow_run.id: flow_run for flow_run in self._states(ids)}
-        own = found.pop(self._own, None) if self._own else None
-        if own is not None and own.state and (own.state.is_cancelling() or _cancelled(own)):
-            raise StopRequestedError("the batch was cancelled")
+        found = self._runs.read(ids)
         ended = False
         for run_id in ids:
             flow_run = found.get(run_id)
@@ -316,55 +270,6 @@ class _Workers:
                 self._dispatch.finished(job.request, outcome)
         return ended
 
-    def _states(self, ids: list[UUID]) -> Iterator[FlowRun]:
-        asked = [*ids, *([self._own] if self._own else [])]
-        for start in range(0, len(asked), PAGE):
-            wanted = FlowRunFilter(id=FlowRunFilterId(any_=asked[start : start + PAGE]))
-            yield from self._client.read_flow_runs(flow_run_filter=wanted, limit=PAGE)
-
-    def _is_over(self) -> bool:
-        """Whether nobody wants the batch any more: cancelled, deleted or ended by hand."""
-        if stop_requested() and not is_given_up():  # else whoever has it now may go on with it
-            return stop_reason() is StopReason.CANCEL
-        if self._own is None:
-            return False
-        try:
-            own = self._client.read_flow_run(self._own)
-        except ObjectNotFound:
-            return True
-        except PipelineError as error:
-            LOG.warning("whether the batch was cancelled is not known: %s", error)
-            return False
-        return own.state is not None and (own.state.is_cancelling() or own.state.is_final())
-
-    def _cancel_all(self) -> None:
-        """Ask every run of the batch to stop; one question that fails keeps no other from it."""
-        for run_id in [*self._running, *self._unconfirmed()]:
-            try:
-                self._client.set_flow_run_state(
-                    run_id, Cancelling(message="its batch was cancelled")
-                )
-            except ObjectNotFound:
-                continue
-            except PipelineError as error:
-                LOG.warning("run %s of the batch was not cancelled: %s", run_id, error)
-
-    def _unconfirmed(self) -> list[UUID]:
-        """The run whose creation was under way, when the server has made it."""
-        if self._starting is None:
-            return []
-        key = FlowRunFilterIdempotencyKey(any_=[self._starting])
-        try:
-            found = self._client.read_flow_runs(flow_run_filter=FlowRunFilter(idempotency_key=key))
-        except PipelineError as error:
-            LOG.warning("run %s of the batch was not cancelled: %s", self._starting, error)
-            return []
-        return [flow_run.id for flow_run in found]
-
-
-def _nothing() -> None:
-    """Stands in the batch's graph for a run on another machine."""
-
 
 def _parts(key: str) -> tuple[str, int]:
     _, identity, attempt = [*key.split(":"), "", "", ""][:3]
@@ -374,7 +279,3 @@ def _parts(key: str) -> tuple[str, int]:
 def _since(flow_run: FlowRun, moment: datetime | None) -> bool:
     """Whether a run was made then or later; both times are the server's."""
     return moment is not None and flow_run.created is not None and flow_run.created >= moment
-
-
-def _cancelled(flow_run: FlowRun) -> bool:
-    return flow_run.state is not None and flow_run.state.is_cancelled()

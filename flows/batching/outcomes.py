@@ -1,6 +1,7 @@
 """What became of a request of a batch, told from its run's state and manifest."""
 
 import re
+from datetime import datetime
 from typing import Any
 
 from prefect.client.schemas.objects import FlowRun, State
@@ -43,6 +44,42 @@ def outcome_in(
     except PipelineError as error:  # its results were deleted
         return BatchOutcome(state="failed", error=Failure.of(error), **ended)
     return BatchOutcome(state="succeeded", results=results, **ended)
+
+
+def crashed(request: Request, state: State[Any] | None) -> BatchOutcome:
+    """Of a request whose process died at it, or whose shard came to nothing."""
+    return BatchOutcome(
+        number=request.number, where=request.where, state="crashed", error=_failure(state)
+    )
+
+
+def outcome_left(number: int, where: str, run_id: str) -> tuple[BatchOutcome, datetime] | None:
+    """Of a request that ran in a shard, told from the manifest that it left, and when it ended.
+
+    Args:
+        number: of the request.
+        where: how an error names it.
+        run_id: of its manifest.
+
+    Returns:
+        None where it left no manifest, or the files of its results are gone.
+    """
+    try:
+        manifest = load_manifest(f"{MANIFESTS}{run_id}.json")
+        results = _last_results(manifest)
+    except PipelineError:
+        return None
+    began, ended = (datetime.fromisoformat(at) for at in (manifest.started, manifest.ended))
+    outcome = BatchOutcome(
+        number=number,
+        where=where,
+        state="succeeded" if manifest.success else "failed",
+        flow_run_id=run_id,
+        seconds=round((ended - began).total_seconds(), 2),
+        results=results if manifest.success else (),
+        error=manifest.error,
+    )
+    return outcome, ended
 
 
 def _last_results(manifest: Manifest) -> tuple[ArtifactRef, ...]:

@@ -41,7 +41,7 @@ MOST_BYTES = 512 * 1024
 LONGEST_LINE = 2**20
 """Characters of one request."""
 _STORED = re.compile(r"store:(?:outputs|uploads)/[0-9a-f]{2}/([0-9a-f]{64})\.[a-z0-9]+")
-NOT_FOR_BATCHES = "batch"
+NOT_FOR_BATCHES = ("batch", "shard")
 
 
 class BadRequestError(InvalidFieldValueError):
@@ -107,7 +107,7 @@ def find_target(name: str) -> RecordedFlow[...]:
 
 
 def _flow_in(name: str) -> RecordedFlow[...] | None:
-    if name == NOT_FOR_BATCHES:
+    if name in NOT_FOR_BATCHES:
         return None
     found = getattr(importlib.import_module(f"flows.{name}"), name, None)
     return found if isinstance(found, RecordedFlow) else None

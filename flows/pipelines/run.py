@@ -11,6 +11,7 @@ from flows.pipelines.plan import Plan, PlannedStage
 from safelight.errors import InvalidFieldValueError, PipelineError
 from safelight.store.artifact import ArtifactRef
 from tasks.base.calling import Call
+from tasks.base.inline import is_inline
 
 MOST_CALLS = 2000
 """Calls of stages in one run."""
@@ -50,6 +51,10 @@ def run_plan(plan: Plan, made: Made) -> None:
         started += len(calls)
         if started > MOST_CALLS:
             calls, first_error = [], first_error or _too_many()
+        if is_inline() and first_error is None:
+            _one_by_one(calls, outcomes)
+            made.update((each.name, _in_order(outcomes[each.name])) for each in ready)
+            continue
         if len(calls) == 1 and not running and not queued:
             (alone,) = calls
             name, stage = alone.stage.name, alone.stage.stage
@@ -74,9 +79,20 @@ def run_plan(plan: Plan, made: Made) -> None:
             continue
         outcomes[name][planned.position] = _listed(result)
         if len(outcomes[name]) == calls_of[name]:
-            made[name] = [ref for _, refs in sorted(outcomes[name].items()) for ref in refs]
+            made[name] = _in_order(outcomes[name])
     if first_error is not None:
         raise first_error
+
+
+def _one_by_one(calls: list[_Planned], outcomes: dict[str, dict[int, list[ArtifactRef]]]) -> None:
+    for call in calls:
+        name, stage = call.stage.name, call.stage.stage
+        result = stage.named(name, *call.arguments, call.stage.params)
+        outcomes[name][call.position] = _listed(result)
+
+
+def _in_order(by_position: dict[int, list[ArtifactRef]]) -> list[ArtifactRef]:
+    return [ref for _, refs in sorted(by_position.items()) for ref in refs]
 
 
 def _too_many() -> PipelineError:

@@ -45,7 +45,8 @@ from safelight.run_logs import say_it_once
 from safelight.store.artifact import ArtifactRef
 from safelight.store.results import RESULTS
 from safelight.store.store import current_store
-from tasks.base.recorder import Recorder, StageFacts, recording
+from tasks.base.inline import inline
+from tasks.base.recorder import Recorder, Report, StageFacts, recording
 
 LOG = logging.getLogger(__name__)
 P = ParamSpec("P")
@@ -152,6 +153,40 @@ def _recorded(body: Callable[..., Any]) -> Callable[..., Any]:
     return run
 
 
+def run_inline(
+    target: RecordedFlow[...], parameters: dict[str, Any], run_id: str, report: Report
+) -> PipelineError | None:
+    """Run a flow's body inside another run: its own record and manifest, and no flow run.
+
+    Args:
+        target: the flow.
+        parameters: as it takes them.
+        run_id: names its manifest; a seed that was left out is drawn from it.
+        report: called with stage, done and total at each step.
+
+    Returns:
+        Why it failed; None when it did not.
+
+    Raises:
+        StopRequestedError: the run around it was asked to stop.
+    """
+    ledger: _Ledger | None = None
+    try:
+        called = target.checked(parameters)
+        if "seed" in called and called["seed"] is None:
+            called["seed"] = _seed_of(run_id)
+        ledger = _Ledger(target.name, run_id, called, report)
+        with inline(), ledger:
+            ledger.results = _listed(inspect.unwrap(target.fn)(**called))
+    except TerminationSignal:
+        raise
+    except (Exception, SystemExit) as error:  # noqa: BLE001  (each failure gets a code)
+        return (ledger.error if ledger else None) or as_known(error)
+    if ledger.stopped is not None:
+        raise StopRequestedError(ledger.stopped)
+    return None
+
+
 def _failed(error: PipelineError, flow_run: FlowRun | None, name: str) -> State[Any]:
     """The final state: its message is the error's own, its data the error.
 
@@ -193,7 +228,9 @@ def _seed_of(run_id: str) -> int:
 class _Ledger:
     """Keeps the run's record while its body runs and writes the manifest however it ends."""
 
-    def __init__(self, flow: str, run_id: str, called: dict[str, Any]) -> None:
+    def __init__(
+        self, flow: str, run_id: str, called: dict[str, Any], report: Report | None = None
+    ) -> None:
         self.flow = flow
         self.run_id = run_id
         self.called = called
@@ -205,7 +242,8 @@ class _Ledger:
         self.results: tuple[ArtifactRef, ...] = ()
         """What the body gave."""
         self.board = ProgressBoard()
-        self._recording = recording(self.board.report)
+        self._has_page = report is None
+        self._recording = recording(report or self.board.report)
         self._recorder = Recorder()
         self._failure: Failure | None = None
 
@@ -239,6 +277,8 @@ class _Ledger:
 
     def _publish(self, manifest: Manifest) -> None:
         keep_manifest(current_store(), manifest)
+        if not self._has_page:
+            return  # nor anything to wait for: the run around it does
         if self.stopped is None or stop_reason() is not StopReason.RESCHEDULE:
             publish(manifest)  # otherwise whoever goes on with the run leaves its page
         self.board.finish()

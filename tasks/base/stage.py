@@ -26,6 +26,7 @@ from safelight.store.artifact import ArtifactRef, MediaKind
 from safelight.store.results import RESULTS, SafelightResults
 from tasks.base.calling import Call, Counts, Declared, Needs, call_of, calling
 from tasks.base.facts import facts_of
+from tasks.base.inline import inline_state, is_inline
 from tasks.base.recorder import recorder
 from tasks.base.retrying import worth_retrying
 
@@ -34,6 +35,8 @@ R = TypeVar("R")
 T = TypeVar("T", bound=Params)
 Makes = Literal["image", "video", "same"]
 Reads = Mapping[str, tuple[MediaKind, ...]]
+DELAYS = [2.0, 10.0]
+"""Seconds before each further try of what may pass."""
 KEY_REVISION = 4
 """Raised when the meaning of a key changes, so that no older result is taken for a new one."""
 
@@ -63,8 +66,8 @@ class Stage(Task[P, R]):
         super().__init__(
             self._measuring(fn),
             name=fn.__name__,
-            retries=2,
-            retry_delay_seconds=[2, 10],
+            retries=len(DELAYS),
+            retry_delay_seconds=DELAYS,
             retry_condition_fn=worth_retrying,
             cache_policy=CacheKeyFnPolicy(cache_key_fn=self._key),
             persist_result=True,
@@ -97,9 +100,15 @@ class Stage(Task[P, R]):
 
     def named(self, entry: str, *args: P.args, **kwargs: P.kwargs) -> R:
         """As a plain call, entered in the run's record under a name of the caller's choice."""
-        call = Call(self.declared, [*args, *kwargs.values()])
+        arguments = [*args, *kwargs.values()]
+        call = Call(self.declared, arguments)
         with calling(call):
-            state = super().__call__(*args, return_state=True, **kwargs)
+            if is_inline():
+                state = inline_state(
+                    lambda: self.fn(*args, **kwargs), lambda: self._kept_under(arguments), DELAYS
+                )
+            else:
+                state = super().__call__(*args, return_state=True, **kwargs)
         return self.finished(state, entry, call)
 
     def begin(self, *args: P.args, **kwargs: P.kwargs) -> tuple[PrefectFuture[R], Call]:
@@ -130,8 +139,11 @@ class Stage(Task[P, R]):
 
     def _key(self, context: TaskRunContext, arguments: Mapping[str, Any]) -> str | None:
         del context
+        return self._kept_under(list(arguments.values()))
+
+    def _kept_under(self, arguments: list[Any]) -> str | None:
         try:
-            return cache_key(self, list(arguments.values()))
+            return cache_key(self, arguments)
         except PipelineError:
             return None  # the stage meets it again, and says so
 

@@ -30,7 +30,6 @@ from prefect.states import Cancelling, Failed
 
 from flows.batch import batch
 from flows.batching import dispatching
-from flows.batching.dispatching import TAG
 from flows.batching.laying_out import sheet_axes
 from flows.batching.requests import (
     LARGEST_FILE,
@@ -43,7 +42,10 @@ from flows.batching.requests import (
     parse,
     read_file,
 )
+from flows.batching.runs import TAG
+from flows.batching.shards import MOST, Sizes
 from flows.pipeline import pipeline
+from flows.shard import shard
 from safelight.cli.backfilling import backfill
 from safelight.cli.replaying import requests_of
 from safelight.errors import (
@@ -505,6 +507,7 @@ def root(tmp_path_factory: pytest.TempPathFactory, server: None) -> Path:
         for pool, pool_type in (("one-place", "safelight-gpu"), ("nobody", "process")):
             client.create_work_pool(WorkPoolCreate(name=pool, type=pool_type))
         deployed(client, "pipeline", "pipeline", "one-place")
+        deployed(client, "shard", "shard", "one-place")
         deployed(client, "batch", "in-its-own-way", "one-place")
         deployed(client, "enhance", "enhance", "nobody")
     return tmp_path_factory.mktemp("volume")
@@ -599,6 +602,119 @@ def test_a_killed_batch_finds_its_runs_again(shared_volume: Path):
     runs = children("killed")
     assert len(runs) == 3
     assert {run.state_name for run in runs} == {"Completed"}
+
+
+@pytest.mark.usefixtures("worker")
+def test_shards_give_what_a_run_for_each_request_gives(shared_volume: Path):
+    image = small(shared_volume, "sharded.png", shift=16)
+    looks = [graded(image, colour, grain) for colour in ("warm", "cool") for grain in (0.1, 0.3)]
+    requests = [{**look, "seed": 5} for look in looks] + [graded("/etc/passwd", "warm")]
+    called = {"flow": "pipeline", "requests": requests, "parallel": 1, "where": "workers"}
+    state, report = run_batch(**called, key="in-shards", shards=True)
+    assert states(report) == ["succeeded"] * 4 + ["failed"]
+    assert "request 5: [PERMISSION_DENIED]" in state.message
+    shards = children("in-shards")
+    assert {run.state_name for run in shards} == {"Completed"}
+    assert 1 < len(shards) < len(requests)
+    own = [outcome.flow_run_id for outcome in report.outcomes]
+    assert len(set(own)) == len(requests)
+    assert not set(own) & {str(run.id) for run in shards}
+    assert colours_of(own[:4]) == ["warm", "warm", "cool", "cool"]
+    assert load_manifest(own[4]).error.code == "PERMISSION_DENIED"
+    again = find_run(own[0])
+    assert again.flow == "pipeline"
+    _, each = run_batch(**called, key="not-in-shards", again=True)
+    for sharded, alone in zip(report.outcomes[:4], each.outcomes[:4], strict=True):
+        assert sharded.results[0].sha256 == alone.results[0].sha256
+        assert load_manifest(alone.flow_run_id).stages[0].status == "cached"
+    state, report = run_batch(**called, key="in-shards", shards=True)
+    assert states(report) == ["succeeded before"] * 4 + ["failed"]
+    assert report.outcomes[4].flow_run_id != own[4]
+    assert len(children("in-shards")) == len(shards) + 1
+
+
+@pytest.mark.usefixtures("worker")
+def test_a_shard_whose_process_is_killed_goes_on_with_what_is_missing(shared_volume: Path):
+    image = small(shared_volume, "killed.png", shift=24)
+    requests = [{**graded(image, "warm", 0.1), "seed": seed} for seed in range(12)]
+    called = {"flow": "pipeline", "requests": requests, "parallel": 1, "key": "shot"}
+
+    def kill_in_the_middle() -> None:
+        folder = shared_volume / "outputs" / "manifests"
+        before = set(folder.glob("*")) if folder.exists() else set()
+        while len(set(folder.glob("*")) - before) < 2:
+            time.sleep(0.01)
+        for process in psutil.process_iter(["cmdline"]):
+            if "safelight.pool.child" in (process.info["cmdline"] or []):
+                parents = [str(each) for each in process.parents()]
+                if any(f"pid={os.getpid()}" in each for each in parents):
+                    process.kill()
+
+    shooter = threading.Thread(target=kill_in_the_middle)
+    shooter.start()
+    state, report = run_batch(**called, shards=True)
+    shooter.join()
+    assert state.is_completed(), state
+    assert states(report) == ["succeeded"] * 12
+    runs = children("shot")
+    assert {run.state_name for run in runs} == {"Completed"}
+    manifests = [load_manifest(outcome.flow_run_id) for outcome in report.outcomes]
+    assert [manifest.parameters["seed"] for manifest in manifests] == list(range(12))
+
+
+@pytest.mark.usefixtures("worker")
+def test_a_cancelled_batch_cancels_its_shards(shared_volume: Path):
+    image = small(shared_volume, "stopped.png", shift=32)
+    requests = [{**graded(image, "cool", 0.1), "seed": seed} for seed in range(40)]
+    called = {"flow": "pipeline", "requests": requests, "parallel": 1, "key": "stopped"}
+    begun = threading.Event()
+
+    def cancel() -> None:
+        with get_client(sync_client=True) as client:
+            while not (runs := children("stopped")):
+                time.sleep(0.05)
+            task = client.read_task_run(runs[0].parent_task_run_id)
+            begun.set()
+            client.set_flow_run_state(task.flow_run_id, Cancelling(), force=True)
+
+    canceller = threading.Thread(target=copy_context().run, args=(cancel,))
+    canceller.start()
+    state, report = run_batch(**called, shards=True)
+    canceller.join()
+    assert begun.is_set()
+    assert state.is_cancelled()
+    assert report.counts()["unfinished"] > 0
+    while any(not run.state.is_final() for run in children("stopped")):
+        time.sleep(0.1)
+    assert "Cancelled" in {run.state_name for run in children("stopped")}
+    _, report = run_batch(**called, shards=True)
+    assert {outcome.state for outcome in report.outcomes} == {"succeeded"}
+
+
+@given(
+    seconds=st.lists(st.floats(0, 1000), max_size=60),
+    left=st.integers(1, 100_000),
+    places=st.integers(1, 64),
+)
+def test_sizes_of_shards(seconds: list[float], left: int, places: int):
+    sizes = Sizes()
+    for each in seconds:
+        sizes.took(each)
+    count = sizes.next(left, places)
+    assert 1 <= count <= min(left, MOST)
+    assert count == 1 or count <= -(-left // (2 * places))
+    if seconds and min(seconds[-40:]) > 60:
+        assert count == 1
+
+
+@pytest.mark.usefixtures("server", "volume")
+@pytest.mark.parametrize(
+    "place", ["outputs/manifests/x.json", f"outputs/batches/shards/{'0' * 8}-{'0' * 27}.json"]
+)
+def test_a_shard_reads_shards_alone(place: str):
+    state = shard(requests=place, return_state=True)
+    assert state.is_failed()
+    assert "[INVALID_FIELD_VALUE]" in state.message
 
 
 @pytest.mark.usefixtures("worker")

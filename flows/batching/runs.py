@@ -1,0 +1,178 @@
+"""The flow runs that a batch makes: created, asked about and cancelled through the Prefect API."""
+
+import logging
+from collections.abc import Iterable, Iterator
+from datetime import datetime
+from uuid import UUID
+
+from prefect import Task
+from prefect.client.orchestration import SyncPrefectClient
+from prefect.client.schemas.filters import (
+    FlowRunFilter,
+    FlowRunFilterId,
+    FlowRunFilterIdempotencyKey,
+    FlowRunFilterTags,
+)
+from prefect.client.schemas.objects import FlowRun
+from prefect.client.schemas.responses import DeploymentResponse
+from prefect.context import FlowRunContext
+from prefect.exceptions import ObjectNotFound
+from prefect.states import Cancelling, Pending
+from pydantic import JsonValue
+
+from safelight.errors import PipelineError
+from safelight.progress import (
+    StopReason,
+    StopRequestedError,
+    is_given_up,
+    stop_reason,
+    stop_requested,
+)
+from safelight.restarts import asked_for_at
+
+LOG = logging.getLogger(__name__)
+PAGE = 100
+"""Flow runs asked for at once."""
+TAG = "batch:"
+
+
+class BatchRuns:
+    """What a batch asks the server about itself and the runs that it makes."""
+
+    def __init__(self, client: SyncPrefectClient, batch: str) -> None:
+        self.client = client
+        """Of the server; one with other patience takes its place in the end."""
+        self.batch = batch
+        """Names the batch; its runs have it as a tag."""
+        context = FlowRunContext.get()
+        self._own = context.flow_run.id if context and context.flow_run else None
+        self._starting: str | None = None
+        """Idempotency key of a run whose creation was not confirmed."""
+
+    def create(
+        self,
+        deployment: DeploymentResponse,
+        task: str,
+        where: str,
+        key: str,
+        name: str,
+        parameters: dict[str, JsonValue],
+    ) -> UUID:
+        """Create a run of the batch, or find it when it was created before.
+
+        Args:
+            deployment: what runs.
+            task: how the batch's graph calls it.
+            where: which part of the batch it is, for the graph.
+            key: names the run within the batch.
+            name: of the run.
+            parameters: as its flow takes them.
+
+        Raises:
+            InvalidFieldValueError: the deployment's form refuses them.
+        """
+        unique = f"{self.batch}:{key}"
+        self._starting = unique
+        parent = None
+        if self._own is not None:
+            parent = self.client.create_task_run(
+                Task(fn=_nothing, name=task),
+                flow_run_id=self._own,
+                dynamic_key=unique,
+                name=f"{task} {where}",
+                state=Pending(),
+            ).id
+        return self.client.create_flow_run_from_deployment(
+            deployment.id,
+            parameters=parameters,
+            name=name,
+            tags=[TAG + self.batch],
+            idempotency_key=unique,
+            parent_task_run_id=parent,
+        ).id
+
+    def confirmed(self) -> None:
+        """The last creation was answered."""
+        self._starting = None
+
+    def made(self) -> Iterator[FlowRun]:
+        """All runs that this batch ever made."""
+        wanted = FlowRunFilter(tags=FlowRunFilterTags(all_=[TAG + self.batch]))
+        for offset in range(0, 10**9, PAGE):
+            page = self.client.read_flow_runs(flow_run_filter=wanted, limit=PAGE, offset=offset)
+            yield from page
+            if len(page) < PAGE:
+                return
+
+    def asked_for(self) -> datetime | None:
+        """When this batch was asked for; what it has made since then it need not make again."""
+        if self._own is None:
+            return None
+        return asked_for_at(self.client.read_flow_run_states(self._own))
+
+    def read(self, ids: list[UUID]) -> dict[UUID, FlowRun]:
+        """Those of the runs that the server has.
+
+        Raises:
+            StopRequestedError: the batch itself was cancelled.
+        """
+        asked = [*ids, *([self._own] if self._own else [])]
+        found: dict[UUID, FlowRun] = {}
+        for start in range(0, len(asked), PAGE):
+            wanted = FlowRunFilter(id=FlowRunFilterId(any_=asked[start : start + PAGE]))
+            for flow_run in self.client.read_flow_runs(flow_run_filter=wanted, limit=PAGE):
+                found[flow_run.id] = flow_run
+        own = found.pop(self._own, None) if self._own else None
+        if (
+            own is not None
+            and own.state
+            and (own.state.is_cancelling() or own.state.is_cancelled())
+        ):
+            raise StopRequestedError("the batch was cancelled")
+        return found
+
+    def is_over(self) -> bool:
+        """Whether nobody wants the batch any more: cancelled, deleted or ended by hand."""
+        if stop_requested() and not is_given_up():  # else whoever has it now may go on with it
+            return stop_reason() is StopReason.CANCEL
+        if self._own is None:
+            return False
+        try:
+            own = self.client.read_flow_run(self._own)
+        except ObjectNotFound:
+            return True
+        except PipelineError as error:
+            LOG.warning("whether the batch was cancelled is not known: %s", error)
+            return False
+        return own.state is not None and (own.state.is_cancelling() or own.state.is_final())
+
+    def cancel(self, ids: Iterable[UUID]) -> None:
+        """Ask runs to stop, also one whose creation was not confirmed.
+
+        One question that fails keeps no other from it.
+        """
+        for run_id in [*ids, *self._unconfirmed()]:
+            try:
+                self.client.set_flow_run_state(
+                    run_id, Cancelling(message="its batch was cancelled")
+                )
+            except ObjectNotFound:
+                continue
+            except PipelineError as error:
+                LOG.warning("run %s of the batch was not cancelled: %s", run_id, error)
+
+    def _unconfirmed(self) -> list[UUID]:
+        """The run whose creation was under way, when the server has made it."""
+        if self._starting is None:
+            return []
+        key = FlowRunFilterIdempotencyKey(any_=[self._starting])
+        try:
+            found = self.client.read_flow_runs(flow_run_filter=FlowRunFilter(idempotency_key=key))
+        except PipelineError as error:
+            LOG.warning("run %s of the batch was not cancelled: %s", self._starting, error)
+            return []
+        return [flow_run.id for flow_run in found]
+
+
+def _nothing() -> None:
+    """Stands in the batch's graph for a run on another machine."""

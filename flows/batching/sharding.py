@@ -1,0 +1,252 @@
+"""Runs the requests of a batch in shards, each a flow run that works through many of them."""
+
+import json
+import time
+from collections import deque
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from datetime import datetime
+from typing import Protocol
+from uuid import UUID
+
+from prefect.client.orchestration import SyncPrefectClient
+from prefect.client.schemas.objects import FlowRun
+from prefect.client.schemas.responses import DeploymentResponse
+from prefect.exceptions import ObjectNotFound
+
+from flows.batching.outcomes import crashed, deleted, may_pass, not_run, outcome_left
+from flows.batching.requests import Request
+from flows.batching.runs import BatchRuns
+from flows.batching.shards import Shard, Sharded, Sizes, keep_shard, load_shard, run_id_of
+from safelight.client.asking import patient_client
+from safelight.errors import DependencyMissingError
+from safelight.naming import BETWEEN
+from safelight.progress import step
+from safelight.provenance.batches import BatchOutcome
+
+FLOW = "shard"
+POLL_SECONDS = 0.5
+CANCEL_SECONDS = 60.0
+"""How long a cancelled batch asks a server that does not answer to cancel its shards."""
+NEW_SECONDS = 10.0
+"""A run this young that the server does not list is not listed yet: a copy of its database lags."""
+ALIKE = ("model", "width", "height", "scheduler", "loras", "embeddings", "controlnet_model")
+"""Parameters whose change costs a model or its set-up; requests that share them stand together."""
+
+
+class Finishes(Protocol):
+    """The batch that the shards belong to."""
+
+    @property
+    def requests(self) -> Sequence[Request]:
+        """All of them."""
+        ...
+
+    @property
+    def parallel(self) -> int:
+        """Shards under way at once."""
+        ...
+
+    @property
+    def retries(self) -> int:
+        """More tries for a request whose failure may pass."""
+        ...
+
+    @property
+    def outcomes(self) -> Mapping[int, BatchOutcome]:
+        """Of the finished requests, by number."""
+        ...
+
+    def finished(self, request: Request, outcome: BatchOutcome) -> None:
+        """Enter the outcome of a request, and report progress."""
+        ...
+
+
+@dataclass(frozen=True)
+class _Job:
+    request: Request
+    attempt: int
+    """Over all runs of the batch; part of the id of the request's manifest."""
+    deaths: int = 0
+    """Shards whose process died at it, in this run of the batch."""
+
+
+@dataclass
+class _UnderWay:
+    jobs: deque[_Job]
+    """Those without an outcome yet, in the order in which they run."""
+    started: float = field(default_factory=time.monotonic)
+
+
+class Shards:
+    """Cuts what is left into shards as places come free; all it knows is on server and in store."""
+
+    def __init__(
+        self,
+        batch: Finishes,
+        runs: BatchRuns,
+        deployment: DeploymentResponse,
+        flow: str,
+    ) -> None:
+        self._batch = batch
+        self._runs = runs
+        self._deployment = deployment
+        self._flow = flow
+        self._waiting: deque[_Job] = deque()
+        self._running: dict[UUID, _UnderWay] = {}
+        self._sizes = Sizes()
+
+    def run(self) -> None:
+        """Run everything that is not finished.
+
+        Raises:
+            StopRequestedError: the batch was asked to stop; its shards are asked as well.
+        """
+        self._find_earlier()
+        try:
+            while self._waiting or self._running:
+                while self._waiting and len(self._running) < self._batch.parallel:
+                    self._start()
+                if not self._collected():
+                    time.sleep(POLL_SECONDS)
+                step(len(self._batch.outcomes), len(self._batch.requests))
+        except BaseException:  # also the signal of a worker that ends this process
+            with patient_client(CANCEL_SECONDS, stops=False) as client:
+                self._runs.client = client
+                if self._runs.is_over():
+                    self._runs.cancel(self._running)
+            raise
+
+    def _find_earlier(self) -> None:
+        asked_for = self._runs.asked_for()
+        left: dict[str, _Job] = {}
+        for request in self._batch.requests:
+            job, last = _Job(request, 0), None
+            while (found := self._left_by(job)) is not None:
+                last, job = found, _Job(request, job.attempt + 1)
+            if last is None:
+                left[self._name(job)] = job
+                continue
+            outcome, ended = last
+            ours = asked_for is not None and ended >= asked_for
+            if outcome.state == "succeeded":
+                self._batch.finished(request, outcome.model_copy(update={"reused": not ours}))
+            elif ours and not may_pass(outcome):
+                self._batch.finished(request, outcome)
+            else:
+                left[self._name(job)] = job
+        for flow_run in self._runs.made():
+            key = flow_run.parameters.get("requests")
+            living = flow_run.state is not None and not flow_run.state.is_final()
+            if living and isinstance(key, str):
+                names = [one.run_id for one in load_shard(key).requests]
+                jobs = deque(left.pop(name) for name in names if name in left)
+                self._running[flow_run.id] = _UnderWay(jobs)
+        self._waiting.extend(sorted(left.values(), key=_alike))
+
+    def _name(self, job: _Job) -> str:
+        return run_id_of(self._runs.batch, job.request, job.attempt)
+
+    def _left_by(self, job: _Job) -> tuple[BatchOutcome, datetime] | None:
+        return outcome_left(job.request.number, job.request.where, self._name(job))
+
+    def _start(self) -> None:
+        count = self._sizes.next(len(self._waiting), self._batch.parallel)
+        jobs = [self._waiting.popleft() for _ in range(count)]
+        requests = tuple(
+            Sharded(
+                number=job.request.number,
+                where=job.request.where,
+                run_id=self._name(job),
+                parameters=job.request.parameters,
+            )
+            for job in jobs
+        )
+        shard = Shard(flow=self._flow, retries=self._batch.retries, requests=requests)
+        place, name = keep_shard(shard)
+        first, last = requests[0].where, requests[-1].where
+        where = first if count == 1 else f"{first} to {last}"
+        run_id = self._runs.create(
+            self._deployment,
+            task=f"{self._flow}/{FLOW}",
+            where=where,
+            key=f"{FLOW}:{name}:{jobs[0].deaths}",
+            name=BETWEEN.join((self._flow, f"{count} requests", where)),
+            parameters={"requests": place},
+        )
+        self._runs.confirmed()
+        self._running[run_id] = _UnderWay(deque(jobs))
+
+    def _collected(self) -> bool:
+        """Whether a shard has ended; outcomes that requests have left by now are entered."""
+        found = self._runs.read(list(self._running))
+        ended = False
+        for run_id, under_way in list(self._running.items()):
+            self._enter(under_way.jobs)
+            flow_run = found.get(run_id)
+            if flow_run is None and time.monotonic() - under_way.started < NEW_SECONDS:
+                continue
+            if flow_run is not None and not (flow_run.state and flow_run.state.is_final()):
+                continue
+            ended = True
+            del self._running[run_id]
+            self._enter(under_way.jobs)  # what it left since
+            self._conclude(under_way.jobs, flow_run)
+        return ended
+
+    def _enter(self, jobs: deque[_Job]) -> None:
+        """Enter what the first requests of a shard have come to."""
+        while jobs and (left := self._left_by(jobs[0])) is not None:
+            outcome, _ = left
+            moved_on = len(jobs) > 1 and self._left_by(jobs[1]) is not None
+            if outcome.state != "succeeded" and not moved_on:
+                return  # its shard may try it again
+            self._sizes.took(outcome.seconds)
+            self._batch.finished(jobs.popleft().request, outcome)
+
+    def _conclude(self, jobs: deque[_Job], flow_run: FlowRun | None) -> None:
+        """What a shard that is over has not done: told of, or put into further shards."""
+        state = flow_run.state if flow_run is not None else None
+        for place, job in enumerate(jobs):
+            request, left = job.request, self._left_by(job)
+            if left is not None:
+                self._batch.finished(request, left[0])
+            elif flow_run is None:
+                self._batch.finished(request, not_run(request, deleted()))
+            elif state is not None and state.is_cancelled():
+                stopped = BatchOutcome(
+                    number=request.number, where=request.where, state="cancelled"
+                )
+                self._batch.finished(request, stopped)
+            elif place > 0 and state is not None and state.is_crashed():
+                self._waiting.append(job)  # the process died at the one before
+            elif job.deaths < self._batch.retries:
+                self._waiting.append(_Job(request, job.attempt, job.deaths + 1))
+            else:
+                self._batch.finished(request, crashed(request, state))
+
+
+def find_shards(client: SyncPrefectClient, target: DeploymentResponse) -> DeploymentResponse:
+    """The deployment whose runs work through shards, on the workers of a target.
+
+    Raises:
+        DependencyMissingError: the server has none, or it is in another work pool.
+    """
+    try:
+        found = client.read_deployment_by_name(f"{FLOW}/{FLOW}")
+    except ObjectNotFound as error:
+        raise DependencyMissingError(
+            f"the server has no deployment {FLOW}/{FLOW}", "run: safelight deploy"
+        ) from error
+    if found.work_pool_name != target.work_pool_name:
+        raise DependencyMissingError(
+            f"shards run in work pool {found.work_pool_name}, {target.name} in "
+            f"{target.work_pool_name}",
+            f"give deployment {FLOW}/{FLOW} the work pool of {target.name}, or set shards to false",
+        )
+    return found
+
+
+def _alike(job: _Job) -> tuple[str, int]:
+    shared = {name: job.request.parameters.get(name) for name in ALIKE}
+    return json.dumps(shared, sort_keys=True), job.request.number
