@@ -238,6 +238,9 @@ def batch(
     retries: Annotated[int | None, typer.Option(help="More tries after a passing fault.")] = None,
     key: Annotated[str | None, typer.Option(help="Batches of one key share results.")] = None,
     again: Annotated[bool, typer.Option(help="Also what is finished, with other seeds.")] = False,
+    shards: Annotated[
+        bool, typer.Option("--shards", help="On workers: many short requests in one flow run.")
+    ] = False,
     output: OutputOption = None,
     as_json: JsonOption = False,
 ) -> None:
@@ -246,7 +249,9 @@ def batch(
     requests = read_requests(file, target)
     shared = parse_options(flow_words(context), target.described)
     target.check(shared, partly=True)
-    given = offered(flow=flow, parallel=parallel, retries=retries, key=key, again=again)
+    given = offered(
+        flow=flow, parallel=parallel, retries=retries, key=key, again=again, shards=shards
+    )
     contract("batch").check(given)
     if output is not None:
         check_output(output)
