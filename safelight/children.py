@@ -45,6 +45,7 @@ def start_child(
     environment: Mapping[str, str] | None = None,
     folder: Path | None = None,
     output: IO[bytes] | None = None,
+    handles: Sequence[int] = (),
 ) -> "subprocess.Popen[bytes]":
     """Run a Python module as `python -m` does, in a process that ends with this one.
 
@@ -57,8 +58,10 @@ def start_child(
         environment: all of its environment; None for this process's own.
         folder: its working directory; None for this process's own.
         output: file for its standard output and errors; None for this process's own.
+        handles: open files that it gets, under the same numbers.
     """
-    return _forking().submit(_start, module, arguments, environment, folder, output).result()
+    given = (module, arguments, environment, folder, output, handles)
+    return _forking().submit(_start, *given).result()
 
 
 def _start(
@@ -67,6 +70,7 @@ def _start(
     environment: Mapping[str, str] | None,
     folder: Path | None,
     output: IO[bytes] | None,
+    handles: Sequence[int],
 ) -> "subprocess.Popen[bytes]":
     theirs, ours = os.pipe()  # neither end is inherited by other children
     for entry in [entry for entry in _held if entry[0].poll() is not None]:
@@ -80,7 +84,7 @@ def _start(
             ],
             env=safe_path(os.environ if environment is None else environment),
             cwd=folder,
-            pass_fds=[theirs],
+            pass_fds=[theirs, *handles],
             stdin=subprocess.DEVNULL,
             stdout=output,
             stderr=output,
