@@ -10,6 +10,7 @@ import sys
 import traceback
 from collections.abc import Callable
 from contextlib import suppress
+from functools import cache
 from typing import Any, get_args, get_type_hints
 
 from pydantic import BaseModel, ConfigDict, JsonValue, TypeAdapter
@@ -36,6 +37,7 @@ class Request(BaseModel):
     """For this call."""
 
 
+@cache
 def answer_type(function: Callable[..., object]) -> TypeAdapter[Any]:
     """How what a function finds is written as JSON and read again."""
     return TypeAdapter(get_args(get_type_hints(function)["return"])[0])

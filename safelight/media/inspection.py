@@ -13,6 +13,9 @@ from safelight.media.images import decode_still, inspect_image
 from safelight.media.sound import sound_type
 from safelight.media.video.stream import VideoInfo, remember_walk, walked
 
+_PICTURE = "the picture"
+"""Its name, for messages: whoever asks knows the file's."""
+
 
 @dataclass(frozen=True)
 class StillFacts:
@@ -26,15 +29,12 @@ class StillFacts:
     """How it plays; None unless it has several frames."""
 
 
-def look_into_still(
-    data: bytes, max_megapixels: float, name: str
-) -> tuple[StillFacts, NDArray[np.uint8]]:
+def look_into_still(data: bytes, max_megapixels: float) -> tuple[StillFacts, NDArray[np.uint8]]:
     """Decode all of a picture.
 
     Args:
         data: the whole file.
         max_megapixels: larger ones are refused.
-        name: of the file, for messages.
 
     Returns:
         The facts, and the first frame: (H, W, 3) uint8 sRGB, or (H, W, 4) with transparency.
@@ -43,16 +43,18 @@ def look_into_still(
         InvalidMediaError: not such a picture, damaged, or beyond the limits.
     """
     facts, pixels = call_confined(
-        still_facts, max_megapixels, name=name, file_bytes=len(data), data=data
+        still_facts, max_megapixels, name=_PICTURE, file_bytes=len(data), data=data
     )
     if pixels is None or pixels.dtype != np.uint8 or pixels.ndim != 3:
         raise ValueError("no pixels")
     return facts, pixels.astype(np.uint8, copy=False)
 
 
-def look_at_size(start: bytes, max_megapixels: float, name: str) -> tuple[int, int]:
+def look_at_size(start: bytes, max_megapixels: float) -> tuple[int, int]:
     """Width and height from the beginning of a picture's file; raises as `inspect_image`."""
-    return call_confined(size_told, max_megapixels, name=name, file_bytes=len(start), data=start)[0]
+    return call_confined(
+        size_told, max_megapixels, name=_PICTURE, file_bytes=len(start), data=start
+    )[0]
 
 
 def look_into_sound(path: Path) -> str:

@@ -284,11 +284,11 @@ def _still(path: Path, size: int, start: bytes) -> _Found:
     _require_proportion(size, limit * MEGAPIXEL, f"{limit} megapixels")
     with disk_errors(path), path.open("rb") as file:
         if size > FILE_BYTES and still_format(start) in ("PNG", "JPEG"):
-            width, height = look_at_size(file.read(FILE_BYTES), limit, path.name)
+            width, height = look_at_size(file.read(FILE_BYTES), limit)
             _require_proportion(size, width * height, f"{width}x{height} px")
             file.seek(0)
         data = file.read()
-    facts, pixels = look_into_still(data, limit, path.name)
+    facts, pixels = look_into_still(data, limit)
     height, width = pixels.shape[:2]
     timing = facts.timing
     return _Found(
