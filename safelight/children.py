@@ -38,6 +38,15 @@ def _forking() -> ThreadPoolExecutor:
     return ThreadPoolExecutor(1, "children")
 
 
+def _forget() -> None:
+    """A copy of this process by `fork` has neither the thread nor the children."""
+    _forking.cache_clear()
+    _held.clear()
+
+
+os.register_at_fork(after_in_child=_forget)
+
+
 def start_child(
     module: str,
     arguments: Sequence[str] = (),

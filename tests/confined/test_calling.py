@@ -136,3 +136,18 @@ def test_it_is_replaced_after_many_files(monkeypatch: pytest.MonkeyPatch):
     monkeypatch.setattr(calling, "CALLS", 1)
     assert call(misbehaving.who)[0][0] == first
     assert call(misbehaving.who)[0][0] != first
+
+
+def test_a_copy_of_this_process_looks_by_itself():
+    (first, _), _ = call(misbehaving.who)
+    copy = os.fork()
+    if copy == 0:
+        status = 1
+        try:
+            (other, _), _ = call(misbehaving.who)
+            status = 0 if other != first else 2
+            calling._processes.end()
+        finally:
+            os._exit(status)
+    assert os.waitstatus_to_exitcode(os.waitpid(copy, 0)[1]) == 0
+    assert call(misbehaving.who)[0][0] == first
