@@ -38,6 +38,15 @@ def _forking() -> ThreadPoolExecutor:
     return ThreadPoolExecutor(1, "children")
 
 
+def _forget() -> None:
+    """A copy of this process by `fork` has neither the thread nor the children."""
+    _forking.cache_clear()
+    _held.clear()
+
+
+os.register_at_fork(after_in_child=_forget)
+
+
 def start_child(
     module: str,
     arguments: Sequence[str] = (),
@@ -45,6 +54,7 @@ def start_child(
     environment: Mapping[str, str] | None = None,
     folder: Path | None = None,
     output: IO[bytes] | None = None,
+    handles: Sequence[int] = (),
 ) -> "subprocess.Popen[bytes]":
     """Run a Python module as `python -m` does, in a process that ends with this one.
 
@@ -57,8 +67,10 @@ def start_child(
         environment: all of its environment; None for this process's own.
         folder: its working directory; None for this process's own.
         output: file for its standard output and errors; None for this process's own.
+        handles: open files that it gets, under the same numbers.
     """
-    return _forking().submit(_start, module, arguments, environment, folder, output).result()
+    given = (module, arguments, environment, folder, output, handles)
+    return _forking().submit(_start, *given).result()
 
 
 def _start(
@@ -67,6 +79,7 @@ def _start(
     environment: Mapping[str, str] | None,
     folder: Path | None,
     output: IO[bytes] | None,
+    handles: Sequence[int],
 ) -> "subprocess.Popen[bytes]":
     theirs, ours = os.pipe()  # neither end is inherited by other children
     for entry in [entry for entry in _held if entry[0].poll() is not None]:
@@ -80,7 +93,7 @@ def _start(
             ],
             env=safe_path(os.environ if environment is None else environment),
             cwd=folder,
-            pass_fds=[theirs],
+            pass_fds=[theirs, *handles],
             stdin=subprocess.DEVNULL,
             stdout=output,
             stderr=output,

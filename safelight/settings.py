@@ -64,6 +64,11 @@ class Settings(BaseSettings):
     """Extra folders that inputs may be read from, separated by the platform's path separator."""
     max_input_megapixels: float = Field(default=67.2, gt=0)
     """Larger pictures are refused; 67.2 lets 8192 x 8192 through."""
+    look_seconds: float = Field(default=20.0, gt=0, le=86400)
+    """Seconds of a processor that looking into a file from outside may take, and one more for each
+    MiB of the file; what takes longer is refused."""
+    look_memory_gib: float = Field(default=3.0, gt=0)
+    """Memory that looking into a file from outside may take; what takes more is refused."""
     models_dir: Path | None = None
     """Folder of the operator's own weights; None is `volume_root`/models."""
     pool_devices: str = Field(

@@ -8,6 +8,7 @@ from pydantic import Field
 
 from safelight.engines.identity import EngineIdentity
 from safelight.engines.interface import (
+    AddOnUse,
     FaceRequest,
     FindsFaces,
     RedrawRequest,
@@ -23,6 +24,7 @@ from safelight.store.store import Pixels
 from safelight.weights.checkpoints import find_checkpoint
 from tasks.base.calling import serving
 from tasks.base.keeping import keep_image, load_layers, record_of
+from tasks.base.sampling import Prompt, lora_tags
 from tasks.base.stage import stage
 
 REVISION = 2
@@ -42,7 +44,7 @@ class DetailParams(Params):
     """Room drawn with it on each side, as part of its longer side; the blend lies there."""
     strength: float = Field(default=0.35, ge=0, le=1)
     """How freely it is drawn: 0 changes nothing, from 0.45 on it becomes another person."""
-    prompt: str = Field(default="", max_length=2000)
+    prompt: Prompt = Field(default="", max_length=2000)
     """What it shows; the prompt of the whole picture does well."""
     negative_prompt: str = Field(default="", max_length=2000)
     """What it must not show."""
@@ -136,9 +138,11 @@ def detail(picture: ArtifactRef, params: DetailParams) -> ArtifactRef:
 
 
 def _drawing(params: DetailParams, seed: int | None) -> RedrawRequest:
+    prompt, loras = lora_tags(params.prompt)
     return RedrawRequest(
         model=params.model,
-        prompt=params.prompt,
+        prompt=prompt,
+        loras=tuple(AddOnUse(lora.name, lora.weight) for lora in loras),
         negative_prompt=params.negative_prompt,
         seed=seed,
         steps=params.steps,

@@ -16,7 +16,7 @@ from safelight.store.store import Pixels
 from safelight.weights.checkpoints import WeightsCard, find_checkpoint
 from tasks.base.calling import serving
 from tasks.base.keeping import keep_image, load_layers, record_of
-from tasks.base.sampling import SamplingParams, guides_of, prompt_fields
+from tasks.base.sampling import Prompt, SamplingParams, guides_of, prompt_fields
 from tasks.base.stage import stage
 
 SMALL_NATIVE = 256
@@ -27,7 +27,7 @@ GRID = 8
 class RefineParams(Params):
     """How much detail to add and how much larger to make the picture ("hires fix")."""
 
-    prompt: str = Field(default="", max_length=2000)
+    prompt: Prompt = Field(default="", max_length=2000)
     """What the picture shows; the same as when it was drawn works best."""
     negative_prompt: str = Field(default="", max_length=2000)
     """What it must not show."""

@@ -4,7 +4,7 @@ import re
 import shlex
 import subprocess
 from collections.abc import Iterator
-from itertools import islice
+from itertools import islice, takewhile
 from pathlib import Path
 from urllib.parse import urlsplit
 
@@ -158,6 +158,12 @@ def test_every_test_that_the_threats_name_is_there():
     rows = (CHECKOUT / "docs" / "security.md").read_text().splitlines()
     named = {name for row in rows for name in re.findall(r"`(test_\w+)`", row)}
     assert len(named) > 15
+    first = rows.index("| who | what they can do | what stops the rest | shown by |")
+    table = takewhile(lambda row: row.startswith("|"), rows[first + 2 :])
+    threats = [[cell.strip() for cell in row.strip("|").split(" |")] for row in table]
+    assert len(threats) > 9
+    for who, _, stops, shown, *_ in threats:
+        assert "`test_" in shown or stops.startswith("nothing"), who
     sources = "\n".join(file.read_text() for file in (CHECKOUT / "tests").rglob("test_*.py"))
     assert not {name for name in named if not re.search(rf"def {name}\(", sources)}
 

@@ -2,6 +2,7 @@
 
 from pathlib import Path
 
+from safelight.confined.transport import Array
 from safelight.errors import InvalidMediaError
 from safelight.media.video.mp4_index import require_few_samples
 
@@ -39,3 +40,8 @@ def probe_sound(path: Path) -> str:
         f"{path.name} holds {found}, expected WAV, MP3 or M4A sound alone",
         "convert the sound to WAV",
     )
+
+
+def sound_type(path: str) -> tuple[str, Array | None]:
+    """`probe_sound` for the confined process."""
+    return probe_sound(Path(path)), None

@@ -11,9 +11,14 @@ from stat import S_ISREG
 from pydantic import JsonValue
 
 from safelight.errors import ForbiddenPathError, InvalidMediaError, MissingFileError
-from safelight.media.animation import Timing, timing_of, write_as_video
-from safelight.media.images import decode_still, inspect_image
-from safelight.media.sound import probe_sound
+from safelight.media.animation import Timing, write_as_video
+from safelight.media.images import inspect_image
+from safelight.media.inspection import (
+    look_at_size,
+    look_into_sound,
+    look_into_still,
+    look_into_video,
+)
 from safelight.media.still_formats import HEAD, still_format
 from safelight.media.video.stream import probe
 from safelight.settings import MEGAPIXEL, settings
@@ -266,11 +271,11 @@ def _looked_into(path: Path, kinds: tuple[MediaKind, ...]) -> _Found:
         inspect_image(start)  # says what was found
     if "audio" in kinds:
         try:
-            return _Found(probe_sound(path))
+            return _Found(look_into_sound(path))
         except InvalidMediaError:
             if "video" not in kinds:
                 raise
-    info = probe(path)
+    info = look_into_video(path)
     return _Found(info.media_type, info.width, info.height, info.frames, float(info.fps))
 
 
@@ -279,25 +284,23 @@ def _still(path: Path, size: int, start: bytes) -> _Found:
     _require_proportion(size, limit * MEGAPIXEL, f"{limit} megapixels")
     with disk_errors(path), path.open("rb") as file:
         if size > FILE_BYTES and still_format(start) in ("PNG", "JPEG"):
-            _, width, height = inspect_image(file.read(FILE_BYTES), limit)
+            width, height = look_at_size(file.read(FILE_BYTES), limit)
             _require_proportion(size, width * height, f"{width}x{height} px")
             file.seek(0)
         data = file.read()
-    media_type, _, _ = inspect_image(data, limit)
-    still = decode_still(data)  # a picture that breaks off is found here, not by a model
-    height, width = still.pixels.shape[:2]
-    timing = timing_of(data, limit) if still.animated else None
-    many = timing is not None and len(timing.lasts) > 1
+    facts, pixels = look_into_still(data, limit)
+    height, width = pixels.shape[:2]
+    timing = facts.timing
     return _Found(
-        media_type,
+        facts.media_type,
         width,
         height,
-        len(timing.lasts) if timing and many else None,
-        timing.rate_fps if timing and many else None,
+        len(timing.lasts) if timing else None,
+        timing.rate_fps if timing else None,
         data,
-        still.pixels,
-        still.left_aside,
-        timing if many else None,
+        pixels,
+        facts.left_aside,
+        timing,
     )
 
 

@@ -1,12 +1,15 @@
 """Finds the files of text-to-image models: the operator's own, else the shipped one."""
 
 import re
+from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
 from typing import Any, Literal, cast
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import BaseModel, ConfigDict, Field, JsonValue, ValidationError
 
+from safelight.confined.calling import call_confined
+from safelight.confined.transport import Array
 from safelight.errors import DependencyMissingError, ForbiddenPathError, InvalidMediaError
 from safelight.settings import settings
 from safelight.weights.hashing import entries_of, files_of, stamp_of, weights_sha256
@@ -190,39 +193,67 @@ def _name_of(path: Path) -> str:
 
 
 def _card(path: Path) -> WeightsCard:
-    facts = [path / FACTS if path.is_dir() else path.with_suffix(".json")]
-    stats = [(p, p.stat()) for p in (*files_of(path), *facts) if p.is_file()]
+    stats = [(p, p.stat()) for p in (*files_of(path), _facts_file(path)) if p.is_file()]
     return _described(path, tuple((str(p), *stamp_of(s)) for p, s in stats))
+
+
+@dataclass(frozen=True)
+class Told:
+    """What the files of a model say of it."""
+
+    facts: dict[str, JsonValue]
+    """Those beside it, unchecked."""
+    family: object
+    """sd, sdxl, sd3 or flux, or what the facts say instead; None where nothing tells."""
+    side: int
+    """Pixels it was trained at, by its network's config, else as its family."""
+    predicts: Prediction | None
+    """What its network predicts; None where only the config tells."""
+    zero_snr: bool | None
+    """Whether it was trained to begin at pure noise."""
+
+
+def told_by(path: str) -> tuple[Told, Array | None]:
+    """Read the configs and names of tensors of a model that was looked into."""
+    model = Path(path)
+    facts = _json(_facts_file(model))
+    names = frozenset[str]() if model.is_dir() else tensor_names(model)
+    family = facts.get("base_model") or family_of(model, names)
+    return Told(facts, family, _native_side(model, family), *_prediction_of(model, names)), None
+
+
+def _facts_file(path: Path) -> Path:
+    return path / FACTS if path.is_dir() else path.with_suffix(".json")
 
 
 @lru_cache(maxsize=64)
 def _described(path: Path, stamps: tuple[tuple[str | int, ...], ...]) -> WeightsCard:
     del stamps  # part of the key: a changed file is looked into again
-    check_weights(path)
-    facts = _json(path / FACTS if path.is_dir() else path.with_suffix(".json"))
+    check_weights(path, shipped=path == STARTER)
+    if path == STARTER:
+        told, _ = told_by(str(path))
+    else:
+        told, _ = call_confined(told_by, str(path), name=path.name, file_bytes=0)
+    facts = cast("dict[str, Any]", told.facts)
     if path.is_dir():
         _require_listed(path, facts)
-    names = frozenset[str]() if path.is_dir() else tensor_names(path)
-    family = facts.get("base_model") or family_of(path, names)
-    side = _native_side(path, family)
-    predicts, zero_snr = _prediction_of(path, names)
     try:
         return WeightsCard(
             name=_name_of(path),
             file_path=path,
             file_size_bytes=sum(file.stat().st_size for file in files_of(path)),
             sha256=weights_sha256(path),
-            native_width=facts.get("native_width", side),
-            native_height=facts.get("native_height", side),
+            native_width=facts.get("native_width", told.side),
+            native_height=facts.get("native_height", told.side),
             recommended_steps=facts.get("recommended_steps"),
             recommended_guidance_scale=facts.get("recommended_guidance_scale"),
             subjects=tuple(
                 word for s in facts.get("subjects") or () for word in (s["name"], *s["words"])
             ),
             licence=facts.get("licence"),
-            base_model=family,
-            prediction_type=facts.get("prediction_type", predicts),
-            zero_terminal_snr=facts.get("zero_terminal_snr", zero_snr),
+            base_model=cast("str | None", told.family),
+            prediction_type=facts.get("prediction_type", told.predicts),
+            zero_terminal_snr=facts.get("zero_terminal_snr", told.zero_snr),
             description=facts.get("description", ""),
             tags=facts.get("tags", ()),
         )

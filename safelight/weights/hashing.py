@@ -2,12 +2,13 @@
 
 import hashlib
 import os
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 
 from safelight.remembered import Remembered
 
 _known = Remembered("weights.json")
+_PIECE = 4 * 2**20
 
 
 def weights_sha256(path: Path) -> str:
@@ -18,9 +19,16 @@ def weights_sha256(path: Path) -> str:
     """
     if path.is_file():
         return _of_file(path)
+    return combined({f.relative_to(path).as_posix(): _of_file(f) for f in files_of(path)})
+
+
+def combined(hashes: Mapping[str, str]) -> str:
+    """The sha256 of a folder from those of its files by their names in it, "." a single file."""
+    if set(hashes) == {"."}:
+        return hashes["."]
     total = hashlib.sha256()
-    for file in files_of(path):
-        total.update(f"{file.relative_to(path).as_posix()} {_of_file(file)}\n".encode())
+    for name in sorted(hashes, key=lambda name: name.split("/")):
+        total.update(f"{name} {hashes[name]}\n".encode())
     return total.hexdigest()
 
 
@@ -52,14 +60,28 @@ def stamp_of(known: os.stat_result) -> tuple[int, ...]:
     return known.st_dev, known.st_ino, known.st_size, known.st_mtime_ns, known.st_ctime_ns
 
 
+def sha256_of_handle(handle: int, path: Path) -> str:
+    """sha256 of an open file.
+
+    Args:
+        handle: open to read; where it stands is kept.
+        path: its name, which what is kept about it is found by.
+    """
+    before = stamp_of(os.fstat(handle))
+    key = " ".join(map(str, (path.resolve(), *before)))
+    known = _known.get(key)
+    if isinstance(known, str):
+        return known
+    total, at = hashlib.sha256(), 0
+    while piece := os.pread(handle, _PIECE, at):
+        total.update(piece)
+        at += len(piece)
+    found = total.hexdigest()
+    if stamp_of(os.fstat(handle)) == before:  # else it is being written
+        _known.put(key, found)
+    return found
+
+
 def _of_file(path: Path) -> str:
     with path.open("rb") as file:
-        before = stamp_of(os.fstat(file.fileno()))
-        key = " ".join(map(str, (path.resolve(), *before)))
-        known = _known.get(key)
-        if isinstance(known, str):
-            return known
-        found = hashlib.file_digest(file, "sha256").hexdigest()
-        if stamp_of(os.fstat(file.fileno())) == before:  # else it is being written
-            _known.put(key, found)
-        return found
+        return sha256_of_handle(file.fileno(), path)

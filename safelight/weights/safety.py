@@ -7,12 +7,15 @@ import struct
 import zipfile
 import zlib
 from collections.abc import Iterator
-from functools import lru_cache
 from io import BytesIO
 from math import prod
 from pathlib import Path
 from typing import IO, Any, cast
 
+from pydantic import JsonValue
+
+from safelight.confined.calling import call_confined
+from safelight.confined.transport import Array
 from safelight.errors import ForbiddenPathError, InvalidMediaError, UnsafePickleError
 from safelight.weights.hashing import entries_of, stamp_of
 
@@ -24,6 +27,8 @@ MOST_OPCODES = 2_000_000
 """Of all pickles of a file; a tensor takes about thirty."""
 MOST_DIMENSIONS = 16
 """Of a tensor; torch's operations take fewer."""
+MOST_REMEMBERED = 4096
+"""Files that are not looked into again while they do not change."""
 INDEX = ".index.json"
 """How the names of files end that list the parts of split weights."""
 WEIGHTS_FILES = (".safetensors", ".ckpt", ".pth", ".pt", ".bin", ".pkl")
@@ -62,28 +67,60 @@ _NAMED_ON_THE_STACK = frozenset({"STACK_GLOBAL", "EXT1", "EXT2", "EXT4", "OBJ", 
 """Opcodes whose target no scan can tell for sure; torch itself never writes them."""
 
 
-def check_weights(path: Path) -> None:
+_passed: set[tuple[object, ...]] = set()
+
+
+def check_weights(path: Path, *, shipped: bool = False) -> None:
     """Refuse weights that are damaged, or whose pickle refers to anything but tensors.
 
-    The content decides, not the extension. A file that did not change is looked at once.
+    The content decides, not the extension. Files are looked into in a process with limits; one that
+    did not change is looked into once.
 
     Args:
         path: a single file, or a folder whose weights files are all looked at.
+        shipped: whether it came with this program, and so needs no process of its own.
 
     Raises:
         UnsafePickleError: a pickle that could run code, or a pickle that calls itself safetensors.
         InvalidMediaError: neither safetensors nor a torch checkpoint, or damaged.
     """
-    inside = sorted(entries_of(path)) if path.is_dir() else [path]
-    for file in inside:
-        if not (file.is_file() or file.is_dir()):
-            raise InvalidMediaError(f"{file.name} is not a plain file", "put the file itself there")
-        if not file.is_file():
-            continue
-        if file == path or file.suffix.lower() in WEIGHTS_FILES:
-            _check(file, stamp_of(file.stat()))
-        elif file.name.endswith(INDEX):
+    found = {str(file): _state(file) for file in _looked_at(path)}
+    new = [file for file, state in found.items() if state not in _passed]
+    if not new:
+        return
+    if shipped:
+        check_files(new)
+    else:
+        call_confined(check_files, list[JsonValue](new), name=path.name, file_bytes=0)
+    if len(_passed) > MOST_REMEMBERED:
+        _passed.clear()
+    _passed.update(found.values())
+
+
+def check_files(files: list[str]) -> tuple[None, Array | None]:
+    """What `check_weights` does with files that it sees for the first time."""
+    for file in map(Path, files):
+        if file.name.endswith(INDEX):
             _check_index(file)
+        else:
+            _check(file)
+    return None, None
+
+
+def _looked_at(path: Path) -> Iterator[Path]:
+    """Those that a library would read tensors from, or be led by."""
+    for file in sorted(entries_of(path)) if path.is_dir() else [path]:
+        if file.is_dir():
+            continue
+        if not file.is_file():
+            raise InvalidMediaError(f"{file.name} is not a plain file", "put the file itself there")
+        if file == path or file.suffix.lower() in WEIGHTS_FILES or file.name.endswith(INDEX):
+            yield file
+
+
+def _state(file: Path) -> tuple[object, ...]:
+    """What a look depends on: the name's end as well."""
+    return file.name.endswith(INDEX), file.suffix.lower(), *stamp_of(file.stat())
 
 
 def safetensors_header(path: Path) -> dict[str, dict[str, object]]:
@@ -199,10 +236,9 @@ def read_object(file: Path) -> dict[str, Any]:
     return cast("dict[str, Any]", found)
 
 
-@lru_cache(maxsize=1024)
-def _check(path: Path, stamp: tuple[int, ...]) -> None:
+def _check(path: Path) -> None:
     if not _is_pickled(path):
-        _check_safetensors(path, stamp[2])
+        _check_safetensors(path, path.stat().st_size)
         return
     if path.suffix.lower() == ".safetensors":
         raise UnsafePickleError(

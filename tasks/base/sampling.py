@@ -1,9 +1,10 @@
 """What stages that draw with a prompt share: parameters, and what engines make of them."""
 
+import re
 from collections.abc import Callable, Sequence
-from typing import Self
+from typing import Annotated, Self, cast
 
-from pydantic import Field, model_validator
+from pydantic import AfterValidator, Field, model_validator
 
 from safelight.engines.interface import AddOnUse, Guides, PromptFields
 from safelight.errors import MissingRequiredFieldError
@@ -12,6 +13,9 @@ from safelight.store.artifact import ArtifactRef
 from safelight.store.store import Pixels
 from tasks.base.ingest import ingest
 from tasks.base.keeping import keep_image, load_image, record_of
+
+_LORA_TAG = re.compile(r"\s?<lora:([^:<>]*)(?::([^<>]*))?>")
+"""LoRAs as Stable Diffusion web UI has people write them into the prompt."""
 
 
 class LoraUse(Params):
@@ -63,6 +67,21 @@ class SamplingParams(Params):
     ipadapter_weight: float = Field(default=0.6, ge=0, le=1)
     """How strongly the references count."""
 
+    @model_validator(mode="before")
+    @classmethod
+    def _tags_are_loras(cls, given: object) -> object:
+        """A prompt is text for the model; `<lora:NAME:WEIGHT>` in it is a LoRA instead."""
+        if not isinstance(given, dict):
+            return given
+        fields = cast("dict[str, object]", given)
+        prompt, loras = fields.get("prompt"), fields.get("loras", ())
+        if not isinstance(prompt, str) or not isinstance(loras, list | tuple):
+            return fields
+        text, tagged = lora_tags(prompt)
+        if not tagged:
+            return fields
+        return {**fields, "prompt": text, "loras": [*cast("list[object]", loras), *tagged]}
+
     def located(self, keep: Callable[[str], str]) -> Self:
         """With the control and reference pictures as links, and without those not used."""
         control, references = self.controlnet_image, self.ipadapter_images
@@ -85,6 +104,36 @@ class SamplingParams(Params):
                 f"use_ipadapter needs 1 to 3 ipadapter_images, found {len(self.ipadapter_images)}"
             )
         return self
+
+
+def lora_tags(prompt: str) -> tuple[str, list[LoraUse]]:
+    """A prompt without its LoRA tags, and the LoRAs that they name.
+
+    Raises:
+        ValueError: a tag has no name, or a weight that is none.
+    """
+    loras: list[LoraUse] = []
+    for tag in _LORA_TAG.finditer(prompt):
+        try:
+            weight = float(tag[2]) if tag[2] is not None else 1.0
+        except ValueError:
+            weight = None
+        if not tag[1].strip() or weight is None or not -4 <= weight <= 4:
+            raise ValueError(
+                f"the tag {tag[0].strip()[:80]} names no LoRA with a weight from -4 to 4; "
+                "write <lora:NAME:WEIGHT>"
+            )
+        loras.append(LoraUse(name=tag[1].strip(), weight=weight))
+    return (_LORA_TAG.sub("", prompt).strip() or " ", loras) if loras else (prompt, [])
+
+
+def _whole_tags(prompt: str) -> str:
+    lora_tags(prompt)
+    return prompt
+
+
+Prompt = Annotated[str, AfterValidator(_whole_tags)]
+"""A prompt whose LoRA tags are taken out later."""
 
 
 def prompt_fields(params: SamplingParams) -> PromptFields:

@@ -21,6 +21,7 @@ SECRETS = {
     "redis": {"password", "url"},
     "prefect": {"auth"},
     "s3": {"access-key", "secret-key"},
+    "s3-setup": {"access-key", "secret-key"},
 }
 """What the README has the operator create."""
 VERSION = tomllib.loads((CHECKOUT / "pyproject.toml").read_text())["project"]["version"]
@@ -119,6 +120,19 @@ def test_variables_are_real_settings_and_secrets_are_referred_to(entry: dict):
     for volume in pod(entry).get("volumes", []):
         if "secret" in volume:
             assert volume["secret"]["secretName"] in SECRETS
+
+
+def test_each_key_of_the_store_is_held_by_those_alone_who_need_it():
+    holders: dict[str, set[str]] = {}
+    for entry in SETS:
+        for container in containers(entry):
+            for one in container.get("env", []):
+                secret = one.get("valueFrom", {}).get("secretKeyRef", {}).get("name", "")
+                if secret.startswith("s3"):
+                    holders.setdefault(secret, set()).add(container["name"])
+    assert holders.pop("s3-setup") == {"bucket"}
+    assert holders["s3"]
+    assert not holders["s3"] & {"bucket", "deploy", "server", "services"}
 
 
 def test_server_is_told_the_same_as_by_compose():

@@ -6,8 +6,9 @@ from pathlib import Path
 
 import pytest
 
-from safelight.engines import mtcnn, rife
+from safelight.engines import mtcnn
 from safelight.engines.realesrgan.network import NETWORKS, weights_files
+from safelight.engines.rife import engine as rife
 from safelight.errors import ChecksumMismatchError
 from safelight.weights.packaged import KNOWN, packaged_sha256
 

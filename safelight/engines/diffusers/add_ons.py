@@ -22,6 +22,7 @@ from safelight.errors import (
 )
 from safelight.progress import note
 from safelight.weights.layouts import write_controlnet_layout
+from safelight.weights.pinned import pinned
 
 if TYPE_CHECKING:
     import torch
@@ -81,7 +82,8 @@ def _put_loras(model: DiffusionModel, drawing: Drawing, taken_off: ExitStack) ->
     taken_off.callback(merging.undo)
     for lora in drawing.loras:
         with _fitting(drawing, "LoRA", lora):
-            left = merging.add(read_lora(lora.path), lora.weight).said()
+            with pinned(lora.path, lora.sha256) as path:
+                left = merging.add(read_lora(path), lora.weight).said()
             if left is not None:
                 note(f"LoRA {lora.path.name}: took no part: {left}")
     with _fitting(drawing, "LoRA", *drawing.loras):
@@ -95,10 +97,8 @@ def _put_adapters(model: DiffusionModel, drawing: Drawing, taken_off: ExitStack)
     taken_off.callback(pipeline.unload_lora_weights)
     names = [f"lora_{position}" for position in range(len(drawing.loras))]
     for name, lora in zip(names, drawing.loras, strict=True):
-        with _fitting(drawing, "LoRA", lora):
-            pipeline.load_lora_weights(
-                lora.path.parent, weight_name=lora.path.name, adapter_name=name
-            )
+        with _fitting(drawing, "LoRA", lora), pinned(lora.path, lora.sha256) as path:
+            pipeline.load_lora_weights(path.parent, weight_name=path.name, adapter_name=name)
             pipeline.set_adapters([name])  # fails where no layer of the model was found in it
     pipeline.set_adapters(names, [lora.weight for lora in drawing.loras])
 
@@ -121,9 +121,12 @@ def _put_embeddings(model: DiffusionModel, drawing: Drawing, taken_off: ExitStac
         taken_off.callback(encoder.set_input_embeddings, table)
         encoder.set_input_embeddings(copy.deepcopy(table))
         for embedding in drawing.embeddings:
-            with _fitting(drawing, "embedding", embedding):
+            with (
+                _fitting(drawing, "embedding", embedding),
+                pinned(embedding.path, embedding.sha256) as path,
+            ):
                 word = embedding.path.stem
-                vectors = _vectors(embedding.path, position, len(suffixes), table.embedding_dim)
+                vectors = _vectors(path, position, len(suffixes), table.embedding_dim)
                 if len(tokenizer.tokenize(word)) == 1:
                     raise InvalidMediaError(
                         f"the model knows the word {word!r} of embedding {embedding.path.name}",
@@ -164,15 +167,16 @@ def _controlnet(model: DiffusionModel, drawing: Drawing) -> Any:  # noqa: ANN401
     pipeline = model.pipeline
 
     def load() -> Any:  # noqa: ANN401
-        if added.path.is_dir():
-            opened = ControlNetModel.from_pretrained(added.path, local_files_only=True)
-        else:
-            with TemporaryDirectory() as folder:
-                write_controlnet_layout(shapes_in(added.path), added.path.name, Path(folder))
-                opened = ControlNetModel.from_single_file(
-                    str(added.path), config=folder, local_files_only=True
-                )
-        return opened.to(pipeline.device, pipeline.dtype)
+        with pinned(added.path, added.sha256) as path:
+            if path.is_dir():
+                opened = ControlNetModel.from_pretrained(path, local_files_only=True)
+            else:
+                with TemporaryDirectory() as folder:
+                    write_controlnet_layout(shapes_in(path), path.name, Path(folder))
+                    opened = ControlNetModel.from_single_file(
+                        str(path), config=folder, local_files_only=True
+                    )
+            return opened.to(pipeline.device, pipeline.dtype)
 
     key = ("controlnet", added.sha256, str(pipeline.device), str(pipeline.dtype))
     with _fitting(drawing, "ControlNet", added):
@@ -200,7 +204,7 @@ def _put_ip_adapter(
             "put exactly these into its folder",
         )
 
-    def load() -> Any:  # noqa: ANN401
+    def load(encoder: Path) -> Any:  # noqa: ANN401
         opened = CLIPVisionModelWithProjection.from_pretrained(encoder, local_files_only=True)
         return opened.to(pipeline.device, pipeline.dtype)
 
@@ -210,8 +214,12 @@ def _put_ip_adapter(
     taken_off.callback(pipeline.register_modules, **own)
     taken_off.callback(pipeline.unload_ip_adapter)
     model.views.clear()  # those lack the image encoder
-    with _fitting(drawing, "IP-Adapter", added):
-        seen = loaded(key, load, sum(file.stat().st_size for file in encoder.iterdir()))
+    with _fitting(drawing, "IP-Adapter", added), pinned(added.path, added.sha256) as path:
+        seen = loaded(
+            key,
+            lambda: load(path / encoder.name),
+            sum(file.stat().st_size for file in encoder.iterdir()),
+        )
         side = int(str(seen.config.image_size))
         size = {"height": side, "width": side}
         pipeline.register_modules(
@@ -219,7 +227,7 @@ def _put_ip_adapter(
             feature_extractor=CLIPImageProcessor(size={"shortest_edge": side}, crop_size=size),
         )
         pipeline.load_ip_adapter(
-            str(added.path),
+            str(path),
             subfolder="",
             weight_name=files[0].name,
             image_encoder_folder=None,

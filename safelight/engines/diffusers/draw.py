@@ -26,7 +26,7 @@ from safelight.weights.checkpoints import WeightsCard, find_checkpoint, models_f
 if TYPE_CHECKING:
     pass
 
-REVISION = "3"
+REVISION = "4"
 """Raised when the arithmetic around the library changes."""
 
 

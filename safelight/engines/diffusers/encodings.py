@@ -5,6 +5,8 @@ from collections import OrderedDict
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
+from safelight.engines.diffusers.weighting import encode, length_of
+
 if TYPE_CHECKING:
     import torch
 
@@ -112,6 +114,11 @@ class Encodings:
                 self._kept.move_to_end(key)
                 found[text] = self._kept[key]
         missing = [text for text in dict.fromkeys(texts) if text not in found]
+        for text in list(missing):
+            if length := length_of(view, text if guided else text[:1]):
+                found[text] = _in_chunks(view, names, text, guided, length)
+                self._kept[*text, guided, *add_ons] = found[text]
+                missing.remove(text)
         # on the CPU one by one: what a prompt becomes must not depend on those beside it
         together = 1 if _device(view).type == "cpu" else max(len(missing), 1)
         for first in range(0, len(missing), together):
@@ -143,6 +150,30 @@ def _given(view: Any) -> tuple[str, ...]:  # noqa: ANN401
 def _device(view: Any) -> "torch.device":  # noqa: ANN401
     """Where the encoders compute, also while they are kept on the CPU between steps."""
     return getattr(view, "_execution_device", view.device)
+
+
+def _in_chunks(
+    view: Any,  # noqa: ANN401
+    names: tuple[str, ...],
+    text: Texts,
+    guided: bool,
+    length: int,
+) -> "dict[str, torch.Tensor]":
+    """The tensors of a text that has weights or is long."""
+    prompt, pooled = encode(view, text[0], length)
+    found = {"prompt_embeds": prompt, "pooled_prompt_embeds": pooled}
+    if guided:
+        negative, negative_pooled = encode(view, text[1], length)
+        found |= {
+            "negative_prompt_embeds": negative,
+            "negative_pooled_prompt_embeds": negative_pooled,
+        }
+    dtype = view.unet.dtype
+    return {
+        name: tensor.to(dtype).clone()
+        for name, tensor in found.items()
+        if name in names and tensor is not None
+    }
 
 
 def _encoded(

@@ -16,8 +16,9 @@ from safelight.engines.machine.device import resolve_device, torch_dtype
 from safelight.engines.machine.loaded import loaded
 from safelight.errors import InvalidFieldValueError, InvalidMediaError, PipelineError
 from safelight.settings import settings
-from safelight.weights.checkpoints import WeightsCard
+from safelight.weights.checkpoints import STARTER, WeightsCard
 from safelight.weights.layouts import write_layout
+from safelight.weights.pinned import pinned
 from safelight.weights.safety import read_object
 
 if TYPE_CHECKING:
@@ -29,14 +30,19 @@ TEXT_TO_IMAGE, INPAINTING = "AutoPipelineForText2Image", "AutoPipelineForInpaint
 class DiffusionModel:
     """One loaded model; one run at a time, since schedulers and adapters are its state."""
 
-    def __init__(self, pipeline: Any, card: WeightsCard) -> None:  # noqa: ANN401  (untyped)
+    def __init__(
+        self,
+        pipeline: Any,  # noqa: ANN401  (untyped)
+        card: WeightsCard,
+        told: dict[str, object],
+    ) -> None:
         self.lock = threading.Lock()
         self.pipeline = pipeline
         self.name = card.name
         self.own_scheduler = as_trained(
             pipeline.scheduler, card.prediction_type, card.zero_terminal_snr
         )
-        self.told = _told(card)
+        self.told = told
         self.views: dict[str, Any] = {}
         self.encodings = Encodings()
 
@@ -103,18 +109,22 @@ def load_model(card: WeightsCard, device: str, precision: str) -> DiffusionModel
 
     Raises:
         InvalidMediaError: they cannot be loaded.
+        ChecksumMismatchError: they are not those that the card is of.
     """
     with quiet():
         from diffusers.pipelines.auto_pipeline import AutoPipelineForText2Image
 
         dtype = torch_dtype(device, precision)
         try:
-            if card.file_path.is_dir():
-                pipeline = AutoPipelineForText2Image.from_pretrained(
-                    card.file_path, torch_dtype=dtype, local_files_only=True, **_no_checker(card)
-                )
-            else:
-                pipeline = _from_single_file(card.file_path, dtype)
+            with pinned(card.file_path, card.sha256, shipped=card.file_path == STARTER) as path:
+                if path.is_dir():
+                    pipeline = AutoPipelineForText2Image.from_pretrained(
+                        path, torch_dtype=dtype, local_files_only=True, **_no_checker(path)
+                    )
+                else:
+                    pipeline = _from_single_file(path, dtype)
+                told = _told(path)
+                pipeline = arranged(pipeline.to(device))
         except PipelineError:
             raise
         except Exception as error:
@@ -122,21 +132,21 @@ def load_model(card: WeightsCard, device: str, precision: str) -> DiffusionModel
                 f"model {card.name} at {card.file_path} cannot be loaded: {str(error)[:300]}",
                 "check that the folder is complete, or get the model again",
             ) from error
-        return DiffusionModel(arranged(pipeline.to(device)), card)
+        return DiffusionModel(pipeline, card, told)
 
 
-def _told(card: WeightsCard) -> dict[str, object]:
+def _told(path: Path) -> dict[str, object]:
     """Flags of the index of a folder that get lost where its pipeline's class is changed."""
-    if not card.file_path.is_dir():
+    if not path.is_dir():
         return {}
-    index = read_object(card.file_path / "model_index.json")
+    index = read_object(path / "model_index.json")
     needed = index.get("requires_aesthetics_score") is True
     return {"requires_aesthetics_score": True} if needed else {}
 
 
-def _no_checker(card: WeightsCard) -> dict[str, object]:
+def _no_checker(path: Path) -> dict[str, object]:
     """A safety checker is left out where the model does not bring its files."""
-    if (card.file_path / "safety_checker").is_dir():
+    if (path / "safety_checker").is_dir():
         return {}
     return {"safety_checker": None, "requires_safety_checker": False}
 

@@ -3,23 +3,28 @@
 from collections.abc import Iterable
 from typing import Any
 
+from safelight.engines.diffusers.weighting import UNLIMITED, encoders_of, has_weights
 from safelight.progress import note
 
 SHOWN = 200
 """Characters of what is not read that a note shows."""
-UNLIMITED = 100_000
-"""Tokenizers that know no limit name a huge one."""
 
 
 def note_unread(pipeline: Any, prompts: Iterable[str]) -> None:  # noqa: ANN401  (diffusers is untyped)
     """Say what of prompts no text encoder of a pipeline reads; the rest takes no part.
 
+    Families whose prompts are read in chunks leave nothing out.
+
     Args:
         pipeline: a pipeline of diffusers.
         prompts: as they are encoded.
     """
+    if encoders_of(pipeline):
+        return
     tokenizers = [getattr(pipeline, f"tokenizer{end}", None) for end in ("", "_2", "_3")]
     for prompt in dict.fromkeys(prompts):
+        if has_weights(prompt):
+            note("this family of models knows no weights in prompts: brackets are read as text")
         unread = [_unread(each, prompt) for each in tokenizers if each is not None]
         if not unread or not all(unread):
             continue

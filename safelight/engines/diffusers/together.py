@@ -4,6 +4,7 @@ import time
 from collections.abc import Callable, Sequence
 from contextlib import nullcontext
 from dataclasses import dataclass, replace
+from itertools import takewhile
 from typing import TYPE_CHECKING, Any
 
 from safelight.engines.diffusers.add_ons import put_on
@@ -28,6 +29,7 @@ from safelight.engines.diffusers.frugal import (
 )
 from safelight.engines.diffusers.model import DiffusionModel, model_of, quiet
 from safelight.engines.diffusers.samplers import check_scheduler
+from safelight.engines.diffusers.weighting import length_of
 from safelight.engines.machine.device import named, resolve_device
 from safelight.engines.machine.memory import give_back, until_it_fits
 from safelight.progress import note, part
@@ -131,7 +133,12 @@ def _together(
     """As many pictures from `done` on as fit: how many, and when the attempt at them began."""
 
     def coming() -> Sequence[Drawing]:
-        return drawings[done : done + sizes.next(len(drawings) - done)]
+        some = drawings[done : done + sizes.next(len(drawings) - done)]
+        if len(some) == 1:
+            return some
+        lengths = [length_of(view, text) for text in texts_of(some)]
+        alike = sum(1 for _ in takewhile(lambda length: length == lengths[0], lengths))
+        return some[:alike]  # encodings of one length alone stand side by side
 
     def attempt() -> tuple[int, float, Fetching]:
         some, started = coming(), time.perf_counter()

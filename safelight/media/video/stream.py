@@ -5,15 +5,19 @@ curve, they are that file's, and so are the tags of the result. Files are H.264 
 Memory does not grow with the length of a clip, and the same frames give the same bytes.
 """
 
+import threading
+from array import array
+from collections import OrderedDict
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, replace
 from fractions import Fraction
-from functools import lru_cache, partial
+from functools import partial
 from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
 
+from safelight.confined.transport import Array
 from safelight.media.behind import Behind
 from safelight.media.orientation import orientation_of
 from safelight.media.video.colour import ColourTags, colour_tags
@@ -78,10 +82,16 @@ class VideoInfo:
 
 
 @dataclass(frozen=True)
-class _Facts:
+class Walk:
+    """What one walk through a file counted."""
+
     info: VideoInfo
     times: FrameTimes
     colours: ColourTags
+
+
+_known: OrderedDict[tuple[Path, int, int, int], Walk] = OrderedDict()
+_lock = threading.Lock()
 
 
 def probe(path: Path) -> VideoInfo:
@@ -100,16 +110,46 @@ def frame_times(path: Path) -> FrameTimes:
     return _facts(path).times
 
 
-def _facts(path: Path) -> _Facts:
+def walked(path: str) -> tuple[Walk, Array | None]:
+    """What `probe` counts, for the confined process: the times of frames as an array beside."""
+    walk = _walk(Path(path))
+    without = replace(walk, times=replace(walk.times, ticks=()))
+    return without, np.asarray(walk.times.ticks, np.int64)
+
+
+def remember_walk(path: Path, walk: Walk, ticks: Array | None) -> VideoInfo:
+    """Take over what `walked` found, for the stages that read this file."""
+    counted = array("q", b"" if ticks is None else ticks.astype(np.int64).tobytes())
+    _remember(_key(path), replace(walk, times=replace(walk.times, ticks=counted)))
+    return walk.info
+
+
+def _facts(path: Path) -> Walk:
     require_file(path)
+    key = _key(path)
+    with _lock:
+        known = _known.get(key)
+    if known is None:
+        known = _remember(key, _walk(path))
+    return known
+
+
+def _key(path: Path) -> tuple[Path, int, int, int]:
+    """Tells files of one name apart."""
     stat = path.stat()
-    return _facts_of(path, stat.st_size, stat.st_mtime_ns, stat.st_ino)
+    return path, stat.st_size, stat.st_mtime_ns, stat.st_ino
 
 
-@lru_cache(maxsize=FILES_REMEMBERED)
-def _facts_of(path: Path, *content: int) -> _Facts:
-    """`content` tells files of one name apart."""
-    del content
+def _remember(key: tuple[Path, int, int, int], walk: Walk) -> Walk:
+    with _lock:
+        _known[key] = walk
+        _known.move_to_end(key)
+        while len(_known) > FILES_REMEMBERED:
+            _known.popitem(last=False)
+    return walk
+
+
+def _walk(path: Path) -> Walk:
     with opened(path) as (container, stream):
         decoder = Decoder(container, stream, path)
         first = next(decoder.frames(), None)
@@ -143,7 +183,7 @@ def _facts_of(path: Path, *content: int) -> _Facts:
         jitter_seconds=jitter,
         pixel_aspect=aspect,
     )
-    return _Facts(info, times, colours)
+    return Walk(info, times, colours)
 
 
 def read_frames(path: Path) -> Iterator[Pixels]:

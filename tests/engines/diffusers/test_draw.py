@@ -391,17 +391,3 @@ def test_a_batch_that_does_not_fit_is_drawn_in_smaller_ones():
     assert "4 pictures do not fit together" in " ".join(notes)
     alone = draw(wanted[11], SIDE, SIDE)[0]
     assert np.abs(received[11][1].pixels.astype(int) - alone).max() <= 1
-
-
-def test_what_of_a_prompt_is_not_read_is_said():
-    """The tiny model has the tokenizer of real ones, which read 77 tokens, two of them marks."""
-    long = "a red cat, " * 30 + "on a green meadow"
-    with watching(None) as notes:
-        drawn(prompt=long)
-    assert any("(77 tokens)" in text and "on a green meadow" in text for text in notes)
-    with watching(None) as notes:
-        drawn(negative_prompt=long, guidance_scale=3.0)
-    assert any("on a green meadow" in text for text in notes)
-    with watching(None) as notes:
-        drawn(prompt="a red cat")
-    assert not any("tokens" in text for text in notes)

@@ -1,0 +1,84 @@
+"""`<lora:NAME:WEIGHT>` in a prompt is a LoRA, not text."""
+
+import numpy as np
+import pytest
+import torch
+from pydantic import ValidationError
+from safetensors.torch import save_file
+
+from safelight.engines.diffusers.model import model_of
+from safelight.errors import DependencyMissingError, InvalidFieldValueError
+from safelight.provenance.embed import read_record
+from safelight.store.artifact import ArtifactRef
+from safelight.store.store import current_store
+from safelight.weights.checkpoints import find_checkpoint, models_folder
+from tasks.base.keeping import load_image
+from tasks.detail import DetailParams
+from tasks.generate import GenerateParams, generate
+from tasks.refine import RefineParams
+
+pytestmark = pytest.mark.usefixtures("tiny_model")
+CAT = GenerateParams(prompt="a photo of the red cat", seed=7, steps=3, width=64, height=64)
+
+
+@pytest.fixture
+def style(tiny_model: object) -> None:
+    del tiny_model
+    unet = model_of(find_checkpoint(None)).pipeline.unet
+    torch.manual_seed(1)
+    tensors: dict[str, torch.Tensor] = {}
+    for name, layer in unet.named_modules():
+        if name.endswith(("to_k", "to_v")):
+            wide, high = layer.weight.shape
+            tensors[f"unet.{name}.lora_A.weight"] = torch.randn(4, high)
+            tensors[f"unet.{name}.lora_B.weight"] = torch.randn(wide, 4)
+    folder = models_folder() / "loras"
+    folder.mkdir(parents=True, exist_ok=True)
+    save_file(tensors, folder / "style.safetensors")
+
+
+def parameters(ref: ArtifactRef) -> dict[str, object]:
+    record = read_record(current_store().fetch(ref))
+    assert record is not None
+    return dict(record.parameters)
+
+
+@pytest.mark.usefixtures("style")
+def test_a_tag_does_what_the_parameter_does():
+    tagged = CAT.but(prompt="a photo of <lora:style:0.8> the red cat")
+    assert (tagged.prompt, [(use.name, use.weight) for use in tagged.loras]) == (
+        CAT.prompt,
+        [("style", 0.8)],
+    )
+    by_tag = generate.fn(tagged)[0]
+    by_name = generate.fn(CAT.but(loras=({"name": "style", "weight": 0.8},)))[0]
+    plain = generate.fn(CAT)[0]
+    assert by_tag.sha256 == by_name.sha256
+    assert (load_image(by_tag) != load_image(plain)).any()
+    assert np.asarray(load_image(by_tag)).shape == (64, 64, 3)
+    kept = parameters(by_tag)
+    assert kept["prompt"] == CAT.prompt
+    assert kept["loras"] == [{"name": "style", "weight": 0.8}]
+    content = current_store().read(by_tag)
+    assert b"<lora:style:0.8>" in content
+
+
+def test_a_tag_of_no_file_is_refused_by_its_name():
+    with pytest.raises(DependencyMissingError, match="'nothere'"):
+        generate.identity(CAT.but(prompt="a cat <lora:nothere:1>"))
+
+
+@pytest.mark.parametrize("tag", ["<lora::1>", "<lora:a:x>", "<lora:a:9>", "<lora:a:nan>"])
+def test_a_tag_that_says_nothing_is_refused(tag: str):
+    with pytest.raises(InvalidFieldValueError, match="<lora:NAME:WEIGHT>"):
+        CAT.but(prompt=f"a cat {tag}")
+    for params in (DetailParams, RefineParams):
+        with pytest.raises(ValidationError, match="<lora:NAME:WEIGHT>"):
+            params(prompt=f"a cat {tag}")
+
+
+def test_other_words_in_angles_are_text():
+    assert CAT.but(prompt="a <b> cat <lora> x").prompt == "a <b> cat <lora> x"
+    assert CAT.but(prompt="a cat <lora:x>").loras[0].weight == 1
+    assert RefineParams(prompt="x <lora:y:0.5>").sampling.loras[0].name == "y"
+    assert CAT.but(prompt="<lora:x:1>").prompt == " "
