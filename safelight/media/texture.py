@@ -146,10 +146,10 @@ def with_fine_waves(source: Pixels, redrawn: Pixels, strength: float) -> Pixels:
 
 def _calm(smaller: Floats, limit: float) -> Floats:
     """(h, w, 1), 1 where the network drew nothing, falling to 0 at its edges."""
-    grey = smaller @ LUMA
+    grey: Floats = (smaller @ LUMA).astype(np.float32)
     mean = _box_mean(grey, AROUND)
     variance = np.maximum(_box_mean(grey * grey, AROUND) - mean * mean, 0)
-    calm = (1 / (1 + variance / np.float32(limit))).astype(np.float32)
+    calm: Floats = (1 / (1 + variance / np.float32(limit))).astype(np.float32)
     return _box_mean(calm, 1)[..., None]
 
 
@@ -222,8 +222,8 @@ def _returned(missing: Floats, calm: Floats, factor: int, *, lines: bool) -> Flo
     returned = calm * missing
     if factor == 1:
         return missing if lines else returned
-    lost = returned - _averaged(_enlarged(returned, factor), factor)
-    return _enlarged((missing if lines else returned) + lost, factor)
+    lost: Floats = returned - _averaged(_enlarged(returned, factor), factor)
+    return _enlarged(lost + (missing if lines else returned), factor)
 
 
 def _enlarged(values: Floats, factor: int) -> Floats:
