@@ -10,6 +10,7 @@ from urllib.parse import urlsplit
 
 import pytest
 
+from tests import provoked
 from tests.documents import blocks, commands
 from tests.prefect_database import put_database
 from tests.served import CHECKOUT, safelight_up
@@ -139,19 +140,31 @@ def test_the_commands_of_the_batch_guide(served: dict[str, str], tmp_path: Path)
     assert said(backfill).count("was there") == 2
 
 
-def test_every_error_code_is_explained():
+def test_every_error_code_is_explained(volume: Path):
+    known = provoked.retried()
+    assert len(known) == 22
+    assert known.keys() == provoked.PROVOKED.keys() | provoked.LATER.keys()
+    for code in provoked.PROVOKED:
+        assert provoked.message(code, volume).code == code
+    _, inside, _ = provoked.written(provoked.PAGE.read_text())
+    assert inside == provoked.table(volume), "python -m tests.provoked writes it anew"
+
+
+def test_nothing_raises_the_codes_that_are_for_later():
     from safelight import errors
 
-    described = (CHECKOUT / "docs" / "errors.md").read_text()
-    found = {
-        value.code: value.transient
-        for value in vars(errors).values()
-        if isinstance(value, type) and issubclass(value, errors.PipelineError)
+    names = {
+        name
+        for name, value in vars(errors).items()
+        if isinstance(value, type)
+        and issubclass(value, errors.PipelineError)
+        and value.code in provoked.LATER
     }
-    assert len(found) == 22
-    for code, transient in found.items():
-        (row,) = [line for line in described.splitlines() if line.startswith(f"| {code} |")]
-        assert row.rstrip().endswith("| yes |") == transient
+    for folder in ("safelight", "tasks", "presets", "flows"):
+        for file in (CHECKOUT / folder).rglob("*.py"):
+            if file.name != "errors.py":
+                raised = re.findall(r"(\w+Error)\(", file.read_text())
+                assert not names.intersection(raised), file
 
 
 def test_every_test_that_the_threats_name_is_there():
