@@ -84,7 +84,7 @@ def test_enlarges_a_video_frame_by_frame(volume: Path, photo: np.ndarray, tmp_pa
 
 def test_texture_is_on_record_and_told(picture: ArtifactRef, photo: np.ndarray):
     larger = upscale.fn(picture, UpscaleParams(model="video"))
-    notes = "; ".join(str(text) for text in larger.metadata["notes"])
+    notes = str(larger.metadata["notes"])
     assert "texture 1, as for a photograph: " in notes
     record = read_record(current_store().fetch(larger))
     assert record is not None
@@ -108,7 +108,7 @@ def test_texture_is_on_record_and_told(picture: ArtifactRef, photo: np.ndarray):
         np.kron(np.eye(8, dtype=np.uint8)[..., None] * 200, np.ones((8, 8, 3))).astype(np.uint8)
     )
     plain = upscale.fn(drawing, UpscaleParams(model="video"))
-    notes = "; ".join(str(text) for text in plain.metadata["notes"])
+    notes = str(plain.metadata["notes"])
     assert "texture 0, as for a drawing: 100.0%" in notes
     bare = upscale.fn(drawing, UpscaleParams(model="video", texture=0))
     assert plain.sha256 == bare.sha256
