@@ -2,7 +2,7 @@
 VENV := .venv
 BIN := $(VENV)/bin
 
-.PHONY: run test setup setup-dev check soak bench chaos starter lock clean
+.PHONY: run test setup setup-dev check soak bench sheets chaos starter lock clean
 
 run: setup
 	@$(BIN)/python -m examples.main_job
@@ -18,6 +18,10 @@ soak: setup-dev
 
 bench: setup-dev
 	@$(BIN)/python -m tests.benchmarks
+
+# Draws docs/images/quality-*.webp anew and prints the noise floors of docs/benchmarks.md.
+sheets: setup-dev
+	@$(BIN)/python -m tests.benchmarks.sheets
 
 # 1,000 faults while real runs go through real workers: about an hour, see docs/chaos.md.
 chaos: setup-dev

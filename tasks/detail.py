@@ -17,6 +17,7 @@ from safelight.engines.interface import (
 )
 from safelight.errors import DependencyMissingError, MissingRequiredFieldError
 from safelight.media.regions import BLOCK, Box, redrawn
+from safelight.media.texture import with_fine_waves
 from safelight.params import Params
 from safelight.progress import note, part
 from safelight.store.artifact import ArtifactRef
@@ -26,8 +27,9 @@ from tasks.base.calling import serving
 from tasks.base.keeping import keep_image, load_layers, record_of
 from tasks.base.sampling import Prompt, lora_tags
 from tasks.base.stage import stage
+from tasks.base.texturing import texture_of
 
-REVISION = 2
+REVISION = 3
 """Raised when cutting out or blending changes the pixels."""
 SEEDS = 2**32
 """Seeds start again at 0 behind the largest."""
@@ -58,6 +60,9 @@ class DetailParams(Params):
     """Name of a model in the models folder; None takes the first, else the shipped one."""
     scheduler: str | None = None
     """As for generate; None is the model's own."""
+    texture: float | None = Field(default=None, ge=0, le=1)
+    """How much of the fine texture and grain that was there is laid over each drawn face again.
+    None is 1 for photographs and 0 for drawings; the notes say which it was taken for, and why."""
     restore_faces: bool = False
     """Restore the faces with a network made for that; none is there yet."""
 
@@ -133,7 +138,9 @@ def detail(picture: ArtifactRef, params: DetailParams) -> ArtifactRef:
     made = redrawn(image, boxes, params.padding, longest, draw)
     if np.array_equal(made, image):
         return picture.described(regions=len(boxes))
-    record = record_of(params, [picture])
+    strength = texture_of(params.texture, picture)
+    made = with_fine_waves(image, made, strength)
+    record = record_of(params.but(texture=strength), [picture])
     return keep_image(made, record, like=layers).described(regions=len(boxes))
 
 

@@ -3,6 +3,8 @@
 from contextlib import closing
 from typing import Literal
 
+from pydantic import Field
+
 from safelight.engines.interface import EnlargeRequest, Enlarges
 from safelight.errors import InvalidFieldValueError
 from safelight.media.images import inspect_image
@@ -14,6 +16,7 @@ from safelight.store.store import current_store
 from tasks.base.calling import serving
 from tasks.base.keeping import is_animated, keep_changed, record_of
 from tasks.base.stage import stage
+from tasks.base.texturing import Texture, texture_of
 
 Quality = Literal["low", "medium", "high"]
 
@@ -23,6 +26,11 @@ class EnhanceParams(Params):
 
     quality_preset: Quality = "medium"
     """low: 2x in seconds. medium: 2x with detail redrawn. high: noise smoothed, then 4x."""
+    texture: float | None = Field(default=None, ge=0, le=1)
+    """How much of the source's fine texture and grain is laid over the result again. None is 1 for
+    photographs and 0 for drawings; the notes say which it was taken for, and why."""
+    seed: int = Field(default=0, ge=0, le=2**32 - 1)
+    """Draws the grain of `texture`; frame n of an animation takes the n-th draw of it."""
 
 
 TILE = 256
@@ -33,8 +41,8 @@ RECIPES: dict[Quality, EnlargeRequest] = {
     # The network for photographs redraws texture at 4x, averaged down to 2x: that hides what it
     # made up wrongly. It cleans as it goes; smoothing before would cost it real texture.
     "medium": EnlargeRequest("photo", 2, TILE, 0.0),
-    # At 4x every grain the network takes for texture can be seen, so noise is taken out first, but
-    # by half: the whole of it makes skin look like wax.
+    # At 4x every grain the network takes for texture can be seen, so half of the noise is taken out
+    # first; texture lays the source's own over it again.
     "high": EnlargeRequest("photo", 4, TILE, 0.5),
 }
 """What each quality preset stands for."""
@@ -45,6 +53,7 @@ RECIPES: dict[Quality, EnlargeRequest] = {
     makes="image",
     origin="enhances",
     needs=lambda params, _: (RECIPES[params.quality_preset],),
+    revision=2,
 )
 def enhance(picture: ArtifactRef, params: EnhanceParams) -> ArtifactRef:
     """Enlarge and clean one stored picture and keep its format.
@@ -52,7 +61,7 @@ def enhance(picture: ArtifactRef, params: EnhanceParams) -> ArtifactRef:
     Args:
         picture: of any format that is read; its bytes tell which, whatever its name said. An
             animated one stays animated.
-        params: the quality preset.
+        params: the quality preset, and how much texture to keep.
 
     Returns:
         A new artifact of the same format, PNG for any but these three, 2 or 4 times as wide and as
@@ -76,8 +85,14 @@ def enhance(picture: ArtifactRef, params: EnhanceParams) -> ArtifactRef:
             f"the result would be {longest} px long, {media_type} holds at most {limit} px a side",
             "set enhance.quality_preset to a lower one, or convert the picture to PNG",
         )
-    record = record_of(params, [picture])
+    texture = Texture(texture_of(params.texture, picture), params.seed, recipe.model)
+    record = record_of(params.but(texture=texture.strength), [picture])
     with closing(serving(Enlarges).open_enlarger(recipe)) as enlarger:
         return keep_changed(
-            picture, record, lambda frames: map(enlarger.enlarge, frames), media_type
+            picture,
+            record,
+            lambda frames: (
+                texture.over(enlarger.enlarge(frame), frame, at) for at, frame in enumerate(frames)
+            ),
+            media_type,
         )

@@ -3,6 +3,7 @@
 from pydantic import Field
 
 from safelight.engines.interface import DrawRequest, Draws
+from safelight.media.canvas import on_canvas
 from safelight.store.artifact import ArtifactRef
 from tasks.base.calling import serving
 from tasks.base.sampling import SamplingParams, guides_of, keep_drawn, prompt_fields
@@ -16,6 +17,10 @@ class GenerateParams(SamplingParams):
     """Pixels."""
     height: int = Field(default=512, ge=64, le=4096, multiple_of=8)
     """Pixels."""
+    canvas_width: int | None = Field(default=None, ge=64, le=4096)
+    """Pixels of a result that is wider than what the model draws: its border goes on."""
+    canvas_height: int | None = Field(default=None, ge=64, le=4096)
+    """The same for a taller one: models made for squares draw things twice in other shapes."""
 
 
 def _request(params: GenerateParams) -> DrawRequest:
@@ -35,7 +40,8 @@ def generate(params: GenerateParams) -> list[ArtifactRef]:
         params: prompt, seed, size and model.
 
     Returns:
-        `num_images` new artifacts, (height, width, 3) uint8 sRGB PNG.
+        `num_images` new artifacts, (height, width, 3) uint8 sRGB PNG, on the canvas where one is
+        given.
 
     Raises:
         MissingRequiredFieldError: there is no seed.
@@ -44,4 +50,6 @@ def generate(params: GenerateParams) -> list[ArtifactRef]:
         OutOfMemoryError: too little memory even with everything moved off the device (retried).
     """
     pictures = serving(Draws).draw(_request(params), guides_of(params))
-    return keep_drawn(pictures.pixels, params, [], pictures.sampler)
+    wide, tall = params.canvas_width or params.width, params.canvas_height or params.height
+    shown = [on_canvas(each, wide, tall) for each in pictures.pixels]
+    return keep_drawn(shown, params, [], pictures.sampler)

@@ -22,7 +22,7 @@ from tasks.base.resuming import resuming
 from tasks.base.stage import cache_key, stage
 from tasks.base.video_stage import transformed
 
-REVISION = "2"
+REVISION = "3"
 """Raised when the arithmetic changes, so that no older result is taken for a new one."""
 PIXEL_STRIDE, FRAME_STRIDE = 4, 8
 """Every fourth row and column, and every eighth frame, is enough for an average."""
@@ -41,6 +41,8 @@ class GradeParams(Params):
     """Strength of Reinhard tone mapping: opens shadows, lets highlights roll off."""
     grain: float = Field(default=0.0, ge=0, le=1)
     """Strength of the film grain; 0.25 is a fine stock, 1 a pushed one."""
+    film: Literal["35mm", "16mm", "8mm"] = "16mm"
+    """What the grain lies in; it is the larger the smaller the film."""
     seed: int = Field(default=0, ge=0, le=2**32 - 1)
     """Draws the grain; frame n of a video takes the n-th draw of it."""
 
@@ -120,7 +122,8 @@ def graded_frame(pixels: Pixels, params: GradeParams, frame: int, average: float
         if params.tone > 0:
             values = map_tones(values, params.tone, average)
         if params.grain > 0:
-            values = add_grain(values, params.grain, params.seed, frame, (height, width), top)
+            size = height, width
+            values = add_grain(values, params.grain, params.seed, frame, size, top, params.film)
         target[top : top + rows] = to_uint8(values)
     return target
 

@@ -1,8 +1,10 @@
 """Every command of the guides does what they say."""
 
+import ast
 import re
 import shlex
 import subprocess
+import sys
 from collections.abc import Iterator
 from itertools import islice, takewhile
 from pathlib import Path
@@ -10,6 +12,7 @@ from urllib.parse import urlsplit
 
 import pytest
 
+from tests import claims, provoked
 from tests.documents import blocks, commands
 from tests.prefect_database import put_database
 from tests.served import CHECKOUT, safelight_up
@@ -113,6 +116,22 @@ def test_the_commands_of_the_api_guide(served: dict[str, str], tmp_path: Path):
     kept = Path(served["VOLUME_ROOT"]) / uri.removeprefix("store:")
     assert (tmp_path / "result.png").read_bytes() == kept.read_bytes()
 
+    program = "\n".join(blocks("docs/api.md", "python"))
+    done = subprocess.run(
+        [sys.executable, "-c", program],
+        cwd=tmp_path,
+        env=served,
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert done.returncode == 0, done.stdout + done.stderr
+    state, fetched, stopped = done.stdout.splitlines()
+    assert state.startswith("COMPLETED")
+    (name,) = ast.literal_eval(fetched)
+    assert (tmp_path / name).read_bytes() == kept.read_bytes()
+    assert stopped == "CANCELLED"
+
 
 @pytest.mark.slow
 @pytest.mark.timeout(900)
@@ -139,19 +158,45 @@ def test_the_commands_of_the_batch_guide(served: dict[str, str], tmp_path: Path)
     assert said(backfill).count("was there") == 2
 
 
-def test_every_error_code_is_explained():
+def test_every_error_code_is_explained(volume: Path):
+    known = provoked.retried()
+    assert len(known) == 22
+    assert known.keys() == provoked.PROVOKED.keys() | provoked.LATER.keys()
+    for code in provoked.PROVOKED:
+        assert provoked.message(code, volume).code == code
+    _, inside, _ = provoked.written(provoked.PAGE.read_text())
+    assert inside == provoked.table(volume), "python -m tests.provoked writes it anew"
+
+
+def test_nothing_raises_the_codes_that_are_for_later():
     from safelight import errors
 
-    described = (CHECKOUT / "docs" / "errors.md").read_text()
-    found = {
-        value.code: value.transient
-        for value in vars(errors).values()
-        if isinstance(value, type) and issubclass(value, errors.PipelineError)
+    names = {
+        name
+        for name, value in vars(errors).items()
+        if isinstance(value, type)
+        and issubclass(value, errors.PipelineError)
+        and value.code in provoked.LATER
     }
-    assert len(found) == 22
-    for code, transient in found.items():
-        (row,) = [line for line in described.splitlines() if line.startswith(f"| {code} |")]
-        assert row.rstrip().endswith("| yes |") == transient
+    for folder in ("safelight", "tasks", "presets", "flows"):
+        for file in (CHECKOUT / folder).rglob("*.py"):
+            if file.name != "errors.py":
+                raised = re.findall(r"(\w+Error)\(", file.read_text())
+                assert not names.intersection(raised), file
+
+
+def test_every_number_that_is_claimed_names_what_shows_it():
+    rows, there = claims.rows(), claims.sentences()
+    assert len(rows) >= claims.COUNT
+    assert rows.keys() <= there.keys(), "a sentence was changed: change its row"
+    # what was written since waits for its row, a few at a time
+    assert len(set(claims.chosen()) - rows.keys()) <= 10, "python -m tests.claims prints them"
+    assert sum(not named for named in rows.values()) <= 4
+    sources = "\n".join(file.read_text() for file in (CHECKOUT / "tests").rglob("test_*.py"))
+    for named in rows.values():
+        for name in named:
+            known = (CHECKOUT / name).exists() if "/" in name else f"def {name}(" in sources
+            assert known, name
 
 
 def test_every_test_that_the_threats_name_is_there():

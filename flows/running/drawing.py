@@ -40,6 +40,8 @@ def draw(
     if not {"width", "height"} & knobs.model_fields_set:
         size = size_for(knobs.model, aspect)
         filled = filled.but(width=size.width, height=size.height)
+        if (size.canvas_width, size.canvas_height) != (size.width, size.height):
+            filled = filled.but(canvas_width=size.canvas_width, canvas_height=size.canvas_height)
         enlargements = size.enlargements
         if size.guidance_scale is not None and "guidance_scale" not in overrides.get(
             "generate", {}

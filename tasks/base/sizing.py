@@ -21,6 +21,10 @@ class Sizing:
     """Pixels the model draws."""
     height: int
     """Pixels the model draws."""
+    canvas_width: int
+    """Pixels of the picture that the drawing is laid in the middle of."""
+    canvas_height: int
+    """The same."""
     enlargements: tuple[int, ...] = ()
     """Upscale factors, one after the other; the largest comes last, as work goes by input pixel."""
     guidance_scale: float | None = None
@@ -32,17 +36,19 @@ def size_for(model: str | None, aspect: tuple[int, int]) -> Sizing:
 
     Args:
         model: its name; None is the default model.
-        aspect: width to height; small models keep their own.
+        aspect: width to height.
 
     Returns:
         For ordinary models the area they were trained at in the wanted aspect; for models far
-        below print size exactly their own, with enlargements up to `LARGE_ENOUGH`.
+        below print size exactly their own, on a canvas of the wanted aspect, with enlargements up
+        to `LARGE_ENOUGH`. Such models draw heads on heads in a shape they were not trained in.
     """
     card = find_checkpoint(model)
     if min(card.native_width, card.native_height) >= SMALL_NATIVE:
         side = sqrt(card.native_width * card.native_height)
         stretch = sqrt(aspect[0] / aspect[1])
-        return Sizing(_on_grid(side * stretch), _on_grid(side / stretch))
+        width, height = _on_grid(side * stretch), _on_grid(side / stretch)
+        return Sizing(width, height, width, height)
     short = min(card.native_width, card.native_height)
     factors: list[int] = []
     while short < LARGE_ENOUGH:
@@ -50,7 +56,10 @@ def size_for(model: str | None, aspect: tuple[int, int]) -> Sizing:
         factors.append(factor)
         short *= factor
     recommended = card.recommended_guidance_scale
-    return Sizing(card.native_width, card.native_height, tuple(sorted(factors)), recommended)
+    width, height = card.native_width, card.native_height
+    wide = max(width, round(height * aspect[0] / aspect[1]))
+    tall = max(height, round(width * aspect[1] / aspect[0]))
+    return Sizing(width, height, wide, tall, tuple(sorted(factors)), recommended)
 
 
 def _on_grid(side: float) -> int:

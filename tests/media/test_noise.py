@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from safelight.media.images import to_float, to_uint8
-from safelight.media.noise import FULL_GRAIN, add_grain, grain_field
+from safelight.media.noise import FULL_GRAIN, Film, add_grain, grain_field
 
 
 def correlation(field: np.ndarray, distance: int) -> float:
@@ -42,7 +42,31 @@ def test_grain_is_correlated_and_grows_with_the_picture():
 
 def test_channels_share_most_of_the_grain():
     red, green = grain_field(200, 5, 0, (200, 200))[..., :2].reshape(-1, 2).T
-    assert np.corrcoef(red, green)[0, 1] == pytest.approx(0.88, abs=0.02)
+    assert np.corrcoef(red, green)[0, 1] == pytest.approx(0.98, abs=0.01)
+
+
+def test_a_larger_scan_made_smaller_has_the_grain_of_a_smaller_scan():
+    def seen(size: tuple[int, int], film: Film) -> np.ndarray:
+        return grain_field(256, 4, 0, size, film=film)[..., 1]
+
+    heights: dict[Film, int] = {"35mm": 2000, "16mm": 800, "8mm": 400}
+    for film, height in heights.items():
+        small = seen((height, 256), film)
+        large = seen((2 * height, 512), film)
+        halved = large.reshape(128, 2, 256, 2).mean(axis=(1, 3))
+        assert halved.std() == pytest.approx(small.std(), rel=0.1)
+        for distance in (1, 2, 4):
+            expected = correlation(small[..., None], distance)
+            assert correlation(halved[..., None], distance) == pytest.approx(expected, abs=0.08)
+
+
+def test_grain_does_not_speckle_saturated_colours():
+    for colour in ((0.85, 0.3, 0.15), (0.1, 0.4, 0.7), (0.5, 0.5, 0.5)):
+        flat = np.full((96, 96, 3), colour, np.float32)
+        grain = add_grain(flat, 1.0, 7, 0, (1600, 96)) - flat
+        luminance = grain @ np.array([0.299, 0.587, 0.114], np.float32)
+        chroma = grain - luminance[..., None]
+        assert chroma.std() < 0.3 * luminance.std()
 
 
 @pytest.mark.parametrize("level", [0, 1, 4, 20, 128, 235, 251, 254, 255])
@@ -56,7 +80,7 @@ def test_grain_is_strongest_in_the_mid_tones_and_spares_black_and_white():
     deviations = []
     for level in (0, 40, 128, 220, 255):
         flat = np.full((96, 96, 3), level / 255, np.float32)
-        deviations.append(float(add_grain(flat, 1.0, 7, 0, (96, 96)).std()))
+        deviations.append(float(add_grain(flat, 1.0, 7, 0, (1600, 96)).std()))
     assert deviations[0] == deviations[-1] == 0
     assert deviations[2] == pytest.approx(FULL_GRAIN, rel=0.1)
     assert deviations[1] < deviations[2] > deviations[3] > 0

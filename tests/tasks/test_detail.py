@@ -55,7 +55,9 @@ def test_a_face_is_drawn_again_and_the_rest_stays(photo: np.ndarray):
     assert changed.max() == 0
     assert (made.width, made.height) == (256, 256)
     assert made.metadata["regions"] == 1
-    assert made.metadata["notes"] == ["1 face found"]
+    found, texture = made.metadata["notes"]
+    assert found == "1 face found"
+    assert texture.startswith("texture 1, as for a photograph: ")
 
 
 def test_no_face_gives_the_same_artifact_and_says_so():

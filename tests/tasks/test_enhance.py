@@ -40,7 +40,7 @@ def test_keeps_the_format(volume: Path, photo: np.ndarray, media_type: str):
     assert better.extension == picture.extension
     record = read_record(current_store().fetch(better))
     assert record is not None
-    assert record.parameters == {"quality_preset": "low"}
+    assert record.parameters == {"quality_preset": "low", "texture": 1.0, "seed": 0}
 
 
 def test_bytes_decide_what_a_picture_is(volume: Path, photo: np.ndarray):

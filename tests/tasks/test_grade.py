@@ -95,3 +95,15 @@ def test_denoise_changes_a_picture_and_level_0_does_not(picture: ArtifactRef):
 def test_denoise_takes_videos(clip: ArtifactRef):
     made = denoise.fn(clip, DenoiseParams(level=0.3))
     assert (made.frames, made.width, made.height) == (clip.frames, clip.width, clip.height)
+
+
+def test_grain_survives_the_encoder(volume: Path, tmp_path: Path, photo: np.ndarray):
+    plain = np.ascontiguousarray(photo[:256, 128:384])
+    params = GradeParams(grain=0.5, film="8mm", seed=3)
+    wanted = [graded_frame(plain, params, at, 1.0) for at in range(4)]
+    write_video(tmp_path / "a.mp4", wanted, Fraction(25))
+    luma = np.array([0.299, 0.587, 0.114])
+    for seen, drawn in zip(read_frames(tmp_path / "a.mp4"), wanted, strict=True):
+        kept, grain = ((frame.astype(float) - plain) @ luma for frame in (seen, drawn))
+        assert kept.std() == pytest.approx(grain.std(), rel=0.1)
+        assert np.corrcoef(kept.ravel(), grain.ravel())[0, 1] > 0.7

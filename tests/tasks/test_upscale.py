@@ -82,6 +82,38 @@ def test_enlarges_a_video_frame_by_frame(volume: Path, photo: np.ndarray, tmp_pa
     assert record.parameters["model"] == "video"
 
 
+def test_texture_is_on_record_and_told(picture: ArtifactRef, photo: np.ndarray):
+    larger = upscale.fn(picture, UpscaleParams(model="video"))
+    notes = str(larger.metadata["notes"])
+    assert "texture 1, as for a photograph: " in notes
+    record = read_record(current_store().fetch(larger))
+    assert record is not None
+    assert (record.parameters["texture"], record.parameters["seed"]) == (1.0, 0)
+    bare = upscale.fn(picture, UpscaleParams(model="video", texture=0.0))
+    assert larger.sha256 != bare.sha256
+    pixels, network = (decode_image(current_store().read(ref)) for ref in (larger, bare))
+    source = photo[100:140, 200:251].astype(float)
+
+    def missing(made: np.ndarray) -> float:
+        return float(np.abs(made.reshape(40, 2, 51, 2, 3).mean(axis=(1, 3)) - source).mean())
+
+    assert missing(pixels) < missing(network) / 2
+    keys = {
+        cache_key(upscale, [picture, UpscaleParams(texture=texture, seed=seed)])
+        for texture in (None, 0.0, 1.0)
+        for seed in (0, 1)
+    }
+    assert len(keys) == 6
+    drawing = stored(
+        np.kron(np.eye(8, dtype=np.uint8)[..., None] * 200, np.ones((8, 8, 3))).astype(np.uint8)
+    )
+    plain = upscale.fn(drawing, UpscaleParams(model="video"))
+    notes = str(plain.metadata["notes"])
+    assert "texture 0, as for a drawing: 100.0%" in notes
+    bare = upscale.fn(drawing, UpscaleParams(model="video", texture=0))
+    assert plain.sha256 == bare.sha256
+
+
 def test_the_key_knows_the_weights_that_auto_takes(picture: ArtifactRef):
     keys = {
         cache_key(upscale, [picture, UpscaleParams(model=model, tile=tile)])
@@ -105,6 +137,8 @@ def test_the_key_knows_the_weights_that_auto_takes(picture: ArtifactRef):
         {"tile": 65},
         {"denoise": 1.5},
         {"denoise": -0.1},
+        {"texture": 1.1},
+        {"seed": -1},
         {"model": "best"},
         {"scale": 2},
     ],
