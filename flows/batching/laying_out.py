@@ -10,8 +10,8 @@ from prefect.artifacts import create_markdown_artifact
 from pydantic import JsonValue
 
 from flows.batching.requests import Request
-from flows.running.markdown import code, table
-from flows.running.page import on_page
+from safelight.client.markdown import code, table
+from safelight.client.page import on_page
 from safelight.errors import ContractMismatchError
 from safelight.media.previews import picture_preview
 from safelight.media.sheets import fitted

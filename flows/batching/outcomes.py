@@ -1,6 +1,5 @@
 """What became of a request of a batch, told from its run's state and manifest."""
 
-import re
 from datetime import datetime
 from typing import Any
 
@@ -9,11 +8,10 @@ from prefect.client.schemas.objects import FlowRun, State
 from flows.batching.requests import Request
 from safelight.errors import PipelineError, UnknownError
 from safelight.provenance.batches import BatchOutcome
+from safelight.provenance.endings import failure_in
 from safelight.provenance.manifest import MANIFESTS, Failure, Manifest, load_manifest
 from safelight.store.artifact import ArtifactRef
 from safelight.store.store import current_store, key_of
-
-_MESSAGE = re.compile(r"\[([A-Z_]+)\] (.*)\. Fix: (.*)\.", re.DOTALL)
 
 
 def outcome_of(request: Request, flow_run: FlowRun) -> BatchOutcome:
@@ -92,12 +90,7 @@ def _last_results(manifest: Manifest) -> tuple[ArtifactRef, ...]:
 
 def _failure(state: State[Any] | None) -> Failure:
     message = (state.message or state.name or "") if state else "it has no state"
-    said = _MESSAGE.search(message)
-    if said is not None:
-        return Failure(code=said[1], problem=said[2], remedy=said[3])
-    return Failure(
-        code=UnknownError.code, problem=message, remedy="read its log, then run the batch again"
-    )
+    return failure_in(message, "read its log, then run the batch again")
 
 
 def deleted() -> UnknownError:

@@ -125,6 +125,7 @@ def plan_pipeline(
         kinds[name] = _kind_of(stage.makes, [kinds[read] for read in reads[name]])
         planned.append(PlannedStage(name, stage, params[name], reads[name], kinds[name]))
     _refuse_unused(pipeline.parameters, call_input, used)
+    _refuse_unread(kinds.keys() - stages.keys(), reads)
     return Plan(tuple(planned))
 
 
@@ -247,6 +248,16 @@ def _kind_of(makes: Makes, read: list[MediaKind]) -> MediaKind:
     if makes == "same":
         return read[0]
     return makes
+
+
+def _refuse_unread(media: set[str], reads: dict[str, tuple[str, ...]]) -> None:
+    """Refuse media that nothing would be made of, for instance a mask beside no inpaint."""
+    unread = sorted(media.difference(*reads.values()))
+    if unread:
+        raise ContractMismatchError(
+            f"the call's input: no stage reads {' and '.join(unread)}",
+            f"remove {unread[0]}, or name it in reads of a stage",
+        )
 
 
 def _refuse_unused(

@@ -23,13 +23,15 @@ from pydantic import (
     ValidationError,
 )
 
-from flows.running.page import ProgressBoard, describe, publish
+from flows.running.progress import ProgressBoard
 from flows.running.signature import documented, parameters_model
+from safelight.client.page import describe, publish
 from safelight.engines.machine.device import device_class
-from safelight.errors import PipelineError
+from safelight.errors import PipelineError, UnknownError
 from safelight.naming import is_drawn, run_name, tagged
 from safelight.params import refusal, refuse_unkept
 from safelight.progress import StopReason, StopRequestedError, is_given_up, stop_reason
+from safelight.provenance.endings import UNDER_WAY, never_begun
 from safelight.provenance.manifest import (
     Failure,
     Manifest,
@@ -55,6 +57,8 @@ _refused: ContextVar[tuple[PipelineError, dict[str, Any]] | None] = ContextVar(
     "refused", default=None
 )
 """Why the parameters of the run that is about to begin are refused, and those parameters."""
+KEPT_PART = 8
+"""A run under way keeps its manifest when it has this part more stages than when it did so last."""
 say_it_once()
 
 
@@ -127,12 +131,14 @@ def _recorded(body: Callable[..., Any]) -> Callable[..., Any]:
         if refused is not None:
             _refused.set(None)
             error, parameters = refused
+            if flow_run is not None:
+                _leave_refusal(body.__name__, flow_run, parameters, error)
             return _failed(error, flow_run, run_name(body.__name__, parameters))
         called = dict(inspect.signature(body).bind(*args, **kwargs).arguments)
         run_id = str(flow_run.id if flow_run else uuid4())
         if "seed" in called and called["seed"] is None:
             called["seed"] = _seed_of(run_id)
-        ledger = _Ledger(body.__name__, run_id, called)
+        ledger = _Ledger(body.__name__, run_id, called, flow_run)
         name = run_name(body.__name__, called)
         if flow_run is not None:
             ledger.board.beside(_describe, flow_run, name)
@@ -175,7 +181,7 @@ def run_inline(
         called = target.checked(parameters)
         if "seed" in called and called["seed"] is None:
             called["seed"] = _seed_of(run_id)
-        ledger = _Ledger(target.name, run_id, called, report)
+        ledger = _Ledger(target.name, run_id, called, report=report)
         with inline(), ledger:
             ledger.results = _listed(inspect.unwrap(target.fn)(**called))
     except TerminationSignal:
@@ -200,6 +206,27 @@ def _failed(error: PipelineError, flow_run: FlowRun | None, name: str) -> State[
     return Failed(message=str(error), data=error)
 
 
+def _leave_refusal(
+    flow: str, flow_run: FlowRun, parameters: dict[str, Any], error: PipelineError
+) -> None:
+    """The manifest and page of a run that is refused before its body begins."""
+    called = _plain(parameters)
+    manifest = never_begun(flow, str(flow_run.id), called, Failure.of(error))
+    store = current_store()
+    try:
+        keep_manifest(store, manifest)
+        store.settle()
+    except PipelineError as lost:
+        LOG.warning("the manifest was not kept: %s", lost)  # why it is refused counts
+    publish(manifest, flow_run.id)
+
+
+def _plain(parameters: dict[str, Any]) -> dict[str, JsonValue]:
+    """Parameters as JSON has them; what it cannot say, as text."""
+    plain = TypeAdapter(dict[str, Any]).dump_python(parameters, mode="json", fallback=str)
+    return cast("dict[str, JsonValue]", plain)
+
+
 def _describe(flow_run: FlowRun, name: str, error: PipelineError | None = None) -> None:
     """Give a run its name, unless somebody named it, and the tag of its error."""
     new = name if is_drawn(flow_run.name) else flow_run.name
@@ -213,6 +240,10 @@ def _stopped_state(message: str) -> State[None]:
     if stop_reason() is StopReason.RESCHEDULE:
         return AwaitingRetry(message=message + ELSEWHERE)
     return Cancelled(message=message)
+
+
+def _stopped(message: str) -> UnknownError:
+    return UnknownError(message, "run it again: finished stages come from the store")
 
 
 def _listed(made: object) -> tuple[ArtifactRef, ...]:
@@ -229,7 +260,12 @@ class _Ledger:
     """Keeps the run's record while its body runs and writes the manifest however it ends."""
 
     def __init__(
-        self, flow: str, run_id: str, called: dict[str, Any], report: Report | None = None
+        self,
+        flow: str,
+        run_id: str,
+        called: dict[str, Any],
+        flow_run: FlowRun | None = None,
+        report: Report | None = None,
     ) -> None:
         self.flow = flow
         self.run_id = run_id
@@ -241,8 +277,10 @@ class _Ledger:
         """Why the run failed."""
         self.results: tuple[ArtifactRef, ...] = ()
         """What the body gave."""
-        self.board = ProgressBoard()
+        self.board = ProgressBoard(begun_before=flow_run is not None and flow_run.run_count > 1)
         self._has_page = report is None
+        self._flow_run = flow_run
+        self._kept_stages = 0
         self._recording = recording(report or self.board.report)
         self._recorder = Recorder()
         self._failure: Failure | None = None
@@ -250,6 +288,8 @@ class _Ledger:
     def __enter__(self) -> None:
         self._recorder = self._recording.__enter__()
         self.board.recorder = self._recorder
+        if self._flow_run is not None:
+            self._recorder.added = self._keep_so_far
 
     def __exit__(
         self,
@@ -263,7 +303,7 @@ class _Ledger:
         if isinstance(error, StopRequestedError):
             self.stopped = str(error)
         if error is not None:
-            self.error = as_known(error)
+            self.error = as_known(error) if self.stopped is None else _stopped(self.stopped)
             self._failure = Failure.of(self.error)
         try:
             self._publish(self.manifest())
@@ -280,9 +320,23 @@ class _Ledger:
         if not self._has_page:
             return  # nor anything to wait for: the run around it does
         if self.stopped is None or stop_reason() is not StopReason.RESCHEDULE:
-            publish(manifest)  # otherwise whoever goes on with the run leaves its page
+            if self._flow_run is not None:
+                publish(manifest, self._flow_run.id)
+        # otherwise whoever goes on with the run leaves its page
         self.board.finish()
         current_store().settle()
+
+    def _keep_so_far(self, stages: int) -> None:
+        """Keep what a worker completes if this process dies; the more stages, the less often."""
+        enough = stages - self._kept_stages >= max(1, stages // KEPT_PART)
+        if not enough or stages == self._recorder.expected_stages or is_given_up():
+            return
+        self._kept_stages = stages
+        so_far = self.manifest().model_copy(update={"success": False, "error": UNDER_WAY})
+        try:
+            current_store().write_record(so_far.key, so_far.model_dump_json(indent=2).encode())
+        except PipelineError as lost:
+            LOG.warning("the manifest of a run under way was not kept: %s", lost)
 
     @property
     def answer(self) -> dict[str, JsonValue]:
@@ -294,10 +348,7 @@ class _Ledger:
         return Manifest(
             flow=self.flow,
             flow_run_id=self.run_id,
-            parameters=cast(
-                "dict[str, JsonValue]",
-                TypeAdapter(dict[str, Any]).dump_python(self.called, mode="json"),
-            ),
+            parameters=_plain(self.called),
             inputs=self._recorder.inputs,
             stages=tuple(_entry(facts) for facts in self._recorder.facts),
             results=self.results if self._failure is None else (),

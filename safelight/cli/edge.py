@@ -3,6 +3,9 @@
 import errno
 import sys
 
+import httpx
+
+from safelight.client.asking import refusal
 from safelight.errors import DiskFullError, InvalidFieldValueError, PipelineError
 from safelight.private import keep_private
 from safelight.reports import as_known
@@ -38,10 +41,16 @@ def guarded(words: list[str]) -> int:
 
 
 def reported(error: Exception) -> PipelineError:
-    """An error that nobody foresaw, with the file that holds its traceback."""
+    """An error that nobody foresaw, with the file that holds its traceback.
+
+    What the Prefect server answers to questions that Prefect itself asks is told as to ours.
+    """
     if isinstance(error, OSError) and error.errno == errno.ENOSPC:
         return DiskFullError(f"no room is left: {error}", "free space")
-    return as_known(error)
+    cause: BaseException | None = error
+    while cause is not None and not isinstance(cause, httpx.HTTPError):
+        cause = cause.__cause__
+    return as_known(error) if cause is None else refusal(cause)
 
 
 def _check_text(words: list[str]) -> None:

@@ -2,7 +2,6 @@
 
 import json
 import os
-import re
 import secrets
 from collections.abc import Generator, Sequence
 from contextlib import contextmanager
@@ -20,6 +19,7 @@ from safelight.client.runs import OnProgress, RunEnd
 from safelight.errors import ForbiddenPathError, PipelineError
 from safelight.private import as_started
 from safelight.provenance.batches import BatchReport
+from safelight.provenance.endings import failure_in
 from safelight.store.artifact import ArtifactRef
 from safelight.store.store import current_store
 
@@ -109,7 +109,7 @@ def outcome_facts(
     if manifest is not None and manifest.error is not None:
         failure = manifest.error.model_dump(mode="json")
     elif not outcome.succeeded:
-        failure = _failure_in(outcome.message)
+        failure = failure_in(outcome.message).model_dump(mode="json")
     entries = manifest.stages if manifest is not None else ()
     results = manifest.results if manifest is not None else ()
     artifacts: list[JsonValue] = [
@@ -138,14 +138,6 @@ def outcome_facts(
     if report is not None:
         facts["batch"] = report.model_dump(mode="json")
     return facts
-
-
-def _failure_in(message: str) -> JsonValue:
-    """Code, problem and remedy of a state's message, which is `[CODE] problem. Fix: remedy.`"""
-    found = re.search(r"\[([A-Z_]+)\] (.*?)(?:\. Fix: (.*?)\.?)?$", message, re.DOTALL)
-    if found is None:
-        return {"code": "UNKNOWN_ERROR", "problem": message, "remedy": "read the flow run's log"}
-    return {"code": found[1], "problem": found[2], "remedy": found[3] or ""}
 
 
 def show_outcome(outcome: RunEnd, output: Path | None) -> None:

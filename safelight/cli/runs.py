@@ -15,6 +15,7 @@ from safelight.cli.inputs import typed
 from safelight.cli.server import configured_api_url, prefect_api
 from safelight.client.asking import patient_client
 from safelight.client.contracts import entrypoint
+from safelight.client.leaving import leave_for
 from safelight.client.runs import (
     OnProgress,
     RunEnd,
@@ -121,6 +122,8 @@ class _Here:
         if flow_run.state is not None and flow_run.state.is_final():
             return True
         state = next_state(flow_run, outcome, asked_to_stop, self._restarts_left)
+        if state.is_final():
+            leave_for(flow_run, state)
         if state.is_failed() or state.is_crashed():
             self._client.update_flow_run(flow_run.id, tags=tagged(flow_run.tags, state.message))
         self._client.set_flow_run_state(flow_run.id, state, force=True)

@@ -18,7 +18,7 @@ from prefect.client.schemas.filters import (
 from prefect.client.schemas.objects import FlowRun, StateType, WorkPool
 from prefect.client.schemas.responses import DeploymentResponse
 from prefect.client.schemas.sorting import FlowRunSort
-from prefect.exceptions import ObjectNotFound, PrefectHTTPStatusError
+from prefect.exceptions import ObjectNotFound
 from prefect.settings import PREFECT_API_AUTH_STRING, PREFECT_API_KEY, temporary_settings
 
 from safelight.cli.addresses import configured_api_url, source_of_api_url
@@ -30,6 +30,7 @@ from safelight.cli.server import silence
 from safelight.cli.server_password import is_loopback
 from safelight.cli.service_health import Services, service_findings, services
 from safelight.cli.serving import POOL
+from safelight.client.asking import refusal
 from safelight.client.contracts import entrypoint
 from safelight.client.paging import every_deployment, every_worker, pages
 from safelight.pool.announcing import announced
@@ -68,10 +69,9 @@ def server_findings() -> Iterator[Finding]:
             yield from schedule_findings(client, known.scheduler, deployments)
             yield from _services(client, known, deployments)
             yield from _runs(client)
-    except (httpx.HTTPError, PrefectHTTPStatusError) as error:
-        yield finding(
-            what, f"{url} answers, but not as expected: {error}", "problem", "read the server's log"
-        )
+    except httpx.HTTPError as error:
+        told = refusal(error)
+        yield finding(what, f"{url}: {told.problem}", "problem", told.remedy)
 
 
 def _version(client: SyncPrefectClient, url: str) -> Finding:
@@ -97,7 +97,7 @@ def _password(url: str) -> Finding:
     ):
         try:
             stranger.request("GET", "/admin/version")
-        except (httpx.HTTPStatusError, PrefectHTTPStatusError) as error:
+        except httpx.HTTPStatusError as error:
             if error.response.status_code in ASKED:
                 return finding(
                     what,

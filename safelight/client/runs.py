@@ -9,6 +9,7 @@ from uuid import UUID, uuid4
 from prefect.client.orchestration import SyncPrefectClient
 from prefect.client.schemas.filters import ArtifactFilter, ArtifactFilterFlowRunId
 from prefect.client.schemas.objects import FlowRun
+from prefect.client.schemas.sorting import ArtifactSort
 from prefect.exceptions import ObjectNotFound
 from prefect.states import Cancelling
 from pydantic import JsonValue
@@ -166,7 +167,8 @@ def manifest_of(flow_run_id: UUID) -> Manifest | None:
 def progress_of(client: SyncPrefectClient, flow_run_id: UUID) -> tuple[float, str]:
     """Percent, 0 to 100, and the text of a run's progress."""
     found = client.read_artifacts(
-        artifact_filter=ArtifactFilter(flow_run_id=ArtifactFilterFlowRunId(any_=[flow_run_id]))
+        artifact_filter=ArtifactFilter(flow_run_id=ArtifactFilterFlowRunId(any_=[flow_run_id])),
+        sort=ArtifactSort.UPDATED_DESC,  # each try of a run has one of its own
     )
     for artifact in found:
         if artifact.type == "progress" and isinstance(artifact.data, int | float):

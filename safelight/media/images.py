@@ -21,6 +21,7 @@ from safelight.media.still_formats import (
     NAMES,
     jxl_size,
     open_plugin,
+    other_kind,
     still_format,
 )
 from safelight.media.still_source import ask_plugin, damage_named, taken_apart
@@ -98,7 +99,7 @@ def inspect_image(data: bytes, max_megapixels: float | None = None) -> tuple[str
     found = still_format(data[:HEAD])
     if found is None:
         raise InvalidMediaError(
-            f"found bytes that start with {data[:8]!r}, expected a {NAMES} picture",
+            f"found {other_kind(data[:HEAD])}, expected a {NAMES} picture",
             "convert the file to PNG, JPEG or WebP",
         )
     with damage_named("the head of the picture is damaged"):

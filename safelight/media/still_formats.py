@@ -37,10 +37,37 @@ _STARTS = {
     b"\xff\x0a": "JXL",
     b"\0\0\0\x0cJXL \r\n\x87\n": "JXL",
 }
+_OTHERS = {
+    b"%PDF": "a PDF document",
+    b"PK\x03\x04": "a ZIP archive or an office document",
+    b"\x1f\x8b": "a gzip archive",
+    b"\x1aE\xdf\xa3": "a video or sound (Matroska or WebM)",
+    b"RIFF": "a video or sound (RIFF)",
+    b"OggS": "a video or sound (Ogg)",
+    b"ID3": "sound (MP3)",
+    b"fLaC": "sound (FLAC)",
+    b"8BPS": "a Photoshop document",
+    b"\x7fELF": "a program",
+}
+"""What people take for a picture, by how it begins."""
 _AVIF = {b"avif", b"avis"}
 _HEIF = {b"heic", b"heix", b"heim", b"heis", b"hevc", b"hevx", b"mif1", b"msf1"}
 _BIT_WIDTHS = (9, 13, 18, 30)
 _RATIOS = ((1, 1), (12, 10), (4, 3), (3, 2), (16, 9), (5, 4), (2, 1))
+
+
+def other_kind(start: bytes) -> str:
+    """What a file is that is no still picture, in words: text, a video, an archive, its bytes."""
+    for magic, name in _OTHERS.items():
+        if start.startswith(magic):
+            return name
+    if start[4:8] == b"ftyp":
+        return "a video or sound (MP4 or a kin of it)"
+    cut = start.decode("utf-8", "ignore")  # the last character may be cut in two
+    plain = cut.isprintable() or all(c.isprintable() or c in "\t\r\n\f" for c in cut)
+    if len(cut.encode()) > len(start) - 4 and plain:
+        return f"text that begins with {cut[:16]!r}"
+    return f"bytes that start with {start[:8]!r}"
 
 
 def still_format(start: bytes) -> str | None:

@@ -25,7 +25,7 @@ from safelight.pool.ownership import (
     is_released,
     released,
 )
-from safelight.pool.reporting import heed_cancellation, next_state, restarted, tell
+from safelight.pool.reporting import heed_cancellation, leave, next_state, restarted, tell
 
 OWNED = (StateType.PENDING, StateType.RUNNING, StateType.CANCELLING)
 LOOK_SECONDS = 10.0
@@ -106,6 +106,8 @@ async def _take(client: PrefectClient, run: FlowRun, restarts_left: int) -> None
         number = claim_of(run).number + 1
         await client.update_flow_run(run.id, infrastructure_pid=released(number))
         following = next_state(run, None, False, restarts_left)
+        if following.is_final():
+            await leave(run, following)
         await tell(client, run, following)
         await client.set_flow_run_state(run.id, following, force=True)
         await heed_cancellation(client, run)

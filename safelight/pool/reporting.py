@@ -20,6 +20,8 @@ from safelight.pool.process import Died, Outcome
 from safelight.restarts import AGAIN
 
 RETRY_SECONDS = 1.0
+LEAVE_SECONDS = 10.0
+"""A store that does not answer for longer costs the manifest of a run whose process is gone."""
 
 
 async def settle(
@@ -67,6 +69,12 @@ async def _settle(
     if state is not None and (state.is_scheduled() or state.is_paused()):
         return 0
     following = next_state(flow_run, outcome, cancelling, left)
+    if following.is_final():
+        await leave(flow_run, following)
+        flow_run = await client.read_flow_run(flow_run_id)
+        if loss(flow_run, claim) is not None:
+            return 0
+        following = next_state(flow_run, outcome, cancelling, left)
     await tell(client, flow_run, following)
     await client.set_flow_run_state(flow_run.id, following, force=True)
     await heed_cancellation(client, flow_run)
@@ -85,6 +93,19 @@ async def tell(client: PrefectClient, flow_run: FlowRun, following: State[None])
         flow_run_logger(flow_run).error("%s", following.message)
         tags = tagged(flow_run.tags, following.message)
         await client.update_flow_run(flow_run.id, tags=tags)
+
+
+async def leave(flow_run: FlowRun, ending: State[None]) -> None:
+    """Write the manifest and the page that the run's own process cannot write any more.
+
+    Args:
+        flow_run: as it was read.
+        ending: the final state that it is about to get.
+    """
+    from safelight.client.leaving import leave_for  # previews come with it, which few workers need
+
+    with anyio.move_on_after(LEAVE_SECONDS):
+        await anyio.to_thread.run_sync(leave_for, flow_run, ending, abandon_on_cancel=True)
 
 
 async def heed_cancellation(client: PrefectClient, flow_run: FlowRun) -> None:

@@ -50,6 +50,8 @@ class Recorder:
 
     report: Report | None = None
     """Called with stage, done and total at each step."""
+    added: Callable[[int], None] | None = None
+    """Called with how many stages are finished when another one is."""
     engines: tuple[str, ...] = ()
     """The preset's engines, the preferred first."""
     expected_stages: int = 1
@@ -66,6 +68,8 @@ class Recorder:
         """Enter a finished stage."""
         with self._lock:
             self.facts.append(facts)
+            if self.added is not None:
+                self.added(len(self.facts))
 
     def stage_listener(self, stage: str) -> Callable[[int, int], None] | None:
         """What a running stage calls at each step; None when no one watches."""

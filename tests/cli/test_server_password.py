@@ -23,6 +23,7 @@ from prefect.settings import (
     temporary_settings,
 )
 
+from safelight.cli.edge import guarded
 from safelight.cli.server import Server, embedded_server, free_port, prefect_home, running_server
 from safelight.cli.server_login import LINK_SECONDS, Logins, basic
 from safelight.cli.server_password import choose_password, in_use, joined, kept, password_of
@@ -134,6 +135,23 @@ def test_another_command_on_the_volume_finds_it(started: Server, tmp_path: Path)
     assert asked(started.log.parent) == 200
     with pytest.raises(Exception, match="401"):
         asked(tmp_path)
+
+
+@pytest.mark.parametrize("words", [["deploy"], ["image", "generate", "a hill"], ["doctor"]])
+def test_a_command_without_it_says_so(
+    started: Server, tmp_path: Path, capfd: pytest.CaptureFixture[str], words: list[str]
+):
+    theirs = {PREFECT_API_URL: started.url, PREFECT_API_AUTH_STRING: "me:wrong"}
+    with pytest.MonkeyPatch.context() as patch, temporary_settings(theirs):
+        patch.setenv("VOLUME_ROOT", str(tmp_path))
+        patch.setenv("COLUMNS", "400")
+        reload_settings()
+        assert guarded(words) == 1
+    reload_settings()
+    said = " ".join(capfd.readouterr())
+    assert "PREFECT_API_AUTH_STRING" in said
+    assert "Traceback" not in said
+    assert not list(tmp_path.glob("cache/reports/*"))
 
 
 @pytest.mark.parametrize(

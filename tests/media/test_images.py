@@ -363,7 +363,7 @@ def test_noise_in_a_file_raises_nothing_but_our_error(small, kind):
     ("data", "message"),
     [
         (b"", "empty \\(0 bytes\\)"),
-        (b"just text, called .png", "b'just tex', expected a PNG, JPEG, WebP, GIF, TIFF"),
+        (b"just text, called .png", "'just text, calle', expected a PNG, JPEG, WebP, GIF, TIFF"),
         (b"GIF89a" + bytes(100), "expected a PNG|damaged|head"),
         (b"BM" + bytes(100), "expected a PNG|damaged|head"),
         (b"<svg xmlns='http://www.w3.org/2000/svg'/>", "expected a PNG, JPEG, WebP, GIF, TIFF"),

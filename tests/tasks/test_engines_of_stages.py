@@ -11,8 +11,8 @@ from PIL import Image
 from prefect.states import Completed
 
 import safelight.engines as folder
-from flows.running.page import _served
 from flows.running.recorded import _entry
+from safelight.client.page import _served
 from safelight.engines import choosing
 from safelight.errors import EngineTimeoutError
 from safelight.media.images import decode_image

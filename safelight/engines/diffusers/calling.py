@@ -1,8 +1,8 @@
 """Calls of diffusers' pipelines: what they are given, and how little memory they can do with."""
 
 import inspect
-from collections.abc import Callable, Sequence
-from contextlib import nullcontext
+from collections.abc import Callable, Generator, Sequence
+from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -20,7 +20,8 @@ from safelight.engines.diffusers.frugal import (
 from safelight.engines.diffusers.model import DiffusionModel
 from safelight.engines.diffusers.reading import note_unread
 from safelight.engines.machine.device import device_class, resolve_device
-from safelight.engines.machine.memory import with_less_memory
+from safelight.engines.machine.memory import is_out_of_memory, with_less_memory
+from safelight.errors import InvalidMediaError
 from safelight.progress import part, step
 from safelight.settings import settings
 
@@ -108,8 +109,23 @@ def through(
         prompts["prompt"] = [prompt for prompt, _ in many.texts]
         if "negative_prompt" in understood:
             prompts["negative_prompt"] = [negative for _, negative in many.texts]
-    result = view(**prompts, generator=_generators(many.seeds), **call)
+    with _fitting_together(drawing):
+        result = view(**prompts, generator=_generators(many.seeds), **call)
     return Fetching.of(result.images)
+
+
+@contextmanager
+def _fitting_together(drawing: Drawing) -> Generator[None]:
+    """Name the model whose parts do not fit each other, which shows where they meet."""
+    try:
+        yield
+    except (RuntimeError, ValueError, TypeError, LookupError, ArithmeticError) as error:
+        if is_out_of_memory(error):
+            raise
+        raise InvalidMediaError(
+            f"model {drawing.card.name} cannot draw: {str(error)[:300]}",
+            "its parts or configs do not fit each other: get the model again, or what was added",
+        ) from error
 
 
 def frugally(

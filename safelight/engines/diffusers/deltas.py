@@ -69,6 +69,8 @@ def _require(tensors: Tensors, needed: frozenset[str], optional: frozenset[str])
 def _scale(tensors: Tensors, kind: str, config: Mapping[str, Any]) -> float:
     """alpha / rank; 1 where there is no rank, or nobody said an alpha."""
     rank = _rank(tensors, kind)
+    if "alpha" in tensors and tensors["alpha"].numel() != 1:
+        raise UnfitError(f"its alpha is {tuple(tensors['alpha'].shape)}, expected one number")
     alpha = float(tensors["alpha"]) if "alpha" in tensors else config.get("lora_alpha")
     if rank is None or alpha is None:
         return 1.0

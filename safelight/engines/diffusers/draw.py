@@ -140,6 +140,7 @@ def sampler_of(drawing: Drawing, strength: float = 1.0) -> str:
 def _run(drawing: Drawing, auto_class: str, extra: dict[str, object]) -> list[Pixels]:
     check_scheduler(drawing.scheduler, drawing.steps, drawing.card.base_model)
     model = model_of(drawing.card)
+    model.say_account()
     with model.lock, quiet(), put_on(model, drawing) as controlnet:
         view = model.view(auto_class, drawing.scheduler, controlnet)
         call = arguments(view, drawing, auto_class, extra)

@@ -8,33 +8,14 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, cast
 
+from safelight.engines.diffusers.accounts import NAMED, Account
 from safelight.engines.diffusers.deltas import UnfitError, changed
 from safelight.engines.diffusers.lora_files import LayerNames, LoraFile
 
 if TYPE_CHECKING:
     import torch
 
-NAMED = 5
-"""Layers that a text names; it counts the others."""
 _BIASES = {"diff_b", "b_norm"}
-
-
-@dataclass(frozen=True)
-class Account:
-    """What became of the tensors of a file."""
-
-    used: frozenset[str]
-    """Names of the layers that were changed, as the file has them."""
-    unused: Mapping[str, str]
-    """Names of the layers that were not, and why."""
-
-    def said(self) -> str | None:
-        """For people: what took no part; None when everything did."""
-        if not self.unused:
-            return None
-        first = [f"{name} ({why})" for name, why in list(self.unused.items())[:NAMED]]
-        more = len(self.unused) - len(first)
-        return ", ".join(first) + (f" and {more} more" if more else "")
 
 
 @dataclass(frozen=True)

@@ -9,12 +9,16 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import TYPE_CHECKING, Any, cast
 
+from safelight.engines.diffusers.accounts import Account
 from safelight.engines.diffusers.encodings import Encodings
+from safelight.engines.diffusers.folders import open_parts, said_of_assumed
 from safelight.engines.diffusers.kernels import arranged
 from safelight.engines.diffusers.samplers import as_trained, scheduler_for
+from safelight.engines.diffusers.single_files import NOISE, account_of_file
 from safelight.engines.machine.device import resolve_device, torch_dtype
 from safelight.engines.machine.loaded import loaded
 from safelight.errors import InvalidFieldValueError, InvalidMediaError, PipelineError
+from safelight.progress import note
 from safelight.settings import settings
 from safelight.weights.checkpoints import STARTER, WeightsCard
 from safelight.weights.layouts import write_layout
@@ -32,9 +36,10 @@ class DiffusionModel:
 
     def __init__(
         self,
-        pipeline: Any,  # noqa: ANN401  (untyped)
+        pipeline: Any,  # noqa: ANN401  (diffusers is untyped)
         card: WeightsCard,
         told: dict[str, object],
+        account: Account,
     ) -> None:
         self.lock = threading.Lock()
         self.pipeline = pipeline
@@ -43,8 +48,18 @@ class DiffusionModel:
             pipeline.scheduler, card.prediction_type, card.zero_terminal_snr
         )
         self.told = told
+        self.account = account
         self.views: dict[str, Any] = {}
         self.encodings = Encodings()
+
+    def say_account(self) -> None:
+        """Note what of the model's files takes no part in its pictures, and what was assumed."""
+        left = self.account.said()
+        if left is not None:
+            note(f"model {self.name}: took no part: {left}")
+        assumed = said_of_assumed(self.account)
+        if assumed is not None:
+            note(f"model {self.name}: assumed, since its configs do not say: {assumed}")
 
     def view(self, auto_class: str, scheduler: str | None, controlnet: Any) -> Any:  # noqa: ANN401
         """The pipeline for one way of drawing, with a scheduler of its own."""
@@ -118,13 +133,20 @@ def load_model(card: WeightsCard, device: str, precision: str) -> DiffusionModel
         try:
             with pinned(card.file_path, card.sha256, shipped=card.file_path == STARTER) as path:
                 if path.is_dir():
+                    parts, account = open_parts(path, dtype)
                     pipeline = AutoPipelineForText2Image.from_pretrained(
-                        path, torch_dtype=dtype, local_files_only=True, **_no_checker(path)
+                        path,
+                        torch_dtype=dtype,
+                        local_files_only=True,
+                        **_no_checker(path),
+                        **parts,
                     )
                 else:
-                    pipeline = _from_single_file(path, dtype)
+                    pipeline, account = _from_single_file(path, dtype)
                 told = _told(path)
-                pipeline = arranged(pipeline.to(device))
+                pipeline = pipeline.to(device)
+                _require_finite(pipeline, card)
+                pipeline = arranged(pipeline)
         except PipelineError:
             raise
         except Exception as error:
@@ -132,7 +154,28 @@ def load_model(card: WeightsCard, device: str, precision: str) -> DiffusionModel
                 f"model {card.name} at {card.file_path} cannot be loaded: {str(error)[:300]}",
                 "check that the folder is complete, or get the model again",
             ) from error
-        return DiffusionModel(pipeline, card, told)
+        return DiffusionModel(pipeline, card, told, account)
+
+
+def _require_finite(pipeline: Any, card: WeightsCard) -> None:  # noqa: ANN401
+    """Refuse weights that are no numbers, whose pictures would be black.
+
+    Raises:
+        InvalidMediaError: with the first of them.
+    """
+    import torch
+
+    for part, module in pipeline.components.items():
+        if not isinstance(module, torch.nn.Module):
+            continue
+        named = dict(module.named_parameters())
+        whole = torch.stack([torch.isfinite(each).all() for each in named.values()])
+        if not bool(whole.all()):
+            first = next(name for name, fine in zip(named, whole.tolist(), strict=True) if not fine)
+            raise InvalidMediaError(
+                f"{part}.{first} of model {card.name} holds values that are no finite numbers",
+                "get the model again, or set SAFELIGHT_PRECISION to bf16 or fp32",
+            )
 
 
 def _told(path: Path) -> dict[str, object]:
@@ -151,23 +194,37 @@ def _no_checker(path: Path) -> dict[str, object]:
     return {"safety_checker": None, "requires_safety_checker": False}
 
 
-def _from_single_file(path: Path, dtype: "torch.dtype") -> Any:  # noqa: ANN401
+def _from_single_file(path: Path, dtype: "torch.dtype") -> tuple[Any, Account]:
     import diffusers
 
+    tensors = {
+        name: tensor if name == NOISE else tensor.to("meta")  # the library reads them again
+        for name, tensor in tensors_in(path).items()
+    }
     with TemporaryDirectory() as folder:
-        name = write_layout(shapes_in(path), path.name, Path(folder))
-        return getattr(diffusers, name).from_single_file(
+        name = write_layout(_shapes(tensors), path.name, Path(folder))
+        pipeline = getattr(diffusers, name).from_single_file(
             str(path), config=folder, torch_dtype=dtype, local_files_only=True
         )
+    return pipeline, account_of_file(tensors, pipeline, path.name)
 
 
 def shapes_in(path: Path) -> dict[str, tuple[int, ...]]:
     """Of the tensors in a single file."""
+    return _shapes(tensors_in(path))
+
+
+def _shapes(tensors: "dict[str, torch.Tensor]") -> dict[str, tuple[int, ...]]:
+    return {name: tuple(tensor.shape) for name, tensor in tensors.items()}
+
+
+def tensors_in(path: Path) -> "dict[str, torch.Tensor]":
+    """All of a single file."""
     import torch
     from diffusers.loaders.single_file_utils import load_single_file_checkpoint
 
     held = cast("dict[str, object]", load_single_file_checkpoint(str(path), local_files_only=True))
-    return {name: tuple(t.shape) for name, t in held.items() if isinstance(t, torch.Tensor)}
+    return {name: t for name, t in held.items() if isinstance(t, torch.Tensor)}
 
 
 @contextmanager

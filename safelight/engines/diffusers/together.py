@@ -83,6 +83,7 @@ def draw_together(
         note_unknown_subject(drawing.card, drawing.prompt)
     check_scheduler(first.scheduler, first.steps, first.card.base_model)
     model, device = model_of(first.card), resolve_device()
+    model.say_account()
     kind = f"{first.card.sha256} {width}x{height} {named(device)} {settings().precision}"
     sizes = batch_sizes(kind + compiled(), most or (1 if device == "cpu" else MOST))
     extra: dict[str, object] = {"width": width, "height": height}

@@ -38,6 +38,24 @@ REFUSED = {
         "CONTRACT_MISMATCH",
         ["stage upscale", "no field factor"],
     ),
+    "a mask that no stage reads": (
+        [spec("upscale")],
+        {**IMAGE, "mask": "examples/box.png"},
+        "CONTRACT_MISMATCH",
+        ["no stage reads mask"],
+    ),
+    "a video beside the picture that is read": (
+        [spec("grade")],
+        {**IMAGE, **VIDEO},
+        "CONTRACT_MISMATCH",
+        ["no stage reads video"],
+    ),
+    "media for stages that draw": (
+        [spec("generate")],
+        {**PROMPT, **IMAGE},
+        "CONTRACT_MISMATCH",
+        ["no stage reads image"],
+    ),
     "missing prompt": ([spec("generate")], {}, "MISSING_REQUIRED_FIELD", ["generate", "prompt"]),
     "width 513": (
         [spec("generate", width=513)],
@@ -146,7 +164,7 @@ def test_the_calls_input_wins_over_stage_and_pipeline():
     ],
 )
 def test_older_names_are_understood(older: str, name: str):
-    call = IMAGE if name == "upscale" else {**PROMPT, **IMAGE}
+    call = {"generate": PROMPT, "upscale": IMAGE}.get(name, {**PROMPT, **IMAGE})
     assert plan(spec(older), call=call).stages[0].stage.name == name
 
 

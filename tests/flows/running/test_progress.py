@@ -1,19 +1,24 @@
-"""The run's page is for people: without a server it is left out, and the run goes on."""
+"""How far a run is, for people: without a server it is left out, and the run goes on."""
 
 import socket
+from uuid import UUID
 
 import pytest
+from prefect import flow
+from prefect.context import FlowRunContext
 from prefect.settings import PREFECT_API_URL, temporary_settings
 
-from flows.running import page as publishing
-from flows.running.page import ProgressBoard
+from flows.running import progress as showing
+from flows.running.progress import ProgressBoard
 from safelight.cli.server import free_port
+from safelight.client.asking import patient_client
+from safelight.client.runs import progress_of
 
 
 @pytest.fixture
 def at_once(monkeypatch: pytest.MonkeyPatch) -> None:
     """Every step is shown, the first one too."""
-    monkeypatch.setattr(publishing, "SECONDS_BETWEEN_UPDATES", 0.0)
+    monkeypatch.setattr(showing, "SECONDS_BETWEEN_UPDATES", 0.0)
 
 
 def report_to_nobody() -> None:
@@ -50,3 +55,18 @@ def test_no_step_waits_for_a_server_that_does_not_answer():
                 connection.setblocking(False)
                 with pytest.raises(BlockingIOError):  # and waits still
                     list(iter(lambda: connection.recv(4096), b""))
+
+
+@pytest.mark.usefixtures("server", "volume")
+def test_a_later_try_that_is_over_at_once_shows_the_run_as_done():
+    @flow
+    def tried_again() -> str:
+        first = ProgressBoard()
+        first._show(50.0, "grade: 1 of 2")
+        later = ProgressBoard(begun_before=True)
+        later.finish()
+        return str(FlowRunContext.get().flow_run.id)
+
+    run = tried_again()
+    with patient_client() as client:
+        assert progress_of(client, UUID(run)) == (100.0, "finished")

@@ -3,7 +3,7 @@
 import pytest
 from markdown_it import MarkdownIt
 
-from flows.running.markdown import cell, code, table
+from safelight.client.markdown import cell, code, table
 
 HOSTILE = [
     "a ![eye](http://127.0.0.1:9/eye.png) b",

@@ -1,0 +1,87 @@
+"""How far a run is, in the Prefect UI."""
+
+import time
+from collections.abc import Callable
+from concurrent.futures import Future, ThreadPoolExecutor
+from contextvars import copy_context
+from typing import ParamSpec
+from uuid import UUID
+
+from prefect.artifacts import create_progress_artifact, update_progress_artifact
+
+from safelight.client.asking import ask
+from safelight.client.page import left_out
+from tasks.base.recorder import Recorder
+
+P = ParamSpec("P")
+SECONDS_BETWEEN_UPDATES = 1.0
+
+
+class ProgressBoard:
+    """One progress artifact a run, brought up to date at most once a second.
+
+    A run that is over within the first second has none, unless an earlier try of it did. A thread
+    of its own asks the server: however slow that is, no step waits for it.
+    """
+
+    def __init__(self, *, begun_before: bool = False) -> None:
+        self._begun_before = begun_before
+        self._artifact: UUID | None = None
+        self._last = time.monotonic()
+        self._sender = ThreadPoolExecutor(1, thread_name_prefix="progress")
+        self._sending: Future[None] | None = None
+        self.recorder: Recorder | None = None
+        """The run's record; says how many stages are finished."""
+
+    def report(self, stage: str, done: int, total: int) -> None:
+        """Show that `done` of `total` steps of a stage are finished."""
+        now = time.monotonic()
+        if now - self._last < SECONDS_BETWEEN_UPDATES:
+            return
+        if self._sending is not None:
+            if not self._sending.done():
+                return
+            self._sending.result()
+        self._last = now
+        percent = self._percent(done / total if total else 0.0)
+        run = copy_context().run  # the artifact belongs to the flow run of this context
+        self._sending = self._sender.submit(run, self._show, percent, f"{stage}: {done} of {total}")
+
+    def beside(self, call: Callable[P, None], *args: P.args, **kwargs: P.kwargs) -> None:
+        """Ask the server for something else without waiting for its answer."""
+        run = copy_context().run
+        self._sending = self._sender.submit(run, lambda: call(*args, **kwargs))
+
+    def finish(self) -> None:
+        """Show that the run is done; nothing for a run so short that it never reported.
+
+        What an earlier try showed last would else stand there for ever.
+        """
+        self._sender.shutdown()
+        if self._sending is not None:
+            self._sending.result()
+        if self._artifact is not None or self._begun_before:
+            self._show(100.0, "finished")
+
+    def _percent(self, of_stage: float) -> float:
+        if self.recorder is None:
+            return 0.0
+        expected = max(self.recorder.expected_stages, len(self.recorder.facts) + 1)
+        return round(100.0 * (len(self.recorder.facts) + of_stage) / expected, 1)
+
+    def _show(self, percent: float, text: str) -> None:
+        with left_out():
+            if self._artifact is None:
+                created = ask(
+                    lambda: create_progress_artifact(percent, key="progress", description=text),
+                    "progress",
+                    seconds=0.0,  # the next step reports again
+                )
+                self._artifact = created if isinstance(created, UUID) else None
+            else:
+                artifact = self._artifact
+                ask(
+                    lambda: update_progress_artifact(artifact, percent, description=text),
+                    "progress",
+                    seconds=0.0,
+                )
