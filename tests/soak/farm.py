@@ -129,6 +129,16 @@ class Farm:
                 start_new_session=True,
             )
 
+    def stop_worker(self) -> int | None:
+        """Tell the second worker to end, whose server is gone by now; its exit status."""
+        assert self._worker is not None
+        self._worker.terminate()
+        try:
+            return self._worker.wait(STOP_SECONDS)
+        except subprocess.TimeoutExpired:
+            self.kill_worker()
+            return None
+
     def kill_worker(self) -> None:
         """End the second worker as a power cut would."""
         assert self._worker is not None

@@ -93,6 +93,8 @@ class Night:
         self._look_at_logs((ended - began).total_seconds() / 60)
         self._look_at_memory()
         farm.stop()
+        if farm.stop_worker() is None:
+            self.violations.append("the second worker did not end when it was told to")
         self._look_at_what_is_left()
 
     def _begin_batch(self) -> str:
@@ -278,7 +280,11 @@ class Night:
 
 def _of_a_run(line: str) -> bool:
     """Whether a line tells of one run by its id or name: each run may have its own."""
-    return "flow run" in line.lower() or "#" in line.partition(" - ")[2][:60]
+    return (
+        "flow run" in line.lower()
+        or "task run" in line.lower()
+        or "#" in line.partition(" - ")[2][:60]
+    )
 
 
 def main() -> int:
