@@ -20,10 +20,11 @@ from safelight.media.images import decode_image
 from safelight.media.previews import poster_strip
 from safelight.media.sheets import contact_sheet
 from safelight.media.video.stream import read_frames
+from safelight.pixels import Pixels
 from safelight.provenance.manifest import Manifest
 from safelight.settings import settings
 from safelight.store.artifact import ArtifactRef
-from safelight.store.store import Pixels, current_store
+from safelight.store.store import current_store
 
 EXAMPLES = Path(__file__).resolve().parent
 PHOTO, CLIP = str(EXAMPLES / "astronaut.png"), str(EXAMPLES / "box.mp4")

@@ -19,9 +19,9 @@ from safelight.errors import DependencyMissingError, MissingRequiredFieldError
 from safelight.media.regions import BLOCK, Box, redrawn
 from safelight.media.texture import with_fine_waves
 from safelight.params import Params
+from safelight.pixels import Pixels
 from safelight.progress import note, part
 from safelight.store.artifact import ArtifactRef
-from safelight.store.store import Pixels
 from safelight.weights.checkpoints import find_checkpoint
 from tasks.base.calling import serving
 from tasks.base.keeping import keep_image, load_layers, record_of

@@ -14,9 +14,10 @@ from safelight.media.noise import add_grain
 from safelight.media.tone import log_average, map_tones
 from safelight.media.video.stream import read_frames
 from safelight.params import Params
+from safelight.pixels import Pixels
 from safelight.progress import note, step
 from safelight.store.artifact import ArtifactRef
-from safelight.store.store import Pixels, current_store
+from safelight.store.store import current_store
 from tasks.base.keeping import colours_of, is_animated, keep_changed, record_of
 from tasks.base.resuming import resuming
 from tasks.base.stage import cache_key, stage

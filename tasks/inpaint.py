@@ -8,8 +8,8 @@ from safelight.engines.interface import FillRequest, Fills
 from safelight.errors import InvalidFieldValueError
 from safelight.media.fitting import require_multiple
 from safelight.media.images import rounded, to_float
+from safelight.pixels import Pixels
 from safelight.store.artifact import ArtifactRef
-from safelight.store.store import Pixels
 from tasks.base.calling import serving
 from tasks.base.keeping import load_image, load_pixels
 from tasks.base.sampling import SamplingParams, guides_of, keep_drawn, prompt_fields

@@ -22,9 +22,10 @@ from safelight.media.video.retiming import (
 )
 from safelight.media.video.stream import VideoInfo, frame_times, probe
 from safelight.params import Params
+from safelight.pixels import Pixels
 from safelight.progress import note
 from safelight.store.artifact import ArtifactRef
-from safelight.store.store import Pixels, current_store
+from safelight.store.store import current_store
 from tasks.base.calling import serving
 from tasks.base.keeping import record_of
 from tasks.base.resuming import resuming_begun

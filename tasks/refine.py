@@ -11,8 +11,8 @@ from safelight.errors import InvalidFieldValueError
 from safelight.media.fitting import resized
 from safelight.media.images import rounded
 from safelight.params import Params
+from safelight.pixels import Pixels
 from safelight.store.artifact import ArtifactRef
-from safelight.store.store import Pixels
 from safelight.weights.checkpoints import WeightsCard, find_checkpoint
 from tasks.base.calling import serving
 from tasks.base.keeping import keep_image, load_layers, record_of

@@ -10,9 +10,10 @@ from safelight.engines.identity import EngineIdentity
 from safelight.media.previews import poster_strip
 from safelight.media.sheets import PAPER, contact_sheet, fitted, grid
 from safelight.params import Params
+from safelight.pixels import Pixels
 from safelight.progress import step
 from safelight.store.artifact import ArtifactRef
-from safelight.store.store import Pixels, current_store
+from safelight.store.store import current_store
 from tasks.base.keeping import keep_image, load_image, record_of
 from tasks.base.stage import stage
 

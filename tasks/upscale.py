@@ -10,9 +10,9 @@ from safelight.engines.interface import EnlargeRequest, Enlarges
 from safelight.media.guided import smooth
 from safelight.media.layers import as_grey
 from safelight.params import Params
+from safelight.pixels import Pixels
 from safelight.progress import StopRequestedError, stop_requested
 from safelight.store.artifact import ArtifactRef, MediaKind
-from safelight.store.store import Pixels
 from tasks.base.calling import serving
 from tasks.base.keeping import keep_changed, record_of
 from tasks.base.resuming import resuming

@@ -47,7 +47,8 @@ def small_examples(folder: Path) -> None:
     """
     from PIL import Image
 
-    from safelight.media.video.stream import probe, read_frames, write_video
+    from safelight.media.video.stream import probe, read_frames
+    from tests.media.clips import write_video
 
     folder.mkdir()
     photo = Image.open(CHECKOUT / "examples" / "astronaut.png")

@@ -9,10 +9,11 @@ from safelight.engines.diffusers.draw import (
     redraw,
     sampler_of,
 )
-from safelight.engines.diffusers.drawing import AddOn, Drawing, Pixels, add_on
+from safelight.engines.diffusers.drawing import AddOn, Drawing, add_on
 from safelight.engines.diffusers.model import load_model as _load
 from safelight.engines.diffusers.samplers import SAMPLERS, check_scheduler
 from safelight.engines.diffusers.together import Drawn, draw_together
+from safelight.pixels import Pixels
 
 __all__ = [
     "SAMPLERS",

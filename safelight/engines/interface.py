@@ -10,15 +10,12 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import ClassVar, Literal, Protocol, TypedDict, runtime_checkable
 
-import numpy as np
-from numpy.typing import NDArray
-
 from safelight.engines.identity import EngineIdentity
 from safelight.errors import PipelineError
 from safelight.media.video.retiming import Pending
+from safelight.pixels import Pixels
 from safelight.progress import step
 
-Pixels = NDArray[np.uint8]
 EngineType = Literal["local", "remote"]
 Refusal = PipelineError
 """Why something cannot be done: code, what was found, what to do next; a value at first."""

@@ -28,14 +28,13 @@ from safelight.engines.machine.device import device_class, resolve_device
 from safelight.engines.machine.loaded import loaded
 from safelight.errors import DependencyMissingError
 from safelight.installed import version
+from safelight.pixels import Floats, Pixels
 from safelight.progress import step
 from safelight.weights.packaged import packaged_sha256
 
 if TYPE_CHECKING:
     from torch import Tensor
 
-Pixels = NDArray[np.uint8]
-Floats = NDArray[np.float32]
 
 ENGINE_ID = "mtcnn"
 PACKAGE, WEIGHTS_FILES = "facenet_pytorch", ("pnet.pt", "rnet.pt", "onet.pt")

@@ -6,8 +6,6 @@ from dataclasses import dataclass
 from fractions import Fraction
 from pathlib import Path
 
-import numpy as np
-from numpy.typing import NDArray
 from PIL import Image
 
 from safelight.errors import InvalidMediaError
@@ -15,9 +13,8 @@ from safelight.media.layers import on_white
 from safelight.media.samples import shown
 from safelight.media.still_source import ask_plugin, damage_named, taken_apart
 from safelight.media.video.lossless import CODEC, OPTIONS
+from safelight.pixels import Pixels
 from safelight.settings import MEGAPIXEL
-
-Pixels = NDArray[np.uint8]
 
 MOST_FRAMES = 10_000
 """More are a video's."""

@@ -1,9 +1,8 @@
 """Pictures continued beyond their border, to a shape that their maker cannot give them."""
 
 import numpy as np
-from numpy.typing import NDArray
 
-Pixels = NDArray[np.uint8]
+from safelight.pixels import Pixels
 
 FADE = 8
 """Pixels over which what lies at the border passes into the mean of the border."""

@@ -3,9 +3,9 @@
 from typing import Literal
 
 import numpy as np
-from numpy.typing import NDArray
 
-Floats = NDArray[np.float32]
+from safelight.pixels import Floats
+
 Look = Literal["warm", "cool", "cinematic"]
 LUMINANCE = np.array([0.2126, 0.7152, 0.0722], np.float32)
 """Share of each linear channel in luminance; ITU-R BT.709, which sRGB shares its primaries with."""

@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-Floats = NDArray[np.float64]
+Doubles = NDArray[np.float64]
 BAND_PIXELS = 1 << 18
 """Pixels worked on at once."""
 WHITE_NITS = 203.0
@@ -36,9 +36,9 @@ _NEAR = 500
 class DeclaredColour:
     """How to get from the values of a file to sRGB."""
 
-    to_light: Callable[[Floats], Floats]
+    to_light: Callable[[Doubles], Doubles]
     """From values of 0 to 1 to light; 1 is white."""
-    to_srgb: Floats | None
+    to_srgb: Doubles | None
     """(3, 3), from the file's primaries to those of sRGB; None where they are the same."""
     remark: str | None = None
     """What people should know."""
@@ -109,7 +109,7 @@ def coded_colour(primaries: int, transfer: int) -> DeclaredColour | None:
 
 def _to_srgb(
     primaries: tuple[tuple[float, float], ...], white: tuple[float, float]
-) -> Floats | None:
+) -> Doubles | None:
     found, wanted = _to_xyz(primaries, white), _to_xyz(_BT709, _D65)
     adapted = _adaptation(_xyz(*white), _xyz(*_D65))
     matrix = np.linalg.inv(wanted) @ adapted @ found
@@ -118,7 +118,7 @@ def _to_srgb(
     return None if np.allclose(matrix, np.eye(3), atol=2e-3) else matrix
 
 
-def _to_xyz(primaries: tuple[tuple[float, float], ...], white: tuple[float, float]) -> Floats:
+def _to_xyz(primaries: tuple[tuple[float, float], ...], white: tuple[float, float]) -> Doubles:
     try:
         columns = np.stack([_xyz(x, y) for x, y in primaries], axis=1)
         return columns * np.linalg.solve(columns, _xyz(*white))
@@ -126,11 +126,11 @@ def _to_xyz(primaries: tuple[tuple[float, float], ...], white: tuple[float, floa
         raise ValueError("primaries that span no colours") from error
 
 
-def _xyz(x: float, y: float) -> Floats:
+def _xyz(x: float, y: float) -> Doubles:
     return np.array((x / y, 1.0, (1 - x - y) / y))
 
 
-def _adaptation(source: Floats, target: Floats) -> Floats:
+def _adaptation(source: Doubles, target: Doubles) -> Doubles:
     """Bradford's, from one white to another."""
     cone = np.array(
         ((0.8951, 0.2664, -0.1614), (-0.7502, 1.7135, 0.0367), (0.0389, -0.0685, 1.0296))
@@ -138,7 +138,7 @@ def _adaptation(source: Floats, target: Floats) -> Floats:
     return np.linalg.inv(cone) @ np.diag((cone @ target) / (cone @ source)) @ cone
 
 
-def _srgb_light(values: Floats) -> Floats:
+def _srgb_light(values: Doubles) -> Doubles:
     return np.where(values <= 0.04045, values / 12.92, ((values + 0.055) / 1.055) ** 2.4)
 
 
@@ -148,7 +148,7 @@ def _encoded(light: NDArray[np.float32]) -> NDArray[np.float32]:
     return np.where(light <= np.float32(0.0031308), np.float32(12.92) * light, curved)
 
 
-def _pq_light(values: Floats) -> Floats:
+def _pq_light(values: Doubles) -> Doubles:
     """SMPTE ST 2084, then rolled off."""
     root = values ** (1 / 78.84375)
     nits = 10_000 * (np.maximum(root - 0.8359375, 0) / (18.8515625 - 18.6875 * root)) ** (
@@ -157,20 +157,20 @@ def _pq_light(values: Floats) -> Floats:
     return _rolled_off(nits)
 
 
-def _hlg_light(values: Floats) -> Floats:
+def _hlg_light(values: Doubles) -> Doubles:
     """ARIB STD-B67 on a display of 1000 nits, then rolled off."""
     low = values**2 / 3
     high = (np.exp((values - 0.55991073) / 0.17883277) + 0.28466892) / 12
     return _rolled_off(PEAK_NITS * np.where(values <= 0.5, low, high) ** 1.2)
 
 
-def _rolled_off(nits: Floats) -> Floats:
+def _rolled_off(nits: Doubles) -> Doubles:
     """Reinhard et al. 2002, eq. 4: the peak becomes white, shadows stay."""
     light, peak = nits / WHITE_NITS, PEAK_NITS / WHITE_NITS
     return light * (1 + light / peak**2) / (1 + light)
 
 
-_TRANSFERS: dict[int, Callable[[Floats], Floats]] = {
+_TRANSFERS: dict[int, Callable[[Doubles], Doubles]] = {
     # Shown on a display, BT.709 material has the same look as sRGB; browsers take it for that.
     **dict.fromkeys((1, 2, 6, 13, 14, 15), _srgb_light),
     4: lambda values: values**2.2,

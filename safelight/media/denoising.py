@@ -8,13 +8,10 @@ from functools import lru_cache
 from itertools import product
 
 import numpy as np
-from numpy.typing import NDArray
 
 from safelight.media.images import rounded
+from safelight.pixels import Floats, Pixels
 from safelight.progress import step
-
-Pixels = NDArray[np.uint8]
-Floats = NDArray[np.float32]
 
 BLOCK = 8
 """Side of the squares that are transformed."""

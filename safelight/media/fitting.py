@@ -1,12 +1,10 @@
 """Sizes that models can work on."""
 
 import numpy as np
-from numpy.typing import NDArray
 from PIL import Image
 
 from safelight.errors import InvalidFieldValueError
-
-Pixels = NDArray[np.uint8]
+from safelight.pixels import Pixels
 
 
 def require_multiple(image: Pixels, grid: int, where: str) -> None:

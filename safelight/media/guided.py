@@ -1,10 +1,8 @@
 """Smoothing that stops at edges: takes sensor noise and compression dirt out of flat areas."""
 
 import numpy as np
-from numpy.typing import NDArray
 
-Pixels = NDArray[np.uint8]
-Floats = NDArray[np.float32]
+from safelight.pixels import Floats, Pixels
 
 RADIUS = 2
 """Half the side of the square that is averaged: 5x5 px hold enough samples, and leave texture."""

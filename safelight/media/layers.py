@@ -4,7 +4,8 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
-Pixels = NDArray[np.uint8]
+from safelight.pixels import Pixels
+
 REDUCTIONS = (64, 16, 4, 2)
 """From how far colours are taken where none is seen, the farthest first; in pixels."""
 

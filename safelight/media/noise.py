@@ -3,9 +3,8 @@
 from typing import Literal
 
 import numpy as np
-from numpy.typing import NDArray
 
-Floats = NDArray[np.float32]
+from safelight.pixels import Floats
 
 FULL_GRAIN = 0.06
 """Standard deviation at mid grey and strength 1, sRGB 0..1: that of a pushed 16 mm stock. It leaves

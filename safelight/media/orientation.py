@@ -5,13 +5,12 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 import numpy as np
-from numpy.typing import NDArray
+
+from safelight.pixels import Pixels
 
 if TYPE_CHECKING:
     from av import VideoFrame
     from av.sidedata.sidedata import SideData
-
-Pixels = NDArray[np.uint8]
 
 
 @dataclass(frozen=True)

@@ -8,12 +8,11 @@ from pathlib import Path
 from typing import Literal
 
 import numpy as np
-from numpy.typing import NDArray
 from PIL import Image
 
 from safelight.errors import InvalidMediaError, MissingFileError
+from safelight.pixels import Pixels
 
-Pixels = NDArray[np.uint8]
 Format = Literal["image/webp", "image/jpeg"]
 LONGEST = 40_000
 """Characters of the whole URI; Prefect keeps it in its database with the artifact."""

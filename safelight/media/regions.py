@@ -4,14 +4,11 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 import numpy as np
-from numpy.typing import NDArray
 from PIL import Image
 
 from safelight.media.images import rounded
+from safelight.pixels import Floats, Pixels
 from safelight.progress import note
-
-Pixels = NDArray[np.uint8]
-Floats = NDArray[np.float32]
 
 BLOCK = 8
 """Models draw sides that are multiples of this."""

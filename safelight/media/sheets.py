@@ -5,12 +5,11 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
-from numpy.typing import NDArray
 from PIL import Image
 
 from safelight.media.lettering import Lettering
+from safelight.pixels import Pixels
 
-Pixels = NDArray[np.uint8]
 PAPER, INK = (24, 24, 24), "#e8e8e8"
 CAPTION_LINES = 2
 """A longer caption ends in an ellipsis."""

@@ -9,14 +9,12 @@ from collections.abc import Iterable
 from typing import Literal
 
 import numpy as np
-from numpy.typing import NDArray
 from PIL import Image
 
 from safelight.media.denoising import noise_deviation
 from safelight.media.noise import in_channels, white_row
+from safelight.pixels import Floats, Pixels
 
-Pixels = NDArray[np.uint8]
-Floats = NDArray[np.float32]
 Kind = Literal["photograph", "drawing"]
 
 BLOCK = 8

@@ -4,12 +4,9 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from itertools import pairwise
 
-import numpy as np
-from numpy.typing import NDArray
-
+from safelight.pixels import Pixels
 from safelight.progress import step
 
-Pixels = NDArray[np.uint8]
 Box = tuple[slice, slice]
 """Rows and columns."""
 

@@ -1,11 +1,10 @@
 """Tone mapping."""
 
 import numpy as np
-from numpy.typing import NDArray
 
 from safelight.media.colour import luminance, to_linear, to_srgb
+from safelight.pixels import Floats
 
-Floats = NDArray[np.float32]
 KEY = 0.18
 """Middle grey of the result: the reflectance that photographers expose for."""
 _FLOOR = 1e-4

@@ -7,13 +7,13 @@ from itertools import zip_longest
 from pathlib import Path
 
 import numpy as np
-from numpy.typing import NDArray
 from pydantic import BaseModel, ConfigDict, JsonValue
 
 from safelight.errors import InvalidMediaError, MissingFileError
 from safelight.media.animation import frames_of
 from safelight.media.images import decode_still
 from safelight.media.video.stream import read_frames
+from safelight.pixels import Pixels
 from safelight.provenance.manifest import (
     Manifest,
     ManifestUnreadableError,
@@ -22,8 +22,6 @@ from safelight.provenance.manifest import (
 )
 from safelight.store.artifact import ArtifactRef
 from safelight.store.store import SCHEME, Store, current_store
-
-Pixels = NDArray[np.uint8]
 
 
 @dataclass(frozen=True)

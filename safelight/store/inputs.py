@@ -21,11 +21,12 @@ from safelight.media.inspection import (
 )
 from safelight.media.still_formats import HEAD, still_format
 from safelight.media.video.stream import probe
+from safelight.pixels import Pixels
 from safelight.settings import MEGAPIXEL, settings
 from safelight.store.artifact import EXTENSIONS, ArtifactRef, MediaKind
 from safelight.store.disk import disk_errors
 from safelight.store.opening import opened_below, path_of_handle
-from safelight.store.store import SCHEME, Pixels, current_store
+from safelight.store.store import SCHEME, current_store
 
 FILE_BYTES, BYTES_PER_PIXEL = 64 * 2**20, 16
 """A picture's file may have so many bytes, and so many more for each of its pixels: twice what

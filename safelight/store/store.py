@@ -11,12 +11,11 @@ from contextlib import suppress
 from pathlib import Path
 from typing import Literal
 
-import numpy as np
-from numpy.typing import NDArray
 from pydantic import JsonValue
 
 from safelight.digests import sha256_of
 from safelight.errors import ChecksumMismatchError, InvalidMediaError
+from safelight.pixels import Pixels
 from safelight.private import make_folder
 from safelight.settings import Settings, settings
 from safelight.store.artifact import EXTENSIONS, ArtifactRef
@@ -28,7 +27,6 @@ from safelight.store.patience import Patient
 from safelight.store.s3 import Bucket
 from safelight.store.scratch import CheckedFiles, sweep, trim, used_now
 
-Pixels = NDArray[np.uint8]
 SCHEME = "store:"
 
 

@@ -17,12 +17,13 @@ from safelight.media.layers import (
     without_colour,
 )
 from safelight.params import Params
+from safelight.pixels import Pixels
 from safelight.progress import note, part
 from safelight.provenance.carried import NOTHING, Carried, carried_from
 from safelight.provenance.embed import LOSSLESS, animation_bytes, image_bytes, read_record
 from safelight.provenance.record import FileRecord
 from safelight.store.artifact import ArtifactRef
-from safelight.store.store import Pixels, current_store
+from safelight.store.store import current_store
 from tasks.base.calling import current_call
 
 

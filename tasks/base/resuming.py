@@ -15,9 +15,10 @@ from safelight.errors import InvalidMediaError, MissingFileError
 from safelight.media.behind import Behind
 from safelight.media.video.lossless import MEDIA_TYPE, LosslessWriter, read_lossless
 from safelight.media.video.retiming import Pending
+from safelight.pixels import Pixels
 from safelight.progress import note
 from safelight.store.disk import disk_errors
-from safelight.store.store import Pixels, Store, current_store
+from safelight.store.store import Store, current_store
 
 P = ParamSpec("P")
 FOLDER = "cache/frames/"

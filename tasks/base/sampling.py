@@ -9,8 +9,8 @@ from pydantic import AfterValidator, Field, model_validator
 from safelight.engines.interface import AddOnUse, Guides, PromptFields
 from safelight.errors import MissingRequiredFieldError
 from safelight.params import Params
+from safelight.pixels import Pixels
 from safelight.store.artifact import ArtifactRef
-from safelight.store.store import Pixels
 from tasks.base.ingest import ingest
 from tasks.base.keeping import keep_image, load_image, record_of
 

@@ -6,9 +6,10 @@ from itertools import islice
 
 from safelight.media.texture import DRAWN_SHARE, kind_of, put_back
 from safelight.media.video.stream import read_frames
+from safelight.pixels import Pixels
 from safelight.progress import note
 from safelight.store.artifact import ArtifactRef
-from safelight.store.store import Pixels, current_store
+from safelight.store.store import current_store
 from tasks.base.keeping import colours_of
 
 DRAWS_LINES = ("video", "anime")

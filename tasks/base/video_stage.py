@@ -7,10 +7,11 @@ from pathlib import Path
 from typing import TypeVar
 
 from safelight.media.video.stream import transform_frames
+from safelight.pixels import Pixels
 from safelight.provenance.embed import video_tags
 from safelight.provenance.record import FileRecord
 from safelight.store.artifact import ArtifactRef
-from safelight.store.store import Pixels, current_store
+from safelight.store.store import current_store
 from tasks.base.keeping import keep_video
 
 Make = TypeVar("Make")

@@ -18,10 +18,10 @@ from safelight.engines.interface import EnlargeRequest
 from safelight.engines.realesrgan.engine import ENGINE
 from safelight.media.texture import kind_of, put_back
 from safelight.media.video.stream import read_frames
+from safelight.pixels import Pixels
 from tasks.base.texturing import DRAWS_LINES
 from tasks.enhance import RECIPES
 
-Pixels = NDArray[np.uint8]
 CHECKOUT = Path(__file__).resolve().parents[2]
 IMAGES = CHECKOUT / "docs" / "images"
 FONT = CHECKOUT / "safelight" / "media" / "fonts" / "DejaVuSans.ttf"

@@ -9,9 +9,10 @@ import pytest
 import torch
 from safetensors.torch import save_file
 
-from safelight.engines.diffusion import Drawing, Pixels, add_on, draw
+from safelight.engines.diffusion import Drawing, add_on, draw
 from safelight.engines.machine.loaded import forget_loaded
 from safelight.errors import InvalidMediaError
+from safelight.pixels import Pixels
 from safelight.settings import settings
 from safelight.weights.checkpoints import find_checkpoint
 from safelight.weights.layouts import clip_vocabulary

@@ -21,10 +21,10 @@ from PIL.PngImagePlugin import PngInfo
 
 from safelight.errors import PipelineError
 from safelight.media.still_formats import open_plugin
-from safelight.media.video.stream import map_frames
 from safelight.store.inputs import keep_media
 from safelight.store.store import current_store
 from tasks.grade import GradeParams, grade
+from tests.media.clips import map_frames
 
 MEMORY_BYTES = 4 * 2**30
 """Writable memory of the process."""

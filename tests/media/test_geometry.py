@@ -10,8 +10,9 @@ import pytest
 from av.filter import Graph
 from PIL import ExifTags, Image
 
-from safelight.media.video.stream import map_frames, probe, read_frames
+from safelight.media.video.stream import probe, read_frames
 from safelight.progress import watching
+from tests.media.clips import map_frames
 
 WIDTH, HEIGHT = 64, 48
 FRAMES = 4

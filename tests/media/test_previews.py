@@ -14,7 +14,7 @@ from safelight.media.previews import (
     poster_strip,
     video_preview,
 )
-from safelight.media.video.stream import write_video
+from tests.media.clips import write_video
 
 
 def shown(uri: str) -> np.ndarray:

@@ -4,7 +4,6 @@ import numpy as np
 import pytest
 
 from safelight.errors import MissingFileError
-from safelight.media.video.stream import write_video
 from safelight.provenance.embed import video_tags
 from safelight.provenance.manifest import ManifestUnreadableError, keep_manifest
 from safelight.provenance.record import FileRecord
@@ -13,6 +12,7 @@ from safelight.provenance.replay import (
     find_run,
     version_differences,
 )
+from tests.media.clips import write_video
 
 
 def test_a_run_is_found_from_what_it_made(store, manifest, entry, kept, tmp_path):

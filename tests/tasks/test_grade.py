@@ -6,7 +6,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from safelight.media.video.stream import probe, read_frames, write_video
+from safelight.media.video.stream import probe, read_frames
 from safelight.provenance.embed import read_record
 from safelight.store.artifact import ArtifactRef
 from safelight.store.store import current_store
@@ -15,6 +15,7 @@ from tasks.base.ingest import ingest
 from tasks.base.keeping import load_image
 from tasks.denoise import DenoiseParams, denoise
 from tasks.grade import GradeParams, grade, graded_frame
+from tests.media.clips import write_video
 
 EXAMPLES = Path(__file__).resolve().parents[2] / "examples"
 

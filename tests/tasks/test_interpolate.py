@@ -13,19 +13,14 @@ from pydantic import ValidationError
 
 from safelight.errors import InvalidFieldValueError
 from safelight.media.video.lossless import read_lossless
-from safelight.media.video.stream import (
-    FrameWriter,
-    probe,
-    read_frames,
-    transform_frames,
-    write_video,
-)
+from safelight.media.video.stream import FrameWriter, probe, read_frames, transform_frames
 from safelight.progress import StopRequestedError, clear_stop, request_stop, watching
 from safelight.provenance.embed import read_record
 from safelight.store.artifact import ArtifactRef
 from safelight.store.store import current_store
 from tasks.base.calling import Call, calling
 from tasks.interpolate import InterpolateParams, interpolate
+from tests.media.clips import write_video
 
 CLIP = Path(__file__).parents[2] / "examples" / "box.mp4"
 NTSC = Fraction(1000, 1001)

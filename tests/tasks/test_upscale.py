@@ -10,12 +10,13 @@ from PIL import Image
 from pydantic import ValidationError
 
 from safelight.media.images import decode_image
-from safelight.media.video.stream import probe, read_frames, write_video
+from safelight.media.video.stream import probe, read_frames
 from safelight.provenance.embed import read_record
 from safelight.store.artifact import ArtifactRef
 from safelight.store.store import current_store
 from tasks.base.stage import cache_key
 from tasks.upscale import UpscaleParams, upscale
+from tests.media.clips import write_video
 
 
 def stored(pixels: np.ndarray) -> ArtifactRef:

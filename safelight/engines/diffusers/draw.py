@@ -9,16 +9,13 @@ from PIL import Image
 
 from safelight.engines.diffusers.add_ons import put_on
 from safelight.engines.diffusers.calling import arguments, compiled, frugally, steps_taken
-from safelight.engines.diffusers.drawing import (
-    AddOn,
-    Drawing,
-    Pixels,
-)
+from safelight.engines.diffusers.drawing import AddOn, Drawing
 from safelight.engines.diffusers.model import model_of, quiet
 from safelight.engines.diffusers.samplers import check_scheduler, name_of
 from safelight.engines.identity import EngineIdentity
 from safelight.engines.machine.device import device_class
 from safelight.installed import version
+from safelight.pixels import Pixels
 from safelight.progress import note
 from safelight.settings import settings
 from safelight.weights.checkpoints import WeightsCard, find_checkpoint, models_folder

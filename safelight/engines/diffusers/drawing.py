@@ -3,13 +3,9 @@
 from dataclasses import dataclass, field
 from pathlib import Path
 
-import numpy as np
-from numpy.typing import NDArray
-
+from safelight.pixels import Pixels
 from safelight.weights.checkpoints import WeightsCard, find_add_on
 from safelight.weights.hashing import weights_sha256
-
-Pixels = NDArray[np.uint8]
 
 
 @dataclass(frozen=True)

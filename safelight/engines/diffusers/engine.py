@@ -15,12 +15,12 @@ from safelight.engines.interface import (
     Guides,
     LocalEngine,
     Pictures,
-    Pixels,
     PromptRequest,
     RedrawRequest,
     Request,
 )
 from safelight.errors import MissingRequiredFieldError
+from safelight.pixels import Pixels
 from safelight.weights.checkpoints import find_checkpoint
 
 

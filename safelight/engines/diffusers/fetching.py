@@ -5,8 +5,8 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from safelight.engines.diffusers.drawing import Pixels
 from safelight.engines.machine.transfers import Landing, Transfers
+from safelight.pixels import Pixels
 
 if TYPE_CHECKING:
     import torch

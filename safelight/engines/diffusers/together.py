@@ -19,10 +19,7 @@ from safelight.engines.diffusers.calling import (
     through,
 )
 from safelight.engines.diffusers.draw import note_unknown_subject
-from safelight.engines.diffusers.drawing import (
-    Drawing,
-    Pixels,
-)
+from safelight.engines.diffusers.drawing import Drawing
 from safelight.engines.diffusers.fetching import Fetching
 from safelight.engines.diffusers.frugal import (
     decoder_one_by_one,
@@ -32,6 +29,7 @@ from safelight.engines.diffusers.samplers import check_scheduler
 from safelight.engines.diffusers.weighting import length_of
 from safelight.engines.machine.device import named, resolve_device
 from safelight.engines.machine.memory import give_back, until_it_fits
+from safelight.pixels import Pixels
 from safelight.progress import note, part
 from safelight.settings import settings
 

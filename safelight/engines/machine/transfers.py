@@ -5,12 +5,11 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, cast
 
 import numpy as np
-from numpy.typing import NDArray
+
+from safelight.pixels import Pixels
 
 if TYPE_CHECKING:
     import torch
-
-Pixels = NDArray[np.uint8]
 
 
 @dataclass(frozen=True)

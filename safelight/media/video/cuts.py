@@ -9,8 +9,7 @@ import numpy as np
 from numpy.lib.stride_tricks import sliding_window_view
 from numpy.typing import NDArray
 
-Pixels = NDArray[np.uint8]
-Floats = NDArray[np.float32]
+from safelight.pixels import Floats, Pixels
 
 LONG_SIDE = 96
 """Frames are averaged down to about this many pixels first: noise vanishes, the layout stays."""

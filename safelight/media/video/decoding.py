@@ -4,15 +4,13 @@ from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-import numpy as np
-from numpy.typing import NDArray
-
 from safelight.errors import InvalidMediaError
 from safelight.media.layers import on_white
 from safelight.media.orientation import orientation_of
 from safelight.media.video.colour import to_rgb
 from safelight.media.video.deinterlacing import Deinterlacer
 from safelight.media.video.opening import media_errors
+from safelight.pixels import Pixels
 from safelight.progress import note
 
 if TYPE_CHECKING:
@@ -23,7 +21,6 @@ if TYPE_CHECKING:
 
     AnyPacket = Packet[Stream]
 
-Pixels = NDArray[np.uint8]
 
 ALPHA_DECODERS = {"vp8": "libvpx", "vp9": "libvpx-vp9"}
 """FFmpeg's own decoders of these do not see the transparency beside the picture."""

@@ -8,14 +8,12 @@ from pathlib import Path
 from types import TracebackType
 from typing import TYPE_CHECKING, Self
 
-import numpy as np
-from numpy.typing import NDArray
-
 from safelight.errors import DiskFullError, ForbiddenPathError, InvalidMediaError
 from safelight.media.carrying import Carrier
 from safelight.media.video.colour import BT709, LIMITED, ColourTags, to_encode
 from safelight.media.video.opening import MKV, MP4
 from safelight.media.video.tracks import ALONE, Surroundings
+from safelight.pixels import Pixels
 from safelight.progress import note
 
 if TYPE_CHECKING:
@@ -24,7 +22,6 @@ if TYPE_CHECKING:
 
     AnyPacket = Packet[Stream]
 
-Pixels = NDArray[np.uint8]
 
 X264 = {"crf": "16", "preset": "medium", "mbtree": "0"}
 """Visually lossless. Macroblock trees are off, because x264 reads memory there that it never wrote:

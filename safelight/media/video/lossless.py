@@ -7,11 +7,9 @@ from types import TracebackType
 from typing import Self
 
 import numpy as np
-from numpy.typing import NDArray
 
 from safelight.errors import InvalidMediaError
-
-Pixels = NDArray[np.uint8]
+from safelight.pixels import Pixels
 
 CODEC = "libx264rgb"
 OPTIONS = {"qp": "0", "preset": "ultrafast", "g": "16"}

@@ -11,11 +11,10 @@ from fractions import Fraction
 from typing import TypeVar
 
 import numpy as np
-from numpy.typing import NDArray
 
 from safelight.media.video.cuts import is_cut
+from safelight.pixels import Pixels
 
-Pixels = NDArray[np.uint8]
 Pending = Callable[[], Pixels]
 """Waits for a frame that was begun, and gives it; called once."""
 T = TypeVar("T")

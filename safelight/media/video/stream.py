@@ -8,14 +8,13 @@ Memory does not grow with the length of a clip, and the same frames give the sam
 import threading
 from array import array
 from collections import OrderedDict
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
 from fractions import Fraction
 from functools import partial
 from pathlib import Path
 
 import numpy as np
-from numpy.typing import NDArray
 
 from safelight.confined.transport import Array
 from safelight.media.behind import Behind
@@ -33,20 +32,18 @@ from safelight.media.video.opening import (
     require_file,
 )
 from safelight.media.video.tracks import surroundings
+from safelight.pixels import Pixels
 from safelight.progress import note, step
 
 __all__ = [
     "X264",
     "FrameWriter",
     "VideoInfo",
-    "map_frames",
     "probe",
     "read_frames",
     "transform_frames",
-    "write_video",
 ]
 
-Pixels = NDArray[np.uint8]
 
 FRAMES_BEHIND = 4
 """Frames, and packets of sound, that wait for the encoder while the next frame is made."""
@@ -199,43 +196,6 @@ def read_frames(path: Path) -> Iterator[Pixels]:
         yield from Decoder(container, stream, path).pixels()
 
 
-def write_video(
-    target: Path, frames: Iterable[Pixels], fps: Fraction, tags: dict[str, str] | None = None
-) -> VideoInfo:
-    """Encode frames without sound.
-
-    Args:
-        target: the file to make; always MP4.
-        frames: (H, W, 3) uint8 sRGB each, all of one size, at least one.
-        fps: frames per second.
-        tags: container metadata.
-    """
-    with FrameWriter(target, fps, tags or {}) as writer:
-        for pixels in frames:
-            writer.add(pixels)
-    return replace(probe(target), media_type=writer.media_type)
-
-
-def map_frames(
-    source: Path, target: Path, fn: Callable[[Pixels], Pixels], tags: dict[str, str]
-) -> VideoInfo:
-    """Decode, change and encode frame by frame; frame times and sound stay as they are.
-
-    Args:
-        source: the video to read.
-        target: the file to make; MP4, or MKV where MP4 cannot hold the sound (`media_type` of the
-            result tells, the extension plays no part).
-        fn: from (H, W, 3) uint8 sRGB to the same of any one size.
-        tags: container metadata.
-
-    Raises:
-        InvalidMediaError: see `probe`.
-        StopRequestedError: the run was asked to stop; no file is left.
-        DiskFullError: no room is left for the target.
-    """
-    return transform_frames(source, target, lambda frames: map(fn, frames), tags)
-
-
 def transform_frames(
     source: Path,
     target: Path,
@@ -245,15 +205,21 @@ def transform_frames(
     fps: Fraction | None = None,
     frames: int | None = None,
 ) -> VideoInfo:
-    """`map_frames` for work that looks at several frames or makes more of them.
+    """Decode, change and encode frame by frame; frame times and sound stay as they are.
 
     Args:
         source: the video to read.
-        target: see `map_frames`.
+        target: the file to make; MP4, or MKV where MP4 cannot hold the sound (`media_type` of the
+            result tells, the extension plays no part).
         fn: from an iterator over the frames to one over the new frames; called once.
         tags: container metadata.
         fps: rate of the result; None keeps the time of each frame, `fn` then gives one for one.
         frames: how many frames `fn` will give, for the progress; None says as many as there are.
+
+    Raises:
+        InvalidMediaError: see `probe`.
+        StopRequestedError: the run was asked to stop; no file is left.
+        DiskFullError: no room is left for the target.
     """
     facts = _facts(source)
     info, times = facts.info, facts.times

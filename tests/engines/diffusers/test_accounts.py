@@ -17,9 +17,10 @@ from safelight.engines.diffusers.deltas import UnfitError
 from safelight.engines.diffusers.lora_files import LayerNames, read_lora
 from safelight.engines.diffusers.merging import Merging
 from safelight.engines.diffusers.model import load_model, model_of
-from safelight.engines.diffusion import Drawing, Pixels, draw
+from safelight.engines.diffusion import Drawing, draw
 from safelight.engines.machine.loaded import forget_loaded
 from safelight.errors import InvalidMediaError, PipelineError
+from safelight.pixels import Pixels
 from safelight.progress import watching
 from safelight.settings import reload_settings
 from safelight.weights.checkpoints import find_checkpoint

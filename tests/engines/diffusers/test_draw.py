@@ -14,7 +14,6 @@ from safelight.engines.diffusion import (
     AddOn,
     Drawing,
     Drawn,
-    Pixels,
     add_on,
     draw,
     draw_together,
@@ -23,6 +22,7 @@ from safelight.engines.diffusion import (
 )
 from safelight.engines.machine.loaded import forget_loaded
 from safelight.errors import DependencyMissingError, ForbiddenPathError, InvalidMediaError
+from safelight.pixels import Pixels
 from safelight.progress import watching
 from safelight.settings import settings
 from safelight.weights.checkpoints import find_checkpoint

@@ -8,8 +8,9 @@ import numpy as np
 import pytest
 
 from safelight.errors import InvalidMediaError
-from safelight.media.video.stream import frame_times, map_frames, probe, read_frames
+from safelight.media.video.stream import frame_times, probe, read_frames
 from safelight.progress import watching
+from tests.media.clips import map_frames
 
 SIDE = 48
 

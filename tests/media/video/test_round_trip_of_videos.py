@@ -7,7 +7,7 @@ import av
 import numpy as np
 import pytest
 
-from safelight.media.video.stream import map_frames
+from tests.media.clips import map_frames
 from tests.media.outside import needs_ffmpeg, probed, shown, times
 
 pytestmark = needs_ffmpeg

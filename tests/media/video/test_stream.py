@@ -9,15 +9,9 @@ import pytest
 
 from safelight.errors import InvalidMediaError, MissingFileError
 from safelight.media.video import stream as video
-from safelight.media.video.stream import (
-    FrameWriter,
-    map_frames,
-    probe,
-    read_frames,
-    transform_frames,
-    write_video,
-)
+from safelight.media.video.stream import FrameWriter, probe, read_frames, transform_frames
 from safelight.progress import StopRequestedError, clear_stop, request_stop, watching
+from tests.media.clips import map_frames, write_video
 
 CLIP = Path(__file__).parents[3] / "examples" / "box.mp4"
 SIDE = 64

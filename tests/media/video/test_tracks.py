@@ -7,8 +7,8 @@ import av
 import numpy as np
 import pytest
 
-from safelight.media.video.stream import map_frames
 from safelight.progress import watching
+from tests.media.clips import map_frames
 
 SIDE = 32
 RATE = 16_000

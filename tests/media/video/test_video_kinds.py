@@ -9,11 +9,12 @@ import av
 import numpy as np
 import pytest
 
-from safelight.media.video.stream import frame_times, map_frames, probe, read_frames
+from safelight.media.video.stream import frame_times, probe, read_frames
 from safelight.progress import watching
 from safelight.store.inputs import keep_media
 from tasks.denoise import DenoiseParams, denoise
 from tasks.upscale import UpscaleParams, upscale
+from tests.media.clips import map_frames
 
 WIDTH, HEIGHT, FRAMES = 64, 48, 6
 

@@ -10,7 +10,6 @@ import numpy as np
 import pytest
 
 from safelight.media.video.lossless import LosslessWriter, read_lossless
-from safelight.media.video.stream import write_video
 from safelight.progress import StopRequestedError, clear_stop, request_stop
 from safelight.store.artifact import ArtifactRef
 from safelight.store.store import current_store
@@ -18,6 +17,7 @@ from tasks.base.calling import Call, calling
 from tasks.base.catalog import find_stage
 from tasks.base.ingest import ingest
 from tasks.base.resuming import FOLDER, resuming
+from tests.media.clips import write_video
 
 FRAMES = 24
 
