@@ -17,10 +17,9 @@ from safelight.weights.checkpoints import WeightsCard, find_checkpoint
 from tasks.base.calling import serving
 from tasks.base.keeping import keep_image, load_layers, record_of
 from tasks.base.sampling import Prompt, SamplingParams, guides_of, prompt_fields
+from tasks.base.sizing import is_small
 from tasks.base.stage import stage
 
-SMALL_NATIVE = 256
-"""Models trained below this many pixels a side see a large picture only in windows."""
 GRID = 8
 
 
@@ -114,8 +113,8 @@ def _refined(image: Pixels, params: RefineParams) -> Pixels:
     card = find_checkpoint(params.model)
     guides_of(params.sampling)  # refuses to draw without a seed
     redraws, request = serving(Redraws), _request(params)
-    small = min(card.native_width, card.native_height) < SMALL_NATIVE
-    if small and max(image.shape[:2]) > max(card.native_width, card.native_height):
+    # models of few pixels see a large picture only in windows
+    if is_small(card) and max(image.shape[:2]) > max(card.native_width, card.native_height):
         return _in_windows(image, redraws, request, card)
     return redraws.redraw(request, image).pixels[0]
 

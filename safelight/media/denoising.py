@@ -9,6 +9,7 @@ from itertools import product
 
 import numpy as np
 
+from safelight.media.boxes import box_mean
 from safelight.media.images import rounded
 from safelight.pixels import Floats, Pixels
 from safelight.progress import step
@@ -176,7 +177,7 @@ def _averaged_in_time(frames: list[Floats], at: int, deviation: float) -> tuple[
     total, weights = frame.copy(), np.ones(frame.shape[:2], np.float32)
     squares = np.ones_like(weights)
     for other in (*frames[:at], *frames[at + 1 :]):
-        apart = _box_mean(((frame - other) ** 2).mean(axis=2)) / np.float32(2 * deviation**2)
+        apart = box_mean(((frame - other) ** 2).mean(axis=2), PATCH) / np.float32(2 * deviation**2)
         weight = np.clip((UNLIKE - apart) / (UNLIKE - LIKE), 0, 1).astype(np.float32)
         total += weight[..., None] * other
         weights += weight
@@ -249,16 +250,3 @@ def _by_block(values: Floats) -> Floats:
     height, width = values.shape[0] // side, values.shape[1] // side
     squares = values.reshape(height, side, width, side).transpose(0, 2, 1, 3)
     return squares.reshape(height * width, side * side)
-
-
-def _box_mean(values: Floats) -> Floats:
-    """Mean of the square of reach PATCH around each pixel of a plane, its edge repeated."""
-    side = 2 * PATCH + 1
-    for axis in (0, 1):
-        wide = np.pad(values, [(PATCH, PATCH) if at == axis else (0, 0) for at in (0, 1)], "edge")
-        length = values.shape[axis]
-        total = np.zeros_like(values)
-        for at in range(side):
-            total += wide[at : at + length] if axis == 0 else wide[:, at : at + length]
-        values = total / np.float32(side)
-    return values

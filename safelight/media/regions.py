@@ -4,8 +4,8 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 import numpy as np
-from PIL import Image
 
+from safelight.media.fitting import resized
 from safelight.media.images import rounded
 from safelight.pixels import Floats, Pixels
 from safelight.progress import note
@@ -85,13 +85,6 @@ def drawing_size(crop: Crop, longest: int) -> tuple[int, int]:
         max(round(side * scale / BLOCK), 1) * BLOCK for side in (crop.width, crop.height)
     )
     return width, height
-
-
-def resized(image: Pixels, width: int, height: int) -> Pixels:
-    """Another size, (H, W, 3) uint8, Lanczos."""
-    if image.shape[:2] == (height, width):
-        return image
-    return np.asarray(Image.fromarray(image).resize((width, height), Image.Resampling.LANCZOS))
 
 
 def matched(redrawn: Pixels, original: Pixels) -> Floats:

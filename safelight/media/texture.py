@@ -11,6 +11,7 @@ from typing import Literal
 import numpy as np
 from PIL import Image
 
+from safelight.media.boxes import box_mean
 from safelight.media.denoising import noise_deviation
 from safelight.media.noise import in_channels, white_row
 from safelight.pixels import Floats, Pixels
@@ -133,7 +134,7 @@ def with_fine_waves(source: Pixels, redrawn: Pixels, strength: float) -> Pixels:
         start, stop = max(top - REACH, 0), min(bottom + REACH, height)
         before, after = (each[start:stop].astype(np.float32) for each in (source, redrawn))
         difference = before - after
-        fine = difference - _box_mean(difference, AROUND)
+        fine = difference - box_mean(difference, AROUND)
         calm = np.minimum(_calm(before, limit), _calm(after, limit))
         values = np.clip(np.rint(after + np.float32(strength) * calm * fine), 0, 255)
         changed = difference.any(axis=2, keepdims=True)
@@ -145,10 +146,10 @@ def with_fine_waves(source: Pixels, redrawn: Pixels, strength: float) -> Pixels:
 def _calm(smaller: Floats, limit: float) -> Floats:
     """(h, w, 1), 1 where the network drew nothing, falling to 0 at its edges."""
     grey: Floats = (smaller @ LUMA).astype(np.float32)
-    mean = _box_mean(grey, AROUND)
-    variance = np.maximum(_box_mean(grey * grey, AROUND) - mean * mean, 0)
+    mean = box_mean(grey, AROUND)
+    variance = np.maximum(box_mean(grey * grey, AROUND) - mean * mean, 0)
     calm: Floats = (1 / (1 + variance / np.float32(limit))).astype(np.float32)
-    return _box_mean(calm, 1)[..., None]
+    return box_mean(calm, 1)[..., None]
 
 
 def _shares(seen: Floats, finer: Floats, calm: Floats, factor: int) -> tuple[Floats, Floats]:
@@ -158,11 +159,11 @@ def _shares(seen: Floats, finer: Floats, calm: Floats, factor: int) -> tuple[Flo
         (h, w, 1) each: the part of the network's own that stays, so that it is no stronger than
         grain would be there, and the deviation of the grain that is added.
     """
-    fine = seen - _box_mean(seen, AROUND)
-    weight = _box_mean(calm, AROUND)
-    around = _box_mean(calm * (fine * fine).mean(axis=2, keepdims=True), AROUND) / weight
+    fine = seen - box_mean(seen, AROUND)
+    weight = box_mean(calm, AROUND)
+    around = box_mean(calm * (fine * fine).mean(axis=2, keepdims=True), AROUND) / weight
     wanted = around * np.float32(FRESH_SHARE)
-    there = _box_mean(_averaged(finer * finer, factor).mean(axis=2, keepdims=True), AROUND)
+    there = box_mean(_averaged(finer * finer, factor).mean(axis=2, keepdims=True), AROUND)
     kept = np.minimum(np.sqrt((wanted + ROUNDING) / (there + ROUNDING)), 1).astype(np.float32)
     lacking = np.sqrt(np.maximum(wanted - there - np.float32(ROUNDING), 0)).astype(np.float32)
     return 1 - calm * (1 - kept), calm * lacking
@@ -231,17 +232,3 @@ def _enlarged(values: Floats, factor: int) -> Floats:
     size = values.shape[1] * factor, values.shape[0] * factor
     planes = (Image.fromarray(np.ascontiguousarray(plane)) for plane in np.moveaxis(values, 2, 0))
     return np.stack([np.asarray(each.resize(size, Image.Resampling.BICUBIC)) for each in planes], 2)
-
-
-def _box_mean(values: Floats, reach: int) -> Floats:
-    """Mean of the square around each pixel, the edge pixel repeated beyond the edge."""
-    side = 2 * reach + 1
-    for axis in (0, 1):
-        widths = [(reach, reach) if at == axis else (0, 0) for at in range(values.ndim)]
-        wide = np.pad(values, widths, "edge")
-        length = values.shape[axis]
-        total = np.zeros_like(values)
-        for at in range(side):
-            total += wide[at : at + length] if axis == 0 else wide[:, at : at + length]
-        values = total / np.float32(side)
-    return values

@@ -3,10 +3,10 @@
 from dataclasses import dataclass
 from math import sqrt
 
-from safelight.weights.checkpoints import find_checkpoint
+from safelight.weights.checkpoints import WeightsCard, find_checkpoint
 
 SMALL_NATIVE = 256
-"""Models trained below this many pixels a side draw only at exactly that size."""
+"""Models trained below this many pixels a side draw well only at exactly that size."""
 GRAIN = 64
 """Sides are multiples of this: the coarsest level of common U-Nets."""
 LARGE_ENOUGH = 512
@@ -31,6 +31,11 @@ class Sizing:
     """What a small model's maker recommends; numbers tuned on large ones burn its colours out."""
 
 
+def is_small(card: WeightsCard) -> bool:
+    """Whether a model was trained far below print size."""
+    return min(card.native_width, card.native_height) < SMALL_NATIVE
+
+
 def size_for(model: str | None, aspect: tuple[int, int]) -> Sizing:
     """The size at which a model draws best.
 
@@ -44,7 +49,7 @@ def size_for(model: str | None, aspect: tuple[int, int]) -> Sizing:
         to `LARGE_ENOUGH`. Such models draw heads on heads in a shape they were not trained in.
     """
     card = find_checkpoint(model)
-    if min(card.native_width, card.native_height) >= SMALL_NATIVE:
+    if not is_small(card):
         side = sqrt(card.native_width * card.native_height)
         stretch = sqrt(aspect[0] / aspect[1])
         width, height = _on_grid(side * stretch), _on_grid(side / stretch)
