@@ -39,7 +39,7 @@ from safelight.pool.fencing import Fence, awake
 from safelight.pool.freshness import ImportedModules
 from safelight.pool.messages import Ended, Owned, Pulse, Ready, Run, Stale, Stop, ToProcess
 from safelight.pool.ownership import Claim
-from safelight.pool.session import Session
+from safelight.pool.session import ApiSession
 from safelight.private import keep_private
 from safelight.progress import StopReason, clear_stop, is_given_up, request_stop, still_seconds
 from safelight.reports import as_known
@@ -71,7 +71,7 @@ class Host:
         self._saying = threading.Lock()
         self._modules = ImportedModules()
         self._fence = Fence(lambda run_id: self._session.ask(run_id))
-        self._session = Session(self._fence.guard)
+        self._session = ApiSession(self._fence.guard)
         self._versions: dict[UUID, str | None] = {}
 
     def serve(self) -> None:
@@ -199,7 +199,7 @@ class Host:
             return
 
 
-def execute(flow_run: FlowRun, session: Session) -> str:
+def execute(flow_run: FlowRun, session: ApiSession) -> str:
     """Run a flow run on this thread, as `python -m prefect.engine` does.
 
     Args:

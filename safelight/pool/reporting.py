@@ -24,7 +24,7 @@ LEAVE_SECONDS = 10.0
 """A store that does not answer for longer costs the manifest of a run whose process is gone."""
 
 
-async def settle(
+async def conclude(
     flow_run_id: UUID, claim: Claim, outcome: Outcome, cancelling: bool, restarts: int
 ) -> int:
     """See to it that a run whose process died or failed does not stay Running.
@@ -46,14 +46,14 @@ async def settle(
             # a write the client repeats by itself later would undo what happened meanwhile
             try:
                 with temporary_settings({PREFECT_CLIENT_MAX_RETRIES: 0}):
-                    return await _settle(client, flow_run_id, claim, outcome, cancelling, restarts)
+                    return await _conclude(client, flow_run_id, claim, outcome, cancelling, restarts)
             except ObjectNotFound:  # the run was deleted
                 return 0
             except httpx.HTTPError:
                 await anyio.sleep(RETRY_SECONDS)
 
 
-async def _settle(
+async def _conclude(
     client: PrefectClient,
     flow_run_id: UUID,
     claim: Claim,

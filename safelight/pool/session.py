@@ -31,7 +31,7 @@ FILES = ("prefect.toml", "pyproject.toml", ".env")
 """Where Prefect looks for settings in the working directory."""
 
 
-class Session:
+class ApiSession:
     """Settings and clients for the runs of one process, made again only when the settings change.
 
     Reading the settings and opening the four clients of a run takes longer than all its requests.

@@ -38,7 +38,7 @@ from safelight.pool.listening import DUE_EVENTS, TAKEN, listen
 from safelight.pool.messages import Ended, Run
 from safelight.pool.orphans import LOOK_SECONDS, Leases, take_over
 from safelight.pool.process import Died, Outcome, WarmProcess
-from safelight.pool.reporting import settle
+from safelight.pool.reporting import conclude
 from safelight.pool.starting import Starting
 from safelight.pool.stillness import replace_still_ones
 from safelight.pool.waiting import LOOK_SECONDS as WAITING_SECONDS
@@ -176,7 +176,7 @@ class SupervisingWorker(BaseWorker[C, V, R], ABC):
             self._ran(process, flow_run, configuration)
             code = 0
             if isinstance(outcome, Died) or outcome.outcome != "reported":
-                code = await settle(
+                code = await conclude(
                     flow_run.id,
                     running.claim,
                     outcome,

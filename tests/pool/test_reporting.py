@@ -31,15 +31,15 @@ def test_a_run_cancelled_in_between_is_cancelled(
         return real(*arguments)
 
     monkeypatch.setattr(reporting, "next_state", meanwhile)
-    anyio.run(reporting.settle, run, MINE, Died(-9), False, 5)
+    anyio.run(reporting.conclude, run, MINE, Died(-9), False, 5)
     assert pool.state(run).name == end
 
 
-@pytest.mark.parametrize("way", ["settle", "take over"])
+@pytest.mark.parametrize("way", ["conclude", "take over"])
 def test_a_run_that_ends_while_its_restarts_are_counted_is_left_alone(
     pool: Pool, monkeypatch: pytest.MonkeyPatch, way: str
 ):
-    module = reporting if way == "settle" else orphans
+    module = reporting if way == "conclude" else orphans
     run = pool.create("pid")
     pool.client.set_flow_run_state(run, Running(), force=True)
     pool.client.update_flow_run(run, infrastructure_pid=released(1))
@@ -50,8 +50,8 @@ def test_a_run_that_ends_while_its_restarts_are_counted_is_left_alone(
         return await real(client, flow_run_id)
 
     async def see_to_it() -> None:
-        if way == "settle":
-            await reporting.settle(run, MINE, Died(-9), False, 5)
+        if way == "conclude":
+            await reporting.conclude(run, MINE, Died(-9), False, 5)
         else:
             async with get_client() as client:
                 await orphans.take_over(client, pool.name, set(), orphans.Leases())
@@ -67,14 +67,14 @@ def test_a_run_that_was_given_to_another_worker_is_left_alone(pool: Pool, number
     run = pool.create("pid")
     pool.client.set_flow_run_state(run, Running(), force=True)
     pool.client.update_flow_run(run, infrastructure_pid=released(number))
-    anyio.run(reporting.settle, run, MINE, Died(-9), False, 5)
+    anyio.run(reporting.conclude, run, MINE, Died(-9), False, 5)
     assert pool.state(run).is_running()
 
 
 def test_a_finished_run_is_left_alone(pool: Pool):
     run = pool.create("pid")
     pool.client.set_flow_run_state(run, Completed(), force=True)
-    anyio.run(reporting.settle, run, MINE, Died(-9), False, 5)
+    anyio.run(reporting.conclude, run, MINE, Died(-9), False, 5)
     assert pool.state(run).is_completed()
 
 
@@ -82,5 +82,5 @@ def test_restarts_are_counted_though_the_run_never_began(pool: Pool):
     run = pool.create("pid")
     for expected in ("AwaitingRetry", "AwaitingRetry", "Crashed"):
         pool.client.set_flow_run_state(run, Pending(), force=True)
-        anyio.run(reporting.settle, run, MINE, Died(-9), False, 2)
+        anyio.run(reporting.conclude, run, MINE, Died(-9), False, 2)
         assert pool.state(run).name == expected

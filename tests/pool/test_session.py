@@ -7,15 +7,15 @@ import pytest
 from prefect.context import SyncClientContext
 from prefect.settings import PREFECT_CLIENT_MAX_RETRIES
 
-from safelight.pool.session import Session
+from safelight.pool.session import ApiSession
 
 pytestmark = pytest.mark.usefixtures("api")
 
 
 @pytest.fixture
-def session(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Session]:
+def session(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[ApiSession]:
     monkeypatch.chdir(tmp_path)
-    made = Session(lambda request: None)
+    made = ApiSession(lambda request: None)
     yield made
     made.close()
 
@@ -27,7 +27,7 @@ def client() -> object:
 
 
 def test_settings_and_client_stay_while_nothing_changes(
-    session: Session, monkeypatch: pytest.MonkeyPatch
+    session: ApiSession, monkeypatch: pytest.MonkeyPatch
 ):
     session.renew()
     first = client()
@@ -41,7 +41,7 @@ def test_settings_and_client_stay_while_nothing_changes(
 
 @pytest.mark.parametrize("where", ["environment", "prefect.toml", "folder"])
 def test_changed_settings_are_taken_over(
-    session: Session, where: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    session: ApiSession, where: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ):
     session.renew()
     first = client()
