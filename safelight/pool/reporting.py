@@ -46,7 +46,9 @@ async def conclude(
             # a write the client repeats by itself later would undo what happened meanwhile
             try:
                 with temporary_settings({PREFECT_CLIENT_MAX_RETRIES: 0}):
-                    return await _conclude(client, flow_run_id, claim, outcome, cancelling, restarts)
+                    return await _conclude(
+                        client, flow_run_id, claim, outcome, cancelling, restarts
+                    )
             except ObjectNotFound:  # the run was deleted
                 return 0
             except httpx.HTTPError:
