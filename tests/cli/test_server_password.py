@@ -24,6 +24,7 @@ from prefect.settings import (
 )
 
 from safelight.cli.edge import guarded
+from safelight.cli.printing import CONSOLE
 from safelight.cli.server import Server, embedded_server, free_port, prefect_home, running_server
 from safelight.cli.server_login import LINK_SECONDS, Logins, basic
 from safelight.cli.server_password import choose_password, in_use, joined, kept, password_of
@@ -144,7 +145,7 @@ def test_a_command_without_it_says_so(
     theirs = {PREFECT_API_URL: started.url, PREFECT_API_AUTH_STRING: "me:wrong"}
     with pytest.MonkeyPatch.context() as patch, temporary_settings(theirs):
         patch.setenv("VOLUME_ROOT", str(tmp_path))
-        patch.setenv("COLUMNS", "400")
+        patch.setattr(CONSOLE, "_width", 400)
         reload_settings()
         assert guarded(words) == 1
     reload_settings()

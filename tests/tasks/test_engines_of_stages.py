@@ -61,7 +61,7 @@ class Toy(LocalEngine):
 
 ENGINE = Toy()
 """
-PARAMS = UpscaleParams(model="video")
+PARAMS = UpscaleParams(model="video", texture=0)
 
 
 @pytest.fixture

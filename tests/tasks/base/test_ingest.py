@@ -183,11 +183,14 @@ MEDIA = {
         "SAFELIGHT_MAX_INPUT_MEGAPIXELS",
     ),
     "text named .png": (
-        b"just some text", ("image",), "b'just som", "expected a PNG, JPEG, WebP", "convert",
+        b"just some text", ("image",), "text that begins with 'just some text'",
+        "expected a PNG, JPEG, WebP", "convert",
     ),
     "empty gif": (b"GIF89a" + bytes(50), ("image",), "x", "damaged", "export"),
     "text for a video": (b"just some text", ("video",), "", "", ""),
-    "sound for a picture": (wav(), ("image",), "b'RIFF", "expected a PNG, JPEG, WebP", "convert"),
+    "sound for a picture": (
+        wav(), ("image",), "a video or sound (RIFF)", "expected a PNG, JPEG, WebP", "convert",
+    ),
     "sound for a video": (wav(), ("video",), "", "", ""),
     "picture for a video": (png(), ("video",), "holds image", "expected video", "video"),
     "picture for a sound": (png(), ("audio",), "holds image", "expected audio", "audio"),
