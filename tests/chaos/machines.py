@@ -98,6 +98,12 @@ class Server:
         process.wait()
 
 
+def _is_warm(process: psutil.Process) -> bool:
+    with suppress(psutil.Error):  # it has ended, though nobody has fetched its status
+        return CHILD in process.cmdline()
+    return False
+
+
 class Worker:
     """A worker process as Prefect's command starts it."""
 
@@ -132,11 +138,10 @@ class Worker:
 
     def children(self) -> list[psutil.Process]:
         """Its warm processes."""
-        try:
+        found: list[psutil.Process] = []
+        with suppress(psutil.Error):
             found = psutil.Process(self.process.pid).children(recursive=True)
-            return [child for child in found if CHILD in child.cmdline()]
-        except psutil.Error:
-            return []
+        return [child for child in found if _is_warm(child)]
 
     def kill(self) -> None:
         """End it as a power cut would, with everything in its container."""
