@@ -168,7 +168,7 @@ def video_tags(record: FileRecord) -> dict[str, str]:
     return tags
 
 
-def record_in(path: Path) -> FileRecord | None:
+def read_record(path: Path) -> FileRecord | None:
     """The record inside a picture or video, found by content; None when there is none to read.
 
     Raises:

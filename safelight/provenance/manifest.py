@@ -21,7 +21,7 @@ from pydantic import (
 from safelight.digests import sha256_of
 from safelight.errors import InvalidFieldValueError, MissingFileError, PipelineError
 from safelight.installed import version
-from safelight.provenance.embed import record_in
+from safelight.provenance.embed import read_record
 from safelight.provenance.identity import EngineIdentity, PassedOver
 from safelight.provenance.record import Origin
 from safelight.store.artifact import ArtifactRef
@@ -342,7 +342,7 @@ def _parsed(data: bytes, name: str) -> Manifest:
 def _by_artifact(store: Store, sha256: str, name: str, path: Path | None = None) -> Manifest:
     made_by = _made_by(store, sha256)
     if made_by is None or not store.backend.exists(made_by.manifest):
-        record = record_in(path) if path else None
+        record = read_record(path) if path else None
         said = f"; the file says that {record.stage} made it" if record else ""
         raise UnknownArtifactError(
             f"no run in this store made {name} (sha256 {sha256[:12]}...){said}",

@@ -20,7 +20,7 @@ from safelight.params import Params
 from safelight.pixels import Pixels
 from safelight.progress import note, part
 from safelight.provenance.carried import NOTHING, Carried, carried_from
-from safelight.provenance.embed import LOSSLESS, animation_bytes, image_bytes, record_in
+from safelight.provenance.embed import LOSSLESS, animation_bytes, image_bytes, read_record
 from safelight.provenance.record import FileRecord
 from safelight.store.artifact import ArtifactRef
 from safelight.store.store import current_store
@@ -107,7 +107,7 @@ def record_of(params: Params, sources: Sequence[ArtifactRef]) -> FileRecord:
     for source in sources:
         if source.kind == "video":
             _note_left_aside(source)
-        earlier = record_in(store.fetch(source))
+        earlier = read_record(store.fetch(source))
         if earlier is not None:
             for each in (*earlier.history, earlier.model_copy(update={"history": ()})):
                 history.setdefault(each.model_dump_json(), each)
@@ -225,7 +225,7 @@ def _note_left_aside(source: ArtifactRef) -> None:
 def _carried(source: ArtifactRef) -> Carried:
     store = current_store()
     path = store.fetch(source)
-    return carried_from(path, store.read(source), record_in(path))
+    return carried_from(path, store.read(source), read_record(path))
 
 
 def keep_video(

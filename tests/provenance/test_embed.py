@@ -12,7 +12,7 @@ from PIL import Image
 
 from safelight.errors import InvalidFieldValueError, MissingFileError
 from safelight.media.video.stream import FrameWriter
-from safelight.provenance.embed import LOSSLESS, image_bytes, record_in, video_tags
+from safelight.provenance.embed import LOSSLESS, image_bytes, read_record, video_tags
 from safelight.provenance.record import FileRecord
 from safelight.provenance.xmp import SOURCE_TYPES, source_type
 
@@ -69,7 +69,7 @@ def texts(packet: xml.dom.minidom.Element, name: str) -> list[str]:
 @pytest.mark.parametrize("media_type", MEDIA_TYPES)
 @pytest.mark.parametrize("record", [DRAWN, ENLARGED, PHOTO], ids=lambda record: record.stage)
 def test_record_comes_back(tmp_path, pixels, record, media_type):
-    assert record_in(written(tmp_path, pixels, record, media_type)) == record
+    assert read_record(written(tmp_path, pixels, record, media_type)) == record
 
 
 @pytest.mark.parametrize("media_type", MEDIA_TYPES)
@@ -171,7 +171,7 @@ def test_source_type_says_what_models_did_to_the_pixels(tmp_path, pixels, origin
     ]
     record = last.model_copy(update={"history": tuple(earlier)})
     assert source_type(record) == SOURCE_TYPES + kind
-    kept = record_in(written(tmp_path, pixels, record, "image/png"))
+    kept = read_record(written(tmp_path, pixels, record, "image/png"))
     assert kept == record
     assert source_type(kept) == SOURCE_TYPES + kind
 
@@ -197,7 +197,7 @@ def test_a_history_of_a_megabyte_fits(tmp_path, pixels, media_type):
     long = DRAWN.model_copy(update={"parameters": {"prompt": "tree 🌳 " * 20_000}})
     record = ENLARGED.model_copy(update={"history": (long, long)})
     path = written(tmp_path, pixels, record, media_type)
-    assert record_in(path) == record
+    assert read_record(path) == record
     assert np.array(Image.open(path)).shape == pixels.shape
 
 
@@ -222,7 +222,7 @@ def test_any_text_comes_back(tmp_path_factory, prompt, parameters, media_type):
     record = PHOTO.model_copy(update={"history": (drawn,)})
     pixels = np.zeros((2, 3, 3), np.uint8)
     path = written(tmp_path_factory.getbasetemp(), pixels, record, media_type)
-    assert record_in(path) == record
+    assert read_record(path) == record
     with Image.open(path) as image:
         assert packet_of(image).tagName == "x:xmpmeta"
 
@@ -265,14 +265,14 @@ def test_files_by_others_hold_no_record_and_raise_nothing(tmp_path, pixels):
     for name, data in foreign_files(pixels).items():
         path = tmp_path / "foreign"
         path.write_bytes(data)
-        assert record_in(path) is None, name
+        assert read_record(path) is None, name
 
 
 def test_our_key_with_other_content_is_no_record(tmp_path, pixels):
     good = image_bytes(pixels, PHOTO, "image/png")
     path = tmp_path / "other.png"
     path.write_bytes(good.replace(b'"stage"', b'"stale"'))
-    assert record_in(path) is None
+    assert read_record(path) is None
 
 
 @pytest.mark.parametrize("media_type", MEDIA_TYPES)
@@ -281,7 +281,7 @@ def test_truncated_files_raise_nothing(tmp_path, pixels, media_type):
     path = tmp_path / "part"
     for length in range(0, len(whole), 97):
         path.write_bytes(whole[:length])
-        assert record_in(path) in (None, ENLARGED)
+        assert read_record(path) in (None, ENLARGED)
 
 
 @settings(max_examples=100, deadline=None)
@@ -292,7 +292,7 @@ def test_flipped_bytes_raise_nothing(tmp_path_factory, data, media_type):
         whole[data.draw(st.integers(0, len(whole) - 1))] = data.draw(st.integers(0, 255))
     path = tmp_path_factory.getbasetemp() / "flipped"
     path.write_bytes(whole)
-    record_in(path)
+    read_record(path)
 
 
 def test_compressed_text_of_other_tools_is_read(tmp_path, pixels):
@@ -301,7 +301,7 @@ def test_compressed_text_of_other_tools_is_read(tmp_path, pixels):
     text = PngInfo()
     text.add_itxt("safelight", PHOTO.model_dump_json(), zip=True)
     Image.fromarray(pixels).save(tmp_path / "zip.png", pnginfo=text)
-    assert record_in(tmp_path / "zip.png") == PHOTO
+    assert read_record(tmp_path / "zip.png") == PHOTO
 
 
 def test_a_simple_property_that_another_tool_made_an_attribute_is_read(tmp_path, pixels):
@@ -314,12 +314,12 @@ def test_a_simple_property_that_another_tool_made_an_attribute_is_read(tmp_path,
         f"s:record={quoteattr(DRAWN.model_dump_json())}/></rdf:RDF></x:xmpmeta>"
     )
     Image.fromarray(pixels).save(tmp_path / "a.jpg", xmp=packet.encode())
-    assert record_in(tmp_path / "a.jpg") == DRAWN
+    assert read_record(tmp_path / "a.jpg") == DRAWN
 
 
 def test_a_missing_file_is_an_error(tmp_path):
     with pytest.raises(MissingFileError, match="no file at"):
-        record_in(tmp_path / "none.png")
+        read_record(tmp_path / "none.png")
 
 
 def test_video_tags_come_back(tmp_path, pixels):
@@ -327,7 +327,7 @@ def test_video_tags_come_back(tmp_path, pixels):
     with FrameWriter(target, Fraction(24), video_tags(ENLARGED)) as writer:
         for _ in range(3):
             writer.add(pixels)
-    assert record_in(target) == ENLARGED
+    assert read_record(target) == ENLARGED
 
 
 @pytest.mark.parametrize("options", [{}, {"movflags": "use_metadata_tags"}, None])
@@ -343,7 +343,7 @@ def test_video_tags_come_back_from_any_writer(tmp_path, options):
         stream.pix_fmt = "yuv420p"
         frame = av.VideoFrame.from_ndarray(np.zeros((32, 32, 3), np.uint8))
         container.mux([*stream.encode(frame), *stream.encode(None)])
-    assert record_in(target) == ENLARGED
+    assert read_record(target) == ENLARGED
     with av.open(str(target)) as container:
         found = {name.lower(): value for name, value in container.metadata.items()}
     assert found["title"] == 'a "fox", <b>]]>&amp; in snow 😀 second line'
@@ -365,7 +365,7 @@ def test_reading_pictures_does_not_load_a_video_library(tmp_path, pixels):
 
     path = written(tmp_path, pixels, PHOTO, "image/webp")
     program = (
-        "import sys, pathlib; from safelight.provenance.embed import record_in;"
-        f"assert record_in(pathlib.Path({str(path)!r})); assert 'av' not in sys.modules"
+        "import sys, pathlib; from safelight.provenance.embed import read_record;"
+        f"assert read_record(pathlib.Path({str(path)!r})); assert 'av' not in sys.modules"
     )
     subprocess.run([sys.executable, "-c", program], check=True)

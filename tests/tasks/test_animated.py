@@ -12,7 +12,7 @@ from PIL import Image
 from safelight.media.animation import frames_of, timing_of
 from safelight.media.video.stream import probe, read_frames
 from safelight.progress import watching
-from safelight.provenance.embed import record_in
+from safelight.provenance.embed import read_record
 from safelight.store.artifact import ArtifactRef
 from safelight.store.inputs import find_stored, keep_media, upload_local
 from safelight.store.store import current_store
@@ -78,7 +78,7 @@ def test_enhance_keeps_all_frames_and_the_format(brought, kind, media_type):
     assert_plays_as_before(made, source, 2)
     told = [str(text) for text in made.metadata.get("notes", [])]
     assert any("an animated PNG" in text for text in told) == (kind == "GIF")
-    assert record_in(current_store().fetch(made)).stage == "enhance"
+    assert read_record(current_store().fetch(made)).stage == "enhance"
 
 
 @pytest.mark.parametrize("kind", ["WEBP", "GIF"])

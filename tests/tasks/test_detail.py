@@ -16,7 +16,7 @@ from safelight.errors import (
     InvalidMediaError,
     MissingRequiredFieldError,
 )
-from safelight.provenance.embed import record_in
+from safelight.provenance.embed import read_record
 from safelight.store.artifact import ArtifactRef
 from safelight.store.store import current_store
 from tasks.base.keeping import load_image
@@ -159,7 +159,7 @@ def test_same_seed_same_bytes(photo: np.ndarray):
 
 def test_the_file_and_the_key_know_detector_and_model(photo: np.ndarray):
     picture = stored(small(photo, 128))
-    record = record_in(current_store().fetch(detail.fn(picture, QUICK)))
+    record = read_record(current_store().fetch(detail.fn(picture, QUICK)))
     assert record is not None
     assert record.stage == "detail"
     assert record.parameters["strength"] == 0.5

@@ -22,7 +22,7 @@ from safelight.errors import (
     UnsafePickleError,
 )
 from safelight.progress import StopRequestedError, clear_stop, request_stop, watching
-from safelight.provenance.embed import record_in
+from safelight.provenance.embed import read_record
 from safelight.store.artifact import ArtifactRef
 from safelight.store.store import current_store
 from safelight.weights.checkpoints import find_checkpoint, models_folder
@@ -96,7 +96,7 @@ def test_pictures_say_nothing_of_the_paths_that_a_run_was_given():
     request = CAT.but(controlnet_image=private, ipadapter_images=(private,))
     made = generate.fn(request)[0]
     assert b"somebody" not in current_store().read(made)
-    assert record_in(current_store().fetch(made)) is not None
+    assert read_record(current_store().fetch(made)) is not None
     assert cache_key(generate, [request]) == cache_key(generate, [CAT])
 
 
@@ -119,7 +119,7 @@ def test_a_model_is_loaded_once(monkeypatch: pytest.MonkeyPatch):
 
 def test_the_file_says_how_it_was_made(tiny_model: str):
     made = generate.fn(CAT)[0]
-    record = record_in(current_store().fetch(made))
+    record = read_record(current_store().fetch(made))
     assert record is not None
     assert record.parameters["prompt"] == CAT.prompt
     assert record.weights == (find_checkpoint(tiny_model).sha256,)

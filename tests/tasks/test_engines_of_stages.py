@@ -16,7 +16,7 @@ from safelight.client.page import _served
 from safelight.engines import choosing
 from safelight.errors import EngineTimeoutError
 from safelight.media.images import decode_image
-from safelight.provenance.embed import record_in
+from safelight.provenance.embed import read_record
 from safelight.store.artifact import ArtifactRef
 from safelight.store.store import current_store
 from tasks.base.calling import Call, calling
@@ -99,7 +99,7 @@ def test_the_next_engine_takes_over_and_everything_names_it(picture: ArtifactRef
         asked_first = cache_key(upscale, [picture, PARAMS])
         made = upscale.fn(picture, PARAMS)
         assert cache_key(upscale, [picture, PARAMS]) != asked_first
-    kept = record_in(current_store().fetch(made))
+    kept = read_record(current_store().fetch(made))
     assert kept is not None
     assert (kept.engine_id, kept.engine_version, kept.weights) == ("toy_good", "7", ())
     pixels = decode_image(current_store().read(made))

@@ -10,7 +10,7 @@ from pydantic import ValidationError
 
 from safelight.errors import InvalidFieldValueError, InvalidMediaError
 from safelight.media.images import decode_image
-from safelight.provenance.embed import record_in
+from safelight.provenance.embed import read_record
 from safelight.store.artifact import ArtifactRef
 from safelight.store.store import current_store
 from tasks.enhance import EnhanceParams, enhance
@@ -38,7 +38,7 @@ def test_keeps_the_format(volume: Path, photo: np.ndarray, media_type: str):
         assert image.size == (128, 96) == (better.width, better.height)
     assert better.media_type == media_type
     assert better.extension == picture.extension
-    record = record_in(current_store().fetch(better))
+    record = read_record(current_store().fetch(better))
     assert record is not None
     assert record.parameters == {"quality_preset": "low", "texture": 1.0, "seed": 0}
 

@@ -9,7 +9,7 @@ import pytest
 from PIL import Image
 
 from safelight.provenance.containers import RESOURCES_HEADER
-from safelight.provenance.embed import record_in
+from safelight.provenance.embed import read_record
 from safelight.provenance.foreign import foreign_in, iptc_resource, iptc_text
 from safelight.provenance.xmp import properties_in
 from safelight.store.artifact import ArtifactRef
@@ -84,7 +84,7 @@ def test_xmp_goes_on_and_what_was_true_of_the_source_alone_does_not(brought, kin
     assert not {"Orientation", "Exposure2012"} & found.keys()
     notes = " ".join(str(text) for text in made.metadata["notes"])
     assert "XMP of settings of a raw converter" in notes
-    assert record_in(current_store().fetch(made)).stage == "enhance"
+    assert read_record(current_store().fetch(made)).stage == "enhance"
     again = grade.fn(made, GradeParams(tone=0.1))
     later = stated(again)
     assert later.pop("History").startswith(found.pop("History"))

@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 
 from safelight.media.video.stream import probe, read_frames
-from safelight.provenance.embed import record_in
+from safelight.provenance.embed import read_record
 from safelight.store.artifact import ArtifactRef
 from safelight.store.store import current_store
 from tasks import grade as module
@@ -43,7 +43,7 @@ def test_nothing_to_do_gives_the_artifact_itself(picture: ArtifactRef, params: G
 
 def test_the_file_says_how_it_was_graded(picture: ArtifactRef):
     made = grade.fn(picture, GradeParams(grain=0.25, seed=9))
-    record = record_in(current_store().fetch(made))
+    record = read_record(current_store().fetch(made))
     assert record is not None
     assert record.stage == "grade"
     assert record.parameters["grain"] == 0.25

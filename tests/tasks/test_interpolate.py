@@ -15,7 +15,7 @@ from safelight.errors import InvalidFieldValueError
 from safelight.media.video.lossless import read_lossless
 from safelight.media.video.stream import FrameWriter, probe, read_frames, transform_frames
 from safelight.progress import StopRequestedError, clear_stop, request_stop, watching
-from safelight.provenance.embed import record_in
+from safelight.provenance.embed import read_record
 from safelight.store.artifact import ArtifactRef
 from safelight.store.store import current_store
 from tasks.base.calling import Call, calling
@@ -113,7 +113,7 @@ def test_what_does_not_divide_is_longer_by_less_than_a_frame(tmp_path: Path) -> 
 def test_the_file_says_how_it_was_made(tmp_path: Path) -> None:
     ref = timed(tmp_path / "a.mp4", Fraction(30), frames=3)
     params = InterpolateParams(source_fps=30, target_fps=60)
-    record = record_in(current_store().fetch(interpolate.fn(ref, params)))
+    record = read_record(current_store().fetch(interpolate.fn(ref, params)))
 
     assert record is not None
     assert record.stage == "interpolate"

@@ -8,7 +8,7 @@ from safetensors.torch import save_file
 
 from safelight.engines.diffusers.model import model_of
 from safelight.errors import DependencyMissingError, InvalidFieldValueError
-from safelight.provenance.embed import record_in
+from safelight.provenance.embed import read_record
 from safelight.store.artifact import ArtifactRef
 from safelight.store.store import current_store
 from safelight.weights.checkpoints import find_checkpoint, models_folder
@@ -38,7 +38,7 @@ def style(tiny_model: object) -> None:
 
 
 def parameters(ref: ArtifactRef) -> dict[str, object]:
-    record = record_in(current_store().fetch(ref))
+    record = read_record(current_store().fetch(ref))
     assert record is not None
     return dict(record.parameters)
 

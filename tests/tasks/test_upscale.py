@@ -11,7 +11,7 @@ from pydantic import ValidationError
 
 from safelight.media.images import decode_image
 from safelight.media.video.stream import probe, read_frames
-from safelight.provenance.embed import record_in
+from safelight.provenance.embed import read_record
 from safelight.store.artifact import ArtifactRef
 from safelight.store.store import current_store
 from tasks.base.stage import cache_key
@@ -41,7 +41,7 @@ def test_enlarges_a_picture_and_says_how(picture: ArtifactRef, photo: np.ndarray
     pixels = decode_image(current_store().read(larger))
     back = pixels.reshape(40, factor, 51, factor, 3).mean(axis=(1, 3))
     assert np.abs(back - photo[100:140, 200:251]).mean() < 6
-    record = record_in(current_store().fetch(larger))
+    record = read_record(current_store().fetch(larger))
     assert record is not None
     assert record.sources == (picture.sha256,)
     assert record.parameters["upscale_factor"] == factor
@@ -51,7 +51,7 @@ def test_enlarges_a_picture_and_says_how(picture: ArtifactRef, photo: np.ndarray
 def test_auto_takes_the_photo_network_for_a_picture(picture: ArtifactRef):
     chosen = upscale.fn(picture, UpscaleParams(model="photo"))
     assert upscale.fn(picture, UpscaleParams()).sha256 == chosen.sha256
-    record = record_in(current_store().fetch(chosen))
+    record = read_record(current_store().fetch(chosen))
     assert record is not None
     assert record.parameters["model"] == "photo"
     assert len(record.weights) == 2
@@ -78,7 +78,7 @@ def test_enlarges_a_video_frame_by_frame(volume: Path, photo: np.ndarray, tmp_pa
     for made, frame in zip(read_frames(path), frames, strict=True):
         back = made.reshape(64, 3, 96, 3, 3).mean(axis=(1, 3))
         assert np.abs(back - frame).mean() < 8
-    record = record_in(path)
+    record = read_record(path)
     assert record is not None
     assert record.parameters["model"] == "video"
 
@@ -87,7 +87,7 @@ def test_texture_is_on_record_and_told(picture: ArtifactRef, photo: np.ndarray):
     larger = upscale.fn(picture, UpscaleParams(model="video"))
     notes = str(larger.metadata["notes"])
     assert "texture 1, as for a photograph: " in notes
-    record = record_in(current_store().fetch(larger))
+    record = read_record(current_store().fetch(larger))
     assert record is not None
     assert (record.parameters["texture"], record.parameters["seed"]) == (1.0, 0)
     bare = upscale.fn(picture, UpscaleParams(model="video", texture=0.0))
