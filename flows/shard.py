@@ -5,13 +5,12 @@ from typing import Annotated
 from pydantic import Field
 
 from flows.batching.laying_out import publish_table
-from flows.batching.outcomes import may_pass, outcome_left
+from flows.batching.outcomes import may_pass, outcome_left, outcome_told
 from flows.batching.requests import Request, find_target
 from flows.batching.shards import KEY, Shard, Sharded, load_shard
 from flows.running.recorded import RecordedFlow, recorded_flow, run_inline
 from safelight.progress import pause, step, watching
 from safelight.provenance.batches import BatchOutcome
-from safelight.provenance.manifest import Failure
 from safelight.store.artifact import ArtifactRef
 from tasks.base.recorder import recorder
 
@@ -61,17 +60,8 @@ def _worked_through(given: Shard) -> dict[int, BatchOutcome]:
 
 
 def _run(target: RecordedFlow[...], one: Sharded) -> BatchOutcome:
-    error = run_inline(target, dict(one.parameters), one.run_id, _nobody_looks)
-    ended = outcome_left(one.number, one.where, one.run_id)
-    if ended is None or error is not None:
-        return BatchOutcome(
-            number=one.number,
-            where=one.where,
-            state="failed",
-            flow_run_id=one.run_id,
-            error=Failure.of(error) if error else None,
-        )
-    return ended[0]
+    manifest = run_inline(target, dict(one.parameters), one.run_id, _nobody_looks)
+    return outcome_told(one.number, one.where, manifest)
 
 
 def _nobody_looks(stage: str, done: int, total: int) -> None:

@@ -18,7 +18,7 @@ from prefect.exceptions import ObjectNotFound
 
 from flows.batching.outcomes import deleted, may_pass, not_run, outcome_in, outcome_of
 from flows.batching.requests import Request
-from flows.batching.runs import BatchRuns
+from flows.batching.runs import NEW_SECONDS, BatchRuns
 from flows.batching.sharding import Shards, find_shards
 from flows.running.recorded import RecordedFlow
 from flows.running.signature import renamed
@@ -35,11 +35,6 @@ from safelight.progress import (
 from safelight.provenance.batches import BatchOutcome
 
 LOG = logging.getLogger(__name__)
-POLL_SECONDS = 0.5
-CANCEL_SECONDS = 60.0
-"""How long a cancelled batch asks a server that does not answer to cancel its requests."""
-NEW_SECONDS = 10.0
-"""A run this young that the server does not list is not listed yet: a copy of its database lags."""
 _MESSAGE = re.compile(r"\[([A-Z_]+)\] (.*)\. Fix: (.*)\.", re.DOTALL)
 Where = Literal["auto", "workers", "here"]
 
@@ -168,28 +163,15 @@ class _Workers:
     """Creates flow runs and waits for them; what it knows is on the server, so it may die."""
 
     def __init__(self, dispatch: Dispatch, runs: BatchRuns, deployment: DeploymentResponse) -> None:
-        self._dispatch = dispatch
+        self.batch = dispatch
         self._runs = runs
         self._deployment = deployment
-        self._waiting: deque[_Job] = deque()
-        self._running: dict[UUID, _Job] = {}
+        self.waiting: deque[_Job] = deque()
+        self.running: dict[UUID, _Job] = {}
 
     def run(self) -> None:
         self._find_earlier()
-        try:
-            while self._waiting or self._running:
-                while self._waiting and len(self._running) < self._dispatch.parallel:
-                    job = self._waiting.popleft()
-                    self._start(job)
-                if not self._collected():
-                    time.sleep(POLL_SECONDS)
-                step(len(self._dispatch.outcomes), len(self._dispatch.requests))
-        except BaseException:  # also the signal of a worker that ends this process
-            with patient_client(CANCEL_SECONDS, stops=False) as client:
-                self._runs.client = client
-                if self._runs.is_over():
-                    self._runs.cancel(self._running)
-            raise
+        self._runs.follow(self)
 
     def _find_earlier(self) -> None:
         asked_for = self._runs.asked_for()
@@ -200,42 +182,43 @@ class _Workers:
             if attempt >= newest.get(identity, (0, None))[0]:
                 newest[identity] = attempt, flow_run
             tries[identity] += _since(flow_run, asked_for)
-        for request in self._dispatch.requests:
+        for request in self.batch.requests:
             attempt, flow_run = newest.get(request.identity, (-1, None))
             tried = tries[request.identity]
             if flow_run is None or flow_run.state is None:
-                self._waiting.append(_Job(request, attempt + 1))
+                self.waiting.append(_Job(request, attempt + 1))
             elif not flow_run.state.is_final():
-                self._running[flow_run.id] = _Job(request, attempt, max(tried - 1, 0))
+                self.running[flow_run.id] = _Job(request, attempt, max(tried - 1, 0))
             else:
                 outcome = outcome_of(request, flow_run)
                 if _since(flow_run, asked_for) and self._stands(flow_run.state, outcome, tried - 1):
-                    self._dispatch.finished(request, outcome)
+                    self.batch.finished(request, outcome)
                 elif outcome.state == "succeeded":
                     reused = outcome.model_copy(update={"reused": True})
-                    self._dispatch.finished(request, reused)
+                    self.batch.finished(request, reused)
                 else:
-                    self._waiting.append(_Job(request, attempt + 1, tried))
+                    self.waiting.append(_Job(request, attempt + 1, tried))
 
     def _stands(self, state: State[Any], outcome: BatchOutcome, tries: int) -> bool:
         """Whether an outcome counts that this batch had before it was interrupted."""
         if outcome.state == "succeeded":
             return True
         lost = state.is_completed()  # its results were deleted
-        return not lost and not (may_pass(outcome) and tries < self._dispatch.retries)
+        return not lost and not (may_pass(outcome) and tries < self.batch.retries)
 
-    def _start(self, job: _Job) -> None:
+    def start_next(self) -> None:
+        """Create the run of a request."""
+        job = self.waiting.popleft()
         try:
             run_id = self._created(job)
         except InvalidFieldValueError as refused:  # what the flow accepts, the form may refuse
-            self._dispatch.finished(job.request, not_run(job.request, refused))
+            self.batch.finished(job.request, not_run(job.request, refused))
         else:
-            self._running[run_id] = replace(job, started=time.monotonic())
-        self._runs.confirmed()
+            self.running[run_id] = replace(job, started=time.monotonic())
 
     def _created(self, job: _Job) -> UUID:
         """Create the run of a request, or find it when it was created before."""
-        target, request = self._dispatch.target.name, job.request
+        target, request = self.batch.target.name, job.request
         return self._runs.create(
             self._deployment,
             task=f"{target}/{self._deployment.name}",
@@ -245,29 +228,29 @@ class _Workers:
             parameters=request.parameters,
         )
 
-    def _collected(self) -> bool:
+    def collected(self) -> bool:
         """Whether a run has ended; its outcome is entered, or its next try is queued."""
-        ids = list(self._running)
+        ids = list(self.running)
         found = self._runs.read(ids)
         ended = False
         for run_id in ids:
             flow_run = found.get(run_id)
             if flow_run is not None and not (flow_run.state and flow_run.state.is_final()):
                 continue
-            job = self._running[run_id]
+            job = self.running[run_id]
             if flow_run is None and time.monotonic() - job.started < NEW_SECONDS:
                 continue
             ended = True
-            del self._running[run_id]
+            del self.running[run_id]
             outcome = (
                 not_run(job.request, deleted(), str(run_id))
                 if flow_run is None
                 else outcome_of(job.request, flow_run)
             )
-            if may_pass(outcome) and job.tries < self._dispatch.retries:
-                self._waiting.append(_Job(job.request, job.attempt + 1, job.tries + 1))
+            if may_pass(outcome) and job.tries < self.batch.retries:
+                self.waiting.append(_Job(job.request, job.attempt + 1, job.tries + 1))
             else:
-                self._dispatch.finished(job.request, outcome)
+                self.batch.finished(job.request, outcome)
         return ended
 
 

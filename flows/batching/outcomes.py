@@ -64,20 +64,30 @@ def outcome_left(number: int, where: str, run_id: str) -> tuple[BatchOutcome, da
     """
     try:
         manifest = load_manifest(f"{MANIFESTS}{run_id}.json")
-        results = _last_results(manifest)
+        _last_results(manifest)
     except PipelineError:
         return None
+    return outcome_told(number, where, manifest), datetime.fromisoformat(manifest.ended)
+
+
+def outcome_told(number: int, where: str, manifest: Manifest) -> BatchOutcome:
+    """Of a request that ran in a shard, told from its manifest.
+
+    Args:
+        number: of the request.
+        where: how an error names it.
+        manifest: of its run.
+    """
     began, ended = (datetime.fromisoformat(at) for at in (manifest.started, manifest.ended))
-    outcome = BatchOutcome(
+    return BatchOutcome(
         number=number,
         where=where,
         state="succeeded" if manifest.success else "failed",
-        flow_run_id=run_id,
+        flow_run_id=manifest.flow_run_id,
         seconds=round((ended - began).total_seconds(), 2),
-        results=results if manifest.success else (),
+        results=manifest.shown if manifest.success else (),
         error=manifest.error,
     )
-    return outcome, ended
 
 
 def _last_results(manifest: Manifest) -> tuple[ArtifactRef, ...]:

@@ -1,8 +1,10 @@
 """The flow runs that a batch makes: created, asked about and cancelled through the Prefect API."""
 
 import logging
-from collections.abc import Iterable, Iterator
+import time
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence, Sized
 from datetime import datetime
+from typing import Protocol
 from uuid import UUID
 
 from prefect import Task
@@ -20,20 +22,84 @@ from prefect.exceptions import ObjectNotFound
 from prefect.states import Cancelling, Pending
 from pydantic import JsonValue
 
+from flows.batching.requests import Request
+from safelight.client.asking import patient_client
 from safelight.errors import PipelineError
 from safelight.progress import (
     StopReason,
     StopRequestedError,
     is_given_up,
+    step,
     stop_reason,
     stop_requested,
 )
+from safelight.provenance.batches import BatchOutcome
 from safelight.restarts import asked_for_at
 
 LOG = logging.getLogger(__name__)
+POLL_SECONDS = 0.5
+CANCEL_SECONDS = 60.0
+"""How long a cancelled batch asks a server that does not answer to cancel its runs."""
+NEW_SECONDS = 10.0
+"""A run this young that the server does not list is not listed yet: a copy of its database lags."""
 PAGE = 100
 """Flow runs asked for at once."""
 TAG = "batch:"
+
+
+class Batch(Protocol):
+    """What is asked for, and what has become of it."""
+
+    @property
+    def requests(self) -> Sequence[Request]:
+        """All of them."""
+        ...
+
+    @property
+    def parallel(self) -> int:
+        """Runs under way at once."""
+        ...
+
+    @property
+    def retries(self) -> int:
+        """More tries for a request whose failure may pass."""
+        ...
+
+    @property
+    def outcomes(self) -> Mapping[int, BatchOutcome]:
+        """Of the finished requests, by number."""
+        ...
+
+    def finished(self, request: Request, outcome: BatchOutcome) -> None:
+        """Enter the outcome of a request, and report progress."""
+        ...
+
+
+class Work(Protocol):
+    """A way to cut a batch into flow runs."""
+
+    @property
+    def batch(self) -> Batch:
+        """The whole of it."""
+        ...
+
+    @property
+    def waiting(self) -> Sized:
+        """What no run has yet."""
+        ...
+
+    @property
+    def running(self) -> Collection[UUID]:
+        """Runs under way."""
+        ...
+
+    def start_next(self) -> None:
+        """Create a run, and count it among those under way."""
+        ...
+
+    def collected(self) -> bool:
+        """Whether a run has ended; what it came to is entered, or waits again."""
+        ...
 
 
 class BatchRuns:
@@ -91,9 +157,26 @@ class BatchRuns:
             parent_task_run_id=parent,
         ).id
 
-    def confirmed(self) -> None:
-        """The last creation was answered."""
-        self._starting = None
+    def follow(self, work: Work) -> None:
+        """Start what waits as places come free, and collect what has ended, until all is done.
+
+        Raises:
+            StopRequestedError: the batch was asked to stop; its runs are asked as well.
+        """
+        try:
+            while work.waiting or work.running:
+                while work.waiting and len(work.running) < work.batch.parallel:
+                    work.start_next()
+                    self._starting = None
+                if not work.collected():
+                    time.sleep(POLL_SECONDS)
+                step(len(work.batch.outcomes), len(work.batch.requests))
+        except BaseException:  # also the signal of a worker that ends this process
+            with patient_client(CANCEL_SECONDS, stops=False) as client:
+                self.client = client
+                if self.is_over():
+                    self.cancel(work.running)
+            raise
 
     def made(self) -> Iterator[FlowRun]:
         """All runs that this batch ever made."""
@@ -123,11 +206,8 @@ class BatchRuns:
             for flow_run in self.client.read_flow_runs(flow_run_filter=wanted, limit=PAGE):
                 found[flow_run.id] = flow_run
         own = found.pop(self._own, None) if self._own else None
-        if (
-            own is not None
-            and own.state
-            and (own.state.is_cancelling() or own.state.is_cancelled())
-        ):
+        state = own.state if own is not None else None
+        if state is not None and (state.is_cancelling() or state.is_cancelled()):
             raise StopRequestedError("the batch was cancelled")
         return found
 

@@ -3,10 +3,8 @@
 import json
 import time
 from collections import deque
-from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
-from typing import Protocol
 from uuid import UUID
 
 from prefect.client.orchestration import SyncPrefectClient
@@ -16,50 +14,15 @@ from prefect.exceptions import ObjectNotFound
 
 from flows.batching.outcomes import crashed, deleted, may_pass, not_run, outcome_left
 from flows.batching.requests import Request
-from flows.batching.runs import BatchRuns
+from flows.batching.runs import NEW_SECONDS, Batch, BatchRuns
 from flows.batching.shards import Shard, Sharded, Sizes, keep_shard, load_shard, run_id_of
-from safelight.client.asking import patient_client
 from safelight.errors import DependencyMissingError
 from safelight.naming import BETWEEN
-from safelight.progress import step
 from safelight.provenance.batches import BatchOutcome
 
 FLOW = "shard"
-POLL_SECONDS = 0.5
-CANCEL_SECONDS = 60.0
-"""How long a cancelled batch asks a server that does not answer to cancel its shards."""
-NEW_SECONDS = 10.0
-"""A run this young that the server does not list is not listed yet: a copy of its database lags."""
 ALIKE = ("model", "width", "height", "scheduler", "loras", "embeddings", "controlnet_model")
 """Parameters whose change costs a model or its set-up; requests that share them stand together."""
-
-
-class Finishes(Protocol):
-    """The batch that the shards belong to."""
-
-    @property
-    def requests(self) -> Sequence[Request]:
-        """All of them."""
-        ...
-
-    @property
-    def parallel(self) -> int:
-        """Shards under way at once."""
-        ...
-
-    @property
-    def retries(self) -> int:
-        """More tries for a request whose failure may pass."""
-        ...
-
-    @property
-    def outcomes(self) -> Mapping[int, BatchOutcome]:
-        """Of the finished requests, by number."""
-        ...
-
-    def finished(self, request: Request, outcome: BatchOutcome) -> None:
-        """Enter the outcome of a request, and report progress."""
-        ...
 
 
 @dataclass(frozen=True)
@@ -83,17 +46,17 @@ class Shards:
 
     def __init__(
         self,
-        batch: Finishes,
+        batch: Batch,
         runs: BatchRuns,
         deployment: DeploymentResponse,
         flow: str,
     ) -> None:
-        self._batch = batch
+        self.batch = batch
         self._runs = runs
         self._deployment = deployment
         self._flow = flow
-        self._waiting: deque[_Job] = deque()
-        self._running: dict[UUID, _UnderWay] = {}
+        self.waiting: deque[_Job] = deque()
+        self.running: dict[UUID, _UnderWay] = {}
         self._sizes = Sizes()
 
     def run(self) -> None:
@@ -103,24 +66,12 @@ class Shards:
             StopRequestedError: the batch was asked to stop; its shards are asked as well.
         """
         self._find_earlier()
-        try:
-            while self._waiting or self._running:
-                while self._waiting and len(self._running) < self._batch.parallel:
-                    self._start()
-                if not self._collected():
-                    time.sleep(POLL_SECONDS)
-                step(len(self._batch.outcomes), len(self._batch.requests))
-        except BaseException:  # also the signal of a worker that ends this process
-            with patient_client(CANCEL_SECONDS, stops=False) as client:
-                self._runs.client = client
-                if self._runs.is_over():
-                    self._runs.cancel(self._running)
-            raise
+        self._runs.follow(self)
 
     def _find_earlier(self) -> None:
         asked_for = self._runs.asked_for()
         left: dict[str, _Job] = {}
-        for request in self._batch.requests:
+        for request in self.batch.requests:
             job, last = _Job(request, 0), None
             while (found := self._left_by(job)) is not None:
                 last, job = found, _Job(request, job.attempt + 1)
@@ -130,9 +81,9 @@ class Shards:
             outcome, ended = last
             ours = asked_for is not None and ended >= asked_for
             if outcome.state == "succeeded":
-                self._batch.finished(request, outcome.model_copy(update={"reused": not ours}))
+                self.batch.finished(request, outcome.model_copy(update={"reused": not ours}))
             elif ours and not may_pass(outcome):
-                self._batch.finished(request, outcome)
+                self.batch.finished(request, outcome)
             else:
                 left[self._name(job)] = job
         for flow_run in self._runs.made():
@@ -141,8 +92,8 @@ class Shards:
             if living and isinstance(key, str):
                 names = [one.run_id for one in load_shard(key).requests]
                 jobs = deque(left.pop(name) for name in names if name in left)
-                self._running[flow_run.id] = _UnderWay(jobs)
-        self._waiting.extend(sorted(left.values(), key=_alike))
+                self.running[flow_run.id] = _UnderWay(jobs)
+        self.waiting.extend(sorted(left.values(), key=_alike))
 
     def _name(self, job: _Job) -> str:
         return run_id_of(self._runs.batch, job.request, job.attempt)
@@ -150,9 +101,10 @@ class Shards:
     def _left_by(self, job: _Job) -> tuple[BatchOutcome, datetime] | None:
         return outcome_left(job.request.number, job.request.where, self._name(job))
 
-    def _start(self) -> None:
-        count = self._sizes.next(len(self._waiting), self._batch.parallel)
-        jobs = [self._waiting.popleft() for _ in range(count)]
+    def start_next(self) -> None:
+        """Put some requests into a shard, and create its run."""
+        count = self._sizes.next(len(self.waiting), self.batch.parallel)
+        jobs = [self.waiting.popleft() for _ in range(count)]
         requests = tuple(
             Sharded(
                 number=job.request.number,
@@ -162,7 +114,7 @@ class Shards:
             )
             for job in jobs
         )
-        shard = Shard(flow=self._flow, retries=self._batch.retries, requests=requests)
+        shard = Shard(flow=self._flow, retries=self.batch.retries, requests=requests)
         place, name = keep_shard(shard)
         first, last = requests[0].where, requests[-1].where
         where = first if count == 1 else f"{first} to {last}"
@@ -174,14 +126,13 @@ class Shards:
             name=BETWEEN.join((self._flow, f"{count} requests", where)),
             parameters={"requests": place},
         )
-        self._runs.confirmed()
-        self._running[run_id] = _UnderWay(deque(jobs))
+        self.running[run_id] = _UnderWay(deque(jobs))
 
-    def _collected(self) -> bool:
+    def collected(self) -> bool:
         """Whether a shard has ended; outcomes that requests have left by now are entered."""
-        found = self._runs.read(list(self._running))
+        found = self._runs.read(list(self.running))
         ended = False
-        for run_id, under_way in list(self._running.items()):
+        for run_id, under_way in list(self.running.items()):
             self._enter(under_way.jobs)
             flow_run = found.get(run_id)
             if flow_run is None and time.monotonic() - under_way.started < NEW_SECONDS:
@@ -189,7 +140,7 @@ class Shards:
             if flow_run is not None and not (flow_run.state and flow_run.state.is_final()):
                 continue
             ended = True
-            del self._running[run_id]
+            del self.running[run_id]
             self._enter(under_way.jobs)  # what it left since
             self._conclude(under_way.jobs, flow_run)
         return ended
@@ -202,7 +153,7 @@ class Shards:
             if outcome.state != "succeeded" and not moved_on:
                 return  # its shard may try it again
             self._sizes.took(outcome.seconds)
-            self._batch.finished(jobs.popleft().request, outcome)
+            self.batch.finished(jobs.popleft().request, outcome)
 
     def _conclude(self, jobs: deque[_Job], flow_run: FlowRun | None) -> None:
         """What a shard that is over has not done: told of, or put into further shards."""
@@ -210,20 +161,20 @@ class Shards:
         for place, job in enumerate(jobs):
             request, left = job.request, self._left_by(job)
             if left is not None:
-                self._batch.finished(request, left[0])
+                self.batch.finished(request, left[0])
             elif flow_run is None:
-                self._batch.finished(request, not_run(request, deleted()))
+                self.batch.finished(request, not_run(request, deleted()))
             elif state is not None and state.is_cancelled():
                 stopped = BatchOutcome(
                     number=request.number, where=request.where, state="cancelled"
                 )
-                self._batch.finished(request, stopped)
+                self.batch.finished(request, stopped)
             elif place > 0 and state is not None and state.is_crashed():
-                self._waiting.append(job)  # the process died at the one before
-            elif job.deaths < self._batch.retries:
-                self._waiting.append(_Job(request, job.attempt, job.deaths + 1))
+                self.waiting.append(job)  # the process died at the one before
+            elif job.deaths < self.batch.retries:
+                self.waiting.append(_Job(request, job.attempt, job.deaths + 1))
             else:
-                self._batch.finished(request, crashed(request, state))
+                self.batch.finished(request, crashed(request, state))
 
 
 def find_shards(client: SyncPrefectClient, target: DeploymentResponse) -> DeploymentResponse:

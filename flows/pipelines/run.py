@@ -51,14 +51,10 @@ def run_plan(plan: Plan, made: Made) -> None:
         started += len(calls)
         if started > MOST_CALLS:
             calls, first_error = [], first_error or _too_many()
-        if is_inline() and first_error is None:
+        alone = len(calls) == 1 and not running and not queued
+        if (alone or is_inline()) and first_error is None:
             _one_by_one(calls, outcomes)
             made.update((each.name, _in_order(outcomes[each.name])) for each in ready)
-            continue
-        if len(calls) == 1 and not running and not queued:
-            (alone,) = calls
-            name, stage = alone.stage.name, alone.stage.stage
-            made[name] = _listed(stage.named(name, *alone.arguments, alone.stage.params))
             continue
         if first_error is None:
             queued.extend(calls)

@@ -3,7 +3,7 @@
 import hashlib
 import inspect
 import logging
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from contextvars import ContextVar
 from datetime import UTC, datetime
 from functools import wraps
@@ -134,10 +134,8 @@ def _recorded(body: Callable[..., Any]) -> Callable[..., Any]:
             if flow_run is not None:
                 _leave_refusal(body.__name__, flow_run, parameters, error)
             return _failed(error, flow_run, run_name(body.__name__, parameters))
-        called = dict(inspect.signature(body).bind(*args, **kwargs).arguments)
         run_id = str(flow_run.id if flow_run else uuid4())
-        if "seed" in called and called["seed"] is None:
-            called["seed"] = _seed_of(run_id)
+        called = _with_seed(inspect.signature(body).bind(*args, **kwargs).arguments, run_id)
         ledger = _Ledger(body.__name__, run_id, called, flow_run)
         name = run_name(body.__name__, called)
         if flow_run is not None:
@@ -161,7 +159,7 @@ def _recorded(body: Callable[..., Any]) -> Callable[..., Any]:
 
 def run_inline(
     target: RecordedFlow[...], parameters: dict[str, Any], run_id: str, report: Report
-) -> PipelineError | None:
+) -> Manifest:
     """Run a flow's body inside another run: its own record and manifest, and no flow run.
 
     Args:
@@ -171,26 +169,31 @@ def run_inline(
         report: called with stage, done and total at each step.
 
     Returns:
-        Why it failed; None when it did not.
+        Its manifest, also when it failed or is refused; kept, though it may be on its way yet.
 
     Raises:
         StopRequestedError: the run around it was asked to stop.
+        PipelineError: the manifest of a run that is refused cannot be kept.
     """
-    ledger: _Ledger | None = None
     try:
-        called = target.checked(parameters)
-        if "seed" in called and called["seed"] is None:
-            called["seed"] = _seed_of(run_id)
-        ledger = _Ledger(target.name, run_id, called, report=report)
+        called = _with_seed(target.checked(parameters), run_id)
+    except PipelineError as refused:
+        manifest = never_begun(target.name, run_id, _plain(parameters), Failure.of(refused))
+        keep_manifest(current_store(), manifest)
+        return manifest
+    ledger = _Ledger(target.name, run_id, called, report=report)
+    try:
         with inline(), ledger:
             ledger.results = _listed(inspect.unwrap(target.fn)(**called))
     except TerminationSignal:
         raise
     except (Exception, SystemExit) as error:  # noqa: BLE001  (each failure gets a code)
-        return (ledger.error if ledger else None) or as_known(error)
+        if ledger.error is None:  # nothing failed but keeping the manifest
+            lost = {"success": False, "results": (), "error": Failure.of(as_known(error))}
+            return ledger.manifest().model_copy(update=lost)
     if ledger.stopped is not None:
         raise StopRequestedError(ledger.stopped)
-    return None
+    return ledger.manifest()
 
 
 def _failed(error: PipelineError, flow_run: FlowRun | None, name: str) -> State[Any]:
@@ -252,8 +255,12 @@ def _listed(made: object) -> tuple[ArtifactRef, ...]:
     return tuple(ref for ref in several if isinstance(ref, ArtifactRef))
 
 
-def _seed_of(run_id: str) -> int:
-    return int.from_bytes(hashlib.sha256(run_id.encode()).digest()[:4], "big")
+def _with_seed(called: Mapping[str, Any], run_id: str) -> dict[str, Any]:
+    """What a body is called with; a seed that was left out is drawn from the run's id."""
+    filled = dict(called)
+    if "seed" in filled and filled["seed"] is None:
+        filled["seed"] = int.from_bytes(hashlib.sha256(run_id.encode()).digest()[:4], "big")
+    return filled
 
 
 class _Ledger:
@@ -319,10 +326,9 @@ class _Ledger:
         keep_manifest(current_store(), manifest)
         if not self._has_page:
             return  # nor anything to wait for: the run around it does
-        if self.stopped is None or stop_reason() is not StopReason.RESCHEDULE:
-            if self._flow_run is not None:
-                publish(manifest, self._flow_run.id)
-        # otherwise whoever goes on with the run leaves its page
+        goes_on = self.stopped is not None and stop_reason() is StopReason.RESCHEDULE
+        if self._flow_run is not None and not goes_on:  # whoever goes on leaves its page
+            publish(manifest, self._flow_run.id)
         self.board.finish()
         current_store().settle()
 

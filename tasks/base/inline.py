@@ -9,7 +9,7 @@ from collections.abc import Callable, Generator
 from contextlib import contextmanager
 from contextvars import ContextVar
 from functools import lru_cache
-from typing import Any, TypeVar, cast
+from typing import Any, cast
 
 from prefect.client.schemas.objects import State
 from prefect.results import ResultStore
@@ -21,7 +21,6 @@ from safelight.progress import pause
 from safelight.store.results import PREFIX, SafelightResults
 from safelight.store.store import current_store
 
-R = TypeVar("R")
 _inline: ContextVar[bool] = ContextVar("inline", default=False)
 
 

@@ -16,7 +16,7 @@ from prefect.settings import PREFECT_API_URL, PREFECT_TASKS_REFRESH_CACHE, tempo
 
 from flows.pipeline import pipeline
 from flows.pipelines.plan import StageSpec
-from flows.running.recorded import recorded_flow
+from flows.running.recorded import recorded_flow, run_inline
 from safelight.engines.identity import EngineIdentity
 from safelight.errors import InvalidFieldValueError, StoreUnavailableError
 from safelight.params import Params
@@ -52,6 +52,27 @@ def manifest_of(state) -> Manifest:
 def run_small(seed: int = 1, **look: object) -> RunResult:
     stages = [SMALL[0], SMALL[1].but(parameters={**SMALL[1].parameters, **look})]
     return pipeline(stages=stages, call_input={"image": PHOTO}, seed=seed)
+
+
+def test_a_run_inside_another_leaves_its_manifest_however_it_ends():
+    look = {"stages": [SMALL[1].model_dump()], "call_input": {"image": PHOTO}}
+
+    def told(run_id: str, **parameters: object) -> Manifest:
+        manifest = run_inline(pipeline, parameters, run_id, lambda stage, done, total: None)
+        kept = load_manifest(manifest.key)
+        assert (kept.success, kept.results, kept.error, kept.parameters) == (
+            (manifest.success, manifest.results, manifest.error, manifest.parameters)
+        )
+        return manifest
+
+    done = told("inside-1", **look)
+    assert done.success
+    assert done.parameters["seed"] == told("inside-1", **look).parameters["seed"]
+    assert told("inside-1", **look).stages[0].status == "cached"
+    failed = told("inside-2", **{**look, "call_input": {"image": "/etc/passwd"}})
+    assert failed.error.code == "PERMISSION_DENIED"
+    refused = told("inside-3", **look, seed="many")
+    assert refused.error.code == "INVALID_FIELD_VALUE"
 
 
 def test_a_run_says_what_it_did_and_where_everything_lies():
