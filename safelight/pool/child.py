@@ -71,7 +71,7 @@ class Host:
         self._saying = threading.Lock()
         self._modules = ImportedModules()
         self._fence = Fence(lambda run_id: self._session.ask(run_id))
-        self._session = ApiSession(self._fence.guard)
+        self._session = ApiSession(self._fence.guard, self._fence.hear)
         self._versions: dict[UUID, str | None] = {}
 
     def serve(self) -> None:

@@ -3,7 +3,8 @@
 A process may believe that a run is its own for as long as its worker heard so a moment ago.
 After that, for instance when its machine slept, it asks before each word. Before it gives its run
 a new state it asks in any case: the server lets a completed run take the place of one that
-somebody ended by hand a second ago.
+somebody ended by hand a second ago. What the server answers to others' questions counts as well:
+Prefect reads a run itself just before it begins.
 """
 
 import re
@@ -15,6 +16,7 @@ from uuid import UUID
 import httpx
 from prefect.client.schemas.objects import FlowRun
 from prefect.exceptions import Abort
+from pydantic import ValidationError
 
 from safelight.pool.ownership import Claim, loss
 from safelight.progress import StopReason, is_given_up, request_stop
@@ -24,6 +26,8 @@ TRUST_SECONDS = 15.0
 DECIDE_SECONDS = 0.1
 """How long it holds when the run is to get another state."""
 _DECIDING = re.compile(r"/flow_runs/[0-9a-f-]{36}/set_state$")
+_READING = re.compile(r"/flow_runs/[0-9a-f-]{36}$")
+_ASKED = "safelight.asked"
 _TELLING = re.compile(r"/(set_state|create_flow_run|artifacts/?|artifacts/[0-9a-f-]{36}/?)$")
 
 
@@ -106,5 +110,23 @@ class Fence:
     def guard(self, request: httpx.Request) -> None:
         """Before a request that tells of the run: see `check`."""
         path = request.url.path
+        request.extensions[_ASKED] = awake()
         if request.method in ("POST", "PATCH") and _TELLING.search(path):
             self.check(DECIDE_SECONDS if _DECIDING.search(path) else TRUST_SECONDS)
+
+    def hear(self, response: httpx.Response) -> None:
+        """Learn from an answer that shows the run as ours; what it shows else, `check` finds."""
+        request = response.request
+        if request.method != "GET" or not _READING.search(request.url.path):
+            return
+        asked = request.extensions.get(_ASKED)
+        if asked is None or not response.is_success:
+            return
+        try:
+            flow_run = FlowRun.model_validate_json(response.read())
+        except ValidationError:  # whoever asked finds the same
+            return
+        with self._lock:
+            run = self._run
+        if run is not None and run[0] == flow_run.id and loss(flow_run, run[1]) is None:
+            self.confirm(flow_run.id, asked)

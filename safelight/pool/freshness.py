@@ -1,5 +1,6 @@
 """Tells whether the code on disk is still the code that a process has imported."""
 
+import os
 import sys
 import sysconfig
 from collections.abc import Iterator
@@ -22,7 +23,7 @@ def code_stamps() -> dict[str, Stamp]:
 
     Taken before a process starts, so that nothing it imports can be older than they say.
     """
-    stamps = {str(path): stamp for path in _sources() if (stamp := stamp_of(path)) is not None}
+    stamps = {name: stamp for folder in _packages() for name, stamp in _sources(str(folder))}
     installed = Path(sysconfig.get_path("purelib"))
     if (stamp := stamp_of(installed)) is not None:
         stamps[str(installed)] = (stamp[0], 0)  # its time changes when a package comes or goes
@@ -89,9 +90,18 @@ def _packages() -> Iterator[Path]:
         yield from map(Path, (spec.submodule_search_locations or ()) if spec else ())
 
 
-def _sources() -> Iterator[Path]:
-    for folder in _packages():
-        yield from folder.rglob("*.py")
+def _sources(folder: str) -> Iterator[tuple[str, Stamp]]:
+    """Each source file below a folder; looked at once, for this is done before each run."""
+    try:
+        with os.scandir(folder) as entries:
+            for entry in entries:
+                if entry.is_dir(follow_symlinks=False):
+                    yield from _sources(entry.path)
+                elif entry.name.endswith(".py") and entry.is_file():
+                    found = entry.stat()
+                    yield entry.path, (found.st_mtime_ns, found.st_size)
+    except OSError:  # it went away meanwhile, which the next look shows
+        return
 
 
 def stamp_of(path: Path) -> Stamp | None:

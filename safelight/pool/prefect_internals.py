@@ -15,8 +15,8 @@
 - `BaseJobConfiguration._base_environment()`: the worker's settings as environment; the
   configuration's own, in its place, remembers them.
 - `SyncPrefectClient._client` and
-- `PrefectClient._client`: the clients of httpx, whose hooks are called before each request,
-  repeated ones too.
+- `PrefectClient._client`: the clients of httpx, whose hooks are called before each request and
+  after each answer, repeated ones too.
 """
 
 import asyncio
@@ -92,6 +92,11 @@ def before_requests(
 
     client._client.event_hooks["request"].append(guard)
     beside._client.event_hooks["request"].append(guard_beside)
+
+
+def after_answers(client: SyncPrefectClient, hear: Callable[[httpx.Response], None]) -> None:
+    """Have `hear` called with each answer, before Prefect reads it."""
+    client._client.event_hooks["response"].append(hear)
 
 
 def before_requests_of(

@@ -25,6 +25,7 @@ from safelight.pool.freshness import Stamp, stamp_of
 
 Sources = tuple[frozenset[tuple[str, str]], str, tuple[Stamp | None, ...]]
 Guard = Callable[[httpx.Request], None]
+Hear = Callable[[httpx.Response], None]
 OF_ONE_RUN = "PREFECT__"
 """How names of environment variables begin that describe a single run."""
 FILES = ("prefect.toml", "pyproject.toml", ".env")
@@ -38,10 +39,12 @@ class ApiSession:
 
     Args:
         guard: called before each request of the clients; what it raises keeps the request back.
+        hear: called with each answer that a run gets.
     """
 
-    def __init__(self, guard: Guard) -> None:
+    def __init__(self, guard: Guard, hear: Hear) -> None:
         self._guard = guard
+        self._hear = hear
         self._open = ExitStack()
         self._sources: Sources | None = None
         self._profiles = get_settings_context().settings.profiles_path
@@ -65,6 +68,7 @@ class ApiSession:
             self._loop = stack.enter_context(asyncio.Runner())
             beside = self._loop.run(_opened())
             internals.before_requests(self._client, beside.client, self._guard)
+            internals.after_answers(self._client, self._hear)
             stack.callback(lambda: self._loop.run(beside.__aexit__(None, None, None)))
             self._open = stack.pop_all()
         self._sources = sources

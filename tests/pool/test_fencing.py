@@ -128,3 +128,40 @@ def test_what_tells_of_a_run_is_kept_back_and_questions_are_not(
             fence.guard(request)
     else:
         fence.guard(request)
+
+
+def answer(fence: Fence, shown: FlowRun, path: str, status: int = 200) -> None:
+    """Have the fence see a question and what the server says to it."""
+    request = httpx.Request("GET", f"http://127.0.0.1{path}")
+    fence.guard(request)
+    body = shown.model_dump_json(exclude={"estimated_run_time", "estimated_start_time_delta"})
+    fence.hear(httpx.Response(status, content=body, request=request))
+
+
+def test_an_answer_that_shows_the_run_as_ours_saves_a_question():
+    server = Server()
+    fence = begun(server, TRUST_SECONDS + 1)
+    assert server.run is not None
+    answer(fence, server.run, f"/api/flow_runs/{server.run.id}")
+    fence.guard(httpx.Request("POST", f"http://127.0.0.1/api/flow_runs/{server.run.id}/set_state"))
+    assert server.asked == 0
+
+
+@pytest.mark.parametrize("shown", ["another run", "ended", "taken", "failed", "another question"])
+def test_no_other_answer_saves_one(shown: str):
+    server = Server()
+    fence = begun(server, TRUST_SECONDS + 1)
+    assert server.run is not None
+    run = server.run.model_copy()
+    path = f"/api/flow_runs/{run.id}"
+    if shown == "another run":
+        run.id = uuid4()
+    elif shown == "ended":
+        run.state = State(type=StateType.COMPLETED)
+    elif shown == "taken":
+        run.infrastructure_pid = released(2)
+    elif shown == "another question":
+        path += "/graph"
+    answer(fence, run, path, 503 if shown == "failed" else 200)
+    fence.check()
+    assert server.asked == 1

@@ -15,7 +15,7 @@ pytestmark = pytest.mark.usefixtures("api")
 @pytest.fixture
 def session(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[ApiSession]:
     monkeypatch.chdir(tmp_path)
-    made = ApiSession(lambda request: None)
+    made = ApiSession(lambda request: None, lambda response: None)
     yield made
     made.close()
 
