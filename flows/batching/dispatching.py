@@ -188,6 +188,7 @@ class _Workers:
             if flow_run is None or flow_run.state is None:
                 self.waiting.append(_Job(request, attempt + 1))
             elif not flow_run.state.is_final():
+                self._runs.take_up(flow_run)
                 self.running[flow_run.id] = _Job(request, attempt, max(tried - 1, 0))
             else:
                 outcome = outcome_of(request, flow_run)

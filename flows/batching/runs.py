@@ -20,11 +20,13 @@ from prefect.client.schemas.responses import DeploymentResponse
 from prefect.context import FlowRunContext
 from prefect.exceptions import ObjectNotFound
 from prefect.states import Cancelling, Pending
+from prefect.types import KeyValueLabels
 from pydantic import JsonValue
 
 from flows.batching.requests import Request
 from safelight.client.asking import patient_client
 from safelight.errors import PipelineError
+from safelight.pool.belonging import BATCH_LABEL
 from safelight.progress import (
     StopReason,
     StopRequestedError,
@@ -148,14 +150,26 @@ class BatchRuns:
                 name=f"{task} {where}",
                 state=Pending(),
             ).id
-        return self.client.create_flow_run_from_deployment(
+        made = self.client.create_flow_run_from_deployment(
             deployment.id,
             parameters=parameters,
             name=name,
             tags=[TAG + self.batch],
             idempotency_key=unique,
             parent_task_run_id=parent,
-        ).id
+            labels=self._labels(),
+        )
+        self.take_up(made)
+        return made.id
+
+    def take_up(self, flow_run: FlowRun) -> None:
+        """Say on a run that it belongs to this run of the batch, where an earlier one made it."""
+        labels = self._labels()
+        if any(flow_run.labels.get(name) != value for name, value in labels.items()):
+            self.client.update_flow_run_labels(flow_run.id, labels)
+
+    def _labels(self) -> KeyValueLabels:
+        return {} if self._own is None else {BATCH_LABEL: str(self._own)}
 
     def follow(self, work: Work) -> None:
         """Start what waits as places come free, and collect what has ended, until all is done.

@@ -90,6 +90,7 @@ class Shards:
             key = flow_run.parameters.get("requests")
             living = flow_run.state is not None and not flow_run.state.is_final()
             if living and isinstance(key, str):
+                self._runs.take_up(flow_run)
                 names = [one.run_id for one in load_shard(key).requests]
                 jobs = deque(left.pop(name) for name in names if name in left)
                 self.running[flow_run.id] = _UnderWay(jobs)

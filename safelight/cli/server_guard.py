@@ -12,14 +12,17 @@ from collections.abc import Iterator
 from typing import Any, cast
 from urllib.parse import urlsplit
 
+import anyio
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
+from safelight.cli.schedule_rules import endless_rule
 from safelight.cli.server_login import Logins
 from safelight.cli.server_password import is_loopback
 
 LONGEST_BYTES = 64 * 2**20
 """Of a request; Prefect's own are far shorter."""
 LOOPBACK = frozenset({"localhost", "127.0.0.1", "::1"})
+OF_SCHEDULES = "/api/deployments"
 OF_TEXTS = ("/api/logs", "/api/events")
 """What comes here is printed by programs: a NUL in it is no reason to lose it."""
 
@@ -84,6 +87,10 @@ class ServerGuard:
         field = _unkept(body, nul=not scope["path"].startswith(OF_TEXTS))
         if field is not None:
             await _refuse(scope, send, 422, f"[INVALID_FIELD_VALUE] {field}")
+            return
+        rule = await _endless(scope["path"], body)
+        if rule is not None:
+            await _refuse(scope, send, 422, f"[INVALID_FIELD_VALUE] {rule}")
             return
         await self._pass_on(scope, headers, _again(body, receive), send)
 
@@ -172,6 +179,17 @@ def _again(body: bytes, receive: Receive) -> Receive:
         return {"type": "http.request", "body": body, "more_body": False}
 
     return read
+
+
+async def _endless(path: str, body: bytes) -> str | None:
+    """What a body says of a schedule that would keep the server from everything else."""
+    if not path.startswith(OF_SCHEDULES) or b'"rrule"' not in body:
+        return None
+    try:
+        value = json.loads(body)
+    except (ValueError, RecursionError):
+        return None  # Prefect says what is wrong with it
+    return await anyio.to_thread.run_sync(endless_rule, value)
 
 
 def _unkept(body: bytes, *, nul: bool) -> str | None:

@@ -21,11 +21,13 @@ from prefect.client.schemas.objects import FlowRun
 from prefect.client.schemas.responses import DeploymentResponse, WorkerFlowRunResponse
 from prefect.events import Event
 from prefect.exceptions import InfrastructureNotFound, ObjectNotFound
+from prefect.states import Cancelling
 from prefect.workers.base import BaseWorker
 
 from safelight.errors import PipelineError
 from safelight.pool import prefect_internals as internals
 from safelight.pool.announcing import ANNOUNCE_SECONDS, announce
+from safelight.pool.belonging import Belonging
 from safelight.pool.configuration import (
     KNOWN_DEPLOYMENT,
     PoolResult,
@@ -78,6 +80,7 @@ class SupervisingWorker(BaseWorker[C, V, R], ABC):
         self._running: dict[UUID, Running] = {}
         self._awaited: dict[UUID, int] = {}
         self._starting = Starting(lambda run_id: self.client.read_flow_run(run_id))
+        self._belonging = Belonging(lambda run_id: self.client.read_flow_run(run_id))
         self._submitting = anyio.Lock()
         self._wake = asyncio.Event()
         self._draining = False
@@ -136,7 +139,8 @@ class SupervisingWorker(BaseWorker[C, V, R], ABC):
             asked = awake()
             found = await internals.due_flow_runs(self)
             self._ask_again({entry.flow_run.id for entry in found})
-            chosen = await self._chosen(self._startable(found))
+            startable = [entry for entry in self._startable(found) if await self._belongs(entry)]
+            chosen = await self._chosen(iter(startable))
             self._starting.saw((entry.flow_run.id for entry in chosen), asked)
             await internals.submit(self, chosen)
             return [entry.flow_run for entry in chosen]
@@ -239,7 +243,7 @@ class SupervisingWorker(BaseWorker[C, V, R], ABC):
             async with anyio.create_task_group() as group:
                 group.start_soon(self._dispatch)
                 group.start_soon(self._listen)
-                group.start_soon(watch, self.client, self._running, self._tell)
+                group.start_soon(watch, self.client, self._running, self._tell, self._belonging)
                 group.start_soon(renew, self.client, self._running, self.name)
                 group.start_soon(beat, self._running)
                 group.start_soon(replace_still_ones, self._running)
@@ -296,6 +300,16 @@ class SupervisingWorker(BaseWorker[C, V, R], ABC):
                 continue
             if self._is_due(entry.flow_run):
                 yield entry
+
+    async def _belongs(self, entry: WorkerFlowRunResponse) -> bool:
+        """Whether a run is wanted; one whose batch is over is cancelled."""
+        why = await self._belonging.unwanted(entry.flow_run)
+        if why is None:
+            return True
+        self._logger.info("flow run %s is not started: %s", entry.flow_run.id, why)
+        with suppress(ObjectNotFound):
+            await self.client.set_flow_run_state(entry.flow_run.id, Cancelling(message=why))
+        return False
 
     def _is_due(self, flow_run: FlowRun) -> bool:
         due = flow_run.next_scheduled_start_time

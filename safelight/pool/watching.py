@@ -16,6 +16,7 @@ from prefect.exceptions import ObjectNotFound
 from prefect.logging import get_logger
 from prefect.types import KeyValueLabels
 
+from safelight.pool.belonging import Belonging
 from safelight.pool.fencing import awake
 from safelight.pool.ownership import (
     LEASE_LABEL,
@@ -73,24 +74,31 @@ class Running:
 Stop = Callable[[Running, StopReason], None]
 
 
-async def watch(client: PrefectClient, runs: Mapping[UUID, Running], stop: Stop) -> None:
+async def watch(
+    client: PrefectClient, runs: Mapping[UUID, Running], stop: Stop, belonging: Belonging
+) -> None:
     """Look at the running runs every two seconds, and stop what is cancelled, over or not ours.
 
     Args:
         client: of the Prefect API.
         runs: those in processes of this worker, as they come and go.
         stop: tells a run to stop; called again for a run that has been told is no harm.
+        belonging: tells of the batches that runs were made for.
     """
     while True:
         await anyio.sleep(WATCH_SECONDS)
         ids = list(runs)
         for first in range(0, len(ids), AT_ONCE):
             with suppress(httpx.HTTPError):
-                await look(client, runs, ids[first : first + AT_ONCE], stop)
+                await look(client, runs, ids[first : first + AT_ONCE], stop, belonging)
 
 
 async def look(
-    client: PrefectClient, runs: Mapping[UUID, Running], ids: list[UUID], stop: Stop
+    client: PrefectClient,
+    runs: Mapping[UUID, Running],
+    ids: list[UUID],
+    stop: Stop,
+    belonging: Belonging,
 ) -> None:
     """Ask once for these runs; see `watch`."""
     asked = awake()
@@ -115,7 +123,7 @@ async def look(
             continue
         if flow_run is None or flow_run.state is None:
             continue
-        if flow_run.state.is_cancelling():
+        if flow_run.state.is_cancelling() or await belonging.unwanted(flow_run) is not None:
             stop(running, StopReason.CANCEL)
         await anyio.to_thread.run_sync(running.process.confirm, run_id, asked)
         if claim_of(flow_run).number < running.claim.number and running.process.pid:

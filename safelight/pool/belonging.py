@@ -1,0 +1,71 @@
+"""Whether the batch that a run was made for is still wanted.
+
+A batch asks its runs to stop when it is cancelled or deleted. Nobody does while no worker has it,
+so the workers that have its runs look for themselves.
+"""
+
+import time
+from collections.abc import Awaitable, Callable
+from uuid import UUID
+
+from prefect.client.schemas.objects import FlowRun
+from prefect.exceptions import ObjectNotFound
+
+BATCH_LABEL = "safelight.batch-run"
+"""Label of a run: the id of the flow run that made it, or that took it up last."""
+KNOWN_SECONDS = 10.0
+"""How long an answer about a batch is believed."""
+MOST = 1000
+"""Batches that are remembered."""
+
+
+class Belonging:
+    """What a worker knows about the batches of the runs that it sees.
+
+    Args:
+        read: reads a run of the server.
+    """
+
+    def __init__(self, read: Callable[[UUID], Awaitable[FlowRun]]) -> None:
+        self._read = read
+        self._known: dict[UUID, tuple[float, str | None]] = {}
+
+    async def unwanted(self, flow_run: FlowRun) -> str | None:
+        """Why nobody wants a run any more; None when somebody does, or it belongs to no batch.
+
+        Raises:
+            httpx.HTTPError: the server does not answer.
+        """
+        batch = batch_of(flow_run)
+        if batch is None:
+            return None
+        asked, why = self._known.get(batch, (-KNOWN_SECONDS, None))
+        if time.monotonic() - asked >= KNOWN_SECONDS:
+            asked = time.monotonic()
+            try:
+                why = over(await self._read(batch))
+            except ObjectNotFound:
+                why = "its batch was deleted"
+            if len(self._known) >= MOST:
+                self._known.clear()
+            self._known[batch] = asked, why
+        return why
+
+
+def batch_of(flow_run: FlowRun) -> UUID | None:
+    """The flow run of the batch that a run was made for; None when it was made for none."""
+    try:
+        return UUID(str(flow_run.labels.get(BATCH_LABEL)))
+    except ValueError:
+        return None
+
+
+def over(batch: FlowRun) -> str | None:
+    """Why the runs of a batch need not run; None while they must.
+
+    Those of a batch that failed or crashed go on: it finds what they made when it is run again.
+    """
+    state = batch.state
+    if state is not None and (state.is_cancelling() or state.is_cancelled()):
+        return "its batch was cancelled"
+    return "its batch is over" if state is not None and state.is_completed() else None
