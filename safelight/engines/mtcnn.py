@@ -10,6 +10,7 @@ Source:
 from collections.abc import Iterator
 from dataclasses import dataclass
 from importlib.util import find_spec
+from io import BytesIO
 from pathlib import Path
 from typing import TYPE_CHECKING, ClassVar, Self
 
@@ -30,7 +31,7 @@ from safelight.errors import DependencyMissingError
 from safelight.installed import version
 from safelight.pixels import Floats, Pixels
 from safelight.progress import step
-from safelight.weights.packaged import packaged_sha256
+from safelight.weights.packaged import packaged_bytes, packaged_sha256
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -138,11 +139,16 @@ class Networks:
 
     @classmethod
     def load(cls, paths: tuple[Path, ...], device: str) -> Self:
-        """Read the weights."""
+        """Read the weights.
+
+        Raises:
+            ChecksumMismatchError: one is another file than that of the package.
+        """
         import torch
 
         proposing, refining, final = (
-            torch.load(path, map_location=device, weights_only=True) for path in paths
+            torch.load(BytesIO(packaged_bytes(path)), map_location=device, weights_only=True)
+            for path in paths
         )
         return cls(proposing, refining, final, device)
 

@@ -1,11 +1,17 @@
 """Weights that lie inside installed packages, each with the sha256 it is known to have.
 
-The locks say which archive of a package is installed; this says that nobody changed it since.
+The locks say which archive of a package is installed; this says that nobody changed it since. What
+is loaded are the bytes that were hashed: between a look at a file and its load by name another one
+may be put in its place.
 """
 
+import hashlib
 import os
+from collections.abc import Generator
+from contextlib import contextmanager
 from functools import lru_cache
 from pathlib import Path
+from tempfile import TemporaryDirectory
 
 from safelight.digests import sha256_of
 from safelight.errors import ChecksumMismatchError
@@ -49,10 +55,39 @@ def packaged_sha256(path: Path) -> str:
 @lru_cache(maxsize=64)
 def _compared(path: Path, stamp: tuple[int, ...]) -> str:
     del stamp  # part of the key
-    found, known = sha256_of(path), KNOWN.get(path.name)
+    found = sha256_of(path)
+    _require_known(path, found)
+    return found
+
+
+def packaged_bytes(path: Path) -> bytes:
+    """What a packaged file holds, once those very bytes have the known sha256.
+
+    Raises:
+        ChecksumMismatchError: it is another file.
+    """
+    content = path.read_bytes()
+    _require_known(path, hashlib.sha256(content).hexdigest())
+    return content
+
+
+@contextmanager
+def packaged_copy(path: Path) -> Generator[Path]:
+    """A private copy of these bytes, for libraries that open files by name.
+
+    Raises:
+        ChecksumMismatchError: it is another file.
+    """
+    with TemporaryDirectory(prefix="weights-") as folder:  # nobody else may write there
+        copy = Path(folder) / path.name
+        copy.write_bytes(packaged_bytes(path))
+        yield copy
+
+
+def _require_known(path: Path, found: str) -> None:
+    known = KNOWN.get(path.name)
     if found != known:
         raise ChecksumMismatchError(
             f"{path} has sha256 {found}, expected {known or 'a file of another name'}",
             "install its package again from the locks: delete .venv, then run make setup",
         )
-    return found

@@ -21,6 +21,7 @@ from safelight.errors import DependencyMissingError
 from safelight.media.guided import smooth
 from safelight.media.tiles import scaled, tiles
 from safelight.pixels import Floats, Pixels
+from safelight.weights.packaged import packaged_copy
 
 NCNN_OUT_OF_MEMORY = -100
 
@@ -44,7 +45,8 @@ class NcnnRunner:
         net.opt.num_threads = physical_cores()
         net.opt.blob_allocator, net.opt.workspace_allocator = self._pools
         param, weights = weights_files(network)
-        failed = net.load_param(str(param)) or net.load_model(str(weights))
+        with packaged_copy(param) as layers, packaged_copy(weights) as kernels:
+            failed = net.load_param(str(layers)) or net.load_model(str(kernels))
         if failed:
             raise DependencyMissingError(
                 f"ncnn cannot load {weights.name} (code {failed})",

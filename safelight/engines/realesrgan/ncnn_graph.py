@@ -12,6 +12,7 @@ import numpy as np
 
 from safelight.errors import InvalidMediaError
 from safelight.pixels import Floats
+from safelight.weights.packaged import packaged_bytes
 
 if TYPE_CHECKING:
     import torch
@@ -49,14 +50,15 @@ def read_graph(param: Path, weights: Path) -> list[Layer]:
     """Read a network of plain convolutions.
 
     Raises:
+        ChecksumMismatchError: one is another file than that of the package.
         InvalidMediaError: not such files, or one does not fit the other.
     """
-    lines = param.read_text().splitlines()
+    lines = packaged_bytes(param).decode().splitlines()
     if lines[:1] != [MAGIC]:
         raise InvalidMediaError(
             f"{param.name} does not start with {MAGIC}", "install the weights package again"
         )
-    stored, offset, layers = weights.read_bytes(), 0, list[Layer]()
+    stored, offset, layers = packaged_bytes(weights), 0, list[Layer]()
     for words in (line.split() for line in lines[2:] if line.strip()):
         reads, writes = int(words[2]), int(words[3])
         names = words[4 : 4 + reads + writes]

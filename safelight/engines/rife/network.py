@@ -5,8 +5,11 @@ Source:
 """
 
 from dataclasses import dataclass
+from io import BytesIO
 from pathlib import Path
 from typing import TYPE_CHECKING, Self
+
+from safelight.weights.packaged import packaged_bytes
 
 if TYPE_CHECKING:
     import torch
@@ -29,10 +32,16 @@ class Network:
 
     @classmethod
     def load(cls, path: Path, device: str, dtype: "torch.dtype") -> Self:
-        """Read the weights; the file also holds a teacher and a refiner, which 4.0 runs without."""
+        """Read the weights; the file also holds a teacher and a refiner, which 4.0 runs without.
+
+        Raises:
+            ChecksumMismatchError: it is another file than that of the package.
+        """
         import torch
 
-        state: dict[str, Tensor] = torch.load(path, map_location="cpu", weights_only=True)
+        state: dict[str, Tensor] = torch.load(
+            BytesIO(packaged_bytes(path)), map_location="cpu", weights_only=True
+        )
         used = tuple(f"module.block{index}." for index in range(len(SCALES)))
         return cls(
             {
