@@ -2,7 +2,7 @@
 VENV := .venv
 BIN := $(VENV)/bin
 
-.PHONY: run test setup setup-dev check soak bench sheets chaos starter lock clean
+.PHONY: run test setup setup-dev check soak bench sheets chaos starter lock images clean
 
 run: setup
 	@$(BIN)/python -m examples.main_job
@@ -39,6 +39,10 @@ setup-dev:
 
 lock: setup-dev
 	@scripts/lock.sh
+
+# Writes the digests of foreign images into infra/; needs docker and their registries.
+images: setup
+	@$(BIN)/python scripts/pin_images.py
 
 clean:
 	rm -rf $(VENV) build dist

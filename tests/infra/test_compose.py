@@ -75,7 +75,9 @@ def test_one_shots_are_waited_for():
 @pytest.mark.parametrize("name", sorted(SERVICES))
 def test_image_is_pinned(name: str):
     image = SERVICES[name]["image"]
-    repository, _, tag = image.rpartition(":")
+    named, _, digest = image.partition("@")
+    assert re.fullmatch(r"(sha256:[0-9a-f]{64})?", digest), image
+    repository, _, tag = named.rpartition(":")
     assert re.fullmatch(r"\d+\.\d+(\.\d+)?(-[a-z]+)?", tag), image
     if repository.startswith("safelight/"):
         assert tag == PROJECT["version"]
