@@ -29,6 +29,7 @@ class DenoiseParams(Params):
     makes="same",
     origin="enhances",
     needs=lambda *_: (ComputeRequest(REVISION),),
+    revision=2,
 )
 def denoise(picture: ArtifactRef, params: DenoiseParams) -> ArtifactRef:
     """Take noise out of one stored picture, or out of a video in space and time.

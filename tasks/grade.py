@@ -59,6 +59,7 @@ class GradeParams(Params):
     makes="same",
     origin="enhances",
     needs=lambda *_: (ComputeRequest(REVISION),),
+    revision=2,
 )
 def grade(picture: ArtifactRef, params: GradeParams) -> ArtifactRef:
     """Grade one stored picture, or a video frame by frame with its sound.

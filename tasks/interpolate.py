@@ -2,13 +2,16 @@
 
 from collections.abc import Callable, Iterable, Iterator
 from fractions import Fraction
+from functools import partial
 from statistics import median_low
 from typing import Literal, Self
 
+import numpy as np
 from pydantic import model_validator
 
 from safelight.engines.interface import InterpolateRequest, Interpolates
 from safelight.errors import InvalidFieldValueError
+from safelight.media.layers import joined, only_grey
 from safelight.media.video.frame_times import FrameTimes
 from safelight.media.video.retiming import (
     NOMINAL_RATES,
@@ -65,6 +68,7 @@ def _request(params: InterpolateParams) -> InterpolateRequest:
     makes="video",
     origin="enhances",
     needs=lambda params, _: (_request(params),),
+    revision=2,
 )
 def interpolate(video: ArtifactRef, params: InterpolateParams) -> ArtifactRef:
     """Raise the frame rate of a stored video.
@@ -78,8 +82,8 @@ def interpolate(video: ArtifactRef, params: InterpolateParams) -> ArtifactRef:
 
     Returns:
         A new artifact as long as `video`: exactly where the number of frames allows, else longer
-        by less than one output frame, which its notes then say. MP4, or MKV where MP4 cannot
-        hold the sound.
+        by less than one output frame, which its notes then say. MP4, WebM where something is
+        transparent, MKV where that cannot hold the sound.
 
     Raises:
         InvalidMediaError: not such a video, or damaged.
@@ -106,13 +110,24 @@ def interpolate(video: ArtifactRef, params: InterpolateParams) -> ArtifactRef:
         if params.duplicates == "drop":
             timed = Distinct(timed)
             repeats.append(timed)
-        return in_order(retimed_at(timed, frames, target, begin, usual))
+        return in_order(retimed_at(timed, frames, target, partial(_begun, begin), usual))
 
     resumable = resuming_begun(key, engine.begin)
-    made = transformed(video, record, resumable, retimed, fps=target, frames=frames)
+    made = transformed(video, record, resumable, retimed, fps=target, frames=frames, layered=True)
     if any(each.dropped for each in repeats):
         note(f"{repeats[0].dropped} frames that repeat the one before were dropped")
     return made
+
+
+def _begun(begin: Begin, first: Pixels, second: Pixels, timestep: float) -> Pending:
+    """Begin a frame; transparency moves as a grey picture of its own does."""
+    if first.shape[2] == 3:
+        return begin(first, second, timestep)
+    one, two = (np.ascontiguousarray(each[..., :3]) for each in (first, second))
+    colours = begin(one, two, timestep)
+    one, two = (np.repeat(each[..., 3:], 3, axis=2) for each in (first, second))
+    alphas = begin(one, two, timestep)
+    return lambda: joined(colours(), only_grey(alphas())[..., 0])
 
 
 def _shown_at(info: VideoInfo, times: FrameTimes) -> Iterator[Fraction]:

@@ -62,7 +62,7 @@ def _needs(params: UpscaleParams, sources: Sequence[ArtifactRef]) -> tuple[Enlar
     makes="same",
     origin="enhances",
     needs=_needs,
-    revision=3,
+    revision=4,
 )
 def upscale(picture: ArtifactRef, params: UpscaleParams) -> ArtifactRef:
     """Enlarge one stored picture, or a video frame by frame with its sound.
@@ -73,7 +73,7 @@ def upscale(picture: ArtifactRef, params: UpscaleParams) -> ArtifactRef:
 
     Returns:
         A new artifact, `upscale_factor` times as wide and as high: PNG for a picture, animated
-        where it was, MP4 or MKV for a video.
+        where it was, MP4, WebM or MKV for a video.
 
     Raises:
         InvalidMediaError: the artifact is not a picture or video that can be decoded.

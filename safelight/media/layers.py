@@ -1,5 +1,8 @@
 """Transparency beside colours: stages work on colours, and lay the transparency back on."""
 
+from collections import deque
+from collections.abc import Callable, Iterable, Iterator
+
 import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
@@ -58,6 +61,26 @@ def covered(pixels: Pixels) -> Pixels:
     if pixels.shape[2] == 4:
         return pixels
     return np.dstack((pixels, np.full(pixels.shape[:2], 255, np.uint8)))
+
+
+def covering(
+    change: Callable[[Iterator[Pixels]], Iterable[Pixels]], frames: Iterator[Pixels]
+) -> Iterator[Pixels]:
+    """Change the colours of transparent frames, and lay their transparency over what comes of them.
+
+    Args:
+        change: from (H, W, 3) uint8 of each to the same of any size, one for one and in order.
+        frames: (H, W, 4) uint8.
+    """
+    waiting: deque[Pixels] = deque()
+
+    def colours() -> Iterator[Pixels]:
+        for frame in frames:
+            waiting.append(frame[..., 3])
+            yield np.ascontiguousarray(frame[..., :3])
+
+    for made in change(colours()):
+        yield joined(made, waiting.popleft())
 
 
 def only_grey(pixels: Pixels) -> Pixels:

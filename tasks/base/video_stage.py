@@ -25,8 +25,9 @@ def transformed(
     *,
     fps: Fraction | None = None,
     frames: int | None = None,
+    layered: bool = False,
 ) -> ArtifactRef:
-    """Change a stored video frame by frame and store the result; sound stays as it is.
+    """Change a stored video frame by frame and store the result; sound and transparency stay.
 
     Memory does not grow with the video, and what the engine made before a kill is not made again.
 
@@ -38,9 +39,11 @@ def transformed(
             the new frames, all of one size.
         fps: rate of the result; None keeps the time of each frame, `change` then gives one for one.
         frames: how many `change` will give, for the progress; None says as many as there are.
+        layered: whether `change` takes and gives (H, W, 4) where something is transparent.
 
     Returns:
-        A new artifact: MP4, or MKV where MP4 cannot hold the sound.
+        A new artifact: MP4, WebM where something is transparent, MKV where that cannot hold the
+        sound.
 
     Raises:
         InvalidMediaError: not a video that can be decoded.
@@ -57,6 +60,7 @@ def transformed(
             video_tags(record),
             fps=fps,
             frames=frames,
+            layered=layered,
         )
         return keep_video(
             path,

@@ -103,10 +103,11 @@ def _format_has_alpha(name: str) -> bool:
 
 
 def to_encode(pixels: Pixels, pix_fmt: str, tags: ColourTags) -> "VideoFrame":
-    """A frame of (H, W, 3) uint8 in an encoder's format: BT.709's matrix, limited range."""
+    """A frame of (H, W, 3 or 4) uint8 in an encoder's format: BT.709's matrix, limited range."""
     from av import VideoFrame
 
-    rgb = VideoFrame.from_ndarray(np.ascontiguousarray(pixels), format="rgb24")
+    form = "rgba" if pixels.shape[2] == 4 else "rgb24"
+    rgb = VideoFrame.from_ndarray(np.ascontiguousarray(pixels), format=form)
     frame = rgb.reformat(
         format=pix_fmt,
         dst_colorspace=BT709,

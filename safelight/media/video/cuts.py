@@ -39,8 +39,8 @@ LUMA = np.array((0.299, 0.587, 0.114), np.float32)
 
 
 def is_cut(first: Pixels, second: Pixels) -> bool:
-    """Whether two consecutive frames, (H, W, 3) uint8, belong to different scenes."""
-    one, two = _small(first), _small(second)
+    """Whether two consecutive frames, (H, W, 3 or 4) uint8, belong to different scenes."""
+    one, two = _small(first[..., :3]), _small(second[..., :3])
     change = float(np.abs(one - two).mean())
     contrasts = float(one.std()), float(two.std())
     if min(contrasts) < FLAT:

@@ -5,9 +5,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from safelight.errors import InvalidMediaError
-from safelight.media.layers import on_white
+from safelight.media.layers import covered, joined, on_white, split
 from safelight.media.orientation import orientation_of
-from safelight.media.video.colour import to_rgb
+from safelight.media.video.colour import has_alpha, to_rgb
 from safelight.media.video.deinterlacing import Deinterlacer
 from safelight.media.video.opening import media_errors
 from safelight.pixels import Pixels
@@ -40,7 +40,6 @@ class Decoder:
         self._container, self._stream, self._path = container, stream, path
         self._codec = _alpha_decoder(stream)
         self._deinterlacer = Deinterlacer(stream)
-        self._transparent = 0
 
     def frames(
         self,
@@ -71,18 +70,32 @@ class Decoder:
         others: "Sequence[Stream]" = (),
         forward: "Callable[[AnyPacket], None]" = lambda packet: None,
     ) -> Iterator[Pixels]:
-        """The same as (H, W, 3) uint8, turned as a player shows them."""
+        """The same as (H, W, 3) uint8, turned as a player shows them; transparency on white."""
         for frame in self.frames(others, forward):
             yield self.shown(frame)
 
+    def layers(
+        self,
+        others: "Sequence[Stream]" = (),
+        forward: "Callable[[AnyPacket], None]" = lambda packet: None,
+    ) -> Iterator[Pixels]:
+        """The same as (H, W, 4) uint8: what is not seen has the colours around it."""
+        for frame in self.frames(others, forward):
+            yield covered(joined(*split(self._upright(frame))))
+
+    def is_transparent(self) -> bool:
+        """Whether any pixel is; decodes up to the first one, so the video is opened anew then."""
+        return any(
+            self._upright(frame)[..., 3].min() < 255 for frame in self.frames() if has_alpha(frame)
+        )
+
     def shown(self, frame: "VideoFrame") -> Pixels:
-        """One frame as (H, W, 3) uint8, turned as a player shows it."""
+        """One frame as (H, W, 3) uint8, turned as a player shows it; transparency on white."""
+        return on_white(self._upright(frame))
+
+    def _upright(self, frame: "VideoFrame") -> Pixels:
         with media_errors(self._path):
-            pixels = to_rgb(frame, self._stream, self._path)
-            if pixels.shape[2] == 4:
-                self._transparent += bool(pixels[..., 3].min() < 255)
-                pixels = on_white(pixels)
-            return orientation_of(frame).upright(pixels)
+            return orientation_of(frame).upright(to_rgb(frame, self._stream, self._path))
 
     def note_changes(self) -> None:
         """Say what was done to the frames decoded so far."""
@@ -90,11 +103,6 @@ class Decoder:
             note(
                 f"{self._deinterlacer.frames} frames were interlaced: deinterlaced, one whole "
                 "frame for each"
-            )
-        if self._transparent:
-            note(
-                f"{self._transparent} frames are transparent in parts: laid on white, because "
-                "H.264 holds no transparency"
             )
 
     def _decoded(

@@ -1,4 +1,4 @@
-"""Encoding frames as H.264 as they come, with what belongs to them from another container."""
+"""Encoding frames as they come, as H.264 or VP9, with what belongs to them from elsewhere."""
 
 import errno
 from collections.abc import Generator
@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Self
 from safelight.errors import DiskFullError, ForbiddenPathError, InvalidMediaError
 from safelight.media.carrying import Carrier
 from safelight.media.video.colour import BT709, LIMITED, ColourTags, to_encode
-from safelight.media.video.opening import MKV, MP4
+from safelight.media.video.opening import MKV, MP4, WEBM
 from safelight.media.video.tracks import ALONE, Surroundings
 from safelight.pixels import Pixels
 from safelight.progress import note
@@ -26,14 +26,18 @@ if TYPE_CHECKING:
 X264 = {"crf": "16", "preset": "medium", "mbtree": "0"}
 """Visually lossless. Macroblock trees are off, because x264 reads memory there that it never wrote:
 the same frames would give other bytes each time."""
+VP9 = {"crf": "10", "b": "0", "auto-alt-ref": "0", "cpu-used": "2", "row-mt": "1"}
+"""The same for transparent frames, with which frames that are not shown do not go."""
 ENCODER_THREADS = 4
-"""Fixed, because x264's output depends on it."""
+"""Fixed, because the output of encoders depends on it."""
 OFFSET_STEPS = 100
 """Ticks per frame where the picture starts later than the sound, so that neither is moved."""
 OPTIONS = {
     "mp4": {"fflags": "+bitexact", "movflags": "+faststart+use_metadata_tags"},
     "matroska": {"fflags": "+bitexact"},
+    "webm": {"fflags": "+bitexact"},
 }
+MEDIA_TYPES = {"mp4": MP4, "matroska": MKV, "webm": WEBM}
 
 
 class FrameWriter:
@@ -51,6 +55,8 @@ class FrameWriter:
         pixel_aspect: Fraction | None = None,
         start_seconds: Fraction = Fraction(0),
         colours: ColourTags | None = None,
+        *,
+        transparent: bool = False,
     ) -> None:
         """Open the partial file.
 
@@ -62,6 +68,7 @@ class FrameWriter:
             pixel_aspect: width over height of one pixel; None is square.
             start_seconds: when `add` shows the first frame, on the clock of the sound.
             colours: what the pixels' red, green and blue are; None is BT.709.
+            transparent: whether frames are (H, W, 4), in a container that is not MP4.
         """
         import av
 
@@ -77,8 +84,9 @@ class FrameWriter:
         self._size = (0, 0)
         self._early: list[AnyPacket] = []
         self._lasts: dict[int, int] = {}
-        self.media_type = MP4 if beside.container == "mp4" else MKV
-        """MP4, or MKV where MP4 cannot hold the sound."""
+        self.media_type = MEDIA_TYPES[beside.container]
+        """Of the container that can hold what stands beside the picture."""
+        self._transparent = transparent
         for text in beside.notes:
             note(text)
         self.frames = 0
@@ -117,24 +125,24 @@ class FrameWriter:
                 self._partial.unlink(missing_ok=True)
 
     def add(self, pixels: Pixels) -> None:
-        """Append one frame, (H, W, 3) uint8 sRGB, 1 / fps after the one before."""
+        """Append one frame, (H, W, 3 or 4) uint8 sRGB, 1 / fps after the one before."""
         steps = OFFSET_STEPS if self._start_seconds else 1
         tick = 1 / (self._fps * steps)
         pts = self.frames * steps + round(self._start_seconds / tick)
-        self._append(pixels, pts, steps, tick, X264)
+        self._append(pixels, pts, steps, tick, {})
 
     def add_at(self, pixels: Pixels, pts: int, duration: int, tick: Fraction) -> None:
         """Append one frame at a time of its own.
 
         Args:
-            pixels: (H, W, 3) uint8 sRGB; all frames of one file have the same size.
+            pixels: (H, W, 3 or 4) uint8 sRGB; all frames of one file have the same size.
             pts: when to show it, in ticks; later than the frame before.
             duration: how long to show it, in ticks.
             tick: seconds per tick; the same for all frames.
         """
         # MP4 counts durations in decoding order: without B-frames that is the order of showing
         later = round(self._later / tick)
-        self._append(pixels, pts + later, duration, tick, X264 | {"bf": "0"})
+        self._append(pixels, pts + later, duration, tick, {"bf": "0"})
 
     def _append(
         self, pixels: Pixels, pts: int, duration: int, tick: Fraction, options: dict[str, str]
@@ -166,15 +174,14 @@ class FrameWriter:
     def _start(
         self, width: int, height: int, tick: Fraction, options: dict[str, str]
     ) -> "VideoStream":
-        even = width % 2 == 0 and height % 2 == 0
-        if not even:
-            note(
-                f"{width}x{height} px is odd: colour is kept at full resolution (4:4:4), "
-                "which some players cannot show"
-            )
-        stream = self._container.add_stream("libx264", rate=self._fps, options=options)
+        if self._transparent:
+            stream = self._container.add_stream("libvpx-vp9", rate=self._fps, options=VP9)
+            stream.pix_fmt = "yuva420p"
+            stream.metadata["alpha_mode"] = "1"
+        else:
+            stream = self._container.add_stream("libx264", rate=self._fps, options=X264 | options)
+            stream.pix_fmt = self._opaque_format(width, height)
         stream.width, stream.height = width, height
-        stream.pix_fmt = "yuv420p" if even else "yuv444p"
         context = stream.codec_context
         context.time_base = tick
         context.thread_count = ENCODER_THREADS
@@ -192,6 +199,15 @@ class FrameWriter:
             self.carry(packet)
         self._early.clear()
         return stream
+
+    def _opaque_format(self, width: int, height: int) -> str:
+        if width % 2 == 0 and height % 2 == 0:
+            return "yuv420p"
+        note(
+            f"{width}x{height} px is odd: colour is kept at full resolution (4:4:4), "
+            "which some players cannot show"
+        )
+        return "yuv444p"
 
     def _mux(self, packets: "list[AnyPacket]") -> None:
         with _writing_errors(self._target):

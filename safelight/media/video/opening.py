@@ -12,7 +12,7 @@ if TYPE_CHECKING:
     from av import VideoStream
     from av.container import InputContainer
 
-MP4, MKV, MXF = "video/mp4", "video/x-matroska", "video/mxf"
+MP4, MKV, WEBM, MXF = "video/mp4", "video/x-matroska", "video/webm", "video/mxf"
 CONTAINERS = {"mov,mp4,m4a,3gp,3g2,mj2": MP4, "matroska,webm": MKV, "mxf": MXF}
 """FFmpeg's names of the containers that are read. A list, because others (HLS, concat) open files
 that their text names."""

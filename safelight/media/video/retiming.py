@@ -185,14 +185,14 @@ class Distinct:
 
 
 def is_repeat(first: Pixels, second: Pixels) -> bool:
-    """Whether a frame, (H, W, 3) uint8, is the one before once more, as encoders leave it."""
+    """Whether a frame, (H, W, 3 or 4) uint8, is the one before once more, as encoders leave it."""
     height, width = (max(side // REPEAT_CELL, 1) for side in first.shape[:2])
     apart = np.maximum(first, second) - np.minimum(first, second)
     down, across = (
         min(REPEAT_CELL, first.shape[0]),
         min(REPEAT_CELL, first.shape[1]),
     )
-    cells = apart[: height * down, : width * across].reshape(height, down, width, across * 3)
+    cells = apart[: height * down, : width * across].reshape(height, down, width, -1)
     return float(cells.mean(axis=(1, 3), dtype=np.float32).max()) < REPEAT_CHANGE
 
 

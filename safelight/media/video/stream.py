@@ -1,7 +1,8 @@
 """Decoding, mapping and encoding videos one frame at a time; sound is carried over untouched.
 
 Pixels are (H, W, 3) uint8 sRGB, upright; where a file has other primaries or another transfer
-curve, they are that file's, and so are the tags of the result. Files are H.264 in MP4 or MKV.
+curve, they are that file's, and so are the tags of the result. Files are H.264 in MP4 or MKV; where
+something is transparent, (H, W, 4) and VP9 in WebM or MKV.
 Memory does not grow with the length of a clip, and the same frames give the same bytes.
 """
 
@@ -18,14 +19,16 @@ import numpy as np
 
 from safelight.confined.transport import Array
 from safelight.media.behind import Behind
+from safelight.media.layers import covering
 from safelight.media.orientation import orientation_of
-from safelight.media.video.colour import ColourTags, colour_tags
+from safelight.media.video.colour import ColourTags, colour_tags, has_alpha
 from safelight.media.video.decoding import Decoder
 from safelight.media.video.encoding import X264, FrameWriter
 from safelight.media.video.frame_times import FrameTimes, rate_of, read_times
 from safelight.media.video.opening import (
     CONTAINERS,
     MKV,
+    WEBM,
     breaks_off,
     no_frames,
     opened,
@@ -85,6 +88,8 @@ class Walk:
     info: VideoInfo
     times: FrameTimes
     colours: ColourTags
+    alpha: bool
+    """Whether the first frame could be transparent."""
 
 
 _known: OrderedDict[tuple[Path, int, int, int], Walk] = OrderedDict()
@@ -153,7 +158,7 @@ def _walk(path: Path) -> Walk:
         if first is None:
             raise no_frames(path)
         height, width = decoder.shown(first).shape[:2]
-        colours = colour_tags(first, stream)
+        colours, alpha = colour_tags(first, stream), has_alpha(first)
         aspect = stream.sample_aspect_ratio or Fraction(1)
         if orientation_of(first).quarter:
             aspect = 1 / aspect
@@ -166,7 +171,7 @@ def _walk(path: Path) -> Walk:
         if container.metadata.get("major_brand") == "qt  ":
             media_type = "video/quicktime"
         elif media_type == MKV and path.suffix.lower() == ".webm":
-            media_type = "video/webm"
+            media_type = WEBM
     frames = len(times.ticks)
     info = VideoInfo(
         width=width,
@@ -180,7 +185,12 @@ def _walk(path: Path) -> Walk:
         jitter_seconds=jitter,
         pixel_aspect=aspect,
     )
-    return Walk(info, times, colours)
+    return Walk(info, times, colours, alpha)
+
+
+def _is_transparent(path: Path) -> bool:
+    with opened(path) as (container, stream):
+        return Decoder(container, stream, path).is_transparent()
 
 
 def read_frames(path: Path) -> Iterator[Pixels]:
@@ -204,17 +214,22 @@ def transform_frames(
     *,
     fps: Fraction | None = None,
     frames: int | None = None,
+    layered: bool = False,
 ) -> VideoInfo:
     """Decode, change and encode frame by frame; frame times and sound stay as they are.
 
+    Transparency is kept: `fn` gets the colours, and what it makes of each is laid under it again.
+
     Args:
         source: the video to read.
-        target: the file to make; MP4, or MKV where MP4 cannot hold the sound (`media_type` of the
-            result tells, the extension plays no part).
+        target: the file to make; MP4, WebM where something is transparent, or MKV where that cannot
+            hold the sound (`media_type` of the result tells, the extension plays no part).
         fn: from an iterator over the frames to one over the new frames; called once.
         tags: container metadata.
         fps: rate of the result; None keeps the time of each frame, `fn` then gives one for one.
         frames: how many frames `fn` will give, for the progress; None says as many as there are.
+        layered: whether `fn` takes and gives (H, W, 4) where something is transparent; else
+            it gives one frame for one.
 
     Raises:
         InvalidMediaError: see `probe`.
@@ -225,9 +240,12 @@ def transform_frames(
     info, times = facts.info, facts.times
     total = frames or info.frames
     even = fps is not None or info.jitter_seconds == 0
+    transparent = facts.alpha and _is_transparent(source)
+    if transparent and not layered:
+        fn = partial(covering, fn)
     with opened(source) as (container, stream):
         decoder = Decoder(container, stream, source)
-        beside = surroundings(container, stream)
+        beside = surroundings(container, stream, transparent=transparent)
         writer = FrameWriter(
             target,
             fps or info.fps,
@@ -236,13 +254,15 @@ def transform_frames(
             None if info.pixel_aspect == 1 else info.pixel_aspect,
             info.start_seconds,
             facts.colours,
+            transparent=transparent,
         )
         with writer, Behind(FRAMES_BEHIND) as encoding:
             carry = partial(encoding.call, writer.carry)
 
             def decoded() -> Iterator[Pixels]:
                 read = 0
-                for shown in decoder.pixels([track.source for track in beside.tracks], carry):
+                shown_as = decoder.layers if transparent else decoder.pixels
+                for shown in shown_as([track.source for track in beside.tracks], carry):
                     read += 1
                     yield shown
                 if read != info.frames:
@@ -260,6 +280,8 @@ def transform_frames(
             for _ in source_frames:
                 pass  # what is left of the sound lies behind the last frame that `fn` asked for
     decoder.note_changes()
+    if transparent:
+        note("the video is transparent in parts: kept, so the result is VP9")
     if times.hidden:
         note(f"{times.hidden} packets of the picture show nothing: {info.frames} frames are shown")
     if times.moved:

@@ -12,14 +12,17 @@ if TYPE_CHECKING:
     from av.container.core import Chapter
     from av.stream import Stream
 
-Format = Literal["mp4", "matroska"]
+Format = Literal["mp4", "matroska", "webm"]
 
 MP4_SOUND = frozenset({"aac", "mp3", "ac3", "eac3", "opus", "flac", "alac"})
 """Sound that players expect in MP4; anything else goes into MKV."""
-MP4_SUBTITLES, MKV_SUBTITLES = (
+WEBM_SOUND = frozenset({"opus", "vorbis"})
+MP4_SUBTITLES, WEBM_SUBTITLES, MKV_SUBTITLES = (
     frozenset({"mov_text"}),
+    frozenset({"webvtt"}),
     frozenset({"subrip", "srt", "ass", "ssa", "webvtt", "pgssub", "dvdsub", "text"}),
 )
+SUBTITLES = {"mp4": MP4_SUBTITLES, "webm": WEBM_SUBTITLES, "matroska": MKV_SUBTITLES}
 UNCOMPRESSED = {"u8": "pcm_s16le", "s16": "pcm_s16le", "s32": "pcm_s32le", "flt": "pcm_f32le"}
 """By how a decoder gives its samples, what uncompressed sound that MKV does not hold becomes:
 not one sample changes. 64-bit floats are what is left, as `pcm_f64le`."""
@@ -38,6 +41,7 @@ TECHNICAL = frozenset(
         "creation_tool",
         "timecode",
         "language",
+        "alpha_mode",
     }
 )
 """Metadata that is true of the source's file alone."""
@@ -71,30 +75,41 @@ ALONE = Surroundings()
 """Of a video made from nothing."""
 
 
-def surroundings(container: "InputContainer", picture: "VideoStream") -> Surroundings:
-    """Decide what is copied, what is encoded anew and what is left out."""
+def surroundings(
+    container: "InputContainer", picture: "VideoStream", *, transparent: bool = False
+) -> Surroundings:
+    """Decide what is copied, what is encoded anew and what is left out.
+
+    Args:
+        container: the source.
+        picture: its picture.
+        transparent: whether the result keeps transparency, which MP4 does not hold.
+    """
     notes: list[str] = []
     sound, lost = _sound(container)
     notes += lost
     subtitles = [s for s in container.streams if s.type == "subtitle" and codec_name(s)]
-    foreign = sorted({codec_name(s) or "" for s in sound} - MP4_SOUND - _encoded(sound))
+    form: Format = "webm" if transparent else "mp4"
+    name, held = ("WebM", WEBM_SOUND) if transparent else ("MP4", MP4_SOUND)
+    # MP4 holds the AAC that sound of other kinds becomes, WebM does not
+    becomes = frozenset[str]() if transparent else _encoded(sound)
+    foreign = sorted({codec_name(s) or "" for s in sound} - held - becomes)
     for_subtitles = {codec_name(s) or "" for s in subtitles} & MKV_SUBTITLES
-    for_subtitles = sorted(for_subtitles - MP4_SUBTITLES)
-    form: Format = "mp4"
+    for_subtitles = sorted(for_subtitles - SUBTITLES[form])
     if foreign:
         form = "matroska"
         notes.append(
-            f"sound is {', '.join(foreign)}, which MP4 does not hold: the result is an MKV file"
+            f"sound is {', '.join(foreign)}, which {name} does not hold: the result is an MKV file"
         )
     elif for_subtitles:
         form = "matroska"
         notes.append(
-            f"subtitles are {', '.join(for_subtitles)}, which MP4 does not hold: the result is an "
-            "MKV file"
+            f"subtitles are {', '.join(for_subtitles)}, which {name} does not hold: the result is "
+            "an MKV file"
         )
     tracks = list(_sound_tracks(sound, notes))
     for stream in subtitles:
-        if codec_name(stream) in (MP4_SUBTITLES if form == "mp4" else MKV_SUBTITLES):
+        if codec_name(stream) in SUBTITLES[form]:
             tracks.append(Track(stream))
         else:
             notes.append(f"left out: {_named(stream)}, which the result's container does not hold")

@@ -13,6 +13,8 @@ from safelight.media.video.stream import frame_times, probe, read_frames
 from safelight.progress import watching
 from safelight.store.inputs import keep_media
 from tasks.denoise import DenoiseParams, denoise
+from tasks.grade import GradeParams, grade
+from tasks.interpolate import InterpolateParams, interpolate
 from tasks.upscale import UpscaleParams, upscale
 from tests.media.clips import map_frames
 
@@ -47,12 +49,6 @@ def encoded(
     return path
 
 
-def on_white(index: int) -> np.ndarray:
-    picture = scene(index).astype(float)
-    cover = picture[..., 3:] / 255
-    return picture[..., :3] * cover + 255 * (1 - cover)
-
-
 def frames_in(path: Path) -> Iterator[np.ndarray]:
     return (frame.astype(int) for frame in read_frames(path))
 
@@ -67,20 +63,95 @@ TRANSPARENT = {
 }
 
 
+def alphas_in(path: Path) -> list[np.ndarray]:
+    """(H, W) of each frame, by the decoder of libvpx."""
+    with av.open(str(path)) as made:
+        decoder = av.CodecContext.create("libvpx-vp9", "r")
+        stream = made.streams.video[0]
+        assert stream.metadata["ALPHA_MODE"] == "1"
+        packets = [packet for packet in made.demux(stream) if packet.size]
+        frames = [frame for packet in packets for frame in decoder.decode(packet)]
+    return [frame.to_ndarray(format="rgba")[..., 3].astype(int) for frame in frames]
+
+
 @pytest.mark.parametrize("kind", TRANSPARENT)
-def test_transparency_is_laid_on_white_and_noted(tmp_path: Path, kind: str) -> None:
+def test_transparency_is_kept(tmp_path: Path, kind: str) -> None:
     name, codec, pix_fmt, options = TRANSPARENT[kind]
     source = encoded(tmp_path / name, codec, pix_fmt, **options)
     target = tmp_path / "made"
     with watching(None) as notes:
-        made = map_frames(source, target, lambda pixels: pixels, {})
-    assert made.frames == FRAMES
-    for index, frame in enumerate(frames_in(target)):
-        off = np.abs(frame - on_white(index))
+        made = map_frames(source, target, lambda pixels: 255 - pixels, {})
+    assert (made.frames, made.media_type) == (FRAMES, "video/webm")
+    assert [text for text in notes if "kept, so the result is VP9" in text]
+    alphas = alphas_in(target)
+    assert len(alphas) == FRAMES
+    for index, (frame, alpha) in enumerate(zip(frames_in(target), alphas, strict=True)):
+        colours, cover = scene(index)[..., :3].astype(float), scene(index)[..., 3:] / 255
+        off = np.abs(frame - ((255 - colours) * cover + 255 * (1 - cover)))
         assert off[36:, :20].max() <= 6  # white where nothing is seen
         assert off[:28].mean() < 8
-        assert np.abs(off[36:, 27:37]).mean() < 12
-    assert [text for text in notes if f"{FRAMES} frames are transparent" in text]
+        assert off[36:, 27:37].mean() < 12
+        assert np.abs(alpha - scene(index)[..., 3]).mean() < 2
+    again = tmp_path / "again"
+    map_frames(source, again, lambda pixels: 255 - pixels, {})
+    assert again.read_bytes() == target.read_bytes()
+
+
+def test_what_could_be_transparent_and_is_not_stays_as_it_was(tmp_path: Path) -> None:
+    path = tmp_path / "a.mov"
+    with av.open(str(path), "w") as out:
+        stream = out.add_stream("qtrle", rate=25)
+        stream.width, stream.height, stream.pix_fmt = WIDTH, HEIGHT, "argb"
+        for index in range(3):
+            opaque = np.dstack((scene(index)[..., :3], np.full((HEIGHT, WIDTH), 255, np.uint8)))
+            frame = av.VideoFrame.from_ndarray(opaque, format="rgba")
+            out.mux(stream.encode(frame.reformat(format="argb")))
+        out.mux(stream.encode(None))
+    made = map_frames(path, tmp_path / "made", lambda pixels: pixels, {})
+    assert made.media_type == "video/mp4"
+
+
+@pytest.mark.parametrize(
+    ("codec", "media_type"), [("libopus", "video/webm"), ("aac", "video/x-matroska")]
+)
+def test_a_transparent_video_with_sound(tmp_path: Path, codec: str, media_type: str) -> None:
+    silent = encoded(tmp_path / "a.mkv", "ffv1", "bgra")
+    path = tmp_path / "b.mkv"
+    with av.open(str(silent)) as source, av.open(str(path), "w") as out:
+        picture = out.add_stream_from_template(source.streams.video[0])
+        sound = out.add_stream(codec, rate=48_000, layout="mono")
+        for packet in source.demux(video=0):
+            if packet.size:
+                packet.stream = picture
+                out.mux(packet)
+        tone = np.sin(np.arange(9600) / 12).astype(np.float32)[None]
+        form = "fltp" if codec == "aac" else "flt"
+        frame = av.AudioFrame.from_ndarray(tone, format=form, layout="mono")
+        frame.rate, frame.pts = 48_000, 0
+        out.mux(sound.encode(frame))
+        out.mux(sound.encode(None))
+    made = map_frames(path, tmp_path / "made", lambda pixels: pixels, {"comment": "a record"})
+    assert (made.media_type, made.has_audio) == (media_type, True)
+    with av.open(str(tmp_path / "made")) as written:
+        assert written.metadata["COMMENT"] == "a record"
+    assert len(alphas_in(tmp_path / "made")) == FRAMES
+
+
+def test_stages_enlarge_and_move_transparency(volume: Path, tmp_path: Path) -> None:
+    from safelight.store.store import current_store
+
+    name, codec, pix_fmt, options = TRANSPARENT["VP9"]
+    source = keep_media(encoded(tmp_path / name, codec, pix_fmt, 2, **options), ("video",))
+    larger = upscale.fn(source, UpscaleParams())
+    even = interpolate.fn(source, InterpolateParams(target_fps=50))
+    warm = grade.fn(source, GradeParams(colour="warm"))
+    for made, factor, frames in ((larger, 2, 2), (even, 1, 4), (warm, 1, 2)):
+        assert (made.media_type, made.frames) == ("video/webm", frames)
+        alphas = alphas_in(current_store().fetch(made))
+        assert len(alphas) == frames
+        for alpha in alphas:
+            small = alpha.reshape(HEIGHT, factor, WIDTH, factor).mean(axis=(1, 3))
+            assert np.abs(small - scene(0)[..., 3]).mean() < 3
 
 
 @pytest.mark.parametrize("pix_fmt", ["gray", "gray10le", "yuv420p"])
