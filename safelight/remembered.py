@@ -4,10 +4,16 @@ import json
 import os
 import tempfile
 import threading
+import time
+from collections.abc import Generator
+from contextlib import contextmanager
 from typing import cast
 
 from safelight.private import make_folder
 from safelight.settings import settings
+
+WRITTEN_SECONDS = 5.0
+"""How long facts that are found out together may wait to be written."""
 
 
 class Remembered:
@@ -22,6 +28,25 @@ class Remembered:
         self._file_name = file_name
         self._lock = threading.Lock()
         self._known: dict[str, object] = {}
+        self._waiting: dict[str, object] | None = None
+        self._written = 0.0
+
+    @contextmanager
+    def together(self) -> Generator[None]:
+        """Write the facts that are found out in here some at a time: each write is of all."""
+        with self._lock:
+            if self._waiting is not None:  # somebody does so already
+                nested = True
+            else:
+                nested, self._waiting, self._written = False, {}, time.monotonic()
+        try:
+            yield
+        finally:
+            if not nested:
+                with self._lock:
+                    waiting, self._waiting = self._waiting or {}, None
+                    if waiting:
+                        self._write(waiting)
 
     def get(self, name: str) -> object:
         """What was kept under a name, by this process or by an earlier one; None is nothing."""
@@ -39,15 +64,24 @@ class Remembered:
         """
         with self._lock:
             self._known[name] = fact
-            file = settings().volume_root / "cache" / self._file_name
-            try:
-                make_folder(file.parent)
-                handle, part_name = tempfile.mkstemp(prefix=".part-", dir=file.parent)
-                with os.fdopen(handle, "w") as part:
-                    json.dump({**self._kept(), name: fact}, part, indent=0)
-                os.replace(part_name, file)
-            except OSError:
+            if self._waiting is None:
+                self._write({name: fact})
                 return
+            self._waiting[name] = fact
+            if time.monotonic() - self._written > WRITTEN_SECONDS:
+                self._write(self._waiting)
+                self._waiting, self._written = {}, time.monotonic()
+
+    def _write(self, facts: dict[str, object]) -> None:
+        file = settings().volume_root / "cache" / self._file_name
+        try:
+            make_folder(file.parent)
+            handle, part_name = tempfile.mkstemp(prefix=".part-", dir=file.parent)
+            with os.fdopen(handle, "w") as part:
+                json.dump({**self._kept(), **facts}, part, indent=0)
+            os.replace(part_name, file)
+        except OSError:
+            return
 
     def _kept(self) -> dict[str, object]:
         file = settings().volume_root / "cache" / self._file_name

@@ -71,6 +71,14 @@ class Settings(BaseSettings):
     """Memory that looking into a file from outside may take; what takes more is refused."""
     models_dir: Path | None = None
     """Folder of the operator's own weights; None is `volume_root`/models."""
+    hf_endpoint: str = Field(default="https://huggingface.co", pattern=r"^https?://[^/]+/?$")
+    """Where models of Hugging Face are fetched from: the hub itself, or a mirror of it."""
+    hf_token: SecretStr | None = None
+    """Token of Hugging Face; sent to `hf_endpoint` alone, never logged."""
+    civitai_endpoint: str = Field(default="https://civitai.com", pattern=r"^https?://[^/]+/?$")
+    """Where models of Civitai are fetched from."""
+    civitai_token: SecretStr | None = None
+    """Key of Civitai's API; sent to `civitai_endpoint` alone, never logged."""
     pool_devices: str = Field(
         default="auto", pattern=r"^(auto|cpu(:\d+)?|mps|cuda:\d+(,cuda:\d+)*)$"
     )

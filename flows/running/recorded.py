@@ -47,6 +47,7 @@ from safelight.run_logs import say_it_once
 from safelight.store.artifact import ArtifactRef
 from safelight.store.results import RESULTS
 from safelight.store.store import current_store
+from safelight.weights.used import licence_remarks
 from tasks.base.inline import inline
 from tasks.base.recorder import Recorder, Report, StageFacts, recording
 
@@ -351,12 +352,14 @@ class _Ledger:
 
     def manifest(self) -> Manifest:
         """Everything that is known about the run by now."""
+        done = [*self._recorder.facts]  # others may be entered meanwhile
+        licences = {w: licence_remarks(w) for w in {facts.identity.weights for facts in done}}
         return Manifest(
             flow=self.flow,
             flow_run_id=self.run_id,
             parameters=_plain(self.called),
             inputs=self._recorder.inputs,
-            stages=tuple(_entry(facts) for facts in self._recorder.facts),
+            stages=tuple(_entry(facts, licences[facts.identity.weights]) for facts in done),
             results=self.results if self._failure is None else (),
             versions=versions(),
             device_class=device_class(),
@@ -368,7 +371,7 @@ class _Ledger:
         )
 
 
-def _entry(facts: StageFacts) -> StageEntry:
+def _entry(facts: StageFacts, licences: tuple[str, ...]) -> StageEntry:
     first = facts.results[0].metadata if facts.results else {}
     return StageEntry(
         name=facts.name,
@@ -384,5 +387,6 @@ def _entry(facts: StageFacts) -> StageEntry:
         peak_bytes=cast(int, first.get("peak_bytes", 0)),
         gpu_peak_bytes=cast(int, first.get("gpu_peak_bytes", 0)),
         notes=tuple(str(note) for note in cast("list[JsonValue]", first.get("notes", []))),
+        licences=licences,
         error=None if facts.error is None else Failure.of(facts.error),
     )

@@ -15,6 +15,7 @@ from safelight.cli.backfilling import backfill
 from safelight.cli.batching import read_requests, run_batch
 from safelight.cli.inputs import local, offered, parse_options, uploaded
 from safelight.cli.main import stopped_status
+from safelight.cli.models import models
 from safelight.cli.options import (
     BatchCommand,
     PipelineCommand,
@@ -56,6 +57,7 @@ image = typer.Typer(no_args_is_help=True, help="Single pictures.")
 presets = typer.Typer(no_args_is_help=True, help="The presets and their knobs.")
 app.add_typer(image, name="image")
 app.add_typer(presets, name="presets")
+app.add_typer(models, name="models")
 
 PromptArgument = Annotated[str, typer.Argument(help="What the picture shows.")]
 FileArgument = Annotated[Path, typer.Argument(help="A file on this machine.")]

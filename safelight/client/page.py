@@ -139,5 +139,5 @@ def _row(entry: StageEntry) -> dict[str, str]:
         "peak": f"{entry.peak_bytes / 2**20:.0f} MiB",
         "engine": cell(_served(entry)),
         "results": ", ".join(ref.sha256[:12] for ref in entry.results),
-        "notes": cell("; ".join(entry.notes)),
+        "notes": cell("; ".join((*entry.notes, *entry.licences))),
     }

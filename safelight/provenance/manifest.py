@@ -109,6 +109,9 @@ class StageEntry(_Frozen):
     """Highest memory on the device."""
     notes: tuple[str, ...] = ()
     """Remarks, for instance that tiles had to be made smaller."""
+    licences: tuple[str, ...] = ()
+    """What is to be known of the licences of its weights: which are not known, or forbid
+    commercial use; empty in manifests of earlier versions."""
     error: Failure | None = None
     """Why it failed."""
 

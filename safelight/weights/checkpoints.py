@@ -1,6 +1,7 @@
 """Finds the files of text-to-image models: the operator's own, else the shipped one."""
 
 import re
+from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
@@ -11,21 +12,21 @@ from pydantic import BaseModel, ConfigDict, Field, JsonValue, ValidationError
 from safelight.confined.calling import call_confined
 from safelight.confined.transport import Array
 from safelight.errors import DependencyMissingError, ForbiddenPathError, InvalidMediaError
-from safelight.settings import settings
 from safelight.weights.hashing import entries_of, files_of, stamp_of, weights_sha256
+from safelight.weights.kinds import FOLDERS, ModelType
+from safelight.weights.places import FACTS, STARTER, facts_file, models_folder
 from safelight.weights.safety import (
     check_weights,
     read_object,
     safetensors_metadata,
     tensor_names,
 )
+from safelight.weights.used import near_names, registered, use
 
 Prediction = Literal["epsilon", "v_prediction", "sample"]
 SINGLE_FILES = (".safetensors", ".ckpt")
-STARTER = Path(__file__).resolve().parents[2] / "weights" / "starter"
-"""The small model that comes with the checkout."""
-FACTS = "safelight.json"
-"""Facts beside a model: native size, recommended settings, subjects, licence."""
+MOST_LISTED = 24
+"""Names in a message."""
 FAMILIES = {
     "StableDiffusionXL": "sdxl",
     "StableDiffusion3": "sd3",
@@ -84,12 +85,6 @@ class WeightsCard(BaseModel):
     """Words to find it by."""
 
 
-def models_folder() -> Path:
-    """Where the operator's own models lie."""
-    known = settings()
-    return (known.models_dir or known.volume_root / "models").resolve()
-
-
 def checkpoint_names() -> tuple[str, ...]:
     """Names of the operator's models, sorted."""
     folder = models_folder()
@@ -102,11 +97,12 @@ def find_checkpoint(name: str | None) -> WeightsCard:
     """The model with this name; without one the first of the operator's, else the shipped one.
 
     Args:
-        name: stem of a single file or name of a diffusers folder in the models folder, or
-            `starter`.
+        name: stem of a single file or name of a diffusers folder in the models folder, `starter`,
+            or a name of the registry, such as `portraits/dream`.
 
     Raises:
         ForbiddenPathError: the name is a path, or a link leads out of the folder.
+        InvalidFieldValueError: several models have it.
         DependencyMissingError: there is no such model.
         UnsafePickleError: the file could run code when it is loaded.
     """
@@ -114,19 +110,26 @@ def find_checkpoint(name: str | None) -> WeightsCard:
         require_plain_name(name)
     names = checkpoint_names()
     wanted = name or next(iter(names), "starter")
-    if wanted not in names:
-        if wanted == "starter" and (STARTER / "model_index.json").is_file():
-            return _card(STARTER)
-        known = ", ".join((*names, *(["starter"] if STARTER.is_dir() else []))) or "none"
-        raise DependencyMissingError(
-            f"there is no model {wanted!r} in {models_folder()}; there are: {known}",
-            "put a diffusers folder or a .safetensors file there, or set SAFELIGHT_MODELS_DIR",
+    if wanted in names:
+        path = next(
+            p
+            for p in sorted(models_folder().iterdir())
+            if _is_checkpoint(p) and _name_of(p) == wanted
         )
-    path = next(
-        p for p in sorted(models_folder().iterdir()) if _is_checkpoint(p) and _name_of(p) == wanted
+        _require_inside(path, models_folder())
+        return _card(path)
+    if wanted == "starter" and (STARTER / "model_index.json").is_file():
+        return _card(STARTER)
+    path = registered(ModelType.CHECKPOINT, wanted)
+    if path is not None:
+        _require_inside(path, _own_root(path))
+        return _card(path)
+    known = (*names, *(["starter"] if STARTER.is_dir() else []))
+    raise DependencyMissingError(
+        f"there is no model {wanted!r} in {models_folder()}; "
+        f"{_listed(ModelType.CHECKPOINT, wanted, known)}",
+        "put a diffusers folder or a .safetensors file there, or set SAFELIGHT_MODELS_DIR",
     )
-    _require_inside(path)
-    return _card(path)
 
 
 def find_add_on(kind: str, name: str) -> Path:
@@ -134,10 +137,11 @@ def find_add_on(kind: str, name: str) -> Path:
 
     Args:
         kind: folder below the models folder: loras, embeddings, controlnet or ip_adapter.
-        name: stem of a .safetensors file there, or name of a folder.
+        name: stem of a .safetensors file there, name of a folder, or a name of the registry.
 
     Raises:
         ForbiddenPathError: the name is a path, or a link leads out of the models folder.
+        InvalidFieldValueError: several have it.
         DependencyMissingError: there is none of that name.
         UnsafePickleError: one of its files could run code when it is loaded.
     """
@@ -147,30 +151,49 @@ def find_add_on(kind: str, name: str) -> Path:
     usable = [p for p in found if p.is_dir() or p.suffix.lower() == ".safetensors"]
     for path in usable:
         if name in (_name_of(path), path.name):
-            _require_inside(path)
+            _require_inside(path, models_folder())
             check_weights(path)
             return path
-    there = ", ".join(_name_of(path) for path in usable) or "none"
+    of_kind = next(each for each, place in FOLDERS.items() if place == kind)
+    path = registered(of_kind, name)
+    if path is not None:
+        _require_inside(path, _own_root(path))
+        check_weights(path)
+        return path
+    there = [_name_of(path) for path in usable]
     raise DependencyMissingError(
-        f"there is no {name!r} in {folder}; there are: {there}",
+        f"there is no {name!r} in {folder}; {_listed(of_kind, name, there)}",
         f"put its .safetensors file or folder into {folder}",
     )
 
 
 def require_plain_name(name: str) -> None:
-    """Refuse a name that is a path, or is none at all.
+    """Refuse a name that is a path, or is none at all; folders may stand before it.
 
     Raises:
-        ForbiddenPathError: slashes, a leading dot, control characters, or more than 128 characters.
+        ForbiddenPathError: one of its parts is empty, begins with a dot, holds control characters,
+            or has more than 128 characters.
     """
-    if not _NAME.fullmatch(name):
+    if not all(_NAME.fullmatch(part) for part in name.split("/")):
         raise ForbiddenPathError(
             f"model {name[:80]!r} is not a plain name", "name a model, not a path"
         )
 
 
-def _require_inside(path: Path) -> None:
-    root = models_folder()
+def _own_root(path: Path) -> Path:
+    """What a model's files may not lead out of; one may be registered from anywhere."""
+    folder = models_folder()
+    return folder if path.is_relative_to(folder) else path if path.is_dir() else path.parent
+
+
+def _listed(kind: ModelType, name: str, there: Sequence[str]) -> str:
+    alike = near_names(kind, name)
+    near = f"near it are: {', '.join(alike)}; " if alike else ""
+    more = f" and {len(there) - MOST_LISTED} more" if len(there) > MOST_LISTED else ""
+    return f"{near}there are: {', '.join(there[:MOST_LISTED]) or 'none'}{more}"
+
+
+def _require_inside(path: Path, root: Path) -> None:
     for entry in (path, *(entries_of(path) if path.is_dir() else ())):
         try:
             inside = entry.resolve().is_relative_to(root)
@@ -193,7 +216,7 @@ def _name_of(path: Path) -> str:
 
 
 def _card(path: Path) -> WeightsCard:
-    stats = [(p, p.stat()) for p in (*files_of(path), _facts_file(path)) if p.is_file()]
+    stats = [(p, p.stat()) for p in (*files_of(path), facts_file(path)) if p.is_file()]
     return _described(path, tuple((str(p), *stamp_of(s)) for p, s in stats))
 
 
@@ -216,14 +239,10 @@ class Told:
 def told_by(path: str) -> tuple[Told, Array | None]:
     """Read the configs and names of tensors of a model that was looked into."""
     model = Path(path)
-    facts = _json(_facts_file(model))
+    facts = _json(facts_file(model))
     names = frozenset[str]() if model.is_dir() else tensor_names(model)
     family = facts.get("base_model") or family_of(model, names)
     return Told(facts, family, _native_side(model, family), *_prediction_of(model, names)), None
-
-
-def _facts_file(path: Path) -> Path:
-    return path / FACTS if path.is_dir() else path.with_suffix(".json")
 
 
 @lru_cache(maxsize=64)
@@ -237,12 +256,14 @@ def _described(path: Path, stamps: tuple[tuple[str | int, ...], ...]) -> Weights
     facts = cast("dict[str, Any]", told.facts)
     if path.is_dir():
         _require_listed(path, facts)
+    sha256 = weights_sha256(path)
+    use(path, sha256)
     try:
         return WeightsCard(
             name=_name_of(path),
             file_path=path,
             file_size_bytes=sum(file.stat().st_size for file in files_of(path)),
-            sha256=weights_sha256(path),
+            sha256=sha256,
             native_width=facts.get("native_width", told.side),
             native_height=facts.get("native_height", told.side),
             recommended_steps=facts.get("recommended_steps"),

@@ -2,7 +2,8 @@
 
 import hashlib
 import os
-from collections.abc import Iterator, Mapping
+from collections.abc import Generator, Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
 
 from safelight.remembered import Remembered
@@ -20,6 +21,13 @@ def weights_sha256(path: Path) -> str:
     if path.is_file():
         return _of_file(path)
     return combined({f.relative_to(path).as_posix(): _of_file(f) for f in files_of(path)})
+
+
+@contextmanager
+def hashing_many() -> Generator[None]:
+    """Many files are hashed in here: what is known of them is kept some at a time."""
+    with _known.together():
+        yield
 
 
 def combined(hashes: Mapping[str, str]) -> str:

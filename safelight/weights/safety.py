@@ -129,7 +129,7 @@ def safetensors_header(path: Path) -> dict[str, dict[str, object]]:
     Raises:
         InvalidMediaError: no safetensors file, or damaged.
     """
-    tensors = {k: v for k, v in _header(path).items() if k != "__metadata__"}
+    tensors = {k: v for k, v in whole_header(path).items() if k != "__metadata__"}
     if not all(isinstance(tensor, dict) for tensor in tensors.values()):
         raise InvalidMediaError(
             f"{path.name} has a safetensors header that does not describe tensors",
@@ -138,7 +138,8 @@ def safetensors_header(path: Path) -> dict[str, dict[str, object]]:
     return cast("dict[str, dict[str, object]]", tensors)
 
 
-def _header(path: Path) -> dict[str, object]:
+def whole_header(path: Path) -> dict[str, object]:
+    """The header of a safetensors file with its `__metadata__`; raises as `safetensors_header`."""
     size = path.stat().st_size
     with path.open("rb") as file:
         start = file.read(9)
@@ -169,7 +170,7 @@ def safetensors_metadata(path: Path) -> dict[str, str]:
     """
     if _is_pickled(path):
         return {}
-    said = _header(path).get("__metadata__")
+    said = whole_header(path).get("__metadata__")
     pairs = cast("dict[str, object]", said).items() if isinstance(said, dict) else ()
     return {name: value for name, value in pairs if isinstance(value, str)}
 

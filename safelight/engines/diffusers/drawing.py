@@ -6,6 +6,7 @@ from pathlib import Path
 from safelight.pixels import Pixels
 from safelight.weights.checkpoints import WeightsCard, find_add_on
 from safelight.weights.hashing import weights_sha256
+from safelight.weights.used import use
 
 
 @dataclass(frozen=True)
@@ -68,4 +69,6 @@ def add_on(kind: str, name: str, weight: float) -> AddOn:
         UnsafePickleError: one of its files could run code when it is loaded.
     """
     path = find_add_on(kind, name)
-    return AddOn(path, weights_sha256(path), weight)
+    sha256 = weights_sha256(path)
+    use(path, sha256)
+    return AddOn(path, sha256, weight)

@@ -1,0 +1,217 @@
+"""Finds the models below a folder by the names and stamps of files; opens none of them."""
+
+import hashlib
+import os
+import re
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from pathlib import Path
+from stat import S_ISREG
+
+from safelight.weights.hashing import entries_of
+from safelight.weights.places import FACTS
+
+MODEL_FILES = (".safetensors", ".ckpt", ".pth", ".pt")
+"""Single files that are models by themselves."""
+PREVIEWS = (".preview.png", ".preview.jpg", ".preview.webp", ".png", ".jpg", ".jpeg", ".webp")
+"""Ends of the names of pictures that people and other programs put beside a model."""
+LONGEST_NAME = 128
+_PART = re.compile(
+    r"(diffusion_pytorch_model|model|pytorch_model|adapter_model)(\.fp16)?"
+    r"(-\d{5}-of-\d{5})?\.(safetensors|bin)"
+)
+_SHARD = re.compile(r".*-\d{5}-of-\d{5}\.\w+")
+_UNFIT = re.compile(r"[\x00-\x1f\x7f\\\ud800-\udfff]")
+
+
+@dataclass(frozen=True)
+class Unit:
+    """A model: a single file, or a folder that libraries open whole."""
+
+    path: str
+    """Absolute, through no link."""
+    stamp: str
+    """Changes with any of its files, and with those beside it."""
+    size: int
+    """Bytes of all its files."""
+    folder: bool = False
+    """Whether it is one."""
+    facts: str | None = None
+    """Its file of facts."""
+    preview: str | None = None
+    """A picture beside it."""
+
+
+@dataclass(frozen=True)
+class Skipped:
+    """Something that has the name of a model and is not taken for one."""
+
+    path: str
+    """As it was met."""
+    why: str
+    """For people."""
+
+
+@dataclass
+class Walk:
+    """What lies below a folder."""
+
+    units: dict[str, Unit] = field(default_factory=dict[str, Unit])
+    """By path."""
+    skipped: list[Skipped] = field(default_factory=list[Skipped])
+    """In the order they were met."""
+
+
+def walk(root: Path) -> Walk:
+    """Everything below a folder; links are followed as long as they stay in it, each folder once.
+
+    Args:
+        root: resolved.
+    """
+    found = Walk()
+    seen: set[tuple[int, int]] = set()
+    waiting = [str(root)]
+    while waiting:
+        here = waiting.pop()
+        try:
+            known = os.stat(here)
+            if (known.st_dev, known.st_ino) in seen:
+                continue
+            seen.add((known.st_dev, known.st_ino))
+            with os.scandir(here) as entries:
+                listed = {entry.name: entry for entry in entries}
+        except OSError as error:
+            found.skipped.append(Skipped(here, error.strerror or "cannot be read"))
+            continue
+        if _is_whole(listed, top=here == str(root)):
+            _add_folder(found, here, root)
+            continue
+        for name, entry in listed.items():
+            if not name.startswith("."):
+                waiting.extend(_met(found, name, entry, listed, root))
+    return found
+
+
+def unit_at(path: Path) -> Unit | None:
+    """The model at a path; None where there is none."""
+    found = Walk()
+    try:
+        if path.is_dir():
+            with os.scandir(path) as entries:
+                if not _is_whole({entry.name: entry for entry in entries}, top=False):
+                    return None
+            _add_folder(found, str(path), path)
+        elif path.suffix.lower() in MODEL_FILES:
+            with os.scandir(path.parent) as entries:
+                listed = {entry.name: entry for entry in entries}
+            found.units[str(path)] = _file(str(path), path.stat(), listed)
+    except OSError:
+        return None
+    return found.units.get(str(path))
+
+
+def _met(
+    found: Walk,
+    name: str,
+    entry: "os.DirEntry[str]",
+    listed: "dict[str, os.DirEntry[str]]",
+    root: Path,
+) -> Iterator[str]:
+    """Enter a file; yields the folder that is to be looked into instead."""
+    path = entry.path
+    is_model = os.path.splitext(name)[1].lower() in MODEL_FILES
+    try:
+        if entry.is_symlink():
+            inside = _inside(path, root)
+            if inside is None:
+                if is_model or os.path.isdir(path):
+                    found.skipped.append(Skipped(path, "a link out of the folder, or to nothing"))
+                return
+            path = inside
+        if entry.is_dir():
+            yield path
+            return
+        if not is_model or _SHARD.fullmatch(name):
+            return
+        if _UNFIT.search(name) or len(os.path.splitext(name)[0]) > LONGEST_NAME:
+            found.skipped.append(Skipped(path, "no name that a model can be called by"))
+            return
+        known = os.stat(path) if path != entry.path else entry.stat()
+        if not S_ISREG(known.st_mode):
+            found.skipped.append(Skipped(path, "no plain file"))
+        elif path not in found.units:
+            found.units[path] = _file(path, known, listed)
+    except OSError as error:
+        found.skipped.append(Skipped(path, error.strerror or "cannot be read"))
+
+
+def _file(path: str, known: os.stat_result, listed: "dict[str, os.DirEntry[str]]") -> Unit:
+    folder, _, name = path.rpartition("/")
+    stem = os.path.splitext(name)[0]
+    beside = [
+        known_as for known_as in (f"{stem}.json", f"{stem}.civitai.info") if known_as in listed
+    ]
+    facts = beside[0] if beside else None
+    preview = next((stem + end for end in PREVIEWS if stem + end in listed), None)
+    stamp = _stamp(known)
+    if facts is not None:
+        stamp += "+" + _stamp(listed[facts].stat())
+    if preview is not None:
+        stamp += "+" + preview
+    return Unit(
+        path=path,
+        stamp=stamp,
+        size=known.st_size,
+        facts=f"{folder}/{facts}" if facts else None,
+        preview=preview,
+    )
+
+
+def _add_folder(found: Walk, here: str, root: Path) -> None:
+    """A folder that is one model."""
+    if _UNFIT.search(here.rpartition("/")[2]):
+        found.skipped.append(Skipped(here, "no name that a model can be called by"))
+        return
+    size, stamps = 0, hashlib.sha256()
+    preview: str | None = None
+    try:
+        for entry in sorted(entries_of(Path(here))):
+            if entry.is_symlink() and _inside(str(entry), root) is None:
+                found.skipped.append(Skipped(here, f"{entry.name} in it is a link out of it"))
+                return
+            if not entry.is_file():
+                continue
+            known = entry.stat()
+            size += known.st_size
+            stamps.update(f"{entry}\0{_stamp(known)}\n".encode("utf-8", "surrogateescape"))
+            if preview is None and entry.parent == Path(here) and entry.suffix in PREVIEWS:
+                preview = entry.name
+    except OSError as error:
+        found.skipped.append(Skipped(here, error.strerror or "cannot be read"))
+        return
+    facts = f"{here}/{FACTS}" if os.path.isfile(f"{here}/{FACTS}") else None
+    found.units[here] = Unit(here, stamps.hexdigest(), size, True, facts, preview)
+
+
+def _is_whole(listed: "dict[str, os.DirEntry[str]]", *, top: bool) -> bool:
+    """Whether a folder is one model: a pipeline, a part of one, or an adapter with its encoder."""
+    if "model_index.json" in listed:
+        return True
+    if top:
+        return False
+    if "config.json" in listed or "adapter_config.json" in listed:
+        return any(_PART.fullmatch(name) for name in listed)
+    return "image_encoder" in listed and any(name.endswith(".safetensors") for name in listed)
+
+
+def _inside(path: str, root: Path) -> str | None:
+    """Where a link leads to, unless that is out of the folder, to nothing, or in circles."""
+    try:
+        target = Path(path).resolve(strict=True)
+    except (OSError, RuntimeError):
+        return None
+    return str(target) if target.is_relative_to(root) else None
+
+
+def _stamp(known: os.stat_result) -> str:
+    return f"{known.st_dev}.{known.st_ino}.{known.st_size}.{known.st_mtime_ns}.{known.st_ctime_ns}"
