@@ -7,6 +7,7 @@ hashed when they changed.
 import logging
 import sqlite3
 from collections.abc import Iterable, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from datetime import UTC, datetime
 from pathlib import Path
 
@@ -44,6 +45,8 @@ __all__ = ["ModelInfo", "ModelRegistry", "ModelType", "Scan", "registry"]
 LOG = logging.getLogger(__name__)
 AT_ONCE = 256
 """Models that are described and written together."""
+LOOKERS = 2
+"""Processes that describe them at a time."""
 SHOWN = 12
 """Names that a message lists."""
 
@@ -109,8 +112,11 @@ class ModelRegistry:
         known = self._database.read(lambda c: stamps(c, root))
         walked = walk(root)
         changed = [u for u in walked.units.values() if known.get(u.path, ("",))[0] != u.stamp]
-        for first in range(0, len(changed), AT_ONCE):
-            self._enter(changed[first : first + AT_ONCE], root)
+        several = [changed[at : at + AT_ONCE] for at in range(0, len(changed), AT_ONCE)]
+        with ThreadPoolExecutor(LOOKERS) as lookers:
+            for units, told in zip(several, lookers.map(described_units, several), strict=True):
+                entered = [row_of(unit, one, root) for unit, one in zip(units, told, strict=True)]
+                self._database.write(lambda c, e=entered: upsert(c, e))
         gone = [path for path in known if path not in walked.units]
         new = sum(unit.path not in known for unit in changed)
         if gone:
@@ -305,7 +311,8 @@ class ModelRegistry:
             return
         known = self._database.read(lambda c: rows(c, "path = ?", (unit.path,)))
         if not known or known[0].stamp != unit.stamp:
-            self._enter([unit], models_folder())
+            row = row_of(unit, described_units([unit])[0], models_folder())
+            self._database.write(lambda c: upsert(c, [row]))
             self._database.write(write_names)
         self._database.write(lambda c: set_sha256(c, unit, sha256))
 
@@ -338,11 +345,6 @@ class ModelRegistry:
         if not found:
             raise MissingFileError(f"no model is known at {path}", "run: safelight models scan")
         return info_of(found[0])
-
-    def _enter(self, units: Sequence[Unit], root: Path) -> None:
-        told = described_units(units)
-        entered = [row_of(unit, one, root) for unit, one in zip(units, told, strict=True)]
-        self._database.write(lambda c: upsert(c, entered))
 
     def _hash(self, units: Mapping[str, Unit], known: Mapping[str, tuple[str, str | None]]) -> int:
         count = 0

@@ -63,7 +63,7 @@ class ModelInfo(BaseModel):
     """Family it belongs to: sd, sdxl, sd3, flux, or that of a video model."""
 
 
-@dataclass(frozen=True)
+@dataclass(slots=True)
 class Row:
     """A model in the database."""
 
@@ -80,7 +80,7 @@ class Row:
     @property
     def given(self) -> Given:
         """What people said of it."""
-        return cast("Given", json.loads(self.given_text or "{}"))
+        return cast("Given", json.loads(self.given_text)) if self.given_text else {}
 
 
 def rows(connection: sqlite3.Connection, where: str, values: Sequence[str] = ()) -> list[Row]:
@@ -98,11 +98,11 @@ def info_of(row: Row) -> ModelInfo:
     """What people said goes before what the model says."""
     facts = cast("dict[str, JsonValue]", json.loads(row.facts))
     given = row.given
-    tags = (*cast("list[str]", given.get("tags", [])), *cast("list[str]", facts["tags"]))
-    metadata = {
-        **cast("dict[str, JsonValue]", facts["metadata"]),
-        **cast("dict[str, JsonValue]", given.get("metadata", {})),
-    }
+    tags = cast("list[str]", facts["tags"])
+    metadata = cast("dict[str, JsonValue]", facts["metadata"])
+    if given:
+        tags = [*dict.fromkeys([*cast("list[str]", given.get("tags", [])), *tags])]
+        metadata = {**metadata, **cast("dict[str, JsonValue]", given.get("metadata", {}))}
     return ModelInfo.model_construct(  # checked when it was written; there are many
         name=row.name,
         model_type=ModelType(row.model_type),
@@ -110,7 +110,7 @@ def info_of(row: Row) -> ModelInfo:
         file_size_bytes=row.size,
         discovered_at=datetime.fromisoformat(row.discovered_at),
         description=str(given.get("description") or facts["description"]),
-        tags=tuple(dict.fromkeys(tags)),
+        tags=tuple(tags),
         metadata=metadata,
         sha256=row.sha256,
         licence=cast("str | None", given.get("licence") or facts["licence"]),

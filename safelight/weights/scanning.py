@@ -21,6 +21,8 @@ _PART = re.compile(
     r"(-\d{5}-of-\d{5})?\.(safetensors|bin)"
 )
 _SHARD = re.compile(r".*-\d{5}-of-\d{5}\.\w+")
+Listed = dict[str, "os.DirEntry[str]"]
+"""Entries of a folder by name."""
 _UNFIT = re.compile(r"[\x00-\x1f\x7f\\\ud800-\udfff]")
 
 
@@ -86,9 +88,16 @@ def walk(root: Path) -> Walk:
         if _is_whole(listed, top=here == str(root)):
             _add_folder(found, here, root)
             continue
+        beside = _beside(listed)
         for name, entry in listed.items():
-            if not name.startswith("."):
-                waiting.extend(_met(found, name, entry, listed, root))
+            if name.startswith("."):
+                continue
+            if entry.is_symlink():
+                waiting.extend(_linked(found, entry, beside, root))
+            elif entry.is_dir():
+                waiting.append(entry.path)
+            elif os.path.splitext(name)[1].lower() in MODEL_FILES:
+                _add_file(found, entry.path, entry, beside)
     return found
 
 
@@ -104,67 +113,65 @@ def unit_at(path: Path) -> Unit | None:
         elif path.suffix.lower() in MODEL_FILES:
             with os.scandir(path.parent) as entries:
                 listed = {entry.name: entry for entry in entries}
-            found.units[str(path)] = _file(str(path), path.stat(), listed)
+            found.units[str(path)] = _file(str(path), path.stat(), _beside(listed))
     except OSError:
         return None
     return found.units.get(str(path))
 
 
-def _met(
-    found: Walk,
-    name: str,
-    entry: "os.DirEntry[str]",
-    listed: "dict[str, os.DirEntry[str]]",
-    root: Path,
-) -> Iterator[str]:
-    """Enter a file; yields the folder that is to be looked into instead."""
-    path = entry.path
-    is_model = os.path.splitext(name)[1].lower() in MODEL_FILES
+def _linked(found: Walk, entry: "os.DirEntry[str]", beside: Listed, root: Path) -> Iterator[str]:
+    """Enter what a link leads to; yields the folder that is to be looked into instead."""
+    is_model = os.path.splitext(entry.name)[1].lower() in MODEL_FILES
+    target = _inside(entry.path, root)
+    if target is None:
+        if is_model or os.path.isdir(entry.path):
+            why = "a link out of the folder, or to nothing"
+            found.skipped.append(Skipped(entry.path, why))
+    elif os.path.isdir(target):
+        yield target
+    elif is_model:
+        _add_file(found, target, Path(target), beside)
+
+
+def _add_file(found: Walk, path: str, entry: "os.DirEntry[str] | Path", beside: Listed) -> None:
+    """Enter a single file, unless it cannot be one."""
+    name = path.rpartition("/")[2]
+    if path in found.units or _SHARD.fullmatch(name):
+        return
+    if _UNFIT.search(name) or len(name) - len(os.path.splitext(name)[1]) > LONGEST_NAME:
+        found.skipped.append(Skipped(path, "no name that a model can be called by"))
+        return
     try:
-        if entry.is_symlink():
-            inside = _inside(path, root)
-            if inside is None:
-                if is_model or os.path.isdir(path):
-                    found.skipped.append(Skipped(path, "a link out of the folder, or to nothing"))
-                return
-            path = inside
-        if entry.is_dir():
-            yield path
-            return
-        if not is_model or _SHARD.fullmatch(name):
-            return
-        if _UNFIT.search(name) or len(os.path.splitext(name)[0]) > LONGEST_NAME:
-            found.skipped.append(Skipped(path, "no name that a model can be called by"))
-            return
-        known = os.stat(path) if path != entry.path else entry.stat()
-        if not S_ISREG(known.st_mode):
+        known = entry.stat()
+        if S_ISREG(known.st_mode):
+            found.units[path] = _file(path, known, beside)
+        else:
             found.skipped.append(Skipped(path, "no plain file"))
-        elif path not in found.units:
-            found.units[path] = _file(path, known, listed)
     except OSError as error:
         found.skipped.append(Skipped(path, error.strerror or "cannot be read"))
 
 
-def _file(path: str, known: os.stat_result, listed: "dict[str, os.DirEntry[str]]") -> Unit:
+def _beside(listed: Listed) -> Listed:
+    """What may say more about a model of the same folder."""
+    ends = (".json", ".civitai.info", *PREVIEWS)
+    return {name: entry for name, entry in listed.items() if name.endswith(ends)}
+
+
+def _file(path: str, known: os.stat_result, beside: Listed) -> Unit:
+    stamp = _stamp(known)
+    if not beside:
+        return Unit(path, stamp, known.st_size)
     folder, _, name = path.rpartition("/")
     stem = os.path.splitext(name)[0]
-    beside = [
-        known_as for known_as in (f"{stem}.json", f"{stem}.civitai.info") if known_as in listed
-    ]
-    facts = beside[0] if beside else None
-    preview = next((stem + end for end in PREVIEWS if stem + end in listed), None)
-    stamp = _stamp(known)
+    says = (f"{stem}.json", f"{stem}.civitai.info")
+    facts = next((each for each in says if each in beside), None)
+    preview = next((stem + end for end in PREVIEWS if stem + end in beside), None)
     if facts is not None:
-        stamp += "+" + _stamp(listed[facts].stat())
+        stamp += "+" + _stamp(beside[facts].stat())
     if preview is not None:
         stamp += "+" + preview
-    return Unit(
-        path=path,
-        stamp=stamp,
-        size=known.st_size,
-        facts=f"{folder}/{facts}" if facts else None,
-        preview=preview,
-    )
+    at = f"{folder}/{facts}" if facts is not None else None
+    return Unit(path, stamp, known.st_size, facts=at, preview=preview)
 
 
 def _add_folder(found: Walk, here: str, root: Path) -> None:
@@ -193,7 +200,7 @@ def _add_folder(found: Walk, here: str, root: Path) -> None:
     found.units[here] = Unit(here, stamps.hexdigest(), size, True, facts, preview)
 
 
-def _is_whole(listed: "dict[str, os.DirEntry[str]]", *, top: bool) -> bool:
+def _is_whole(listed: Listed, *, top: bool) -> bool:
     """Whether a folder is one model: a pipeline, a part of one, or an adapter with its encoder."""
     if "model_index.json" in listed:
         return True
@@ -214,4 +221,5 @@ def _inside(path: str, root: Path) -> str | None:
 
 
 def _stamp(known: os.stat_result) -> str:
-    return f"{known.st_dev}.{known.st_ino}.{known.st_size}.{known.st_mtime_ns}.{known.st_ctime_ns}"
+    # without the number of the disk, which changes when it is mounted again
+    return f"{known.st_ino}.{known.st_size}.{known.st_mtime_ns}.{known.st_ctime_ns}"

@@ -2,7 +2,7 @@
 
 from pathlib import PurePosixPath
 
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from safelight.weights.naming import Placed, ends_with, names_for, near, stem_of
@@ -20,6 +20,7 @@ def placed(path: str) -> tuple[Placed, str]:
     return Placed(path, "checkpoint", None), stem_of(path, folder=False)
 
 
+@settings(max_examples=60)
 @given(st.sets(paths, min_size=1), st.randoms())
 def test_each_model_has_a_name_of_its_own_whatever_the_order(found: set[str], dice):
     names = names_for(map(placed, sorted(found)))
@@ -31,6 +32,7 @@ def test_each_model_has_a_name_of_its_own_whatever_the_order(found: set[str], di
         assert ends_with(path, name) or name == PurePosixPath(path).stem
 
 
+@settings(max_examples=60)
 @given(st.sets(paths, min_size=1))
 def test_a_name_that_was_given_is_nobody_elses(found: set[str]):
     first, *_ = sorted(found)
