@@ -142,6 +142,38 @@ def _consent(_: Path) -> None:
     require_consent(PRESET, False, "face.png")
 
 
+def _fetch(address: str, *, licence: str | None = None, sha256: str | None = None) -> None:
+    from safelight.weights.catalog import Wanted, get_model
+    from safelight.weights.fetching import Fetch
+
+    get_model(
+        Wanted(address, licence=licence, sha256=sha256),
+        lambda bucket, key: f"https://{bucket}.example.org/{key}",
+        lambda done, total: None,
+        lambda web, on_bytes: Fetch(web, on_bytes, sleep=lambda seconds: None),
+    )
+
+
+def _no_licence(_: Path) -> None:
+    _fetch("https://example.org/film.safetensors")
+
+
+def _no_checksum(_: Path) -> None:
+    _fetch("https://example.org/film.safetensors", licence="MIT")
+
+
+def _broken_off(_: Path) -> None:
+    _fetch("http://127.0.0.1:9/film.safetensors", licence="MIT", sha256="0" * 64)
+
+
+def _too_often(_: Path) -> None:
+    import httpx
+
+    from safelight.weights.asking import require_good
+
+    require_good(httpx.Response(429), None, "civitai:1234")
+
+
 def _unknown(_: Path) -> None:
     from safelight.reports import as_known
 
@@ -163,6 +195,10 @@ PROVOKED: dict[str, Provoked] = {
     "STORE_UNAVAILABLE": Provoked("write a result onto a disk with a defect", _busy_disk),
     "OUT_OF_MEMORY": Provoked("run out of memory in the most frugal way", _memory),
     "CONSENT_MISSING": Provoked("give a reference picture without `consent`", _consent),
+    "DOWNLOAD_FAILED": Provoked("fetch a model from a server that is away", _broken_off),
+    "CHECKSUM_MISSING": Provoked("fetch a model whose sha256 nobody tells", _no_checksum),
+    "LICENSE_UNKNOWN": Provoked("fetch a model whose licence nobody tells", _no_licence),
+    "RATE_LIMIT_EXCEEDED": Provoked("fetch models too often", _too_often),
     "UNKNOWN_ERROR": Provoked("an exception that nobody foresaw", _unknown),
 }
 
@@ -221,10 +257,6 @@ def _no_id(found: re.Match[str]) -> str:
 
 LATER = {
     "ENGINE_TIMEOUT": "an engine answered too late",
-    "DOWNLOAD_FAILED": "a download broke off",
-    "CHECKSUM_MISSING": "no sha256 is known for a file",
-    "LICENSE_UNKNOWN": "no licence is known for a file",
-    "RATE_LIMIT_EXCEEDED": "a provider asks to slow down",
     "INSUFFICIENT_FUNDS": "the provider account cannot pay",
     "SAFETY_FILTER": "a safety filter refused the request",
 }
