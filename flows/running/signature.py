@@ -27,6 +27,7 @@ from pydantic import (
 
 from flows.running.inputs import Media
 from safelight.params import refuse_boolean_numbers
+from safelight.weights.offered import said_of_offered
 from tasks.base.stage import Stage
 
 
@@ -50,14 +51,16 @@ def _numbers_are_numbers(cls: type[BaseModel], given: Any) -> Any:  # noqa: ANN4
 def documented(body: Callable[..., Any]) -> str:
     """The docstring with an Args section: the form's help texts, from the field descriptions.
 
-    The form shows nothing of a number's limits by itself, so they stand in the text.
+    The form shows nothing of a number's limits by itself, so they stand in the text, and so do the
+    names of the models that there are.
     """
     hints = get_type_hints(body, include_extras=True)
     lines = [inspect.cleandoc(body.__doc__ or body.__name__).partition("\n\n")[0], "", "Args:"]
     for name in inspect.signature(body).parameters:
         described = (getattr(extra, "description", None) for extra in get_args(hints[name])[1:])
         text = next((text for text in described if text), name)
-        said = f"{text} {_limits(TypeAdapter(hints[name]).json_schema())}"
+        limits = _limits(TypeAdapter(hints[name]).json_schema())
+        said = f"{text} {limits} {said_of_offered(name)}"
         lines.append(f"    {name}: {' '.join(said.split())}")
     return "\n".join(lines)
 

@@ -35,6 +35,7 @@ from safelight.errors import (
 from safelight.pool.configuration import POOL_TYPE
 from safelight.settings import settings
 from safelight.store.results import register_results
+from safelight.weights.offered import offered_models
 
 LIMITS_FILE = CHECKOUT / "deployments" / "concurrency-limits.yaml"
 POOL = "gpu"
@@ -190,7 +191,7 @@ def deploy(pool: str, change: Change | None = None) -> None:
             deploying = start_child(
                 "prefect",
                 ("--no-prompt", "deploy", "--all", "--prefect-file", str(prefect_file)),
-                environment={**os.environ, **QUIET, "PREFECT_API_URL": url},
+                environment={**os.environ, **QUIET, "PREFECT_API_URL": url, **offered_models()},
                 folder=CHECKOUT,
                 output=output,
             )
