@@ -22,7 +22,7 @@ class Settings(BaseSettings):
     volume_root: Path = Field(
         default=Path("data"), validation_alias=AliasChoices("VOLUME_ROOT", "volume_root")
     )
-    """Folder of characters, uploads, datasets, synthetic, loras, outputs and cache."""
+    """Folder of characters, uploads, datasets, synthetic, loras, outputs, cache and registry."""
     umask: str = Field(default="077", pattern=r"^0?[0-7]{3}$")
     """Rights that others do not get on what is made below `volume_root`; 007 shares it with the
     group."""
