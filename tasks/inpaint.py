@@ -1,11 +1,11 @@
 """The inpaint stage: the white part of a mask painted anew."""
 
 import numpy as np
-from PIL import Image, ImageFilter
 from pydantic import Field
 
 from safelight.engines.interface import FillRequest, Fills
 from safelight.errors import InvalidFieldValueError
+from safelight.media.filling import laid_in
 from safelight.media.fitting import require_multiple
 from safelight.media.images import rounded, to_float
 from safelight.pixels import Pixels
@@ -25,7 +25,8 @@ class InpaintParams(SamplingParams):
     strength: float = Field(default=1.0, ge=0, le=1)
     """0 gives the picture back, 1 ignores what was there."""
     mask_blur: int = Field(default=4, ge=0, le=64)
-    """Feather along the edge of the mask, px; it lies inside the white part."""
+    """Feather along the edge of the mask, px; it lies inside the white part, where old and new are
+    alike: nothing of what is to go shines through."""
 
 
 def _request(params: InpaintParams) -> FillRequest:
@@ -37,6 +38,7 @@ def _request(params: InpaintParams) -> FillRequest:
     makes="image",
     origin="redraws",
     needs=lambda params, _: (_request(params),),
+    revision=2,
 )
 def inpaint(picture: ArtifactRef, mask: ArtifactRef, params: InpaintParams) -> list[ArtifactRef]:
     """Repaint the white part of a mask; every pixel outside of it stays what it is.
@@ -68,13 +70,8 @@ def inpaint(picture: ArtifactRef, mask: ArtifactRef, params: InpaintParams) -> l
             "paint white what is to be drawn anew, or save the mask without transparency",
         )
     drawn = serving(Fills).fill(_request(params), image, hole, guides_of(params))
-    share = feathered(hole, params.mask_blur)[..., None]
-    before = image.astype(np.float32)
-    blended = [
-        rounded((before + share * (pixels.astype(np.float32) - before)).astype(np.float32))
-        for pixels in drawn.pixels
-    ]
-    return keep_drawn(blended, params, [picture, mask], drawn.sampler)
+    filled = [laid_in(image, pixels, hole > 0, params.mask_blur) for pixels in drawn.pixels]
+    return keep_drawn(filled, params, [picture, mask], drawn.sampler)
 
 
 def _on_black(mask: Pixels) -> Pixels:
@@ -82,13 +79,3 @@ def _on_black(mask: Pixels) -> Pixels:
     if mask.shape[2] == 3:
         return mask
     return rounded(mask[..., :3] * to_float(mask[..., 3:]))
-
-
-def feathered(hole: np.ndarray, blur: int) -> np.ndarray:
-    """(H, W) float32: 1 deep inside the white part, falling to 0 at its edge and outside."""
-    if blur == 0:
-        return (hole > 0).astype(np.float32)
-    soft = Image.fromarray(hole).filter(ImageFilter.GaussianBlur(blur))
-    # a blurred edge is half grey: only the part above counts, so nothing leaks out of the mask
-    share = np.clip(np.asarray(soft, np.float32) / 127.5 - 1, 0, 1)
-    return np.where(hole > 0, share, 0).astype(np.float32)

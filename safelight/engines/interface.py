@@ -123,8 +123,8 @@ class Pictures:
 class Guides:
     """Pictures that steer a drawing."""
 
-    control: Pixels | None = None
-    """(H, W, 3) uint8, of the size of the result."""
+    controls: tuple[Pixels, ...] = ()
+    """(H, W, 3) uint8, of the size of the result; one for each ControlNet."""
     references: tuple[Pixels, ...] = ()
     """(H, W, 3) uint8 each."""
 
@@ -261,6 +261,16 @@ class AddOnUse:
     """How strongly it takes part."""
 
 
+@dataclass(frozen=True)
+class ControlUse(AddOnUse):
+    """A ControlNet by its name."""
+
+    start: float = 0.0
+    """Part of the steps that go by before it takes part, 0 to 1."""
+    end: float = 1.0
+    """Part of the steps after which it takes no part any more, 0 to 1."""
+
+
 @dataclass(frozen=True, kw_only=True)
 class PromptRequest(Request):
     """What all ways of drawing by a prompt have in common."""
@@ -285,8 +295,8 @@ class PromptRequest(Request):
     """Applied together."""
     embeddings: tuple[str, ...] = ()
     """Textual inversions; their names are words for the prompt."""
-    controlnet: AddOnUse | None = None
-    """Steers the composition by a control picture."""
+    controlnets: tuple[ControlUse, ...] = ()
+    """They steer the composition together, each by a control picture."""
     ip_adapter: AddOnUse | None = None
     """Takes a person or a style from reference pictures."""
 
@@ -304,7 +314,7 @@ class PromptFields(TypedDict):
     scheduler: str | None
     loras: tuple[AddOnUse, ...]
     embeddings: tuple[str, ...]
-    controlnet: AddOnUse | None
+    controlnets: tuple[ControlUse, ...]
     ip_adapter: AddOnUse | None
 
 

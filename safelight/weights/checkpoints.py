@@ -27,6 +27,8 @@ Prediction = Literal["epsilon", "v_prediction", "sample"]
 SINGLE_FILES = (".safetensors", ".ckpt")
 MOST_LISTED = 24
 """Names in a message."""
+EMBEDDINGS = (".safetensors", ".pt", ".bin")
+"""Ends of files with textual inversions; of several with one stem the first end counts."""
 FAMILIES = {
     "StableDiffusionXL": "sdxl",
     "StableDiffusion3": "sd3",
@@ -137,7 +139,8 @@ def find_add_on(kind: str, name: str) -> Path:
 
     Args:
         kind: folder below the models folder: loras, embeddings, controlnet or ip_adapter.
-        name: stem of a .safetensors file there, name of a folder, or a name of the registry.
+        name: stem of a .safetensors file there (of embeddings also .pt or .bin), name of a folder,
+            or a name of the registry.
 
     Raises:
         ForbiddenPathError: the name is a path, or a link leads out of the models folder.
@@ -148,7 +151,11 @@ def find_add_on(kind: str, name: str) -> Path:
     require_plain_name(name)
     folder = models_folder() / kind
     found = sorted(folder.iterdir()) if folder.is_dir() else []
-    usable = [p for p in found if p.is_dir() or p.suffix.lower() == ".safetensors"]
+    ends = EMBEDDINGS if kind == "embeddings" else (".safetensors",)
+    usable = sorted(
+        (p for p in found if p.is_dir() or p.suffix.lower() in ends),
+        key=lambda p: (p.suffix.lower() != ".safetensors", p),
+    )
     for path in usable:
         if name in (_name_of(path), path.name):
             _require_inside(path, models_folder())
@@ -161,8 +168,10 @@ def find_add_on(kind: str, name: str) -> Path:
         check_weights(path)
         return path
     there = [_name_of(path) for path in usable]
+    others = [p.name for p in found if p not in usable and name in (p.stem, p.name)]
+    beside = f", and {', '.join(others)}, which is not read" if others else ""
     raise DependencyMissingError(
-        f"there is no {name!r} in {folder}; {_listed(of_kind, name, there)}",
+        f"there is no {name!r} in {folder}; {_listed(of_kind, name, there)}{beside}",
         f"put its .safetensors file or folder into {folder}",
     )
 

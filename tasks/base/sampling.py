@@ -6,7 +6,7 @@ from typing import Annotated, Self, cast
 
 from pydantic import AfterValidator, Field, model_validator
 
-from safelight.engines.interface import AddOnUse, Guides, PromptFields
+from safelight.engines.interface import AddOnUse, ControlUse, Guides, PromptFields
 from safelight.errors import MissingRequiredFieldError
 from safelight.params import Params
 from safelight.pixels import Pixels
@@ -25,6 +25,30 @@ class LoraUse(Params):
     """Stem of its file in `loras`."""
     weight: float = Field(default=1.0, ge=-4, le=4)
     """How strongly it takes part."""
+
+
+class ControlNetUse(Params):
+    """One ControlNet of the models folder, with its picture."""
+
+    model: str = Field(min_length=1)
+    """Name in `controlnet`."""
+    image: str = Field(min_length=1)
+    """`store:` link of the control picture; of the same size as the result."""
+    weight: float = Field(default=1.0, ge=0, le=2)
+    """How strictly it is followed."""
+    start: float = Field(default=0.0, ge=0, le=1)
+    """Part of the steps that go by before it takes part."""
+    end: float = Field(default=1.0, ge=0, le=1)
+    """Part of the steps after which it takes no part any more."""
+
+    @model_validator(mode="after")
+    def _takes_part(self) -> Self:
+        if self.start >= self.end:
+            raise ValueError(
+                f"the ControlNet starts at {self.start:g} and ends at {self.end:g} of the steps; "
+                "its start must lie before its end"
+            )
+        return self
 
 
 class SamplingParams(Params):
@@ -58,6 +82,12 @@ class SamplingParams(Params):
     """`store:` link of the control picture; of the same size as the result."""
     controlnet_weight: float = Field(default=1.0, ge=0, le=2)
     """How strictly it is followed."""
+    controlnet_start: float = Field(default=0.0, ge=0, le=1)
+    """Part of the steps that go by before it takes part."""
+    controlnet_end: float = Field(default=1.0, ge=0, le=1)
+    """Part of the steps after which it takes no part any more."""
+    further_controlnets: tuple[ControlNetUse, ...] = Field(default=(), max_length=4)
+    """ControlNets that steer together with the first."""
     use_ipadapter: bool = False
     """Take a person or a style from reference pictures."""
     ipadapter_model: str = "default"
@@ -85,11 +115,13 @@ class SamplingParams(Params):
     def located(self, keep: Callable[[str], str]) -> Self:
         """With the control and reference pictures as links, and without those not used."""
         control, references = self.controlnet_image, self.ipadapter_images
-        if control is None and not references:
+        if control is None and not references and not self.further_controlnets:
             return self
         used = control is not None and self.use_controlnet
+        further = self.further_controlnets if used else ()
         return self.but(
             controlnet_image=keep(control) if used and control else None,
+            further_controlnets=tuple(each.but(image=keep(each.image)) for each in further),
             ipadapter_images=tuple(map(keep, references)) if self.use_ipadapter else (),
         )
 
@@ -99,6 +131,13 @@ class SamplingParams(Params):
             raise ValueError(
                 "use_controlnet needs controlnet_model and controlnet_image; one is missing"
             )
+        if self.controlnet_start >= self.controlnet_end:
+            raise ValueError(
+                f"controlnet_start is {self.controlnet_start:g} and controlnet_end "
+                f"{self.controlnet_end:g}; the start must lie before the end"
+            )
+        if self.further_controlnets and not self.use_controlnet:
+            raise ValueError("further_controlnets needs use_controlnet and a first ControlNet")
         if self.use_ipadapter and not 1 <= len(self.ipadapter_images) <= 3:
             raise ValueError(
                 f"use_ipadapter needs 1 to 3 ipadapter_images, found {len(self.ipadapter_images)}"
@@ -138,7 +177,13 @@ Prompt = Annotated[str, AfterValidator(_whole_tags)]
 
 def prompt_fields(params: SamplingParams) -> PromptFields:
     """Parameters as requests to engines have them."""
-    control = AddOnUse(params.controlnet_model or "", params.controlnet_weight)
+    first = ControlUse(
+        params.controlnet_model or "",
+        params.controlnet_weight,
+        params.controlnet_start,
+        params.controlnet_end,
+    )
+    further = (ControlUse(c.model, c.weight, c.start, c.end) for c in params.further_controlnets)
     reference = AddOnUse(params.ipadapter_model, params.ipadapter_weight)
     return PromptFields(
         prompt=params.prompt,
@@ -151,7 +196,7 @@ def prompt_fields(params: SamplingParams) -> PromptFields:
         scheduler=params.scheduler,
         loras=tuple(AddOnUse(lora.name, lora.weight) for lora in params.loras),
         embeddings=params.embeddings,
-        controlnet=control if params.use_controlnet else None,
+        controlnets=(first, *further) if params.use_controlnet else (),
         ip_adapter=reference if params.use_ipadapter else None,
     )
 
@@ -166,8 +211,9 @@ def guides_of(params: SamplingParams) -> Guides:
         raise MissingRequiredFieldError(
             "the stage has no seed", "give seed a value, or let a flow draw it"
         )
+    controls = (params.controlnet_image, *(each.image for each in params.further_controlnets))
     return Guides(
-        control=_picture(params.controlnet_image) if params.use_controlnet else None,
+        controls=tuple(map(_picture, controls)) if params.use_controlnet else (),
         references=tuple(_picture(uri) for uri in params.ipadapter_images)
         if params.use_ipadapter
         else (),

@@ -1,6 +1,7 @@
 """What the command makes of an error that nobody foresaw."""
 
 import errno
+import os
 import stat
 from pathlib import Path
 
@@ -23,3 +24,15 @@ def test_the_traceback_is_kept_like_that_of_a_run(volume: Path):
 
 def test_a_full_disk_has_its_own_code():
     assert isinstance(reported(OSError(errno.ENOSPC, "No space left on device")), DiskFullError)
+
+
+def test_the_latest_two_hundred_tracebacks_are_kept(volume: Path):
+    folder = volume / "cache" / "reports"
+    folder.mkdir(parents=True)
+    for number in range(205):
+        old = folder / f"old_{number:03}.txt"
+        old.touch()
+        os.utime(old, (number + 1, number + 1))
+    reported(ValueError("one more"))
+    left = sorted(path.name for path in folder.iterdir() if path.name.startswith("old_"))
+    assert left == [f"old_{number:03}.txt" for number in range(6, 205)]

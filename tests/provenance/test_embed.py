@@ -92,6 +92,21 @@ def test_pixels_come_back(pixels, media_type):
 def test_jpeg_keeps_full_colour_resolution(pixels):
     image = opened(pixels, ENLARGED, "image/jpeg")
     assert [layer[1:3] for layer in image.layer] == [(1, 1)] * 3
+    direct = io.BytesIO()
+    Image.fromarray(pixels).save(direct, "JPEG", quality=95)
+    assert image.quantization == Image.open(direct).quantization
+
+
+def test_a_text_longer_than_a_segment_of_jpeg_is_left_to_the_record(tmp_path, pixels):
+    def comment_of(prompt: str) -> bytes | None:
+        record = DRAWN.model_copy(update={"parameters": {**DRAWN.parameters, "prompt": prompt}})
+        path = written(tmp_path, pixels, record, "image/jpeg")
+        assert read_record(path) == record
+        return Image.open(path).getexif().get_ifd(0x8769).get(0x9286)
+
+    short, long = "x" * 30_000, "x" * 33_000  # two bytes a character
+    assert short.encode("utf-16-be") in (comment_of(short) or b"")
+    assert comment_of(long) is None
 
 
 def test_png_is_tagged_srgb_and_the_others_carry_a_profile_without_a_date(pixels):

@@ -29,6 +29,7 @@ from safelight.process_identity import here, own_start
 from safelight.store.disk import half_made, sweep_abandoned, work_prefix
 from safelight.store.local import UNFINISHED, LocalFolder
 from safelight.store.s3 import ATTEMPTS, Bucket
+from safelight.store.scratch import trim
 from safelight.store.store import Store, current_store
 from tests.store.conftest import bucket_place, folder_place
 from tests.store.servers import ACCESS_KEY, SECRET_KEY, Line, S3Server, free_ports, until
@@ -345,6 +346,18 @@ def test_the_workspace_of_a_killed_process_is_swept_at_the_next_start(volume: Pa
     finally:
         workers[1].communicate("\n", timeout=10)
     assert not living.exists()
+
+
+def test_downloads_used_longest_ago_go_first_and_fresh_ones_stay(tmp_path: Path):
+    for number in range(4):
+        path = tmp_path / f"{number}.png"
+        path.write_bytes(bytes(100))
+        os.utime(path, (number + 1, 9))
+    (tmp_path / "fresh.png").write_bytes(bytes(500))
+    trim(tmp_path, kept_bytes=750)
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["2.png", "3.png", "fresh.png"]
+    trim(tmp_path, kept_bytes=0)
+    assert [path.name for path in tmp_path.iterdir()] == ["fresh.png"]
 
 
 def test_only_half_made_files_are_swept(tmp_path: Path):

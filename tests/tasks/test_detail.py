@@ -6,9 +6,11 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
 from PIL import Image
 from pydantic import ValidationError
 
+from safelight.engines.diffusers.model import model_of
 from safelight.engines.machine.loaded import forget_loaded
 from safelight.errors import (
     DependencyMissingError,
@@ -19,6 +21,7 @@ from safelight.errors import (
 from safelight.provenance.embed import read_record
 from safelight.store.artifact import ArtifactRef
 from safelight.store.store import current_store
+from safelight.weights.checkpoints import find_checkpoint
 from tasks.base.keeping import load_image
 from tasks.base.recorder import recording
 from tasks.base.stage import cache_key
@@ -147,6 +150,33 @@ def test_a_face_that_is_large_enough_is_left_alone(photo: np.ndarray):
     made = detail.fn(picture, QUICK)  # the crop takes 180 px, the model draws 64
     assert made.sha256 == picture.sha256
     assert "the model draws at most 128 px: left as it is" in str(made.metadata["notes"])
+
+
+@pytest.mark.parametrize(("failures", "means"), [(1, "slices"), (2, "tiles")])
+def test_memory_that_is_short_once_leaves_the_picture_and_the_next_run(
+    photo: np.ndarray, failures: int, means: str
+):
+    calm = load_image(detail.fn(stored(small(photo)), QUICK))
+    pipeline = model_of(find_checkpoint(None)).pipeline
+    left = iter(range(failures))
+
+    def fails_at_first(module: object, inputs: object) -> None:
+        if next(left, None) is not None:
+            raise torch.OutOfMemoryError("no room")
+
+    hook = pipeline.unet.register_forward_pre_hook(fails_at_first)
+    try:
+        made = detail.fn(stored(small(photo)), QUICK)
+    finally:
+        hook.remove()
+    notes = "; ".join(str(each) for each in made.metadata["notes"])
+    assert "out of memory" in notes
+    assert means in notes
+    assert off(calm, load_image(made)).max() <= (1 if means == "slices" else 60)
+    assert not pipeline.vae.use_tiling
+    again = detail.fn(stored(small(photo)), QUICK)
+    assert "out of memory" not in str(again.metadata["notes"])
+    assert np.array_equal(load_image(again), calm)
 
 
 def test_same_seed_same_bytes(photo: np.ndarray):

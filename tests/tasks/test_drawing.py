@@ -10,7 +10,7 @@ from pydantic import ValidationError
 from safelight.engines import diffusion
 from safelight.engines.diffusers.engine import drawing_of
 from safelight.engines.diffusers.model import model_of
-from safelight.engines.interface import PromptRequest
+from safelight.engines.interface import ControlUse, PromptRequest
 from safelight.engines.machine import loaded as loading
 from safelight.engines.machine.memory import with_less_memory
 from safelight.errors import (
@@ -28,7 +28,7 @@ from safelight.store.store import current_store
 from safelight.weights.checkpoints import find_checkpoint, models_folder
 from tasks.base.ingest import ingest
 from tasks.base.keeping import load_image
-from tasks.base.sampling import prompt_fields
+from tasks.base.sampling import guides_of, prompt_fields
 from tasks.base.sizing import size_for
 from tasks.base.stage import cache_key
 from tasks.generate import GenerateParams, generate
@@ -89,6 +89,33 @@ def test_the_key_follows_the_content_of_pictures_given_by_path(volume: Path):
     assert cache_key(generate, [steered.but(controlnet_image=str(moved))]) == before
     kept = steered.but(controlnet_image=str(moved)).located(lambda _: "store:uploads/x.png")
     assert kept.controlnet_image == "store:uploads/x.png"
+
+
+def test_several_controlnets_reach_the_engine_with_their_pictures_and_spans(picture: ArtifactRef):
+    assert picture.uri
+    further = {"model": "lines", "image": picture.uri, "weight": 0.5, "start": 0.2, "end": 0.6}
+    steered = CAT.but(
+        use_controlnet=True,
+        controlnet_model="depth",
+        controlnet_image=picture.uri,
+        controlnet_end=0.8,
+        further_controlnets=(further,),
+    )
+    assert prompt_fields(steered)["controlnets"] == (
+        ControlUse("depth", 1.0, 0.0, 0.8),
+        ControlUse("lines", 0.5, 0.2, 0.6),
+    )
+    guides = guides_of(steered)
+    assert [control.shape for control in guides.controls] == [(64, 64, 3)] * 2
+    moved = steered.located(lambda place: f"{place}?")
+    assert moved.further_controlnets[0].image == f"{picture.uri}?"
+    assert not steered.but(use_controlnet=True, further_controlnets=()).further_controlnets
+    with pytest.raises(InvalidFieldValueError, match="start must lie before its end"):
+        steered.but(further_controlnets=({**further, "end": 0.1},))
+    with pytest.raises(InvalidFieldValueError, match="start must lie before the end"):
+        steered.but(controlnet_start=0.9)
+    with pytest.raises(InvalidFieldValueError, match="needs use_controlnet"):
+        CAT.but(further_controlnets=(further,))
 
 
 def test_pictures_say_nothing_of_the_paths_that_a_run_was_given():

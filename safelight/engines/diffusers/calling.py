@@ -53,11 +53,17 @@ def arguments(
         "output_type": "pt",
         **extra,
     }
-    if drawing.control_image is not None and drawing.controlnet is not None:
-        control = Image.fromarray(drawing.control_image)
+    if controls := drawing.all_controls:
+        alone = len(controls) == 1
+
+        def each(values: list[Any]) -> Any:  # noqa: ANN401
+            return values[0] if alone else values  # one net takes one value, several take lists
+
         name = "image" if auto_class == "AutoPipelineForText2Image" else "control_image"
-        call[name] = control
-        call["controlnet_conditioning_scale"] = float(drawing.controlnet.weight)
+        call[name] = each([Image.fromarray(control.image) for control in controls])
+        call["controlnet_conditioning_scale"] = each([float(c.net.weight) for c in controls])
+        call["control_guidance_start"] = each([float(c.start) for c in controls])
+        call["control_guidance_end"] = each([float(c.end) for c in controls])
     if drawing.ip_adapter is not None:
         references = [Image.fromarray(image) for image in drawing.reference_images]
         call["ip_adapter_image"] = [references] if len(references) > 1 else references[0]

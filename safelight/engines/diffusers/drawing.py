@@ -22,6 +22,20 @@ class AddOn:
 
 
 @dataclass(frozen=True)
+class Control:
+    """A ControlNet with its picture, and in which of the steps it takes part."""
+
+    net: AddOn
+    """With how strictly the picture is followed."""
+    image: Pixels = field(compare=False)
+    """(H, W, 3) uint8, same size as the result."""
+    start: float = 0.0
+    """Part of the steps that go by before it takes part, 0 to 1."""
+    end: float = 1.0
+    """Part of the steps after which it takes no part any more, 0 to 1."""
+
+
+@dataclass(frozen=True)
 class Drawing:
     """What all three ways of drawing have in common."""
 
@@ -49,10 +63,19 @@ class Drawing:
     """Steers the composition by `control_image`."""
     control_image: Pixels | None = field(default=None, compare=False)
     """(H, W, 3) uint8, same size as the result."""
+    controls: tuple[Control, ...] = ()
+    """Further ones, which steer together with it."""
     ip_adapter: AddOn | None = None
     """Takes a person or style from `reference_images`."""
     reference_images: tuple[Pixels, ...] = field(default=(), compare=False)
     """(H, W, 3) uint8 each."""
+
+    @property
+    def all_controls(self) -> tuple[Control, ...]:
+        """All ControlNets that steer it."""
+        if self.controlnet is None or self.control_image is None:
+            return self.controls
+        return (Control(self.controlnet, self.control_image), *self.controls)
 
 
 def add_on(kind: str, name: str, weight: float) -> AddOn:

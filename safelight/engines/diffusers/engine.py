@@ -4,7 +4,7 @@ from collections.abc import Sequence
 from typing import ClassVar
 
 from safelight.engines.diffusers import draw as diffusion
-from safelight.engines.diffusers.drawing import AddOn, Drawing, add_on
+from safelight.engines.diffusers.drawing import AddOn, Control, Drawing, add_on
 from safelight.engines.diffusers.samplers import check_scheduler
 from safelight.engines.identity import EngineIdentity
 from safelight.engines.interface import (
@@ -83,8 +83,10 @@ def drawing_of(request: PromptRequest, guides: Guides = NO_GUIDES) -> Drawing:
         scheduler=request.scheduler,
         loras=tuple(_found("loras", use) for use in request.loras),
         embeddings=tuple(_found("embeddings", AddOnUse(name)) for name in request.embeddings),
-        controlnet=_found("controlnet", request.controlnet) if request.controlnet else None,
-        control_image=guides.control,
+        controls=tuple(
+            Control(_found("controlnet", use), image, use.start, use.end)
+            for use, image in zip(request.controlnets, guides.controls, strict=True)
+        ),
         ip_adapter=_found("ip_adapter", request.ip_adapter) if request.ip_adapter else None,
         reference_images=guides.references,
     )
@@ -102,8 +104,7 @@ def _add_ons(request: PromptRequest) -> list[AddOn]:
     """Everything besides the model whose weights take part, in a fixed order."""
     found = [_found("loras", use) for use in request.loras]
     found += [_found("embeddings", AddOnUse(name)) for name in request.embeddings]
-    if request.controlnet is not None:
-        found.append(_found("controlnet", request.controlnet))
+    found += [_found("controlnet", use) for use in request.controlnets]
     if request.ip_adapter is not None:
         found.append(_found("ip_adapter", request.ip_adapter))
     return found

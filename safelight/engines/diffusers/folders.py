@@ -1,6 +1,7 @@
 """Opens a diffusers folder part by part, and accounts for what its files and configs say."""
 
 import inspect
+from collections.abc import Iterable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, cast
 
@@ -47,32 +48,50 @@ def open_parts(folder: Path, dtype: "torch.dtype") -> tuple[dict[str, Any], Acco
     unused: dict[str, str] = {}
     assumed: dict[str, object] = {}
     for part, kind in _kinds_of(folder).items():
-        config = _config_of(folder / part)
-        if config is None:
+        if _config_of(folder / part) is None:
             continue
+        unexpected: set[str] = set()
         if hasattr(kind, "state_dict"):
             of_library = "dtype" if kind.__module__.startswith("transformers.") else "torch_dtype"
-            module, told = kind.from_pretrained(
+            opened[part], told = kind.from_pretrained(
                 folder / part,
                 local_files_only=True,
                 output_loading_info=True,
                 **{of_library: dtype},
             )
             _require_whole(folder, part, told)
-            opened[part] = module
-            left = {f"{part}.{name}" for name in told["unexpected_keys"]}
-            unused.update(dict.fromkeys(sorted(left), "the model has no such tensor"))
-            used.update(f"{part}.{name}" for name in module.state_dict())
-        known = _fields_of(kind)
-        for name in config:
-            if known is None or name in known or name in _OF_LIBRARIES:
-                used.add(f"{part}.{name}")
-            else:
-                unused[f"{part}.{name}"] = f"{kind.__name__} has no such field"
-        fields: dict[str, object] = known or {}
-        left_out = {name: value for name, value in fields.items() if name not in config}
-        assumed.update({f"{part}.{name}": value for name, value in left_out.items()})
+            unexpected = set(told["unexpected_keys"])
+        said = account_of_part(folder / part, kind, opened.get(part), unexpected)
+        used.update(f"{part}.{name}" for name in said.used)
+        unused.update({f"{part}.{name}": why for name, why in said.unused.items()})
+        assumed.update({f"{part}.{name}": value for name, value in said.assumed.items()})
     return opened, Account(frozenset(used), unused, assumed)
+
+
+def account_of_part(
+    folder: Path,
+    kind: Any,  # noqa: ANN401  (diffusers is untyped)
+    module: Any,  # noqa: ANN401
+    unexpected: Iterable[str],
+) -> Account:
+    """What became of one part: of its tensors, and of the fields of its config.
+
+    Args:
+        folder: of the part.
+        kind: its class.
+        module: the part as it was opened; None where it holds no tensors.
+        unexpected: names of tensors in its file that the class has no place for.
+    """
+    unused = dict.fromkeys(sorted(unexpected), "the model has no such tensor")
+    used = set[str]() if module is None else set(module.state_dict())
+    config, known = _config_of(folder) or {}, _fields_of(kind)
+    for name in config:
+        if known is None or name in known or name in _OF_LIBRARIES:
+            used.add(name)
+        else:
+            unused[name] = f"{kind.__name__} has no such field"
+    assumed = {name: value for name, value in (known or {}).items() if name not in config}
+    return Account(frozenset(used), unused, assumed)
 
 
 def _kinds_of(folder: Path) -> dict[str, Any]:
@@ -108,7 +127,11 @@ def _fields_of(kind: Any) -> dict[str, object] | None:  # noqa: ANN401
     if not hasattr(kind, "register_to_config"):
         return None
     taken = inspect.signature(kind.__init__).parameters.values()
-    return {each.name: each.default for each in taken if each.kind is not each.VAR_KEYWORD}
+    return {
+        each.name: each.default
+        for each in taken
+        if each.name != "self" and each.kind is not each.VAR_KEYWORD
+    }
 
 
 def said_of_assumed(account: Account) -> str | None:

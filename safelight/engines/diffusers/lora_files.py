@@ -77,6 +77,9 @@ _OUTSIDE = {
 _FIRST_NAMES = re.compile(r"(input|output|middle)_blocks?_(\d+)(?:_(\d+))?_(.+)")
 
 
+_PEFT = "lora_adapter_metadata"
+
+
 @dataclass(frozen=True)
 class Layer:
     """What a file says about one layer."""
@@ -97,6 +100,8 @@ class LoraFile:
     """Names of tensors of no kind that is known here."""
     config: Mapping[str, Any]
     """What peft kept in the metadata; empty for other trainers."""
+    metadata: tuple[str, ...] = ()
+    """Names of the other fields of the metadata."""
 
 
 def read_lora(path: Path) -> LoraFile:
@@ -114,7 +119,8 @@ def read_lora(path: Path) -> LoraFile:
                 continue
             layer, word = found
             layers.setdefault(layer, Layer(layer)).tensors[word] = opened.get_tensor(name)
-    return LoraFile(layers, tuple(unknown), _config(metadata))
+    others = tuple(name for name in metadata if name not in (_PEFT, "format"))
+    return LoraFile(layers, tuple(unknown), _config(metadata), others)
 
 
 def _split(name: str) -> tuple[str, str] | None:
@@ -131,7 +137,7 @@ def _split(name: str) -> tuple[str, str] | None:
 
 def _config(metadata: Mapping[str, str]) -> Mapping[str, Any]:
     try:
-        found = json.loads(metadata.get("lora_adapter_metadata", "{}"))
+        found = json.loads(metadata.get(_PEFT, "{}"))
     except ValueError:
         return {}
     return cast("dict[str, Any]", found) if isinstance(found, dict) else {}

@@ -4,6 +4,7 @@ A copy of each changed weight waits in main memory meanwhile. Every tensor of a 
 is named with the reason why not, or the file is refused.
 """
 
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, cast
@@ -16,6 +17,9 @@ if TYPE_CHECKING:
     import torch
 
 _BIASES = {"diff_b", "b_norm"}
+_CONFIG = {"lora_alpha", "alpha_pattern", "use_rslora"}
+"""Fields of peft's own config that change numbers."""
+_PLAIN = re.compile(r"[\w.]+")
 
 
 @dataclass(frozen=True)
@@ -46,7 +50,7 @@ class Merging:
                 f"{len(file.unknown)} of its tensors are of no kind known here: {first}"
             )
         used: list[str] = []
-        unused: dict[str, str] = {}
+        unused = _unused_fields(file)
         for layer in file.layers.values():
             found = self.names.find(layer.name)
             if found is None:
@@ -58,9 +62,9 @@ class Merging:
             self._changes.setdefault((part, path), (module, []))[1].append(change)
             used.append(layer.name)
         if not used:
-            first = ", ".join(list(unused)[:NAMED]) or "nothing"
+            first = ", ".join(list(file.layers)[:NAMED]) or "nothing"
             raise UnfitError(f"it holds no layer of this model, but {first}")
-        return Account(frozenset(used), unused)
+        return Account(frozenset(used) | _used_fields(file), unused)
 
     def make(self) -> None:
         """Make all changes.
@@ -118,6 +122,25 @@ def _after(
     return weight, bias
 
 
+def _used_fields(file: LoraFile) -> frozenset[str]:
+    return frozenset(
+        f"metadata.{name}" for name in file.config if name.rpartition(".")[2] in _CONFIG
+    )
+
+
+def _unused_fields(file: LoraFile) -> dict[str, str]:
+    """Fields of the metadata that change no number, by why they do not."""
+    unused = {
+        f"metadata.{name}": "the tensors say it themselves"
+        for name in file.config
+        if name.rpartition(".")[2] not in _CONFIG
+    }
+    for name in file.metadata:
+        training = name.startswith("ss_")
+        unused[f"metadata.{name}"] = "of the training" if training else "about the file"
+    return unused
+
+
 def _config_of(config: Mapping[str, Any], part: str, path: str) -> Mapping[str, Any]:
     """What peft's metadata say of a layer; its names are `unet.lora_alpha` and the like."""
     own = {
@@ -127,6 +150,8 @@ def _config_of(config: Mapping[str, Any], part: str, path: str) -> Mapping[str, 
     } or dict(config)
     patterns = own.get("alpha_pattern")
     for pattern, alpha in cast("dict[str, Any]", patterns or {}).items():
+        if not _PLAIN.fullmatch(pattern):
+            raise UnfitError(f"its alpha_pattern {pattern!r} is an expression, expected a layer")
         if path == pattern or path.endswith(f".{pattern}"):
             return {**own, "lora_alpha": alpha}
     return own

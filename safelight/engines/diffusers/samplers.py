@@ -51,14 +51,16 @@ class Sampler:
     """Class of diffusers."""
     settings: Mapping[str, object] = field(default_factory=dict[str, object])
     """Those that belong to the name."""
+    cannot: tuple[str, ...] = ()
+    """Predictions of networks for which the class has another formula than the method, or none."""
 
 
 SAMPLERS: dict[str, Sampler] = {
     "ddim": Sampler("DDIMScheduler"),
     "ddpm": Sampler("DDPMScheduler"),
     "deis": Sampler("DEISMultistepScheduler"),
-    "dpm2": Sampler("KDPM2DiscreteScheduler"),
-    "dpm2_a": Sampler("KDPM2AncestralDiscreteScheduler"),
+    "dpm2": Sampler("KDPM2DiscreteScheduler", cannot=("sample",)),
+    "dpm2_a": Sampler("KDPM2AncestralDiscreteScheduler", cannot=("sample",)),
     "dpmpp_2m": Sampler("DPMSolverMultistepScheduler"),
     "dpmpp_2m_karras": Sampler("DPMSolverMultistepScheduler", {"use_karras_sigmas": True}),
     "dpmpp_2m_sde": Sampler("DPMSolverMultistepScheduler", {"algorithm_type": "sde-dpmsolver++"}),
@@ -69,12 +71,13 @@ SAMPLERS: dict[str, Sampler] = {
     "dpmpp_2s": Sampler("DPMSolverSinglestepScheduler"),
     "euler": Sampler("EulerDiscreteScheduler"),
     "euler_karras": Sampler("EulerDiscreteScheduler", {"use_karras_sigmas": True}),
-    "euler_a": Sampler("EulerAncestralDiscreteScheduler"),
+    "euler_a": Sampler("EulerAncestralDiscreteScheduler", cannot=("sample",)),
     "heun": Sampler("HeunDiscreteScheduler"),
     "lcm": Sampler("LCMScheduler"),
     "lms": Sampler("LMSDiscreteScheduler"),
     "lms_karras": Sampler("LMSDiscreteScheduler", {"use_karras_sigmas": True}),
-    "pndm": Sampler("PNDMScheduler", {"skip_prk_steps": True}),
+    # the class mixes what the network says before it makes noise of it, which is noise alone
+    "pndm": Sampler("PNDMScheduler", {"skip_prk_steps": True}, ("v_prediction", "sample")),
     "unipc": Sampler("UniPCMultistepScheduler"),
 }
 FLOW_SAMPLERS: dict[str, Sampler] = {
@@ -144,6 +147,14 @@ def scheduler_for(own: Any, name: str | None) -> Any:  # noqa: ANN401  (diffuser
         raise InvalidFieldValueError(
             f"scheduler is {name!r}, which cannot begin at pure noise as this model was trained to "
             f"(rescale_betas_zero_snr); {', '.join(able)} can",
+            "choose one of these, or leave scheduler out for the model's own",
+        )
+    predicts = told.get("prediction_type", own.config.get("prediction_type"))
+    if predicts in sampler.cannot:
+        able = [n for n, other in SAMPLERS.items() if predicts not in other.cannot]
+        raise InvalidFieldValueError(
+            f"scheduler is {name!r}, which cannot draw with a network that predicts {predicts}; "
+            f"{', '.join(able)} can",
             "choose one of these, or leave scheduler out for the model's own",
         )
     return kind.from_config({**OF_LATENTS, **told, **sampler.settings})

@@ -115,10 +115,13 @@ def _require_alike(drawings: Sequence[Drawing]) -> None:
         return replace(drawing, prompt="", negative_prompt="", seed=0)
 
     for drawing in drawings:
-        same = bare(drawing) == bare(first) and drawing.control_image is first.control_image
-        references = zip(drawing.reference_images, first.reference_images, strict=True)
-        if not same or drawing.num_images != 1 or any(a is not b for a, b in references):
+        same = bare(drawing) == bare(first) and drawing.num_images == 1
+        if not same or any(a is not b for a, b in zip(_seen(drawing), _seen(first), strict=True)):
             raise ValueError("drawings differ in more than prompt, negative prompt and seed")
+
+
+def _seen(drawing: Drawing) -> list[Pixels]:
+    return [*(control.image for control in drawing.all_controls), *drawing.reference_images]
 
 
 def _together(

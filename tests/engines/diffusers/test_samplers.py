@@ -90,7 +90,9 @@ def test_what_belongs_to_the_model_goes_with_it_to_every_sampler():
             "timestep_spacing": "trailing",
         }
     )
-    for name in SAMPLERS:
+    for name, sampler in SAMPLERS.items():
+        if "v_prediction" in sampler.cannot:
+            continue  # see test_sampler_formulas
         made = scheduler_for(own, name).config
         assert made["beta_end"] == 0.02
         assert made["prediction_type"] == "v_prediction"

@@ -1,27 +1,37 @@
 """Nothing of a call stays in a warm process: later pictures are those of a fresh one."""
 
+import gc
 import hashlib
 import random
 import subprocess
 import sys
+import weakref
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 
+import numpy as np
+import psutil
 import pytest
 import torch
 from safetensors.torch import save_file
 
 from examples.untrained import build_untrained
 from safelight.engines.diffusers import calling
+from safelight.engines.diffusers.drawing import Control
+from safelight.engines.diffusers.model import DiffusionModel
 from safelight.engines.diffusion import Drawing, add_on, draw, redraw
-from safelight.engines.machine.loaded import forget_loaded
+from safelight.engines.machine.loaded import GIB, forget_loaded, loaded_stats
 from safelight.errors import PipelineError
 from safelight.settings import reload_settings
 from safelight.weights.checkpoints import find_checkpoint
+from tests.engines.diffusers.test_draw import make_controlnet, make_ip_adapter
 
-MODELS = ("first", "second")
+MODELS = ("tiny", "second")
 SAMPLERS = (None, "euler", "euler_a", "dpmpp_2m_karras", "ddim", "dpmpp_2m_sde", "lms", "no such")
 LORAS = ((), (("warm", 0.8),), (("warm", -0.5), ("cold", 1.0)), (("alien", 1.0),))
+NETS = (None, None, ("edges", 0.0, 1.0), ("edges", 0.4, 1.0), ("no such", 0.0, 1.0))
+ADAPTERS = (None, None, "face")
 WORDS = ((), ("starlight",), ("too_wide",))
 
 
@@ -31,6 +41,8 @@ def models(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
     folder = tmp_path_factory.mktemp("warm")
     for seed, name in enumerate(MODELS):
         build_untrained(folder / name, seed=seed)
+    make_controlnet(folder)
+    make_ip_adapter(folder)
     (folder / "loras").mkdir()
     (folder / "embeddings").mkdir()
     torch.manual_seed(6)
@@ -59,6 +71,66 @@ def models(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
     forget_loaded()
 
 
+class Held:
+    """Which models were loaded, without holding them."""
+
+    def __init__(self, patch: pytest.MonkeyPatch) -> None:
+        self.seen: list[weakref.ref[DiffusionModel]] = []
+        made = DiffusionModel.__init__
+
+        def noting(one: DiffusionModel, *given: object, **named: object) -> None:
+            made(one, *given, **named)
+            self.seen.append(weakref.ref(one))
+
+        patch.setattr(DiffusionModel, "__init__", noting)
+
+    def alive(self) -> int:
+        gc.collect()
+        return sum(one() is not None for one in self.seen)
+
+
+def check_memory(folder: Path, runs: int, growth_mib: int) -> None:
+    """Five models take turns where three fit: never more are held, and memory stays."""
+    names = [f"turn_{number}" for number in range(5)]
+    for seed, name in enumerate(names):
+        build_untrained(folder / name, seed=50 + seed)
+    cards = [find_checkpoint(name) for name in names]
+    room = sum(card.file_size_bytes for card in cards[:3]) * 1.1
+    dice, process = random.Random(4), psutil.Process()
+    early, most = 0, 0
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("SAFELIGHT_MODEL_MEMORY_GIB", str(room / GIB))
+        reload_settings()
+        forget_loaded()
+        held = Held(patch)
+        for run in range(runs):
+            drawing = Drawing(dice.choice(cards), "a red cat", run, steps=1, guidance_scale=1.0)
+            draw(drawing, 64, 64)
+            stats = loaded_stats()
+            assert stats.kept_bytes <= room
+            assert held.alive() == stats.kept <= 3
+            if run == runs // 5:
+                early = process.memory_info().rss
+        most = process.memory_info().rss - early
+        assert len(held.seen) > runs // 4  # they came and went
+    reload_settings()
+    forget_loaded()
+    assert most < growth_mib * 2**20, f"{most / 2**20:.0f} MiB more"
+
+
+def guided(drawing: Drawing, dice: random.Random, size: tuple[int, int]) -> Drawing:
+    """The drawing with a ControlNet and an IP-Adapter, or without them."""
+    picture = np.random.default_rng(3).integers(0, 256, (*size, 3), dtype=np.uint8)
+    net, adapter = dice.choice(NETS), dice.choice(ADAPTERS)
+    if net is not None:
+        control = Control(add_on("controlnet", net[0], 1.0), picture, *net[1:])
+        drawing = replace(drawing, controls=(control,))
+    if adapter is not None:
+        face = add_on("ip_adapter", adapter, 0.8)
+        drawing = replace(drawing, ip_adapter=face, reference_images=(picture,))
+    return drawing
+
+
 def outcome_of(seed: int) -> str:
     """What one call gives, which its number describes: digest of the pixels, or the code."""
     dice = random.Random(seed)
@@ -75,6 +147,7 @@ def outcome_of(seed: int) -> str:
             embeddings=tuple(add_on("embeddings", name, 1.0) for name in dice.choice(WORDS)),
         )
         width, height = dice.choice(((64, 64), (96, 64), (64, 80)))
+        drawing = guided(drawing, dice, (height, width))
         made = draw(drawing, width, height)
         if dice.random() < 0.3:
             made = redraw(drawing, made[0], 0.7)
@@ -132,6 +205,16 @@ def check_calls(folder: Path, seeds: range) -> None:
 
 def test_calls_in_random_order_are_those_of_a_fresh_process(models: Path):
     check_calls(models, range(8))
+
+
+def test_models_that_take_turns_stay_within_their_memory(models: Path):
+    check_memory(models, 15, growth_mib=200)
+
+
+@pytest.mark.soak
+@pytest.mark.timeout(3000)
+def test_100_runs_with_five_models_stay_within_their_memory(models: Path):
+    check_memory(models, 100, growth_mib=30)
 
 
 @pytest.mark.soak

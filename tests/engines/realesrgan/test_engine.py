@@ -246,6 +246,35 @@ def test_a_device_that_takes_several_windows_first_takes_them_one_by_one(photo: 
     ]
 
 
+def test_the_next_run_has_its_tile_again_and_the_same_picture(
+    photo: np.ndarray, monkeypatch: pytest.MonkeyPatch
+):
+    picture = np.ascontiguousarray(photo[:100, :150])
+    calm = open_enlarger("video", 2, 256).enlarge(picture)
+    runner = open_enlarger("video", 2, 256)._runner
+    whole, given_back = runner.filled, []
+
+    def short(bites: Sequence[Bite], factor: int, denoise: float, frugal: bool) -> Generator[None]:
+        if any(bite.window.shape[1] > 120 for bite in bites):
+            raise OutOfMemoryError("no memory for this window", "lower tile")
+        return whole(bites, factor, denoise, frugal)
+
+    with monkeypatch.context() as patch, watching(None) as notes:
+        patch.setattr(runner, "filled", short)
+        patch.setattr(runner, "release", lambda: given_back.append(1))
+        made = open_enlarger("video", 2, 256).enlarge(picture)
+    assert notes == [
+        "out of memory: tile lowered from 256 to 128 px",
+        "out of memory: tile lowered from 128 to 64 px",
+    ]
+    assert len(given_back) == 2
+    assert levels_off(made, calm) <= 1
+    with watching(None) as notes:
+        again = open_enlarger("video", 2, 256)
+        np.testing.assert_array_equal(again.enlarge(picture), calm)
+    assert (again.tile, notes) == (256, [])
+
+
 def test_identity_names_weights_and_loads_no_engine():
     script = (
         "import sys; from safelight.engines.realesrgan import engine as realesrgan; "

@@ -106,6 +106,33 @@ def test_running_out_of_memory_lowers_the_motion_size(
     assert psnr(made, panned(photo, 10)) > 25
 
 
+def test_memory_that_is_short_once_costs_nothing_afterwards(
+    photo: np.ndarray, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    first, second = panned(photo, 0), panned(photo, 20)
+    calm = rife.Rife().between(first, second, 0.5)
+    whole, given_back = rife.Network.middle, []
+
+    def tight(self: rife.Network, pair: torch.Tensor, timestep: float, scale: float):
+        if scale > 0.25:
+            raise MemoryError
+        return whole(self, pair, timestep, scale)
+
+    with monkeypatch.context() as patch, watching(None) as notes:
+        patch.setattr(rife.Network, "middle", tight)
+        patch.setattr(rife.Rife, "_release", lambda _: given_back.append(1))
+        coarser = rife.Rife().between(first, second, 0.5)
+    assert notes == [
+        "out of memory: motion is measured at 0.5 of the size",
+        "out of memory: motion is measured at 0.25 of the size",
+    ]
+    assert len(given_back) == 2
+    assert psnr(coarser, calm) > 30
+    with watching(None) as notes:
+        assert np.array_equal(rife.Rife().between(first, second, 0.5), calm)
+    assert notes == []
+
+
 def test_memory_that_never_suffices_is_an_error(
     photo: np.ndarray, monkeypatch: pytest.MonkeyPatch
 ) -> None:

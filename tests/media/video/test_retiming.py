@@ -17,6 +17,7 @@ from safelight.media.video.retiming import (
     moment,
     nominal_rate,
     retimed,
+    retimed_at,
 )
 from safelight.media.video.stream import read_frames
 
@@ -177,6 +178,21 @@ def test_one_different_pixel_is_a_difference() -> None:
     assert not is_same(first, second)
     second[17, 3, 1] = 1
     assert is_same(first, second)
+
+
+@pytest.mark.parametrize(("still", "moves"), [(Fraction(1, 6), True), (Fraction(1, 5), False)])
+def test_what_stands_still_for_more_than_a_sixth_of_a_second_does_not_creep(
+    photo: np.ndarray, still: Fraction, moves: bool
+) -> None:
+    usual = Fraction(1, 30)
+    times = [0 * usual, usual, 2 * usual, 2 * usual + still]
+    shown = [np.ascontiguousarray(photo[:64, at : at + 64]) for at in range(4)]
+    count = int(times[-1] * 60) + 1
+    made = list(retimed_at(zip(times, shown, strict=True), count, Fraction(60), blend, usual))
+    inner = made[5 : count - 3]  # after the third frame, and before the last motion begins
+    assert len(inner) > 3
+    assert all(np.array_equal(frame, shown[2]) for frame in inner) is not moves
+    assert np.array_equal(made[-1], shown[3])
 
 
 def test_a_single_frame_is_held() -> None:
