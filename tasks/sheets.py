@@ -7,15 +7,13 @@ import numpy as np
 from pydantic import Field, model_validator
 
 from safelight.engines.identity import EngineIdentity
-from safelight.media.previews import poster_strip
-from safelight.media.sheets import PAPER, contact_sheet, fitted, grid
+from safelight.media.sheets import PAPER, contact_sheet, grid
 from safelight.params import Params
 from safelight.pixels import Pixels
-from safelight.progress import step
 from safelight.store.artifact import ArtifactRef
-from safelight.store.store import current_store
-from tasks.base.keeping import keep_image, load_image, record_of
+from tasks.base.keeping import keep_image, record_of
 from tasks.base.stage import stage
+from tasks.base.thumbnails import thumbnails
 
 REVISION = "2"
 """Raised when the same sheet would look different."""
@@ -77,7 +75,7 @@ def contact(pictures: list[ArtifactRef], params: SheetParams) -> ArtifactRef:
     Returns:
         A new picture.
     """
-    shown = _thumbnails(pictures, params.cell)
+    shown = thumbnails(pictures, params.cell)
     captioned = list(zip(params.captions, shown, strict=True))
     return _kept(contact_sheet(captioned, params.columns, params.cell), pictures, params)
 
@@ -98,7 +96,7 @@ def axes(pictures: list[ArtifactRef], params: GridSheetParams) -> ArtifactRef:
     Returns:
         A new picture.
     """
-    shown = _thumbnails(pictures, params.cell)
+    shown = thumbnails(pictures, params.cell)
     blank = _empty(params.cell)
     placed = [blank if at is None else shown[at] for at in params.cells]
     width = len(params.columns)
@@ -107,20 +105,6 @@ def axes(pictures: list[ArtifactRef], params: GridSheetParams) -> ArtifactRef:
     ]
     sheet = grid(rows, params.columns, params.cell, params.title)
     return _kept(sheet, pictures, params)
-
-
-def _thumbnails(pictures: list[ArtifactRef], cell: int) -> list[Pixels]:
-    shown: list[Pixels] = []
-    for done, ref in enumerate(pictures):
-        step(done, len(pictures))
-        whole = load_image(ref) if ref.kind == "image" else _frame(ref)
-        shown.append(fitted(whole, cell))
-    step(len(pictures), len(pictures))
-    return shown
-
-
-def _frame(ref: ArtifactRef) -> Pixels:
-    return poster_strip(current_store().fetch(ref), 1)
 
 
 def _empty(cell: int) -> Pixels:

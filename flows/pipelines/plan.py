@@ -35,8 +35,9 @@ class StageSpec(Params):
     parameters: dict[str, JsonValue] = Field(default_factory=dict)
     """Parameters of the stage; the call's input wins over them."""
     reads: tuple[str, ...] | None = None
-    """Names of the earlier stages, or of the inputs image, mask, video, that it reads.
-    None reads the stage before it, or the call's own image or video when it is the first."""
+    """Names of the earlier stages, or of the inputs image, mask, video, that it reads; a stage
+    that takes a list, such as blend and storyboard, may name any number. None reads the stage
+    before it, or the call's own image or video when it is the first."""
 
 
 class Pipeline(Params):
@@ -146,10 +147,13 @@ def _reads(
         reads = spec.reads
         if reads is None:
             reads = _default_reads(spec.name, stages[spec.name], previous, call_input)
-        if len(reads) != len(wanted):
+        gathers = stages[spec.name].gathers
+        if len(reads) < len(wanted) or (len(reads) > len(wanted) and not gathers):
+            more = " or more" if gathers else ""
             raise ContractMismatchError(
                 f"stage {spec.name}: reads {len(reads)} ({', '.join(reads) or 'nothing'}), "
-                f"{spec.stage_type} takes {len(wanted)} ({', '.join(wanted) or 'nothing'})",
+                f"{spec.stage_type} takes {len(wanted)}{more} "
+                f"({', '.join(wanted) or 'nothing'})",
                 f"correct reads of {spec.name}",
             )
         for name in reads:
@@ -230,7 +234,7 @@ def _params_of(
 def _check_kinds(
     name: str, stage: Stage[..., Any], reads: tuple[str, ...], kinds: dict[str, MediaKind]
 ) -> None:
-    for (wanted, may_be), read in zip(stage.reads.items(), reads, strict=True):
+    for (wanted, may_be), read in zip(stage.inputs(len(reads)), reads, strict=True):
         if read not in kinds:
             raise MissingRequiredFieldError(
                 f"stage {name}: reads the input {read!r}, and the call has none",

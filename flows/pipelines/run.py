@@ -25,14 +25,15 @@ Made = dict[str, list[ArtifactRef]]
 class _Planned:
     stage: PlannedStage
     position: int
-    arguments: tuple[ArtifactRef, ...]
+    arguments: tuple[ArtifactRef | list[ArtifactRef], ...]
 
 
 def run_plan(plan: Plan, made: Made) -> None:
     """Run all stages; what each makes is added to `made` under its name.
 
-    A stage that reads several pictures of one stage runs once for each of them. When a stage
-    fails, those that already run are waited for and recorded, then its error is raised.
+    A stage that reads several pictures of one stage runs once for each of them, one that takes a
+    list once for all. When a stage fails, those that already run are waited for and recorded, then
+    its error is raised.
     """
     waiting = list(plan.stages)
     queued: deque[_Planned] = deque()
@@ -101,6 +102,11 @@ def _too_many() -> PipelineError:
 def _calls(planned: PlannedStage, made: Made) -> Iterator[_Planned]:
     if not planned.reads:
         yield _Planned(planned, 0, ())
+        return
+    if planned.stage.gathers:
+        alone = len(planned.stage.reads) - 1
+        listed = [ref for read in planned.reads[alone:] for ref in made[read]]
+        yield _Planned(planned, 0, (*(made[read][0] for read in planned.reads[:alone]), listed))
         return
     first, *others = planned.reads
     for position, ref in enumerate(made[first]):

@@ -30,6 +30,16 @@ Media = Annotated[
         description="A file under the volume root, or the store: link of an artifact.",
     ),
 ]
+MOST_MEDIA = 64
+"""In one list; more are a batch."""
+Several = Annotated[
+    list[Media],
+    Field(
+        min_length=1,
+        max_length=MOST_MEDIA,
+        description="Files under the volume root, or store: links of artifacts, in order.",
+    ),
+]
 Reference = Annotated[
     str | None,
     Field(
@@ -58,6 +68,13 @@ def ingest_media(name: str, location: str, kinds: tuple[MediaKind, ...]) -> Arti
     ref = ingest(location, kinds)
     recorder().inputs[name] = ref
     return ref
+
+
+def ingest_several(
+    name: str, locations: list[str], kinds: tuple[MediaKind, ...]
+) -> list[ArtifactRef]:
+    """The same for a list of files, which are `name.0`, `name.1` and so on in the record."""
+    return [ingest_media(f"{name}.{at}", place, kinds) for at, place in enumerate(locations)]
 
 
 def knobs_of(preset: Preset[K], quality: Quality, overrides: Overrides) -> K:

@@ -25,7 +25,7 @@ from pydantic import (
     model_validator,
 )
 
-from flows.running.inputs import Media
+from flows.running.inputs import Media, Several
 from safelight.params import refuse_boolean_numbers
 from safelight.weights.offered import said_of_offered
 from tasks.base.stage import Stage
@@ -91,8 +91,12 @@ def wear(body: Callable[..., Any], stage: Stage[..., Any], media: Iterable[str])
         stage: each of its parameters becomes one of the function's.
         media: names of the media parameters, which come first.
     """
+    last = list(stage.reads)[-1:] if stage.gathers else []
     parameters = [
-        inspect.Parameter(name, inspect.Parameter.KEYWORD_ONLY, annotation=Media) for name in media
+        inspect.Parameter(
+            name, inspect.Parameter.KEYWORD_ONLY, annotation=Several if name in last else Media
+        )
+        for name in media
     ]
     for name, info in stage.params_type.model_fields.items():
         parameters.append(

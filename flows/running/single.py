@@ -2,7 +2,7 @@
 
 from typing import Any
 
-from flows.running.inputs import ingest_media
+from flows.running.inputs import ingest_media, ingest_several
 from flows.running.recorded import RecordedFlow, recorded_flow
 from flows.running.signature import wear
 from safelight.params import checked
@@ -21,7 +21,12 @@ def stage_flow(stage: Stage[..., Any], **media: tuple[MediaKind, ...]) -> Record
     fields = stage.params_type.model_fields
 
     def body(**called: Any) -> ArtifactRef | list[ArtifactRef]:  # noqa: ANN401
-        refs = [ingest_media(name, called[name], kinds) for name, kinds in media.items()]
+        refs = [
+            ingest_several(name, called[name], kinds)
+            if isinstance(called[name], list)
+            else ingest_media(name, called[name], kinds)
+            for name, kinds in media.items()
+        ]
         given = {name: value for name, value in called.items() if name in fields}
         return stage(*refs, checked(stage.params_type, stage.name, **given))
 

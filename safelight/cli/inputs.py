@@ -19,14 +19,15 @@ from safelight.store.artifact import MediaKind
 from safelight.store.inputs import allowed_file, upload_local
 from safelight.store.store import SCHEME
 
-MEDIA_OPTIONS: Mapping[str, MediaKind] = {
-    "image": "image",
-    "mask": "image",
-    "video": "video",
-    "audio": "audio",
-    "identity_reference": "image",
+MEDIA_OPTIONS: Mapping[str, tuple[MediaKind, ...]] = {
+    "image": ("image",),
+    "mask": ("image",),
+    "video": ("video",),
+    "audio": ("audio",),
+    "pictures": ("image", "video"),
+    "identity_reference": ("image",),
 }
-"""Options that name files; a file on this machine is put into the store first."""
+"""Options that name files, or lists of them; a file on this machine is put into the store first."""
 NOTHING: Described = {}
 SWITCHES = ("true", "false", "yes", "no", "on", "off", "1", "0")
 STRUCTURES = frozenset({"object", "array"})
@@ -147,14 +148,23 @@ def uploaded(parameters: dict[str, JsonValue], *, here: bool) -> dict[str, JsonV
         PipelineError: a file is missing, or not what its option takes.
     """
     found = dict(parameters)
-    for name, value in parameters.items():
-        if name not in MEDIA_OPTIONS or not isinstance(value, str) or value.startswith(SCHEME):
-            continue
-        if _is_file(value):
-            found[name] = upload_local(Path(value), (MEDIA_OPTIONS[name],))
-        elif here:
-            allowed_file(value)
+    for name in MEDIA_OPTIONS.keys() & parameters.keys():
+        value, kinds = parameters[name], MEDIA_OPTIONS[name]
+        if isinstance(value, list):
+            found[name] = [_uploaded(item, kinds, here=here) for item in value]
+        else:
+            found[name] = _uploaded(value, kinds, here=here)
     return found
+
+
+def _uploaded(value: JsonValue, kinds: tuple[MediaKind, ...], *, here: bool) -> JsonValue:
+    if not isinstance(value, str) or value.startswith(SCHEME):
+        return value
+    if _is_file(value):
+        return upload_local(Path(value), kinds)
+    if here:
+        allowed_file(value)
+    return value
 
 
 def _is_file(text: str) -> bool:

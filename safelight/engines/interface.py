@@ -6,7 +6,7 @@ knows the other by name.
 """
 
 from abc import ABC, abstractmethod
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import ClassVar, Literal, Protocol, TypedDict, runtime_checkable
 
@@ -182,6 +182,17 @@ class Fills(Engine, Protocol):
         ...
 
 
+@runtime_checkable
+class MixesLatents(Engine, Protocol):
+    """Pictures mixed in the latent space of a model."""
+
+    def mix_latents(
+        self, request: "LatentRequest", pictures: Sequence[Pixels], weights: Sequence[float]
+    ) -> Pixels:
+        """The weighted mean of (H, W, 3) uint8 sRGB pictures, all of one size."""
+        ...
+
+
 class Enlarging(Protocol):
     """An open enlarger; it may keep working memory between pictures."""
 
@@ -345,6 +356,15 @@ class FillRequest(PromptRequest):
     capability: ClassVar[type] = Fills
     strength: float
     """0 gives the picture back, 1 ignores what was there."""
+
+
+@dataclass(frozen=True)
+class LatentRequest(Request):
+    """Pictures mixed as a model encodes them."""
+
+    capability: ClassVar[type] = MixesLatents
+    model: str | None = None
+    """Its name; None is the engine's own choice."""
 
 
 @dataclass(frozen=True)

@@ -17,7 +17,12 @@ SMALLEST_TEXT = 12
 """Height of letters in pixels, however small the cells."""
 
 
-def contact_sheet(pictures: Sequence[tuple[str, Pixels]], columns: int, cell: int = 256) -> Pixels:
+def contact_sheet(
+    pictures: Sequence[tuple[str, Pixels]],
+    columns: int,
+    cell: int = 256,
+    lines: int = CAPTION_LINES,
+) -> Pixels:
     """Lay out pictures row by row, each with its caption below; a row is as high as it must be.
 
     Args:
@@ -25,6 +30,7 @@ def contact_sheet(pictures: Sequence[tuple[str, Pixels]], columns: int, cell: in
             their cell, smaller ones keep their size.
         columns: cells per row; fewer pictures make a narrower sheet.
         cell: side of the square a picture has, in pixels.
+        lines: of each caption; a longer one ends in an ellipsis.
 
     Returns:
         (H, W, 3) uint8 sRGB.
@@ -39,7 +45,7 @@ def contact_sheet(pictures: Sequence[tuple[str, Pixels]], columns: int, cell: in
         )
     columns = min(columns, len(pictures))
     style = _Style.for_cell(cell)
-    caption = style.height(CAPTION_LINES) if any(text for text, _ in pictures) else 0
+    caption = style.height(lines) if any(text for text, _ in pictures) else 0
     fitted = [(text, _fitted(pixels, cell)) for text, pixels in pictures]
     rows = [fitted[start : start + columns] for start in range(0, len(fitted), columns)]
     heights = [max(image.height for _, image in row) + caption + style.gap for row in rows]
@@ -51,8 +57,13 @@ def contact_sheet(pictures: Sequence[tuple[str, Pixels]], columns: int, cell: in
         for place, (text, image) in enumerate(row):
             left, under = style.gap + place * step, bottom - caption
             sheet.paste(image, (left + (cell - image.width) // 2, under - image.height))
-            style.write(sheet, text, left, under, cell, CAPTION_LINES)
+            style.write(sheet, text, left, under, cell, lines)
     return np.array(sheet)
+
+
+def caption_lines(text: str, cell: int) -> int:
+    """How many lines a caption takes below a picture in a cell of so many pixels."""
+    return len(_Style.for_cell(cell).wrapped(text, cell, len(text)))
 
 
 def grid(
@@ -134,12 +145,13 @@ class _Style:
         self, sheet: Image.Image, text: str, left: int, top: int, width: int, lines: int
     ) -> None:
         """Centred in `width`, cut to `lines`."""
-        for place, line in enumerate(self._wrapped(text, width, lines)):
+        for place, line in enumerate(self.wrapped(text, width, lines)):
             indent = (width - self.font.width(line)) / 2
             below = top + self.gap // 2 + place * self._line
             self.font.draw(sheet, left + max(0, round(indent)), below, line, INK)
 
-    def _wrapped(self, text: str, width: int, lines: int) -> list[str]:
+    def wrapped(self, text: str, width: int, lines: int) -> list[str]:
+        """Lines no wider than `width`; where more would follow, the last ends in an ellipsis."""
         wrapped: list[str] = []
         rest = self.font.shown(text)
         while rest and len(wrapped) < lines:

@@ -251,11 +251,13 @@ def _size(pixels: Pixels) -> str:
 def _given(value: dict[str, JsonValue], stored: dict[str, JsonValue]) -> dict[str, JsonValue]:
     """Parameters with media replaced by what is stored, also one level down, as pipelines have."""
 
+    def one(name: str, item: JsonValue) -> JsonValue:
+        if isinstance(item, list):
+            return [one(f"{name}.{at}", each) for at, each in enumerate(item)]
+        return stored[name] if name in stored and isinstance(item, str) else item
+
     def replaced(given: dict[str, JsonValue]) -> dict[str, JsonValue]:
-        return {
-            name: stored[name] if name in stored and isinstance(item, str) else item
-            for name, item in given.items()
-        }
+        return {name: one(name, item) for name, item in given.items()}
 
     inside = {n: replaced(item) if isinstance(item, dict) else item for n, item in value.items()}
     return replaced(inside)

@@ -5,7 +5,7 @@ import inspect
 import json
 from collections.abc import Callable, Mapping, Sequence
 from functools import wraps
-from typing import Any, Literal, ParamSpec, Self, TypeVar, cast
+from typing import Any, Literal, ParamSpec, Self, TypeVar, cast, get_origin
 
 from prefect import Task
 from prefect.cache_policies import CacheKeyFnPolicy
@@ -52,11 +52,15 @@ class Stage(Task[P, R]):
         makes: Makes,
         declared: Declared,
         revision: int,
+        *,
+        gathers: bool = False,
     ) -> None:
         self.params_type = params_type
         """Its parameter model."""
         self.reads = reads
         """Name of each input, in the order of its arguments, to the media kinds it may have."""
+        self.gathers = gathers
+        """Whether the last input is a list: any number of pictures or videos at once."""
         self.makes: Makes = makes
         """Media kind of its result; `same` as its first input."""
         self.declared = declared
@@ -128,6 +132,11 @@ class Stage(Task[P, R]):
         if state.is_cancelled():
             raise StopRequestedError(state.message or f"{self.name} was asked to stop")
         return cast(R, state.result())
+
+    def inputs(self, count: int) -> list[tuple[str, tuple[MediaKind, ...]]]:
+        """Name and kinds of each of so many inputs: the last one repeated where it is a list."""
+        each = list(self.reads.items())
+        return each + each[-1:] * (count - len(each)) if self.gathers else each
 
     def identity(self, params: Params, *references: ArtifactRef) -> EngineIdentity:
         """As what a result would count; loads nothing.
@@ -202,7 +211,8 @@ def stage(
 
     Args:
         reads: name of each reference, as the function calls it and in its order, to the media
-            kinds it may have; empty when it needs none.
+            kinds it may have; empty when it needs none. Where the function takes a list as the
+            last of them, a pipeline may name any number there.
         makes: media kind of the result; `same` as that of the first reference.
         origin: what it does to pixels; goes into the record of each file.
         needs: from parameters and references to what engines are asked for; None when the stage
@@ -220,7 +230,9 @@ def stage(
         if named != list(reads):
             raise TypeError(f"{fn.__name__} takes {named}, it is declared to read {list(reads)}")
         declared = Declared(fn.__name__, origin, needs or _nothing, identity or _of_the_one)
-        return Stage(fn, fn.__annotations__["params"], reads, makes, declared, revision)
+        params_type = fn.__annotations__["params"]
+        gathers = bool(named) and get_origin(fn.__annotations__[named[-1]]) is list
+        return Stage(fn, params_type, reads, makes, declared, revision, gathers=gathers)
 
     return decorate
 

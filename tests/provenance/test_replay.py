@@ -46,6 +46,18 @@ def test_inputs_come_from_the_store_not_from_where_they_lay(store, manifest, kep
     }
 
 
+def test_inputs_in_a_list_come_from_the_store_each_in_its_place(store, manifest, kept):
+    first, second = kept(1), kept(2)
+    inputs = {"pictures.0": first, "pictures.1": second, "image.0": second}
+    given = {"pictures": ["a.png", "b.png"], "call_input": {"image": ["b.png"]}, "tags": ["x"]}
+    keep_manifest(store, manifest(parameters=given, inputs=inputs))
+    assert find_run(manifest().flow_run_id).parameters == {
+        "pictures": [first.uri, second.uri],
+        "call_input": {"image": [second.uri]},
+        "tags": ["x"],
+    }
+
+
 def test_an_input_that_is_gone_is_named(store, manifest, kept):
     photo = kept()
     key = keep_manifest(store, manifest(inputs={"image": photo}))

@@ -5,6 +5,7 @@ from typing import ClassVar
 
 from safelight.engines.diffusers import draw as diffusion
 from safelight.engines.diffusers.drawing import AddOn, Control, Drawing, add_on
+from safelight.engines.diffusers.latents import mixed
 from safelight.engines.diffusers.samplers import check_scheduler
 from safelight.engines.identity import EngineIdentity
 from safelight.engines.interface import (
@@ -13,6 +14,7 @@ from safelight.engines.interface import (
     DrawRequest,
     FillRequest,
     Guides,
+    LatentRequest,
     LocalEngine,
     Pictures,
     PromptRequest,
@@ -25,7 +27,7 @@ from safelight.weights.checkpoints import find_checkpoint
 
 
 class Diffusers(LocalEngine):
-    """Draws, draws over and fills in with models that diffusers loads."""
+    """Draws, draws over, fills in, and mixes with models that diffusers loads."""
 
     engine_id: ClassVar[str] = "diffusers"
 
@@ -36,6 +38,8 @@ class Diffusers(LocalEngine):
             DependencyMissingError: a model, LoRA, embedding or adapter is missing.
             InvalidFieldValueError: the scheduler is not known, or cannot draw with this model.
         """
+        if isinstance(request, LatentRequest):
+            return diffusion.identity(find_checkpoint(request.model))
         if not isinstance(request, PromptRequest):
             raise TypeError(f"diffusers draws, it cannot serve a {type(request).__name__}")
         card = find_checkpoint(request.model)
@@ -59,6 +63,12 @@ class Diffusers(LocalEngine):
         drawing = drawing_of(request, guides)
         made = diffusion.fill(drawing, image, mask, request.strength)
         return _drawn(drawing, made, request.strength)
+
+    def mix_latents(
+        self, request: LatentRequest, pictures: Sequence[Pixels], weights: Sequence[float]
+    ) -> Pixels:
+        """See `latents.mixed`."""
+        return mixed(find_checkpoint(request.model), pictures, weights)
 
 
 def drawing_of(request: PromptRequest, guides: Guides = NO_GUIDES) -> Drawing:

@@ -106,6 +106,18 @@ REFUSED = {
         "CONTRACT_MISMATCH",
         ["stage upscale", "reads 2", "takes 1"],
     ),
+    "a list of nothing": (
+        [spec("blend", reads=())],
+        IMAGE,
+        "CONTRACT_MISMATCH",
+        ["stage blend", "reads 0", "takes 1 or more (pictures)"],
+    ),
+    "another kind of media in a list": (
+        [spec("generate"), spec("blend", reads=("generate", "audio"))],
+        {**PROMPT, "audio": "uploads/a.wav"},
+        "CONTRACT_MISMATCH",
+        ["stage blend", "takes image or video as its pictures", "audio gives audio"],
+    ),
     "a parameter no stage has": (
         [spec("upscale")],
         {**IMAGE, "stepps": 3},
@@ -181,6 +193,20 @@ def test_a_stage_reads_the_one_before_it_unless_told_otherwise():
         "graded": ("generate",),
     }
     assert set(planned.ends) == {"large", "graded"}
+
+
+def test_a_stage_that_takes_a_list_reads_any_number():
+    planned = plan(
+        spec("generate", "one"),
+        spec("generate", "two"),
+        spec("blend", "both", ("one", "two", "image")),
+        spec("storyboard", "sheet", ("both", "one", "one")),
+        call={**PROMPT, **IMAGE},
+    )
+    reads = {stage.name: stage.reads for stage in planned.stages}
+    assert (reads["both"], reads["sheet"]) == (("one", "two", "image"), ("both", "one", "one"))
+    assert planned.ends == ("sheet",)
+    assert plan(spec("generate"), spec("storyboard"), call=PROMPT).ends == ("storyboard",)
 
 
 @given(st.data())
