@@ -12,6 +12,7 @@ import pytest
 
 CHECKOUT = Path(__file__).resolve().parents[1]
 HEAVY = ("torch", "diffusers", "transformers", "ncnn", "av", "boto3", "peft", "accelerate")
+MOST_LINES = 400
 FLOWS = sorted(path.stem for path in (CHECKOUT / "flows").glob("*.py") if path.stem != "__init__")
 
 
@@ -39,6 +40,12 @@ def test_package_files_hold_a_docstring_and_nothing_more():
     for path in CHECKOUT.glob("*/**/__init__.py"):
         if path.parts[len(CHECKOUT.parts)] in ("flows", "presets", "tasks", "safelight"):
             assert re.fullmatch(r'""".+?"""\s*', path.read_text(), re.DOTALL), path
+
+
+def test_modules_are_short():
+    for package in ("examples", "flows", "presets", "tasks", "safelight", "training"):
+        for path in (CHECKOUT / package).rglob("*.py"):
+            assert len(path.read_text().splitlines()) <= MOST_LINES, path
 
 
 def test_ci_runs_what_the_readme_says():

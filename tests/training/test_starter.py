@@ -25,12 +25,14 @@ needs_font = pytest.mark.skipif(not FONT.exists(), reason=f"{FONT} is not instal
 
 @needs_model
 @needs_font
-def test_it_draws_what_it_is_asked_for():
+@pytest.mark.parametrize("asked", [5, pytest.param(100, marks=pytest.mark.soak)])
+def test_it_draws_what_it_is_asked_for(asked: int):
     settings = recommended()
-    answers = ask(open_model(), held_out_prompts(ASKED, SEED)[::5], settings)
+    prompts = held_out_prompts(ASKED, SEED)[:: ASKED // asked]
+    answers = ask(open_model(), prompts, settings)
     wrong = [f"{one.prompt}: {one.found}" for one, _ in answers if not one.right]
-    assert len(answers) == 20
-    assert len(wrong) <= 4, wrong
+    assert len(answers) == asked
+    assert len(wrong) <= asked // 5, wrong
 
 
 @needs_model

@@ -17,10 +17,11 @@ from transformers.utils import logging as transformers_logging
 from safelight.digests import sha256_of
 from safelight.weights.checkpoints import FACTS, STARTER
 from training.starter.card import LICENCE, licence_text, model_card, notice
+from training.starter.networks import new_scheduler
 from training.starter.render import SIDE
 from training.starter.settings import Settings, chosen_settings
 from training.starter.subjects import SUBJECTS
-from training.starter.train import WORK, load_autoencoder, load_denoiser, new_scheduler
+from training.starter.train import WORK, load_autoencoder, load_denoiser
 from training.starter.vocabulary import write_tokenizer
 
 LARGEST_BYTES = 25 * 10**6
