@@ -145,8 +145,9 @@ class Host:
         try:
             with run_environment(command):
                 self._session.renew()
-                asked = awake()
-                flow_run = self._session.ask(command.flow_run_id)
+                flow_run, asked = command.flow_run, command.asked
+                if flow_run is None:
+                    asked, flow_run = awake(), self._session.ask(command.flow_run_id)
                 if flow_run is None:  # it was deleted
                     return self._ended(command, "")
                 found = self._outdated(flow_run)

@@ -3,6 +3,7 @@
 from typing import Annotated, Literal
 from uuid import UUID
 
+from prefect.client.schemas.objects import FlowRun
 from pydantic import BaseModel, ConfigDict, Field, TypeAdapter
 
 from safelight.progress import StopReason
@@ -25,6 +26,10 @@ class Run(_Message):
     """Id of the worker that has the run; empty when nobody else can take it."""
     number: int = 0
     """Of the take-over; see `ownership`."""
+    flow_run: FlowRun | None = None
+    """As the worker read it; None has the process read it."""
+    asked: float = 0.0
+    """When it was read; see `fencing.awake`."""
 
 
 class Stop(_Message):

@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from uuid import UUID
 
 from prefect.logging import get_logger
+from pydantic_core import PydanticSerializationError
 
 from safelight.children import safe_path
 from safelight.pool.devices import GIB, Device, machine_memory
@@ -191,7 +192,7 @@ class WarmProcess:
     def _send(self, message: Run | Stop | Owned) -> None:
         try:
             if self._socket is not None:
-                self._socket.sendall(message.model_dump_json().encode() + b"\n")
+                self._socket.sendall(_line(message))
         except OSError:  # it died; the listening thread says so
             return
 
@@ -250,3 +251,12 @@ class WarmProcess:
         if limit is not None:
             return limit * GIB
         return MEMORY_SHARE * machine_memory() / self._devices
+
+
+def _line(message: Run | Stop | Owned) -> bytes:
+    try:
+        return message.model_dump_json().encode() + b"\n"
+    except PydanticSerializationError:  # half a character among the parameters of a run
+        if not isinstance(message, Run):
+            raise
+        return _line(message.model_copy(update={"flow_run": None}))

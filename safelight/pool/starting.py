@@ -33,6 +33,10 @@ class Starting:
         """Note runs that waited; `asked` is `awake()` when the server was asked."""
         self._seen.update(dict.fromkeys(run_ids, asked))
 
+    def asked(self, run_id: UUID) -> float | None:
+        """When the server showed a run last; None for one that was not noted."""
+        return self._seen.get(run_id)
+
     def forget(self, run_id: UUID) -> None:
         """It has been started, or will not be."""
         self._seen.pop(run_id, None)

@@ -162,8 +162,11 @@ class SupervisingWorker(BaseWorker[C, V, R], ABC):
         running = Running(flow_run, process, configuration.grace_seconds)
         self._running[flow_run.id] = running
         try:
+            asked = self._starting.asked(flow_run.id)
             command = Run(
                 flow_run_id=flow_run.id,
+                flow_run=None if asked is None else flow_run,
+                asked=asked or 0.0,
                 environment={k: v for k, v in configuration.env.items() if v is not None},
                 working_dir=configuration.working_dir,
                 worker=running.claim.worker,

@@ -3,14 +3,15 @@
 import os
 from collections.abc import Iterator
 from concurrent.futures import Future
-from uuid import UUID
+from uuid import UUID, uuid4
 
 import psutil
 import pytest
+from prefect.client.schemas.objects import FlowRun
 
 from safelight.pool.devices import Device
-from safelight.pool.messages import Ended, Run
-from safelight.pool.process import Died, Outcome, WarmProcess
+from safelight.pool.messages import Ended, Run, ToProcess
+from safelight.pool.process import Died, Outcome, WarmProcess, _line
 from safelight.progress import StopReason
 from safelight.settings import reload_settings
 from tests.prefect_pool import Pool, begun
@@ -167,3 +168,14 @@ def test_a_run_the_server_did_not_let_begin_is_not_left_running(pool: Pool):
     )
     pool.client.set_flow_run_state(run, Completed(), force=True)
     assert left_behind(pool.client.read_flow_run(run), Abort("done")) == ""
+
+
+@pytest.mark.parametrize(
+    "prompt", ["whole \N{ROLLER COASTER}", "half \ud83d"], ids=["whole", "half"]
+)
+def test_a_run_goes_with_its_command_where_it_can_be_written(prompt: str):
+    shown = FlowRun(id=uuid4(), flow_id=uuid4(), parameters={"prompt": prompt})
+    told = ToProcess.validate_json(_line(Run(flow_run_id=shown.id, flow_run=shown, asked=2.5)))
+    assert isinstance(told, Run)
+    assert (told.flow_run_id, told.asked) == (shown.id, 2.5)
+    assert told.flow_run == (shown if prompt.startswith("whole") else None)
