@@ -203,7 +203,7 @@ def _there(source: Source, kind: ModelType | None, folder: Path) -> Path | None:
         if source.sha256 is not None and weights_sha256(path) == source.sha256:
             return path
         if kind is not None:
-            raise _taken(path)
+            raise _taken(path, known=source.sha256 is not None)
     return None
 
 
@@ -244,9 +244,10 @@ def _installed(part: Part, kind: ModelType | None, folder: Path) -> Path:
     return target
 
 
-def _taken(path: Path) -> InvalidFieldValueError:
+def _taken(path: Path, *, known: bool = True) -> InvalidFieldValueError:
+    how = "with other content" if known else "and nobody tells whether it is the same"
     return InvalidFieldValueError(
-        f"{path} is there already, with other content",
+        f"{path} is there already, {how}",
         "give the model another name with --name, or move that file away",
     )
 

@@ -117,7 +117,7 @@ class ModelRegistry:
             for units, told in zip(several, lookers.map(described_units, several), strict=True):
                 entered = [row_of(unit, one, root) for unit, one in zip(units, told, strict=True)]
                 self._database.write(lambda c, e=entered: upsert(c, e))
-        gone = [path for path in known if path not in walked.units]
+        gone = {p: stamp for p, (stamp, _) in known.items() if p not in walked.units}
         new = sum(unit.path not in known for unit in changed)
         if gone:
             self._database.write(lambda c: drop(c, gone))

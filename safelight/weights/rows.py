@@ -2,7 +2,7 @@
 
 import json
 import sqlite3
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
@@ -217,10 +217,18 @@ def stamps(connection: sqlite3.Connection, root: Path) -> dict[str, tuple[str, s
     return {path: (stamp, sha256) for path, stamp, sha256 in connection.execute(select, values)}
 
 
-def drop(connection: sqlite3.Connection, paths: Iterable[str]) -> None:
-    """Forget what is gone; what people said of a model waits for it to come back."""
-    gone = [(path,) for path in paths if not Path(path).exists()]
-    connection.executemany("DELETE FROM models WHERE path = ? AND given IS NULL", gone)
+def drop(connection: sqlite3.Connection, gone: Mapping[str, str]) -> None:
+    """Forget what is gone, unless it came back as another file meanwhile.
+
+    What people said of a model waits for it to come back.
+
+    Args:
+        connection: in a transaction.
+        gone: stamps by path.
+    """
+    connection.executemany(
+        "DELETE FROM models WHERE path = ? AND stamp = ? AND given IS NULL", gone.items()
+    )
 
 
 def set_sha256(connection: sqlite3.Connection, unit: Unit, sha256: str) -> None:

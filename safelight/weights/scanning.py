@@ -9,7 +9,7 @@ from pathlib import Path
 from stat import S_ISREG
 
 from safelight.weights.hashing import entries_of
-from safelight.weights.places import FACTS
+from safelight.weights.places import FACTS, models_folder
 
 MODEL_FILES = (".safetensors", ".ckpt", ".pth", ".pt")
 """Single files that are models by themselves."""
@@ -102,14 +102,18 @@ def walk(root: Path) -> Walk:
 
 
 def unit_at(path: Path) -> Unit | None:
-    """The model at a path; None where there is none."""
+    """The model at a path; None where there is none.
+
+    Links in a folder that is one may lead to anywhere in the models folder, as for `walk`.
+    """
+    root = models_folder() if path.is_relative_to(models_folder()) else path
     found = Walk()
     try:
         if path.is_dir():
             with os.scandir(path) as entries:
                 if not _is_whole({entry.name: entry for entry in entries}, top=False):
                     return None
-            _add_folder(found, str(path), path)
+            _add_folder(found, str(path), root)
         elif path.suffix.lower() in MODEL_FILES:
             with os.scandir(path.parent) as entries:
                 listed = {entry.name: entry for entry in entries}

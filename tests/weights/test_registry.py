@@ -236,6 +236,27 @@ def test_a_folder_with_a_part_that_is_a_link_out_is_left_out(
         find_checkpoint("m")
 
 
+def test_a_file_that_became_a_link_out_is_forgotten(
+    registry: ModelRegistry, models: Path, tmp_path: Path
+):
+    file = put(models / "a.safetensors")
+    registry.scan()
+    file.rename(tmp_path / "away.safetensors")
+    file.symlink_to(tmp_path / "away.safetensors")
+    assert registry.scan().gone == 1
+    assert registry.list_all() == []
+
+
+def test_a_folder_whose_part_is_linked_from_beside_it_has_its_licence_known(models: Path):
+    folder = Path(shutil.copytree(STARTER, models / "linked"))
+    (folder / "README.md").write_text("another file, so that it is another model")
+    shutil.move(folder / "vae", models / "shared-vae")
+    (folder / "vae").symlink_to(models / "shared-vae")
+    facts = json.loads((folder / "safelight.json").read_text())
+    (folder / "safelight.json").write_text(json.dumps({**facts, "files": None, "licence": "MIT"}))
+    assert licence_remarks([find_checkpoint("linked").sha256]) == ()
+
+
 def test_files_made_to_harm_are_entered_with_their_problem(registry: ModelRegistry, models: Path):
     (models / "evil.ckpt").write_bytes(pickle.dumps(os.system))
     (models / "liar.safetensors").write_bytes(pickle.dumps(print))
