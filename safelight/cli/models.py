@@ -242,4 +242,4 @@ def _s3_link(bucket: str, key: str) -> str:
         secret_key=known.s3_secret_key,
         path_style=known.s3_path_style,
     )
-    return service.link(key, LINK_SECONDS)
+    return service.foreign_link(key, LINK_SECONDS)

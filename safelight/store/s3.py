@@ -196,6 +196,15 @@ class Bucket:
                 ExpiresIn=seconds,
             )
 
+    def foreign_link(self, key: str, seconds: int) -> str:
+        """A presigned address of an object that others put there, whatever its key looks like."""
+        with self._errors(key):
+            return self._links.generate_presigned_url(
+                "get_object",
+                Params={"Bucket": self.bucket, "Key": self.prefix + key},
+                ExpiresIn=seconds,
+            )
+
     def link_ends(self, seconds: int) -> str:
         """See `Backend.link_ends`; a link that temporary keys have signed ends with them."""
         now = datetime.now(UTC)

@@ -235,6 +235,11 @@ def require_good(response: httpx.Response, token: SecretStr | None, shown: str) 
 
 def _refusal(status: int, token: SecretStr | None, shown: str) -> PipelineError:
     if status in (401, 403):
+        if shown.startswith("s3:"):
+            return AuthInvalidError(
+                f"{shown}: its service refuses the keys ({status})",
+                "correct SAFELIGHT_S3_ACCESS_KEY and SAFELIGHT_S3_SECRET_KEY, or let them read it",
+            )
         if token is None:
             return AuthMissingError(
                 f"{shown} wants to know who asks ({status})",

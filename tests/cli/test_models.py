@@ -17,6 +17,7 @@ from safelight.errors import (
     PipelineError,
 )
 from safelight.settings import reload_settings
+from tests.store.servers import ACCESS_KEY, SECRET_KEY, moto_server
 from tests.weights.faulty import Faulty, serving
 from tests.weights.files import LORA, put, safetensors
 
@@ -113,3 +114,24 @@ def test_get_from_an_address_and_who_took_it(folder: Path):
 def test_the_catalog_is_listed(folder: Path):
     rows = run("catalog").stdout.splitlines()
     assert any(row.startswith("sdxl-base-1.0\tcheckpoint\tsdxl\t6.5 GiB") for row in rows)
+
+
+def test_get_from_a_bucket(folder: Path, monkeypatch: pytest.MonkeyPatch):
+    content = safetensors(LORA, fill=5)
+    with moto_server() as server:
+        server.client().put_object(Bucket=server.bucket, Key="sd/x y.safetensors", Body=content)
+        for name, value in {
+            "SAFELIGHT_S3_ENDPOINT_URL": server.url,
+            "SAFELIGHT_S3_ACCESS_KEY": ACCESS_KEY,
+            "SAFELIGHT_S3_SECRET_KEY": SECRET_KEY,
+        }.items():
+            monkeypatch.setenv(name, value)
+        reload_settings()
+        known = ("--licence", "MIT", "--sha256", sha256_of(content))
+        got = answer("get", f"s3://{server.bucket}/sd/x y.safetensors", *known)
+        error = refused("get", f"s3://{server.bucket}/sd/none.safetensors", *known)
+    assert isinstance(got, dict)
+    assert (folder / "loras" / "x y.safetensors").read_bytes() == content
+    assert got["metadata"]["source"] == f"s3://{server.bucket}/sd/x y.safetensors"
+    assert error.code == "FILE_NOT_FOUND"
+    assert "Signature" not in str(error)
