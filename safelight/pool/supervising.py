@@ -40,6 +40,7 @@ from safelight.pool.listening import DUE_EVENTS, TAKEN, listen
 from safelight.pool.messages import Ended, Run
 from safelight.pool.orphans import LOOK_SECONDS, Leases, take_over
 from safelight.pool.process import Died, Outcome, WarmProcess
+from safelight.pool.reaping import collect_strangers
 from safelight.pool.reporting import conclude
 from safelight.pool.starting import Starting
 from safelight.pool.stillness import replace_still_ones
@@ -250,6 +251,7 @@ class SupervisingWorker(BaseWorker[C, V, R], ABC):
                 group.start_soon(renew, self.client, self._running, self.name)
                 group.start_soon(beat, self._running)
                 group.start_soon(replace_still_ones, self._running)
+                group.start_soon(collect_strangers)
                 group.start_soon(self._announce)
                 group.start_soon(self._adopt)
                 if self.devices:
