@@ -1,0 +1,52 @@
+"""What a person is told in a terminal is told in a pipe too."""
+
+from uuid import uuid4
+
+import pytest
+from prefect.client.schemas.objects import FlowRun
+from prefect.states import Completed
+
+from safelight.cli.printing import show_outcome
+from safelight.client.runs import RunEnd
+from safelight.engines.identity import EngineIdentity
+from safelight.provenance.manifest import Manifest, StageEntry
+
+NOTES = (
+    "the prompt has more words than the encoder reads: the last 12 were left out " * 3,
+    "the picture is transparent in parts: laid on white",
+)
+
+
+def test_every_note_of_a_run_is_on_the_line_of_its_stage(capsys: pytest.CaptureFixture[str]):
+    identity = EngineIdentity(engine_id="compute", version="1")
+    stages = tuple(
+        StageEntry(
+            name=name,
+            stage_type="generate",
+            status="done",
+            parameters={},
+            engine=identity,
+            notes=notes,
+        )
+        for name, notes in (("first", NOTES), ("second", ()))
+    )
+    run = FlowRun(flow_id=uuid4(), state=Completed())
+    manifest = Manifest(
+        flow="generate",
+        flow_run_id=str(run.id),
+        parameters={},
+        stages=stages,
+        versions={},
+        device_class="cpu",
+        device_name="a processor",
+        started="2026-01-01T00:00:00+00:00",
+        ended="2026-01-01T00:00:01+00:00",
+        success=True,
+    )
+    show_outcome(RunEnd(run, manifest, "generate"), None)
+    lines = capsys.readouterr().out.splitlines()
+    assert "stage\tstatus\tseconds\tresult\tnotes" in lines
+    (told,) = [line for line in lines if line.startswith("first\tdone")]
+    for note in NOTES:
+        assert " ".join(note.split()) in told
+    assert "second\tdone\t0.00\t\t" in lines
