@@ -41,8 +41,8 @@ def laid_in(before: Pixels, drawn: Pixels, hole: NDArray[np.bool_], feather: int
     difference /= np.maximum(box_mean(inside, AROUND), np.float32(1e-3))
     unlike = np.clip((difference - ALIKE) / (UNLIKE - ALIKE), 0, 1)
     share = np.where(hole, share + (1 - share) * unlike, 0)[..., None].astype(np.float32)
-    filled: Floats = old + share * (np.clip(new, 0, 255) - old)
-    return np.where(hole[..., None], rounded(filled), before)
+    filled = old + share * (np.clip(new, 0, 255) - old)
+    return np.where(hole[..., None], rounded(filled.astype(np.float32)), before)
 
 
 def feathered(hole: NDArray[np.bool_], blur: int) -> Floats:
@@ -65,7 +65,8 @@ def _offset(difference: Floats, hole: NDArray[np.bool_], reach: float) -> Floats
     weight = _smoothed(around, reach)
     planes = [_smoothed(difference[..., at] * around, reach) for at in range(3)]
     carried = np.stack(planes, axis=2) / np.maximum(weight, np.float32(LEAST_AROUND))[..., None]
-    return carried * np.minimum(2 * weight, 1)[..., None]  # all of it at the edge, less inside
+    inward = np.minimum(2 * weight, 1)[..., None]  # all of it at the edge, less inside
+    return (carried * inward).astype(np.float32)
 
 
 def _smoothed(values: Floats, reach: float) -> Floats:

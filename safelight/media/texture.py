@@ -39,6 +39,9 @@ FRESH_SHARE = 0.05
 interpolated, noise keeps 0.8 of its variance."""
 ROUNDING = 1 / 12
 """Variance that rounding to whole levels adds by itself."""
+ONE_WAY = 0.3, 0.6
+"""Coherence of the network's finest waves from which they count as strands, and wholly so: grain
+has 0.02 to 0.3, fur 0.4 to 0.9."""
 BAND_PIXELS = 1 << 19
 """Pixels of the result worked on at once: 6 MB for each array of floats."""
 LUMA: Floats = np.array([0.299, 0.587, 0.114], np.float32)
@@ -104,6 +107,7 @@ def put_back(
         if factor > 1:
             finer = drawn - _enlarged(smaller, factor)
             kept, grain = _shares(seen, finer, calm, factor)
+            kept += (1 - kept) * _strands(drawn, factor)
             fresh = _fresh(factor, seed, frame, (top, bottom), width)
             back += _enlarged(grain, factor)[inner] * fresh
             back -= (_enlarged(1 - kept, factor) * finer)[inner]
@@ -167,6 +171,27 @@ def _shares(seen: Floats, finer: Floats, calm: Floats, factor: int) -> tuple[Flo
     kept = np.minimum(np.sqrt((wanted + ROUNDING) / (there + ROUNDING)), 1).astype(np.float32)
     lacking = np.sqrt(np.maximum(wanted - there - np.float32(ROUNDING), 0)).astype(np.float32)
     return 1 - calm * (1 - kept), calm * lacking
+
+
+def _strands(drawn: Floats, factor: int) -> Floats:
+    """(h, w, 1), 1 where the finest waves run one way, as hair does, 0 where they run every way.
+
+    Source:
+        Bigun, Granlund 1987, Optimal Orientation Detection of Linear Symmetry: coherence of the
+        structure tensor.
+    """
+    grey = (drawn @ LUMA).astype(np.float32)
+    fine = grey - box_mean(grey, factor)
+    wider = np.pad(fine, ((0, 1), (0, 1)), "edge")
+    falling, rising = wider[1:, 1:] - wider[:-1, :-1], wider[1:, :-1] - wider[:-1, 1:]
+    down, across = falling + rising, falling - rising
+    products = np.stack([down * down, across * across, down * across], axis=2)
+    tall, wide, both = np.moveaxis(box_mean(_averaged(products, factor), AROUND), 2, 0)
+    spread = np.sqrt((tall - wide) ** 2 + 4 * both * both)
+    coherence = spread / (tall + wide + np.float32(ROUNDING))
+    low, high = ONE_WAY
+    share = np.clip((coherence - low) / (high - low), 0, 1)
+    return (share * share * (3 - 2 * share)).astype(np.float32)[..., None]
 
 
 def _fresh(factor: int, seed: int, frame: int, span: tuple[int, int], width: int) -> Floats:

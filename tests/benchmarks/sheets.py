@@ -67,11 +67,12 @@ def versions(source: Pixels) -> list[Pixels]:
     large = Image.fromarray(source).resize((width * ZOOM, height * ZOOM), Image.Resampling.BICUBIC)
     kind, _ = kind_of([source])
     made = [source, np.asarray(large)]
+    bare = np.asarray(large)
     for recipe in RECIPES.values():
-        network = enlarged(source, recipe)
+        bare = enlarged(source, recipe)
         strength = float(kind == "photograph")
-        made.append(put_back(source, network, strength, 0, lines=recipe.model in DRAWS_LINES))
-    return [*made, enlarged(source, EnlargeRequest("photo", 4, 256))]
+        made.append(put_back(source, bare, strength, 0, lines=recipe.model in DRAWS_LINES))
+    return [*made, bare]  # the last is that of `high`
 
 
 def enlarged(source: Pixels, recipe: EnlargeRequest) -> Pixels:

@@ -70,6 +70,29 @@ def test_edges_keep_what_the_network_gained():
     assert gain.min() > 0.9 * 140
 
 
+def striped(angle: float, width: int, deviation: float) -> np.ndarray:
+    """Strands that lie side by side at this angle, less than two px wide."""
+    down, across = np.mgrid[:width, :width]
+    place = np.rint((across * np.cos(angle) + down * np.sin(angle)) * 0.6).astype(int)
+    tones = np.random.default_rng(8).normal(0, deviation, place.max() - place.min() + 1)
+    return tones[place - place.min()][..., None] * np.ones(3)
+
+
+@pytest.mark.parametrize("angle", [0.2, 0.8, 1.3])
+@pytest.mark.parametrize("factor", [2, 4])
+def test_strands_that_the_network_drew_stay_and_speckle_goes(angle: float, factor: int):
+    width = 96 * factor
+    for fine, kept in (
+        (striped(angle, width, 12), (0.85, 1.1)),
+        (np.random.default_rng(9).normal(0, 12, (width, width, 1)) * np.ones(3), (0.0, 0.6)),
+    ):
+        coarse = averaged(fine, factor)
+        made = put_back(levels(120 + coarse), levels(120 + fine), 1.0, 0)
+        finer = (fine - enlarged(coarse, factor))[20:-20, 20:-20]
+        left = (made[20:-20, 20:-20] * finer).mean() / (finer**2).mean()
+        assert kept[0] <= left <= kept[1]
+
+
 def test_lines_that_the_source_has_not_go():
     source = np.full((64, 64, 3), 90, np.uint8)
     source[:, 32:] = 180

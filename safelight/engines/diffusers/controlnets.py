@@ -54,9 +54,10 @@ def open_controlnet(path: Path) -> OpenedNet:
     from diffusers.models.controlnets.controlnet import ControlNetModel
 
     if path.is_dir():
-        net, told = ControlNetModel.from_pretrained(
+        opened: Any = ControlNetModel.from_pretrained(
             path, local_files_only=True, output_loading_info=True
         )
+        net, told = opened
         _require_whole(sorted(str(name) for name in told["missing_keys"]))
         account = account_of_part(path, ControlNetModel, net, told["unexpected_keys"])
     else:
@@ -64,7 +65,8 @@ def open_controlnet(path: Path) -> OpenedNet:
             shapes = shapes_in(path)
             write_controlnet_layout(shapes, path.name, Path(folder))
             with torch.device("meta"):  # its names, without numbers
-                planned = ControlNetModel.from_config(ControlNetModel.load_config(folder))
+                config: Any = ControlNetModel.load_config(folder)
+                planned = ControlNetModel.from_config(config)
             account = _account_of_file(shapes, planned)
             net = ControlNetModel.from_single_file(str(path), config=folder, local_files_only=True)
     _require_finite(net)

@@ -108,9 +108,10 @@ def open_encoder(folder: Path) -> Seen:
     """
     from transformers import CLIPImageProcessor, CLIPVisionModelWithProjection
 
-    encoder, told = CLIPVisionModelWithProjection.from_pretrained(
+    opened: Any = CLIPVisionModelWithProjection.from_pretrained(
         folder, local_files_only=True, output_loading_info=True
     )
+    encoder, told = opened
     lacking = sorted(str(name) for name in told["missing_keys"])
     if lacking:
         raise ValueError(f"its {ENCODER} lacks {len(lacking)} tensors: {several(lacking)}")

@@ -68,7 +68,7 @@ def panned(photo: np.ndarray, shift: int, height: int = 160, width: int = 240) -
 @pytest.mark.parametrize("timestep", [0.25, 0.5, 0.8])
 @pytest.mark.parametrize(
     ("height", "width", "shift"),
-    [(128, 192, 12), (1, 1, 3), (1, 90, 3), (70, 1, 3), (67, 101, 7), (320, 384, 96)],
+    [(128, 192, 12), (1, 1, 3), (1, 90, 3), (70, 1, 3), (67, 101, 7), (256, 320, 90)],
 )
 def test_a_frame_is_that_of_the_network_s_own_code(
     photo: np.ndarray, network: Any, timestep: float, height: int, width: int, shift: int
@@ -77,8 +77,7 @@ def test_a_frame_is_that_of_the_network_s_own_code(
     made = rife.Rife().between(first, second, timestep)
     expected = wanted(network, first, second, timestep)
     assert made.shape == (height, width, 3)
-    assert np.abs(made - expected).max() <= 1
-    assert np.abs(made - expected).mean() < 0.26  # what rounding alone leaves
+    assert np.abs(made - expected).max() < 0.51  # what rounding alone leaves
     if min(height, width) > 1:
         other = wanted(network, first, second, timestep - 0.1)
         assert np.abs(made - other).max() > 1
