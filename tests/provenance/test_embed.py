@@ -102,7 +102,8 @@ def test_a_text_longer_than_a_segment_of_jpeg_is_left_to_the_record(tmp_path, pi
         record = DRAWN.model_copy(update={"parameters": {**DRAWN.parameters, "prompt": prompt}})
         path = written(tmp_path, pixels, record, "image/jpeg")
         assert read_record(path) == record
-        return Image.open(path).getexif().get_ifd(0x8769).get(0x9286)
+        with Image.open(path) as image:
+            return image.getexif().get_ifd(0x8769).get(0x9286)
 
     short, long = "x" * 30_000, "x" * 33_000  # two bytes a character
     assert short.encode("utf-16-be") in (comment_of(short) or b"")

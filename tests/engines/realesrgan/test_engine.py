@@ -255,7 +255,7 @@ def test_the_next_run_has_its_tile_again_and_the_same_picture(
     whole, given_back = runner.filled, []
 
     def short(bites: Sequence[Bite], factor: int, denoise: float, frugal: bool) -> Generator[None]:
-        if any(bite.window.shape[1] > 120 for bite in bites):
+        if any(bite.window.shape[1] > 94 for bite in bites):
             raise OutOfMemoryError("no memory for this window", "lower tile")
         return whole(bites, factor, denoise, frugal)
 

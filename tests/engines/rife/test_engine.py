@@ -127,7 +127,7 @@ def test_memory_that_is_short_once_costs_nothing_afterwards(
         "out of memory: motion is measured at 0.25 of the size",
     ]
     assert len(given_back) == 2
-    assert psnr(coarser, calm) > 30
+    assert psnr(coarser, calm) > 24  # motion looked at coarsely is another frame, hence the note
     with watching(None) as notes:
         assert np.array_equal(rife.Rife().between(first, second, 0.5), calm)
     assert notes == []
