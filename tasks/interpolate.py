@@ -142,6 +142,15 @@ def _usual(times: FrameTimes) -> Fraction:
     return median_low([times.lasts(index) for index in range(len(times.ticks))]) * times.tick
 
 
+def require_target(video: ArtifactRef, params: InterpolateParams) -> None:
+    """Refuse rates that do not fit a stored video, for those who work on it before.
+
+    Raises:
+        InvalidFieldValueError: as `interpolate`.
+    """
+    target_rate(probe(current_store().fetch(video)), params)
+
+
 def target_rate(info: VideoInfo, params: InterpolateParams) -> Fraction:
     """The exact rate of the result: for 60 from a file at 30000/1001 it is 60000/1001.
 

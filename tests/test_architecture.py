@@ -12,7 +12,12 @@ ARROW = re.compile(r"^ +(\S+) --> (\S+)$", re.MULTILINE)
 ROOTS = ("flows", "presets", "tasks", "safelight")
 GROUND = "ground"
 ONE_ENGINE_EACH = "each-engine"
-CORE = ("safelight.engines.choosing", "safelight.engines.identity", "safelight.engines.interface")
+CORE = (
+    "safelight.engines.choosing",
+    "safelight.engines.identity",
+    "safelight.engines.interface",
+    "safelight.engines.results",
+)
 
 
 def room(module: str) -> str:

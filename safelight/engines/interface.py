@@ -11,7 +11,9 @@ from dataclasses import dataclass
 from typing import ClassVar, Literal, Protocol, TypedDict, runtime_checkable
 
 from safelight.engines.identity import EngineIdentity
+from safelight.engines.results import NO_GUIDES, Clip, Face, Guides, Pictures
 from safelight.errors import PipelineError
+from safelight.media.camera import Camera
 from safelight.media.video.retiming import Pending
 from safelight.pixels import Pixels
 from safelight.progress import step
@@ -107,50 +109,6 @@ class LocalEngine(ABC):
         """See `Engine.identity`."""
 
 
-@dataclass(frozen=True)
-class Pictures:
-    """Pictures that an engine made."""
-
-    pixels: tuple[Pixels, ...]
-    """(H, W, 3) uint8 sRGB each."""
-    cost_usd: float = 0.0
-    """What was charged for all of them together."""
-    sampler: str = ""
-    """Which sampler drew them, also where the model's own did; empty where nobody can say."""
-
-
-@dataclass(frozen=True)
-class Guides:
-    """Pictures that steer a drawing."""
-
-    controls: tuple[Pixels, ...] = ()
-    """(H, W, 3) uint8, of the size of the result; one for each ControlNet."""
-    references: tuple[Pixels, ...] = ()
-    """(H, W, 3) uint8 each."""
-
-
-NO_GUIDES = Guides()
-
-
-@dataclass(frozen=True)
-class Face:
-    """One face, in pixels of the picture; the box may reach beyond it."""
-
-    left: float
-    """First column."""
-    top: float
-    """First row."""
-    right: float
-    """Where it ends."""
-    bottom: float
-    """Where it ends."""
-    confidence: float
-    """0 to 1."""
-    landmarks: tuple[tuple[float, float], ...] = ()
-    """Column and row of both eyes, the tip of the nose and both corners of the mouth; of each pair
-    the left one in the picture comes first."""
-
-
 @runtime_checkable
 class Draws(Engine, Protocol):
     """Text to image."""
@@ -217,6 +175,15 @@ class Enlarges(Engine, Protocol):
 
     def open_enlarger(self, request: "EnlargeRequest") -> Enlarging:
         """Get ready to enlarge any number of pictures in one way."""
+        ...
+
+
+@runtime_checkable
+class Animates(Engine, Protocol):
+    """Image to video."""
+
+    def animate(self, request: "AnimateRequest", image: Pixels) -> Clip:
+        """At least as many seconds as asked for, beginning at (H, W, 3) uint8 sRGB."""
         ...
 
 
@@ -380,6 +347,33 @@ class EnlargeRequest(Request):
     """Side of one tile, input px; for engines that work in tiles."""
     denoise: float = 0.0
     """0 to 1, how far noise is smoothed before."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class AnimateRequest(Request):
+    """A short video of a picture."""
+
+    capability: ClassVar[type] = Animates
+    prompt: str = ""
+    """What happens in it."""
+    negative_prompt: str = ""
+    """What must not."""
+    seconds: float
+    """How long it is."""
+    fps: int
+    """Rate of the result; where an engine gives fewer frames the others are interpolated."""
+    motion: float = 0.5
+    """0 to 1, how much moves."""
+    camera: Camera = "zoom_in"
+    """For engines that can only move a camera."""
+    seed: int | None = None
+    """Needed to draw, not to be asked."""
+    steps: int = 25
+    """Denoising steps."""
+    guidance_scale: float | None = None
+    """How closely to follow the prompt; None is the model's own."""
+    model: str | None = None
+    """Its name; None is the engine's own choice."""
 
 
 @dataclass(frozen=True)

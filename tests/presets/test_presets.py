@@ -87,6 +87,15 @@ def test_the_numbers_of_the_contract():
         2,
         4,
     ]
+    boards = find_preset("storyboard_builder_v1").levels
+    assert {boards[level].aspect for level in boards} == {(16, 9)}
+    clips = find_preset("image_to_video_v1").levels
+    assert [clips[level].animate.duration for level in ("low", "standard", "pro")] == [2, 3, 5]
+    videos = find_preset("upscale_deflicker_video_v1").levels
+    assert [
+        (videos[level].upscale.upscale_factor, videos[level].interpolate is not None)
+        for level in ("low", "standard", "pro")
+    ] == [(2, False), (2, False), (4, True)]
 
 
 def test_an_override_keeps_every_tuned_value_it_does_not_name():

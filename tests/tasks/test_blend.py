@@ -110,6 +110,12 @@ def test_latents_are_mixed_by_the_model(two: list[ArtifactRef], tiny_model: str)
     assert again.sha256 == half.sha256  # nothing is drawn at random
 
 
+def test_latents_take_sides_that_the_vae_can_halve(photo: np.ndarray, tiny_model: str):
+    odd = [kept(photo[:33, top : top + 47], f"odd{top}") for top in (0, 50)]
+    with pytest.raises(InvalidFieldValueError, match="47x33 px, sides must be multiples of 2"):
+        blend.fn(odd, BlendParams(mode="latent", model=tiny_model))
+
+
 def test_the_shipped_models_latents_lie_between(photo: np.ndarray):
     dark = kept((photo[:64, 160:256] * 0.4).astype(np.uint8), "dark")
     light = kept(photo[:64, 160:256], "light")

@@ -4,6 +4,7 @@ from collections.abc import Sequence
 from typing import ClassVar
 
 from safelight.engines.diffusers import draw as diffusion
+from safelight.engines.diffusers import videos
 from safelight.engines.diffusers.drawing import AddOn, Control, Drawing, add_on
 from safelight.engines.diffusers.latents import mixed
 from safelight.engines.diffusers.samplers import check_scheduler
@@ -11,6 +12,8 @@ from safelight.engines.identity import EngineIdentity
 from safelight.engines.interface import (
     NO_GUIDES,
     AddOnUse,
+    AnimateRequest,
+    Clip,
     DrawRequest,
     FillRequest,
     Guides,
@@ -27,7 +30,7 @@ from safelight.weights.checkpoints import find_checkpoint
 
 
 class Diffusers(LocalEngine):
-    """Draws, draws over, fills in, and mixes with models that diffusers loads."""
+    """Draws, draws over, fills in, mixes and animates with models that diffusers loads."""
 
     engine_id: ClassVar[str] = "diffusers"
 
@@ -38,6 +41,8 @@ class Diffusers(LocalEngine):
             DependencyMissingError: a model, LoRA, embedding or adapter is missing.
             InvalidFieldValueError: the scheduler is not known, or cannot draw with this model.
         """
+        if isinstance(request, AnimateRequest):
+            return videos.identity(request.model)
         if isinstance(request, LatentRequest):
             return diffusion.identity(find_checkpoint(request.model))
         if not isinstance(request, PromptRequest):
@@ -63,6 +68,10 @@ class Diffusers(LocalEngine):
         drawing = drawing_of(request, guides)
         made = diffusion.fill(drawing, image, mask, request.strength)
         return _drawn(drawing, made, request.strength)
+
+    def animate(self, request: AnimateRequest, image: Pixels) -> Clip:
+        """See `videos.animated`."""
+        return videos.animated(request, image)
 
     def mix_latents(
         self, request: LatentRequest, pictures: Sequence[Pixels], weights: Sequence[float]

@@ -1,0 +1,62 @@
+"""Shots of a scene drawn from one prompt, on a sheet."""
+
+from typing import Annotated
+
+from pydantic import Field
+
+from flows.running.drawing import draw
+from flows.running.inputs import (
+    Changes,
+    Consent,
+    QualityLevel,
+    Reference,
+    Seed,
+    knobs_of,
+    require_consent,
+)
+from flows.running.recorded import recorded_flow
+from presets.storyboard_builder_v1 import PRESET
+from safelight.store.artifact import ArtifactRef
+from tasks.base.recorder import recorder
+from tasks.base.sampling import lora_tags
+from tasks.grade import grade
+from tasks.storyboard import storyboard
+
+NONE: Changes = {}
+NUMBER = "{shot_number}"
+Template = Annotated[
+    str,
+    Field(
+        min_length=1,
+        max_length=1900,
+        pattern=r"\{shot_number\}",
+        description="What a shot shows; {shot_number} in it becomes 1, 2 and so on.",
+    ),
+]
+ShotCount = Annotated[int, Field(ge=2, le=10, description="How many shots.")]
+
+
+@recorded_flow
+def storyboard_builder_v1(
+    prompt_template: Template,
+    shot_count: ShotCount,
+    identity_reference: Reference = None,
+    seed: Seed = None,
+    quality: QualityLevel = "standard",
+    consent: Consent = False,
+    overrides: Changes = NONE,
+) -> ArtifactRef:
+    """Draw the shots of a scene and lay them out on a sheet with what each shows."""
+    require_consent(PRESET, consent, identity_reference)
+    knobs = knobs_of(PRESET, quality, overrides)
+    recorder().expected_stages = shot_count * (len(knobs.steps()) - 1) + 1
+    shots: list[ArtifactRef] = []
+    texts = [prompt_template.replace(NUMBER, str(at + 1)) for at in range(shot_count)]
+    for at, text in enumerate(texts):
+        first = (seed or 0) + at
+        shot = draw(
+            knobs.generate, knobs.aspect, text, first % 2**32, identity_reference, overrides
+        )
+        shots.append(shot if knobs.grade is None else grade(shot, knobs.grade.but(seed=seed)))
+    captions = knobs.storyboard.captions or tuple(lora_tags(text)[0] for text in texts)
+    return storyboard(shots, knobs.storyboard.but(captions=captions))

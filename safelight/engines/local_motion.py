@@ -1,0 +1,59 @@
+"""Moves a camera over a picture: what is left where no video model is installed."""
+
+import math
+from collections.abc import Iterator
+from fractions import Fraction
+from typing import ClassVar
+
+from safelight.engines.identity import EngineIdentity
+from safelight.engines.interface import AnimateRequest, Clip, LocalEngine, Request
+from safelight.errors import DependencyMissingError
+from safelight.installed import version
+from safelight.media.camera import seen
+from safelight.pixels import Pixels
+from safelight.progress import note
+
+REVISION = 1
+"""Raised when a pixel changes."""
+
+
+class LocalMotion(LocalEngine):
+    """Pan, zoom and parallax over the picture itself; draws nothing and knows no model."""
+
+    engine_id: ClassVar[str] = "local_motion"
+
+    def identity(self, request: Request) -> EngineIdentity:
+        """The same for every request, on every device.
+
+        Raises:
+            DependencyMissingError: a model is named, and there is none here.
+        """
+        if isinstance(request, AnimateRequest) and request.model is not None:
+            raise DependencyMissingError(
+                f"local motion has no model {request.model!r}: it moves the picture itself",
+                "leave model out, or put the model into the models folder",
+            )
+        return EngineIdentity(engine_id="local_motion", version=f"{version('pillow')}+{REVISION}")
+
+    def animate(self, request: AnimateRequest, image: Pixels) -> Clip:
+        """All frames of the camera's way, from the first moment to the last.
+
+        Each is computed from the picture itself. Frames interpolated between a few of them were
+        measured to be farther from what the camera sees, and to move in jerks where motion is slow.
+        """
+        note(
+            f"no video model drew this: a camera moves over the picture ({request.camera}), "
+            "and nothing in it moves by itself"
+        )
+        if request.prompt:
+            note("the prompt took no part: it is for video models")
+        count = math.ceil(request.seconds * request.fps)
+
+        def frames() -> Iterator[Pixels]:
+            for at in range(count):
+                yield seen(image, request.camera, request.motion, at / (count - 1))
+
+        return Clip(frames(), Fraction(request.fps))
+
+
+ENGINE = LocalMotion()

@@ -1,0 +1,53 @@
+"""Finds the operator's video models: diffusers folders below `video` of the models folder."""
+
+from dataclasses import dataclass
+from pathlib import Path
+
+from safelight.errors import DependencyMissingError
+from safelight.weights.checkpoints import find_add_on, models_folder
+from safelight.weights.hashing import weights_sha256
+from safelight.weights.safety import read_object
+
+FOLDER, INDEX = "video", "model_index.json"
+
+
+@dataclass(frozen=True)
+class VideoModel:
+    """What is known about a video model without loading it."""
+
+    name: str
+    """That of its folder."""
+    path: Path
+    """The folder."""
+    sha256: str
+    """Over all of its files."""
+    made_for: str
+    """The pipeline class of diffusers that its index names."""
+
+
+def video_names() -> tuple[str, ...]:
+    """Names of the operator's video models, sorted."""
+    folder = models_folder() / FOLDER
+    if not folder.is_dir():
+        return ()
+    return tuple(sorted(path.name for path in folder.iterdir() if (path / INDEX).is_file()))
+
+
+def find_video_model(name: str | None) -> VideoModel:
+    """The video model with this name, without one the first.
+
+    Raises:
+        ForbiddenPathError: the name is a path, or a link leads out of the folder.
+        DependencyMissingError: there is no such model.
+        UnsafePickleError: one of its files could run code when it is loaded.
+        InvalidMediaError: its index cannot be read.
+    """
+    names = video_names()
+    if name is None and not names:
+        raise DependencyMissingError(
+            f"there is no video model in {models_folder() / FOLDER}",
+            "put the diffusers folder of one there, or set SAFELIGHT_MODELS_DIR",
+        )
+    path = find_add_on(FOLDER, name or names[0])
+    made_for = read_object(path / INDEX).get("_class_name") if path.is_dir() else None
+    return VideoModel(path.name, path, weights_sha256(path), str(made_for))
