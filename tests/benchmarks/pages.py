@@ -107,14 +107,15 @@ def _storyboard_builder() -> Pixels:
         storyboard_builder_v1,
         prompt_template="a red heart, shot {shot_number}",
         shot_count=4,
+        quality="low",
         seed=7,
-        overrides={"storyboard": {"cell": 384}},
+        overrides={"generate": {"width": 64, "height": 64}, "storyboard": {"cell": 96}},
     )
-    return load_image(made)
+    return load_image(made).repeat(3, axis=0).repeat(3, axis=1)
 
 
 def _upscale_deflicker() -> Pixels:
-    source = _flickering(8, size=96)
+    source = _flickering(6, size=96)
     cells: list[tuple[str, Pixels]] = []
     for quality in ("source", "low", "standard", "pro"):
         (made,) = (
@@ -124,7 +125,7 @@ def _upscale_deflicker() -> Pixels:
         )
         shown = list(read_frames(current_store().fetch(made)))
         for at in range(3):
-            frame = shown[at * len(shown) // 8]
+            frame = shown[at * len(shown) // 6]
             large = Image.fromarray(frame).resize((384, 384), Image.Resampling.NEAREST)
             cells.append(
                 (f"{quality}, {len(shown)} frames, {frame.shape[1]} px", np.asarray(large))
