@@ -8,20 +8,28 @@ from typing import ParamSpec
 from uuid import UUID
 
 from prefect.artifacts import create_progress_artifact, update_progress_artifact
+from prefect.client.schemas.filters import (
+    ArtifactFilter,
+    ArtifactFilterFlowRunId,
+    ArtifactFilterKey,
+)
+from prefect.context import FlowRunContext
 
-from safelight.client.asking import ask
+from safelight.client.asking import ask, patient_client
 from safelight.client.page import left_out
 from tasks.base.recorder import Recorder
 
 P = ParamSpec("P")
 SECONDS_BETWEEN_UPDATES = 1.0
+KEY = "progress"
+"""Of the artifact; a run's page shows one of a key."""
 
 
 class ProgressBoard:
     """One progress artifact a run, brought up to date at most once a second.
 
-    A run that is over within the first second has none, unless an earlier try of it did. A thread
-    of its own asks the server: however slow that is, no step waits for it.
+    A run that is over within the first second has none, unless an earlier try of it did: later ones
+    go on with it. A thread of its own asks the server: however slow that is, no step waits for it.
     """
 
     def __init__(self, *, begun_before: bool = False) -> None:
@@ -71,9 +79,11 @@ class ProgressBoard:
 
     def _show(self, percent: float, text: str) -> None:
         with left_out():
+            if self._artifact is None and self._begun_before:
+                self._artifact = _shown_before()
             if self._artifact is None:
                 created = ask(
-                    lambda: create_progress_artifact(percent, key="progress", description=text),
+                    lambda: create_progress_artifact(percent, key=KEY, description=text),
                     "progress",
                     seconds=0.0,  # the next step reports again
                 )
@@ -85,3 +95,17 @@ class ProgressBoard:
                     "progress",
                     seconds=0.0,
                 )
+
+
+def _shown_before() -> UUID | None:
+    """The artifact that the run of this context has already, left by an earlier try."""
+    context = FlowRunContext.get()
+    if context is None or context.flow_run is None:
+        return None
+    only = ArtifactFilter(
+        flow_run_id=ArtifactFilterFlowRunId(any_=[context.flow_run.id]),
+        key=ArtifactFilterKey(any_=[KEY]),
+    )
+    with patient_client(0.0, stops=False) as client:
+        found = client.read_artifacts(artifact_filter=only)
+    return found[0].id if found else None

@@ -168,7 +168,7 @@ def progress_of(client: SyncPrefectClient, flow_run_id: UUID) -> tuple[float, st
     """Percent, 0 to 100, and the text of a run's progress."""
     found = client.read_artifacts(
         artifact_filter=ArtifactFilter(flow_run_id=ArtifactFilterFlowRunId(any_=[flow_run_id])),
-        sort=ArtifactSort.UPDATED_DESC,  # each try of a run has one of its own
+        sort=ArtifactSort.UPDATED_DESC,  # runs of older versions have one of each try
     )
     for artifact in found:
         if artifact.type == "progress" and isinstance(artifact.data, int | float):

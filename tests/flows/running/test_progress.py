@@ -13,6 +13,7 @@ from flows.running.progress import ProgressBoard
 from safelight.cli.server import free_port
 from safelight.client.asking import patient_client
 from safelight.client.runs import progress_of
+from tests.prefect_pool import artifacts_of
 
 
 @pytest.fixture
@@ -70,3 +71,4 @@ def test_a_later_try_that_is_over_at_once_shows_the_run_as_done():
     run = tried_again()
     with patient_client() as client:
         assert progress_of(client, UUID(run)) == (100.0, "finished")
+    assert [artifact.key for artifact in artifacts_of(run)] == ["progress"]
