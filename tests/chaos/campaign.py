@@ -301,16 +301,17 @@ class Campaign:
         self.report.facts["calm after"] = f"{time.monotonic() - began:.1f} s"
 
 
-def run_campaign(pace: Pace, folder: Path) -> Report:
+def run_campaign(pace: Pace, folder: Path, database: Path | None = None) -> Report:
     """Run one, and check what it left behind.
 
     Args:
         pace: how many faults of which seed.
         folder: fresh; logs and the record of executions stay in it.
+        database: with Prefect's tables, to start from; None to have them made.
     """
     from tests.chaos.checks import check
 
-    with campaign(pace, folder) as going:
+    with campaign(pace, folder, database) as going:
         feeding = threading.Thread(target=going.feed)
         supervising = threading.Thread(target=going.supervise)
         feeding.start()
@@ -336,7 +337,7 @@ def run_campaign(pace: Pace, folder: Path) -> Report:
 
 
 @contextmanager
-def campaign(pace: Pace, folder: Path) -> Iterator[Campaign]:
+def campaign(pace: Pace, folder: Path, database: Path | None = None) -> Iterator[Campaign]:
     """A server, a store, workers and a deployment; all gone afterwards."""
     logging.getLogger("werkzeug").setLevel(logging.ERROR)  # moto names every request
     with ExitStack() as stack:
@@ -346,7 +347,7 @@ def campaign(pace: Pace, folder: Path) -> Iterator[Campaign]:
         )
         gate = stack.enter_context(Gate(s3.port))
         mark = uuid4().hex
-        server = Server(folder, {MARK: mark})
+        server = Server(folder, {MARK: mark}, database)
         line = stack.enter_context(Gate(server.port))
         made = Campaign(pace, folder, s3, gate, server, line, mark)
         _draw_pictures(made.volume / "uploads")

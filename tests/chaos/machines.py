@@ -1,6 +1,7 @@
 """What the campaign breaks: a Prefect server, workers, and the line to the store."""
 
 import os
+import shutil
 import signal
 import socket
 import subprocess
@@ -34,12 +35,22 @@ def can_contain() -> bool:
 
 
 class Server:
-    """The server that Safelight embeds, started again on the same port."""
+    """The server that Safelight embeds, started again on the same port.
 
-    def __init__(self, folder: Path, environment: Mapping[str, str]) -> None:
+    Args:
+        folder: fresh; its log and its database lie there.
+        environment: added to this process's own.
+        database: a file with Prefect's tables, which is copied; None to have them made.
+    """
+
+    def __init__(
+        self, folder: Path, environment: Mapping[str, str], database: Path | None = None
+    ) -> None:
         self._environment = environment
         self._home = folder / "server"
         self._home.mkdir()
+        if database is not None:
+            shutil.copy(database, self._home / "prefect.db")
         self.port = free_port()
         self.url = f"http://127.0.0.1:{self.port}/api"
         self.lock = threading.Lock()
