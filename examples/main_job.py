@@ -1,7 +1,8 @@
 """The main job: a photograph, a clip and a prompt through the presets, and a sheet of the results.
 
 Offline, on whatever device is there. Run it with `make run`; a second time everything that is
-finished is taken from the store.
+finished is taken from the store. `python -m examples.main_job FOLDER` takes `astronaut.png` and
+`box.mp4` from another folder.
 """
 
 import io
@@ -27,55 +28,64 @@ from safelight.store.artifact import ArtifactRef
 from safelight.store.store import current_store
 
 EXAMPLES = Path(__file__).resolve().parent
-PHOTO, CLIP = str(EXAMPLES / "astronaut.png"), str(EXAMPLES / "box.mp4")
+PHOTO, CLIP = "astronaut.png", "box.mp4"
 PROMPT = "a red heart"
 """Drawn by the default model."""
-JOBS: tuple[tuple[str, str, dict[str, JsonValue]], ...] = (
-    (
-        "photo enhanced and graded",
-        "pipeline",
-        {
-            "stages": [
-                {"stage_type": "enhance", "name": "enhance", "parameters": {}},
-                {
-                    "stage_type": "grade",
-                    "name": "grade",
-                    "parameters": {"colour": "warm", "colour_strength": 0.6, "grain": 0.15},
-                },
-            ],
-            "parameters": {"quality_preset": "low"},
-            "call_input": {"image": PHOTO},
-            "seed": 7,
-        },
-    ),
-    (
-        "photo upscaled",
-        "upscale_denoise_image_v1",
-        {"image": PHOTO, "quality": "low"},
-    ),
-    (
-        "clip graded",
-        "color_grade_film_grain_v1",
-        {"video": CLIP, "style": "cinematic", "quality": "standard", "seed": 7},
-    ),
-    ("clip at 60 frames", "interpolate", {"video": CLIP, "target_fps": 60}),
-    (
-        f"portrait preset: {PROMPT}",
-        "photoreal_portrait_v1",
-        {"prompt": PROMPT, "quality": "low", "seed": 7},
-    ),
-)
 COLUMNS, CELL = 3, 320
 
 
-def main() -> None:
-    """Run every job in one session and print where the results lie."""
+def jobs(photo: Path, clip: Path) -> tuple[tuple[str, str, dict[str, JsonValue]], ...]:
+    """Title, flow and parameters of each job."""
+    return (
+        (
+            "photo enhanced and graded",
+            "pipeline",
+            {
+                "stages": [
+                    {"stage_type": "enhance", "name": "enhance", "parameters": {}},
+                    {
+                        "stage_type": "grade",
+                        "name": "grade",
+                        "parameters": {"colour": "warm", "colour_strength": 0.6, "grain": 0.15},
+                    },
+                ],
+                "parameters": {"quality_preset": "low"},
+                "call_input": {"image": str(photo)},
+                "seed": 7,
+            },
+        ),
+        (
+            "photo upscaled",
+            "upscale_denoise_image_v1",
+            {"image": str(photo), "quality": "low"},
+        ),
+        (
+            "clip graded",
+            "color_grade_film_grain_v1",
+            {"video": str(clip), "style": "cinematic", "quality": "standard", "seed": 7},
+        ),
+        ("clip at 60 frames", "interpolate", {"video": str(clip), "target_fps": 60}),
+        (
+            f"portrait preset: {PROMPT}",
+            "photoreal_portrait_v1",
+            {"prompt": PROMPT, "quality": "low", "seed": 7},
+        ),
+    )
+
+
+def main(folder: Path) -> None:
+    """Run every job in one session and print where the results lie.
+
+    Args:
+        folder: of the photograph and the clip.
+    """
+    photo, clip = folder / PHOTO, folder / CLIP
     console = Console()
     made: list[tuple[str, ArtifactRef]] = []
     failed: list[str] = []
     console.print("starting (an embedded Prefect server, a few seconds)")
     with session() as prefect:
-        for title, flow, parameters in JOBS:
+        for title, flow, parameters in jobs(photo, clip):
             with watching(title) as on_progress:
                 outcome = prefect.run(flow, parameters, on_progress)
             show_outcome(outcome, None)
@@ -84,7 +94,7 @@ def main() -> None:
             else:
                 failed.append(title)
     results = settings().volume_root.resolve() / "outputs" / "main-job"
-    for place in _lay_out(made, results):
+    for place in _lay_out(made, results, photo, clip):
         console.print(str(place), markup=False, soft_wrap=True)
     if failed:
         console.print(f"failed: {', '.join(failed)}", style="red")
@@ -95,14 +105,16 @@ def _last(manifest: Manifest) -> ArtifactRef:
     return manifest.artifacts[-1]
 
 
-def _lay_out(made: list[tuple[str, ArtifactRef]], folder: Path) -> list[Path]:
+def _lay_out(
+    made: list[tuple[str, ArtifactRef]], folder: Path, photo: Path, clip: Path
+) -> list[Path]:
     """Copies of the results under readable names, and a contact sheet of all of them."""
     folder.mkdir(parents=True, exist_ok=True)
     store = current_store()
     places: list[Path] = []
     cells: list[tuple[str, Pixels]] = [
-        ("photo as it came", decode_image(Path(PHOTO).read_bytes())),
-        ("clip as it came", next(iter(read_frames(Path(CLIP))))),
+        ("photo as it came", decode_image(photo.read_bytes())),
+        ("clip as it came", next(iter(read_frames(clip)))),
     ]
     for title, ref in made:
         target = folder / f"{title.replace(':', '').replace(' ', '-')}{ref.extension}"
@@ -125,6 +137,6 @@ def _png(pixels: Pixels) -> bytes:
 
 if __name__ == "__main__":
     try:
-        main()
+        main(Path(sys.argv[1]).resolve() if len(sys.argv) > 1 else EXAMPLES)
     except PipelineError as error:
         fail(error)
