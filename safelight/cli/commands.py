@@ -1,4 +1,7 @@
-"""The commands of `safelight`."""
+"""The commands of `safelight`.
+
+What a single command needs of Prefect's workers is imported in it: that takes a second.
+"""
 
 import json
 from collections.abc import Callable
@@ -10,8 +13,6 @@ from typing import Annotated, ParamSpec, cast
 import typer
 from pydantic import JsonValue
 
-from safelight.cli import health, serving
-from safelight.cli.backfilling import backfill
 from safelight.cli.batching import read_requests, run_batch
 from safelight.cli.inputs import local, offered, parse_options, uploaded
 from safelight.cli.main import stopped_status
@@ -270,6 +271,8 @@ def fill_in(
     schedule: Annotated[str | None, typer.Option(help="Only the one with this slug.")] = None,
 ) -> None:
     """Fill in missed runs."""
+    from safelight.cli.backfilling import backfill
+
     last = until.replace(tzinfo=UTC) if until else datetime.now(UTC)
     for run in backfill(deployment, since.replace(tzinfo=UTC), last, schedule):
         verb = "created" if run.created else "was there"
@@ -331,6 +334,8 @@ def doctor(
     as_json: Annotated[bool, typer.Option("--json", help="For programs.")] = False,
 ) -> None:
     """Check everything a run needs."""
+    from safelight.cli import health
+
     findings = health.examine()
     if as_json:
         CONSOLE.print_json(json.dumps([finding.model_dump() for finding in findings]))
@@ -347,14 +352,18 @@ def up(
     host: Annotated[str, typer.Option(help="Address the server listens on.")] = "127.0.0.1",
 ) -> None:
     """Serve until Ctrl-C."""
-    serving.serve(host, port)
+    from safelight.cli.serving import serve
+
+    serve(host, port)
 
 
 @app.command(help="Print a link that opens the UI of safelight up once, within ten minutes.")
 @reporting
 def login() -> None:
     """Print a link to the UI."""
-    show_line(serving.new_login_link())
+    from safelight.cli.serving import new_login_link
+
+    show_line(new_login_link())
 
 
 @app.command(help="Put one deployment per flow on the configured Prefect server.")
@@ -363,4 +372,6 @@ def deploy(
     pool: Annotated[str, typer.Option(help="Work pool, made when it is not there.")] = "gpu",
 ) -> None:
     """Deploy all flows."""
+    from safelight.cli import serving
+
     serving.deploy(pool)

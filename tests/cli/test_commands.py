@@ -6,11 +6,14 @@ import signal
 import subprocess
 import sys
 import time
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 from PIL import Image
+from prefect.settings import PREFECT_API_URL, temporary_settings
 
+from safelight.cli.edge import guarded
 from tests.prefect_database import put_database
 
 CHECKOUT = Path(__file__).resolve().parents[2]
@@ -38,17 +41,24 @@ def prepared(tmp_path: Path, database: Path) -> Path:
     return tmp_path / "volume"
 
 
-def test_presets_are_listed_and_shown(tmp_path: Path):
+@pytest.fixture
+def here(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+    """Commands run in this process, in the checkout, with nothing configured."""
+    monkeypatch.chdir(CHECKOUT)
+    monkeypatch.delenv("PREFECT_API_URL", raising=False)
+    with temporary_settings({PREFECT_API_URL: None}):
+        yield
+
+
+@pytest.mark.usefixtures("here")
+def test_presets_are_listed_and_shown(tmp_path: Path, capsys: pytest.CaptureFixture[str]):
     listed = run(tmp_path, "presets", "list")
     assert listed.returncode == 0
     assert "photoreal_portrait_v1" in listed.stdout
-    shown = json.loads(run(tmp_path, "presets", "show", "photoreal_portrait_v1").stdout)
+    assert guarded(["presets", "show", "photoreal_portrait_v1"]) == 0
+    shown = json.loads(capsys.readouterr().out)
     assert shown["levels"]["low"]["generate"]["steps"] == 25
     assert shown["levels"]["pro"]["upscale"]["upscale_factor"] == 2
-    unknown = run(tmp_path, "presets", "show", "nothing_v1")
-    assert unknown.returncode == 1
-    assert "CONTRACT_MISMATCH" in unknown.stderr
-    assert "Fix: " in unknown.stderr
 
 
 def test_a_preset_runs_is_found_again_and_replays(tmp_path: Path, prepared: Path):
@@ -66,9 +76,11 @@ def test_a_preset_runs_is_found_again_and_replays(tmp_path: Path, prepared: Path
     assert again.stdout.count("yes") == 2
 
 
+@pytest.mark.usefixtures("here", "volume")
 @pytest.mark.parametrize(
     ("words", "code"),
     [
+        (["presets", "show", "nothing_v1"], "CONTRACT_MISMATCH"),
         (["enhance", "no-such-file.png"], "FILE_NOT_FOUND"),
         (["enhance", "LICENSE"], "INVALID_FIELD_VALUE"),
         (["pipeline", "no-such-file.json"], "FILE_NOT_FOUND"),
@@ -77,19 +89,20 @@ def test_a_preset_runs_is_found_again_and_replays(tmp_path: Path, prepared: Path
     ],
 )
 def test_mistakes_are_answered_with_a_code_and_a_remedy(
-    tmp_path: Path, words: list[str], code: str
+    capsys: pytest.CaptureFixture[str], words: list[str], code: str
 ):
-    done = run(tmp_path, *words)
-    assert done.returncode == 1
-    assert code in done.stderr
-    assert "Fix: " in done.stderr
-    assert "Traceback" not in done.stderr
+    assert guarded(words) == 1
+    said = capsys.readouterr().err
+    assert code in said
+    assert "Fix: " in said
+    assert "Traceback" not in said
 
 
-def test_a_flow_that_refuses_its_parameters_says_so(prepared: Path):
-    done = run(prepared, "interpolate", "examples/box.mp4", "--target-fps", "24")
-    assert done.returncode == 1
-    assert "[INVALID_FIELD_VALUE] target_fps 24 is not above source_fps 30" in done.stderr
+@pytest.mark.usefixtures("here", "volume", "prepared")
+def test_a_flow_that_refuses_its_parameters_says_so(capsys: pytest.CaptureFixture[str]):
+    assert guarded(["interpolate", "examples/box.mp4", "--target-fps", "24"]) == 1
+    said = capsys.readouterr().err
+    assert "[INVALID_FIELD_VALUE] target_fps 24 is not above source_fps 30" in said
 
 
 def test_the_doctor_names_what_is_there(tmp_path: Path):
