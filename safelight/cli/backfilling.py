@@ -48,8 +48,8 @@ def backfill(
 
     Raises:
         DependencyMissingError: there is no such deployment, or it has no such schedule.
-        InvalidFieldValueError: no moment lies between the two, or too many do, or the deployment
-            refuses the parameters of a schedule; nothing is created then.
+        InvalidFieldValueError: that is no name, no moment lies between the two, or too many do, or
+            the deployment refuses the parameters of a schedule; nothing is created then.
     """
     if not since <= until <= datetime.now(UTC):
         raise InvalidFieldValueError(
@@ -58,6 +58,12 @@ def backfill(
             "correct since and until",
         )
     name = deployment if "/" in deployment else f"{deployment}/{deployment}"
+    parts = name.split("/")
+    if len(parts) != 2 or not all(parts):
+        raise InvalidFieldValueError(
+            f"the deployment is {deployment[:200]!r}, expected FLOW/NAME or one name",
+            "correct the name",
+        )
     with patient_client() as client:
         found = _deployment(client, name)
         schedules = _schedules(found, name, slug)
