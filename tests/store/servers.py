@@ -136,19 +136,23 @@ def radosgw_server(folder: Path) -> Iterator[S3Server]:
         assert run("ceph", "osd", "new", disk).strip() == "0"
         run("ceph-osd", "-i", "0", "--mkfs", "--osd-uuid", disk)
         start("ceph-osd", "-i", "0")
-        until(lambda: json.loads(run("ceph", "osd", "stat", "-f", "json"))["num_up_osds"] == 1, 60)
+        until(
+            lambda: json.loads(run("ceph", "osd", "stat", "-f", "json"))["num_up_osds"] == 1,
+            60,
+            0.3,
+        )
         keys = ("--access-key", ACCESS_KEY, "--secret-key", SECRET_KEY)
         run("radosgw-admin", "user", "create", "--uid", "t", "--display-name", "t", *keys)
         start("radosgw", "-n", "client.admin")
         found = S3Server(f"http://127.0.0.1:{gateway}", "safelight")
-        until(lambda: answers(found.url), 60)
+        until(lambda: answers(found.url), 60, 0.2)
         found.client().create_bucket(Bucket=found.bucket)
         yield found
     finally:
         for process in reversed(running):
             process.terminate()
             try:
-                process.wait(10)
+                process.wait(60)
             except subprocess.TimeoutExpired:
                 process.kill()
                 process.wait()
@@ -245,12 +249,12 @@ def free_ports(count: int) -> list[int]:
     return ports
 
 
-def until(holds, seconds: float = 10) -> None:
-    """Wait for a condition; fail when it does not come true."""
+def until(holds, seconds: float = 60, pause: float = 0.02) -> None:
+    """Wait for a condition, looked at after each pause; fail when it does not come true."""
     end = time.monotonic() + seconds
     while not holds():
         assert time.monotonic() < end, f"not true within {seconds} s"
-        time.sleep(0.02)
+        time.sleep(pause)
 
 
 def answers(url: str) -> bool:

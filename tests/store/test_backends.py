@@ -15,6 +15,7 @@ from hypothesis import strategies as st
 from safelight.errors import ChecksumMismatchError, ForbiddenPathError, MissingFileError
 from safelight.store.keys import LONGEST, LONGEST_PART, checked_key
 from tests.store.conftest import Place, folder_place
+from tests.store.servers import until
 
 LARGE = 17 * 2**20 + 12345
 """More than two whole parts of a multipart upload, and a bit."""
@@ -326,10 +327,10 @@ def test_a_reader_never_sees_a_half_written_file(place: Place, tmp_path: Path):
             source = tmp_path / "source"
             source.write_bytes(data)
             place.backend.write("outputs/x", source, "text/plain")
-            time.sleep(0.1)
+            until(lambda data=data: data[0] in seen or failed)
     finally:
         done.set()
         reader.join()
     assert failed == []
     assert torn == []
-    assert len(seen) > 1
+    assert seen == {1, 2, 3}

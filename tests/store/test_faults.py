@@ -298,7 +298,7 @@ def python(*words: object, **environment: str) -> subprocess.Popen[str]:
 def kill(process: subprocess.Popen[str]) -> None:
     process.send_signal(signal.SIGKILL)
     with suppress(BrokenPipeError):
-        process.communicate(timeout=10)
+        process.communicate(timeout=60)
 
 
 def test_a_writer_killed_half_way_leaves_nothing_that_is_seen(tmp_path: Path):
@@ -326,7 +326,7 @@ def test_an_uploader_killed_half_way_leaves_nothing_that_is_seen(moto: S3Server)
         keys = (moto.bucket, "killed", ACCESS_KEY, SECRET_KEY)
         uploader = python(UPLOADER, line.url, *keys)
         try:
-            assert line.reached.wait(30)
+            assert line.reached.wait(60)
         finally:
             kill(uploader)
     store = moto.opened("killed")
@@ -344,7 +344,7 @@ def test_the_workspace_of_a_killed_process_is_swept_at_the_next_start(volume: Pa
         assert not dead.exists()
         assert (living / "half.mp4").is_file()
     finally:
-        workers[1].communicate("\n", timeout=10)
+        workers[1].communicate("\n", timeout=60)
     assert not living.exists()
 
 

@@ -69,12 +69,12 @@ def test_another_model_need_not_wait():
 
     def slow() -> object:
         inside.set()
-        assert go_on.wait(10)
+        assert go_on.wait(60)
         return object()
 
     thread = threading.Thread(target=loaded, args=(("slow",), slow, 1))
     thread.start()
-    assert inside.wait(10)
+    assert inside.wait(60)
     loaded(("quick",), object, 1)
     go_on.set()
     thread.join()
