@@ -23,9 +23,8 @@ SOON = timedelta(seconds=1)
 
 
 @pytest.fixture
-def pool(shared_pool: Pool) -> Pool:
-    shared_pool.project.notes_file.write_text("")
-    return shared_pool
+def pool(standing_pool: Pool) -> Pool:
+    return standing_pool
 
 
 def runs_of(client: SyncPrefectClient, deployment: UUID, *states: StateType) -> list[FlowRun]:
