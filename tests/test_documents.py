@@ -6,14 +6,14 @@ import shlex
 import subprocess
 import sys
 from collections.abc import Iterator
-from itertools import islice, takewhile
+from itertools import takewhile
 from pathlib import Path
 from urllib.parse import urlsplit
 
 import pytest
 
 from tests import claims, provoked
-from tests.documents import blocks, commands
+from tests.documents import blocks, commands, small_examples
 from tests.prefect_database import put_database
 from tests.served import CHECKOUT, safelight_up
 
@@ -38,23 +38,6 @@ def served(tmp_path_factory: pytest.TempPathFactory, database: Path) -> Iterator
     build_untrained(root / "models" / "untrained")
     with safelight_up(root) as environment:
         yield environment
-
-
-def small_examples(folder: Path) -> None:
-    """The photograph at a quarter of its size and the first frames of the clip, under their names.
-
-    The main job uses them whole.
-    """
-    from PIL import Image
-
-    from safelight.media.video.stream import probe, read_frames
-    from tests.media.clips import write_video
-
-    folder.mkdir()
-    photo = Image.open(CHECKOUT / "examples" / "astronaut.png")
-    photo.resize((128, 128)).save(folder / "astronaut.png")
-    clip = CHECKOUT / "examples" / "box.mp4"
-    write_video(folder / "box.mp4", islice(read_frames(clip), 6), probe(clip).fps)
 
 
 @pytest.mark.slow
