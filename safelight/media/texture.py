@@ -185,7 +185,7 @@ def _strands(drawn: Floats, factor: int) -> Floats:
     wider = np.pad(fine, ((0, 1), (0, 1)), "edge")
     falling, rising = wider[1:, 1:] - wider[:-1, :-1], wider[1:, :-1] - wider[:-1, 1:]
     down, across = falling + rising, falling - rising
-    products = np.stack([down * down, across * across, down * across], axis=2)
+    products = np.stack([down * down, across * across, down * across], axis=2, dtype=np.float32)
     tall, wide, both = np.moveaxis(box_mean(_averaged(products, factor), AROUND), 2, 0)
     spread = np.sqrt((tall - wide) ** 2 + 4 * both * both)
     coherence = spread / (tall + wide + np.float32(ROUNDING))

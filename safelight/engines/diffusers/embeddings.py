@@ -101,7 +101,7 @@ def _chosen(held: "Mapping[str, torch.Tensor]", ends: tuple[str, ...]) -> dict[s
             return names
         expected = "clip_l and clip_g"
     else:
-        end = ends[0]
+        end = next(iter(ends), "")
         made_for = _BY_ENCODER.get(end, "")
         for name in (_ALONE, made_for if end else ""):
             if name in held:
