@@ -1,4 +1,4 @@
-"""What people call a run: a name made of what it makes, and a tag for how it failed."""
+"""What a run is called by: a name made of what it makes, a tag for how it failed, its batch."""
 
 import re
 from collections.abc import Iterable, Mapping
@@ -18,6 +18,8 @@ LARGEST = 120
 BETWEEN = " · "
 DRAWN_WORDS = 2
 ERROR_TAG = "error:"
+BATCH_LABEL = "safelight.batch-run"
+"""Label of a run of a batch: the id of the batch's own run that made it, or took it up last."""
 MEDIA = ("image", "video")
 """Parameters that are what a run works on, when it has no prompt."""
 QUALITY = ("quality", "quality_preset", "preset")

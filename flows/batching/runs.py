@@ -26,7 +26,7 @@ from pydantic import JsonValue
 from flows.batching.requests import Request
 from safelight.client.asking import patient_client
 from safelight.errors import PipelineError
-from safelight.pool.belonging import BATCH_LABEL
+from safelight.naming import BATCH_LABEL
 from safelight.progress import (
     StopReason,
     StopRequestedError,

@@ -10,6 +10,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import ClassVar, Literal, Protocol, TypedDict, runtime_checkable
 
+from safelight.engines.add_on_use import AddOnUse, ControlUse
 from safelight.engines.identity import EngineIdentity
 from safelight.engines.results import NO_GUIDES, Clip, Face, Guides, Pictures
 from safelight.errors import PipelineError
@@ -227,26 +228,6 @@ class FindsFaces(Engine, Protocol):
     def find_faces(self, request: "FaceRequest", image: Pixels) -> tuple[Face, ...]:
         """All faces of (H, W, 3) uint8 sRGB, from left to right."""
         ...
-
-
-@dataclass(frozen=True)
-class AddOnUse:
-    """A LoRA, ControlNet or IP-Adapter by its name."""
-
-    name: str
-    """As the models folder, or the engine's own list, has it."""
-    weight: float = 1.0
-    """How strongly it takes part."""
-
-
-@dataclass(frozen=True)
-class ControlUse(AddOnUse):
-    """A ControlNet by its name."""
-
-    start: float = 0.0
-    """Part of the steps that go by before it takes part, 0 to 1."""
-    end: float = 1.0
-    """Part of the steps after which it takes no part any more, 0 to 1."""
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -6,13 +6,18 @@ so the workers that have its runs look for themselves.
 
 import time
 from collections.abc import Awaitable, Callable
+from contextlib import suppress
 from uuid import UUID
 
+from prefect.client.orchestration import PrefectClient
 from prefect.client.schemas.objects import FlowRun
 from prefect.exceptions import ObjectNotFound
+from prefect.logging import get_logger
+from prefect.states import Cancelling
 
-BATCH_LABEL = "safelight.batch-run"
-"""Label of a run: the id of the flow run that made it, or that took it up last."""
+from safelight.naming import BATCH_LABEL
+
+LOG = get_logger("safelight.pool")
 KNOWN_SECONDS = 10.0
 """How long an answer about a batch is believed."""
 MOST = 1000
@@ -50,6 +55,20 @@ class Belonging:
                 self._known.clear()
             self._known[batch] = asked, why
         return why
+
+    async def wanted(self, client: PrefectClient, flow_run: FlowRun) -> bool:
+        """Whether a run that waits may start; one that nobody wants is cancelled.
+
+        Raises:
+            httpx.HTTPError: the server does not answer.
+        """
+        why = await self.unwanted(flow_run)
+        if why is None:
+            return True
+        LOG.info("flow run %s is not started: %s", flow_run.id, why)
+        with suppress(ObjectNotFound):
+            await client.set_flow_run_state(flow_run.id, Cancelling(message=why))
+        return False
 
 
 def batch_of(flow_run: FlowRun) -> UUID | None:

@@ -21,7 +21,6 @@ from prefect.client.schemas.objects import FlowRun
 from prefect.client.schemas.responses import DeploymentResponse, WorkerFlowRunResponse
 from prefect.events import Event
 from prefect.exceptions import InfrastructureNotFound, ObjectNotFound
-from prefect.states import Cancelling
 from prefect.workers.base import BaseWorker
 
 from safelight.errors import PipelineError
@@ -140,8 +139,9 @@ class SupervisingWorker(BaseWorker[C, V, R], ABC):
             asked = awake()
             found = await internals.due_flow_runs(self)
             self._ask_again({entry.flow_run.id for entry in found})
-            startable = [entry for entry in self._startable(found) if await self._belongs(entry)]
-            chosen = await self._chosen(iter(startable))
+            due = self._startable(found)
+            wanted = [e for e in due if await self._belonging.wanted(self.client, e.flow_run)]
+            chosen = await self._chosen(iter(wanted))
             self._starting.saw((entry.flow_run.id for entry in chosen), asked)
             await internals.submit(self, chosen)
             return [entry.flow_run for entry in chosen]
@@ -305,16 +305,6 @@ class SupervisingWorker(BaseWorker[C, V, R], ABC):
                 continue
             if self._is_due(entry.flow_run):
                 yield entry
-
-    async def _belongs(self, entry: WorkerFlowRunResponse) -> bool:
-        """Whether a run is wanted; one whose batch is over is cancelled."""
-        why = await self._belonging.unwanted(entry.flow_run)
-        if why is None:
-            return True
-        self._logger.info("flow run %s is not started: %s", entry.flow_run.id, why)
-        with suppress(ObjectNotFound):
-            await self.client.set_flow_run_state(entry.flow_run.id, Cancelling(message=why))
-        return False
 
     def _is_due(self, flow_run: FlowRun) -> bool:
         due = flow_run.next_scheduled_start_time

@@ -9,8 +9,9 @@ from prefect.client.schemas.objects import FlowRun, StateType
 from prefect.exceptions import ObjectNotFound
 from prefect.states import State
 
+from safelight.naming import BATCH_LABEL
 from safelight.pool import belonging
-from safelight.pool.belonging import BATCH_LABEL, Belonging, batch_of
+from safelight.pool.belonging import Belonging, batch_of
 from tests.prefect_pool import Pool, begun, eventually
 
 
