@@ -13,6 +13,7 @@ ROOTS = ("flows", "presets", "tasks", "safelight")
 GROUND = "ground"
 ONE_ENGINE_EACH = "each-engine"
 CORE = (
+    "safelight.engines.add_on_use",
     "safelight.engines.choosing",
     "safelight.engines.identity",
     "safelight.engines.interface",
