@@ -68,10 +68,10 @@ def show_line(text: str) -> None:
 
 
 def show_rows(headings: Sequence[str], rows: Sequence[Sequence[str]]) -> None:
-    """A table in a terminal; in a pipe one line a row, cells between tabs."""
+    """A table in a terminal; in a pipe one line a row, cells between tabs, `; ` for line breaks."""
     if not CONSOLE.is_terminal:
         for row in (headings, *rows):
-            typer.echo("\t".join(" ".join(cell.split()) for cell in row))
+            typer.echo("\t".join(map(_in_one_line, row)))
         return
     table = Table()
     for heading in headings:
@@ -79,6 +79,10 @@ def show_rows(headings: Sequence[str], rows: Sequence[Sequence[str]]) -> None:
     for row in rows:
         table.add_row(*(escape(cell) for cell in row))
     CONSOLE.print(table)
+
+
+def _in_one_line(cell: str) -> str:
+    return "; ".join(" ".join(line.split()) for line in cell.splitlines() if line.strip())
 
 
 @contextmanager
