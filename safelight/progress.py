@@ -47,6 +47,13 @@ def request_stop(reason: StopReason = StopReason.CANCEL) -> None:
         _stop.set()
 
 
+def request_stop_in(seconds: float, reason: StopReason) -> None:
+    """Ask it later, also of threads that a process which is about to end still waits for."""
+    asks = threading.Timer(seconds, request_stop, (reason,))
+    asks.daemon = True
+    asks.start()
+
+
 def clear_stop() -> None:
     """Forget an earlier request; called before a run starts."""
     _stop.clear()

@@ -7,6 +7,7 @@ from prefect.client.schemas.objects import FlowRun, State
 from safelight.client.asking import patient_client
 from safelight.client.page import PAGE_SECONDS, publish
 from safelight.errors import PipelineError
+from safelight.progress import StopRequestedError
 from safelight.provenance.endings import failure_in, lost
 from safelight.provenance.manifest import keep_manifest
 from safelight.store.store import current_store
@@ -18,7 +19,8 @@ REMEDY = "run it again: finished stages come from the store"
 def leave_for(flow_run: FlowRun, ending: State[None]) -> None:
     """Write the manifest and the page of a run whose own process cannot.
 
-    A store or server that does not answer costs them, never the state of the run.
+    A store or server that does not answer costs them, never the state of the run; so does a worker
+    that must go meanwhile.
 
     Args:
         flow_run: as it was read.
@@ -33,5 +35,5 @@ def leave_for(flow_run: FlowRun, ending: State[None]) -> None:
         keep_manifest(store, manifest)
         store.settle()
         publish(manifest, flow_run.id)
-    except PipelineError as error:
+    except (PipelineError, StopRequestedError) as error:
         LOG.warning("flow run %s is left without its manifest: %s", flow_run.id, error)

@@ -47,7 +47,7 @@ from safelight.pool.waiting import LOOK_SECONDS as WAITING_SECONDS
 from safelight.pool.waiting import WaitingRoom, say_why
 from safelight.pool.watching import FLOW_RUN, Running, beat, renew, watch
 from safelight.private import keep_private
-from safelight.progress import StopReason
+from safelight.progress import StopReason, request_stop_in
 
 C = TypeVar("C", bound=RunConfiguration)
 V = TypeVar("V", bound=RunVariables)
@@ -373,6 +373,7 @@ class SupervisingWorker(BaseWorker[C, V, R], ABC):
     def _on_signal(self) -> None:
         if self._draining:
             self._logger.info("stopping now; running flow runs go on in another worker")
+            request_stop_in(STOP_SECONDS, StopReason.RESCHEDULE)  # threads that wait for a store
             self._main.cancel()
             return
         self._draining = True

@@ -1,6 +1,7 @@
 """However a run ended, it has a manifest and a page, also where its process could leave none."""
 
 import json
+import signal
 from uuid import UUID
 
 import anyio
@@ -12,7 +13,7 @@ from prefect.states import Running, State
 from safelight.pool import orphans
 from safelight.pool.ownership import released
 from safelight.provenance.manifest import Manifest
-from tests.prefect_pool import Pool
+from tests.prefect_pool import Pool, eventually
 
 
 def manifest_of(pool: Pool, run: UUID) -> Manifest:
@@ -93,3 +94,20 @@ def test_another_worker_leaves_it_where_worker_and_process_are_gone(pool: Pool):
     state = pool.state(run)
     assert state.is_crashed()
     assert say_the_same(pool, run, state).flow == "pid"
+
+
+@pytest.mark.soak
+def test_a_worker_that_is_told_twice_ends_though_the_store_is_away(pool: Pool):
+    """It was about to leave the manifest of a run whose process died."""
+    worker = pool.start_worker(
+        SAFELIGHT_STORE="s3://away",
+        SAFELIGHT_S3_ENDPOINT_URL="http://127.0.0.1:1",
+        SAFELIGHT_S3_ACCESS_KEY="x",
+        SAFELIGHT_S3_SECRET_KEY="y",
+    )
+    pool.create("suicide", {"restarts": 0}, times=9)
+    eventually(lambda: "did not answer" in pool.log())
+    worker.send_signal(signal.SIGTERM)
+    eventually(lambda: "taking no new runs" in pool.log())
+    worker.send_signal(signal.SIGTERM)
+    assert worker.wait(60) in (0, 1)
