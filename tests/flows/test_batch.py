@@ -247,7 +247,7 @@ def test_a_request_keeps_its_name_wherever_it_stands(order: list[int]):
 
 def test_the_target_is_a_known_flow_and_not_a_batch():
     for name in ("nothing", "batch", "../etc", "running", "generate.generate"):
-        with pytest.raises(ContractMismatchError, match="a batch can run cinematic"):
+        with pytest.raises(ContractMismatchError, match="a batch can run blend, cine"):
             find_target(name)
 
 
