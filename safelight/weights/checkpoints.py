@@ -163,7 +163,7 @@ def find_add_on(kind: str, name: str) -> Path:
             return path
     of_kind = next(each for each, place in FOLDERS.items() if place == kind)
     path = registered(of_kind, name)
-    if path is not None:
+    if path is not None and (path.is_dir() or path.suffix.lower() in ends):
         _require_inside(path, _own_root(path))
         check_weights(path)
         return path

@@ -131,7 +131,7 @@ def test_biases_norms_and_the_alphas_of_the_metadata_count(
         f"unet.{query}.lora_A.weight": down,
         f"unet.{query}.lora_B.weight": up,
     }
-    metadata = {"lora_adapter_metadata": json.dumps({"unet.r": 2, "unet.lora_alpha": 6})}
+    metadata = {"lora_adapter_metadata": json.dumps({"unet.lora_alpha": 6})}
     save_file(held, tmp_path / "all.safetensors", metadata=metadata)
     merging = merged(pipeline, tmp_path / "all.safetensors", 0.5)
     after = weights(pipeline)
