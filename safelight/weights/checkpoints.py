@@ -161,8 +161,9 @@ def find_add_on(kind: str, name: str) -> Path:
             _require_inside(path, models_folder())
             check_weights(path)
             return path
-    of_kind = next(each for each, place in FOLDERS.items() if place == kind)
-    path = registered(of_kind, name)
+    # the registry has no kind of its own for some of these folders
+    of_kind = next((each for each, place in FOLDERS.items() if place == kind), None)
+    path = None if of_kind is None else registered(of_kind, name)
     if path is not None and (path.is_dir() or path.suffix.lower() in ends):
         _require_inside(path, _own_root(path))
         check_weights(path)
@@ -195,8 +196,8 @@ def _own_root(path: Path) -> Path:
     return folder if path.is_relative_to(folder) else path if path.is_dir() else path.parent
 
 
-def _listed(kind: ModelType, name: str, there: Sequence[str]) -> str:
-    alike = near_names(kind, name)
+def _listed(kind: ModelType | None, name: str, there: Sequence[str]) -> str:
+    alike = [] if kind is None else near_names(kind, name)
     near = f"near it are: {', '.join(alike)}; " if alike else ""
     more = f" and {len(there) - MOST_LISTED} more" if len(there) > MOST_LISTED else ""
     return f"{near}there are: {', '.join(there[:MOST_LISTED]) or 'none'}{more}"

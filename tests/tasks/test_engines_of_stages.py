@@ -105,7 +105,7 @@ def test_the_next_engine_takes_over_and_everything_names_it(picture: ArtifactRef
     pixels = decode_image(current_store().read(made))
     assert np.array_equal(pixels[::2, ::2], decode_image(current_store().read(picture)))
     assert "ENGINE_TIMEOUT: too slow" in " ".join(made.metadata["notes"])
-    entry = _entry(facts_of("larger", Completed(data=made), call))
+    entry = _entry(facts_of("larger", Completed(data=made), call), ())
     assert (entry.name, entry.stage_type, entry.origin) == ("larger", "upscale", "enhances")
     assert entry.engine == call.identity
     assert [(each.engine_id, each.code) for each in entry.passed_over] == [
