@@ -10,7 +10,7 @@ from dataclasses import dataclass, field
 from http import HTTPStatus
 from typing import cast
 from urllib.parse import SplitResult, urljoin, urlsplit
-from urllib.request import getproxies
+from urllib.request import getproxies, proxy_bypass
 
 import httpx
 from pydantic import SecretStr
@@ -68,7 +68,7 @@ def addresses_of(host: str) -> Iterable[str]:
     try:
         return {str(found[4][0]) for found in socket.getaddrinfo(host, None)}
     except OSError as error:
-        if getproxies():
+        if getproxies().keys() - {"no"}:
             return ()
         raise PassingError(
             f"{host} has no address: {error.strerror}",
@@ -209,7 +209,8 @@ class Web:
         """Whom we talk to is who the name meant: names may mean another host a moment later."""
         stream = response.extensions.get("network_stream")
         peer = stream.get_extra_info("server_addr") if stream is not None else None
-        if not public or not peer or getproxies() or not _is_inside(str(peer[0])):
+        by_proxy = _asks_a_proxy(response.request.url)
+        if not public or not peer or by_proxy or not _is_inside(str(peer[0])):
             return
         raise ForbiddenPathError(
             f"{shown} is answered from inside a private network", "look at the address"
@@ -275,3 +276,9 @@ def _is_inside(address: str) -> bool:
         return False
     mapped = getattr(found, "ipv4_mapped", None)
     return not (mapped or found).is_global
+
+
+def _asks_a_proxy(url: httpx.URL) -> bool:
+    """Whether the environment names a proxy for an address: it stands inside, and may."""
+    named = getproxies().keys() & {url.scheme, "all"}
+    return bool(named) and not proxy_bypass(url.host)

@@ -325,7 +325,11 @@ def public(hub: str, certificate: Path) -> Iterator[tuple[Web, str]]:
     web.close()
 
 
-def test_an_answer_from_inside_for_a_public_name_is_not_read(public: tuple[Web, str]):
+@pytest.mark.parametrize("around", ["", "127.0.0.1,::1"])
+def test_an_answer_from_inside_for_a_public_name_is_not_read(
+    public: tuple[Web, str], around: str, monkeypatch: pytest.MonkeyPatch
+):
+    monkeypatch.setenv("NO_PROXY", around)  # which names no proxy
     # the name was public when it was looked up, and leads to this machine when it is asked
     web, url = public
     with pytest.raises(ForbiddenPathError, match="answered from inside"):
