@@ -12,16 +12,6 @@ os.environ.setdefault("DO_NOT_TRACK", "1")
 os.environ.setdefault("PREFECT_SERVER_ANALYTICS_ENABLED", "false")
 os.environ.setdefault("HF_HUB_OFFLINE", "1")
 
-TOGETHER = {
-    "shared pool": {
-        "tests/pool/test_endings.py",
-        "tests/pool/test_prefect_internals.py",
-        "tests/pool/test_runs.py",
-        "tests/pool/test_schedules.py",
-        "tests/pool/test_worker.py",
-    },
-}
-"""Files by the fixture, made once a process, that takes them many seconds."""
 # a busy machine takes its time: no example fails for being slow
 hypothesis.settings.register_profile("safelight", deadline=None)
 hypothesis.settings.load_profile("safelight")
@@ -57,24 +47,10 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     """Begin with the files that take long, or the last of them runs alone in the end."""
 
     def long(item: pytest.Item) -> bool:
-        slow = item.get_closest_marker("slow") is not None
-        return slow or not {"pool", "worker"}.isdisjoint(item.fixturenames)
+        return item.get_closest_marker("slow") is not None or "pool" in item.fixturenames
 
     first = {item.path for item in items if long(item)}
     items.sort(key=lambda item: item.path not in first)
-
-
-@pytest.hookimpl(optionalhook=True)
-def pytest_xdist_make_scheduler(config: pytest.Config, log: object) -> object:
-    """Give one process all tests of a file, and all files that share what is costly to make."""
-    from xdist.scheduler import LoadFileScheduling
-
-    class Together(LoadFileScheduling):
-        def _split_scope(self, nodeid: str) -> str:
-            file = super()._split_scope(nodeid)
-            return next((group for group, files in TOGETHER.items() if file in files), file)
-
-    return Together(config, log)
 
 
 from tests.prefect_database import database  # noqa: E402, F401
@@ -85,5 +61,4 @@ from tests.prefect_pool import (  # noqa: E402
     prefect_server,  # noqa: F401
     project,  # noqa: F401
     shared_pool,  # noqa: F401
-    standing_pool,  # noqa: F401
 )

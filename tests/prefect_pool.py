@@ -30,10 +30,8 @@ from safelight.store.store import current_store
 from tests.prefect_database import put_database
 
 T = TypeVar("T")
-PATIENCE = 120.0
+PATIENCE = 60.0
 """Seconds until a test gives up; none of them measures time."""
-LONGEST_PAUSE = 0.4
-"""Between questions, in seconds: each takes time from what it asks for."""
 FLOWS = """
     import os, sys, threading, time
     from pathlib import Path
@@ -114,13 +112,11 @@ FLOWS = """
 def eventually(what: Callable[[], T], seconds: float = PATIENCE) -> T:
     """Ask until the answer is true."""
     end = time.monotonic() + seconds
-    pause = 0.05
     while time.monotonic() < end:
         answer = what()
         if answer:
             return answer
-        time.sleep(pause)
-        pause = min(1.3 * pause, LONGEST_PAUSE)
+        time.sleep(0.1)  # each question costs the server
     raise AssertionError(f"{what} was never true")
 
 
@@ -336,9 +332,9 @@ def batches(api: SyncPrefectClient, project: Project) -> Iterator[Pool]:
     made.stop()
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="module")
 def shared_pool(prefect_server: str, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Pool]:
-    """A work pool with one worker for all tests that only need one."""
+    """A work pool with one worker for all tests of a file."""
     project = Project(tmp_path_factory.mktemp("shared"))
     with (
         temporary_settings({PREFECT_API_URL: prefect_server}),
@@ -349,10 +345,3 @@ def shared_pool(prefect_server: str, tmp_path_factory: pytest.TempPathFactory) -
         made.start_worker(PREFECT_API_URL=prefect_server)
         yield made
         made.stop()
-
-
-@pytest.fixture
-def standing_pool(shared_pool: Pool) -> Pool:
-    """The shared pool; its flows have noted nothing yet."""
-    shared_pool.project.notes_file.write_text("")
-    return shared_pool

@@ -113,8 +113,8 @@ def test_the_settings_of_a_run_are_prefects_own():
     assert seen == {"3", "4"}
 
 
-def test_a_run_is_labelled_and_skips_the_state_of_being_submitted(standing_pool: Pool):
-    pool = standing_pool
+def test_a_run_is_labelled_and_skips_the_state_of_being_submitted(pool: Pool):
+    pool.start_worker()
     run = pool.create("pid")
     assert pool.end(run).is_completed()
     states = [state.name for state in pool.client.read_flow_run_states(run)]

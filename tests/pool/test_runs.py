@@ -12,8 +12,10 @@ from tests.prefect_pool import Pool, begun, children, eventually
 
 
 @pytest.fixture
-def pool(standing_pool: Pool) -> Pool:
-    return standing_pool
+def pool(shared_pool: Pool) -> Pool:
+    """The work pool of this file, whose worker is there; its flows have noted nothing yet."""
+    shared_pool.project.notes_file.write_text("")
+    return shared_pool
 
 
 def test_runs_share_one_process_that_outlives_them(pool: Pool):

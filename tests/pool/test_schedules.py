@@ -23,8 +23,9 @@ SOON = timedelta(seconds=1)
 
 
 @pytest.fixture
-def pool(standing_pool: Pool) -> Pool:
-    return standing_pool
+def pool(shared_pool: Pool) -> Pool:
+    shared_pool.project.notes_file.write_text("")
+    return shared_pool
 
 
 def runs_of(client: SyncPrefectClient, deployment: UUID, *states: StateType) -> list[FlowRun]:

@@ -1,24 +1,21 @@
 """A run that was ended or deleted since it was seen to wait is not started, nor told of."""
 
 import json
-import re
-from collections.abc import Awaitable, Callable, Iterator
+import threading
+from collections.abc import Awaitable, Callable
 from uuid import UUID, uuid4
 
 import anyio
 import httpx
 import pytest
-from prefect.client.orchestration import get_client
 from prefect.client.schemas.objects import FlowRun, State, StateType
 from prefect.exceptions import Abort, ObjectNotFound
-from prefect.settings import PREFECT_API_URL, temporary_settings
 from prefect.states import Completed, Failed, Pending, Running
 
 from safelight.pool.fencing import DECIDE_SECONDS, awake
 from safelight.pool.starting import Starting
-from safelight.store.results import register_results
-from tests.prefect_pool import Pool, Project, eventually
-from tests.unwell import LOST, Fault, Unwell, unwell
+from tests.prefect_pool import Pool, eventually
+from tests.unwell import LOST, Fault, unwell
 
 
 def proposing(run_id: UUID, state: State) -> httpx.Request:
@@ -60,98 +57,72 @@ def test_nothing_else_costs_a_question():
     assert asked == []
 
 
-@pytest.fixture(scope="module")
-def way(prefect_server: str) -> Iterator[Unwell]:
-    """The way of the worker to the server; no event comes through."""
-    with unwell(prefect_server) as made:
-        yield made
-
-
-@pytest.fixture(scope="module")
-def pool_of_all(
-    prefect_server: str, way: Unwell, tmp_path_factory: pytest.TempPathFactory
-) -> Iterator[Pool]:
-    """A work pool with a worker at the end of that way, which asks each second."""
-    project = Project(tmp_path_factory.mktemp("starting"))
-    with (
-        temporary_settings({PREFECT_API_URL: prefect_server}),
-        get_client(sync_client=True) as client,
-    ):
-        register_results()
-        made = Pool(client, project)
-        made.start_worker(PREFECT_API_URL=way.url, PREFECT_WORKER_QUERY_SECONDS="1")
-        yield made
-        made.stop()
-
-
-@pytest.fixture
-def pool(pool_of_all: Pool, way: Unwell) -> Iterator[Pool]:
-    """That pool; its flows have noted nothing yet, and nothing befalls its worker."""
-    pool_of_all.project.notes_file.write_text("")
-    logged = len(pool_of_all.log())
-    yield pool_of_all
-    way.fault = lambda method, path, body: None
-    assert "Traceback" not in pool_of_all.log()[logged:]
-
-
-def test_a_run_ended_by_hand_while_the_server_did_not_answer_stays_ended(pool: Pool, way: Unwell):
-    ended: list[UUID] = []
-
-    def befalls(method: str, path: str, body: bytes) -> int | None:
-        found = re.search(r"flow_runs/([0-9a-f-]+)/set_state", path)
-        if method != "POST" or found is None or ended:
-            return None
-        ended.append(UUID(found[1]))
-        pool.client.set_flow_run_state(ended[0], Failed(name="By hand"), force=True)
-        return 503
-
-    way.fault = befalls
+def test_a_run_ended_by_hand_while_the_server_did_not_answer_stays_ended(
+    pool: Pool, prefect_server: str
+):
     run_id = pool.create("pid")
-    eventually(lambda: ended == [run_id])
-    second = pool.create("pid")  # which shows that the worker goes on
-    assert pool.end(second).type is StateType.COMPLETED
+    ended = threading.Event()
+    with unwell(prefect_server) as way:
+
+        def befalls(method: str, path: str, body: bytes) -> int | None:
+            if method != "POST" or f"{run_id}/set_state" not in path or ended.is_set():
+                return None
+            pool.client.set_flow_run_state(run_id, Failed(name="By hand"), force=True)
+            ended.set()
+            return 503
+
+        way.fault = befalls
+        pool.start_worker(PREFECT_API_URL=way.url)
+        eventually(ended.is_set)
+        second = pool.create("pid")  # which shows that the worker goes on
+        assert pool.end(second).type is StateType.COMPLETED
     states = pool.client.read_flow_run_states(run_id)
     assert [state.name for state in states][-1] == "By hand"
 
 
 @pytest.mark.parametrize("fault", [500, LOST])
 def test_a_question_of_the_start_that_fails_once_is_asked_again(
-    pool: Pool, way: Unwell, fault: Fault
+    pool: Pool, prefect_server: str, fault: Fault
 ):
-    flow_id = pool.client.create_flow_from_name("environment")
-    way.once_each(fault, ("GET", f"/api/flows/{flow_id}"))
     run_id = pool.create("environment", {"env": {"COLOUR": "teal"}}, name="COLOUR")
-    assert pool.end(run_id).type is StateType.COMPLETED
-    assert way.met
+    with unwell(prefect_server) as way:
+        way.once_each(fault, ("GET", f"/api/flows/{pool.read(run_id).flow_id}"))
+        pool.start_worker(PREFECT_API_URL=way.url)
+        assert pool.end(run_id).type is StateType.COMPLETED
+        assert way.met
     assert [note.split()[0] for note in pool.project.notes] == ["teal"]
+    assert "Traceback" not in pool.log()
 
 
 def test_a_run_ended_by_hand_while_our_word_waits_in_the_server_stays_ended(
-    pool: Pool, way: Unwell
+    pool: Pool, prefect_server: str
 ):
     """The end comes after the last question and before what the worker or the process says."""
-    left = ["PENDING", "RUNNING", "COMPLETED"]
-    said: dict[UUID, str] = {}
-    logged = len(pool.log())
+    said = {
+        pool.create("pid"): "PENDING",
+        pool.create("pid"): "RUNNING",
+        pool.create("pid"): "COMPLETED",
+    }
+    left = set(said)
+    with unwell(prefect_server) as way:
 
-    def befalls(method: str, path: str, body: bytes) -> None:
-        found = re.search(r"flow_runs/([0-9a-f-]+)/set_state", path)
-        if method != "POST" or found is None or UUID(found[1]) in said or not left:
-            return
-        if json.loads(body)["state"]["type"] == left[0]:
-            run_id = UUID(found[1])
-            said[run_id] = left.pop(0)
-            pool.client.set_flow_run_state(run_id, Failed(name="By hand"), force=True)
+        def befalls(method: str, path: str, body: bytes) -> None:
+            for run_id in left:
+                told = method == "POST" and f"flow_runs/{run_id}/set_state" in path
+                if told and json.loads(body)["state"]["type"] == said[run_id]:
+                    left.remove(run_id)
+                    pool.client.set_flow_run_state(run_id, Failed(name="By hand"), force=True)
+                    return
 
-    way.fault = befalls
-    runs = [pool.create("pid") for _ in range(3)]
-    eventually(lambda: not left)
-    last = pool.create("pid")  # which shows that the worker goes on
-    assert pool.end(last).type is StateType.COMPLETED
-    assert set(said) == set(runs)
-    for run_id in runs:
+        way.fault = befalls
+        pool.start_worker(PREFECT_API_URL=way.url)
+        eventually(lambda: not left)
+        last = pool.create("pid")  # which shows that the worker goes on
+        assert pool.end(last).type is StateType.COMPLETED
+    for run_id in said:
         states = pool.client.read_flow_run_states(run_id)
         assert [state.name for state in states][-1] == "By hand"
-    refused = [line for line in pool.log()[logged:].splitlines() if "ended as By hand" in line]
+    refused = [line for line in pool.log().splitlines() if "ended as By hand" in line]
     assert len(refused) == len(said)
     assert all("| INFO " in line for line in refused)
+    assert "Traceback" not in pool.log()
