@@ -15,7 +15,6 @@ from urllib.parse import urlsplit
 import anyio
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from safelight.cli.schedule_rules import endless_rule
 from safelight.cli.server_login import Logins
 from safelight.cli.server_password import is_loopback
 
@@ -189,6 +188,8 @@ async def _endless(path: str, body: bytes) -> str | None:
         value = json.loads(body)
     except (ValueError, RecursionError):
         return None  # Prefect says what is wrong with it
+    from safelight.cli.schedule_rules import endless_rule  # with numpy, which few requests need
+
     return await anyio.to_thread.run_sync(endless_rule, value)
 
 

@@ -12,6 +12,7 @@ from pydantic import BaseModel, ConfigDict, Field, JsonValue, ValidationError
 from safelight.confined.calling import call_confined
 from safelight.confined.transport import Array
 from safelight.errors import DependencyMissingError, ForbiddenPathError, InvalidMediaError
+from safelight.weights.families import FAMILIES
 from safelight.weights.hashing import entries_of, files_of, stamp_of, weights_sha256
 from safelight.weights.kinds import FOLDERS, ModelType
 from safelight.weights.places import FACTS, STARTER, facts_file, models_folder
@@ -29,13 +30,6 @@ MOST_LISTED = 24
 """Names in a message."""
 EMBEDDINGS = (".safetensors", ".pt", ".bin")
 """Ends of files with textual inversions; of several with one stem the first end counts."""
-FAMILIES = {
-    "StableDiffusionXL": "sdxl",
-    "StableDiffusion3": "sd3",
-    "StableDiffusion": "sd",
-    "Flux": "flux",
-}
-"""Beginnings of diffusers' pipeline names, the longer before the shorter."""
 _FAMILY_KEYS = {
     "conditioner.embedders.1.": "sdxl",
     "model.diffusion_model.joint_blocks.": "sd3",

@@ -30,19 +30,22 @@ _ARCHITECTURES = (
     ("sd-v", "sd"),
 )
 """Beginnings of `modelspec.architecture` and `ss_base_model_version`, the longer first."""
-_CLASSES = (
-    ("StableDiffusionXL", "sdxl"),
-    ("StableDiffusion3", "sd3"),
-    ("StableVideoDiffusion", "svd"),
-    ("StableDiffusion", "sd"),
-    ("Flux", "flux"),
-    ("AnimateDiff", "sd"),
-    ("Wan", "wan"),
-    ("LTX", "ltx"),
-    ("CogVideoX", "cogvideox"),
-    ("HunyuanVideo", "hunyuan_video"),
-)
-"""Beginnings of the names of diffusers' classes, the longer first."""
+FAMILIES = {
+    "StableDiffusionXL": "sdxl",
+    "StableDiffusion3": "sd3",
+    "StableDiffusion": "sd",
+    "Flux": "flux",
+}
+"""Beginnings of the names of diffusers' classes that draw pictures, the longer first."""
+_CLASSES = FAMILIES | {
+    "StableVideoDiffusion": "svd",
+    "AnimateDiff": "sd",
+    "Wan": "wan",
+    "LTX": "ltx",
+    "CogVideoX": "cogvideox",
+    "HunyuanVideo": "hunyuan_video",
+}
+"""The same with those that draw videos."""
 _KINDS_BY_CLASS = (
     ("ControlNet", ModelType.CONTROLNET),
     ("Autoencoder", ModelType.VAE),
@@ -174,7 +177,7 @@ def _number(text: str | None) -> int | float | None:
 
 def class_model(name: str) -> str | None:
     """The family of a class of diffusers."""
-    return next((ours for start, ours in _CLASSES if name.startswith(start)), None)
+    return next((ours for start, ours in _CLASSES.items() if name.startswith(start)), None)
 
 
 def class_kind(name: str) -> ModelType | None:

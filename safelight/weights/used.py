@@ -30,11 +30,11 @@ def registered(kind: ModelType, name: str) -> Path | None:
         MissingFileError: it is known and no longer there.
     """
     known = registry()
-    if not known.model_exists(name, kind) and models_folder().is_dir():
-        known.scan(hashes=False)  # it may be new
-    if not known.list_named(name, kind):
-        return None
-    return known.get_model_path(name, kind)
+    found = known.list_named(name, kind)
+    if len(found) != 1 and models_folder().is_dir():
+        known.scan(hashes=False)  # it may be new, or no longer one of several
+        found = known.list_named(name, kind)
+    return known.get_model_path(name, kind) if found else None
 
 
 def near_names(kind: ModelType, name: str) -> list[str]:

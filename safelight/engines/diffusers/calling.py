@@ -22,6 +22,7 @@ from safelight.engines.diffusers.reading import note_unread
 from safelight.engines.machine.device import device_class, resolve_device
 from safelight.engines.machine.memory import is_out_of_memory, with_less_memory
 from safelight.errors import InvalidMediaError
+from safelight.installed import version
 from safelight.progress import part, step
 from safelight.settings import settings
 
@@ -32,6 +33,11 @@ if TYPE_CHECKING:
 def steps_taken(steps: int, strength: float) -> int:
     """Of the steps asked for, those that a picture drawn over at this strength goes through."""
     return min(int(steps * strength), steps)
+
+
+def libraries() -> str:
+    """Part of the engine's version: what computes."""
+    return f"{version('diffusers')}.torch{version('torch')}.transformers{version('transformers')}"
 
 
 def compiled() -> str:
@@ -115,22 +121,26 @@ def through(
         prompts["prompt"] = [prompt for prompt, _ in many.texts]
         if "negative_prompt" in understood:
             prompts["negative_prompt"] = [negative for _, negative in many.texts]
-    with _fitting_together(drawing):
+    with fitting_together(f"model {drawing.card.name}", "get the model again, or what was added"):
         result = view(**prompts, generator=_generators(many.seeds), **call)
     return Fetching.of(result.images)
 
 
 @contextmanager
-def _fitting_together(drawing: Drawing) -> Generator[None]:
-    """Name the model whose parts do not fit each other, which shows where they meet."""
+def fitting_together(what: str, remedy: str) -> Generator[None]:
+    """Name the model whose parts do not fit each other, which shows where they meet.
+
+    Raises:
+        InvalidMediaError: they do not.
+    """
     try:
         yield
     except (RuntimeError, ValueError, TypeError, LookupError, ArithmeticError) as error:
         if is_out_of_memory(error):
             raise
         raise InvalidMediaError(
-            f"model {drawing.card.name} cannot draw: {str(error)[:300]}",
-            "its parts or configs do not fit each other: get the model again, or what was added",
+            f"{what} cannot draw: {str(error)[:300]}",
+            f"its parts or configs do not fit each other: {remedy}",
         ) from error
 
 

@@ -6,16 +6,13 @@ from dataclasses import dataclass
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from types import SimpleNamespace
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from safelight.engines.diffusers.accounts import Account, several
 from safelight.engines.diffusers.folders import account_of_part
 from safelight.engines.diffusers.lora_files import LayerNames
-from safelight.engines.diffusers.model import shapes_in
+from safelight.engines.diffusers.model import first_not_finite, shapes_in
 from safelight.weights.layouts import write_controlnet_layout
-
-if TYPE_CHECKING:
-    import torch
 
 _START = "control_model."
 _HINT_OUT = 14
@@ -69,7 +66,9 @@ def open_controlnet(path: Path) -> OpenedNet:
                 planned = ControlNetModel.from_config(config)
             account = _account_of_file(shapes, planned)
             net = ControlNetModel.from_single_file(str(path), config=folder, local_files_only=True)
-    _require_finite(net)
+    first = first_not_finite(net.state_dict())
+    if first is not None:
+        raise ValueError(f"its {first} holds values that are no finite numbers")
     return OpenedNet(net, account)
 
 
@@ -104,11 +103,3 @@ def _place_of(name: str, layers: LayerNames) -> str:
 def _require_whole(lacking: list[str]) -> None:
     if lacking:
         raise ValueError(f"it lacks {len(lacking)} tensors: {several(lacking)}")
-
-
-def _require_finite(net: "torch.nn.Module") -> None:
-    import torch
-
-    for name, tensor in net.state_dict().items():
-        if not bool(torch.isfinite(tensor).all()):
-            raise ValueError(f"its {name} holds values that are no finite numbers")

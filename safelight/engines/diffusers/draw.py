@@ -8,13 +8,18 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from safelight.engines.diffusers.add_ons import put_on
-from safelight.engines.diffusers.calling import arguments, compiled, frugally, steps_taken
+from safelight.engines.diffusers.calling import (
+    arguments,
+    compiled,
+    frugally,
+    libraries,
+    steps_taken,
+)
 from safelight.engines.diffusers.drawing import AddOn, Drawing
 from safelight.engines.diffusers.model import model_of, quiet
 from safelight.engines.diffusers.samplers import check_scheduler, name_of
 from safelight.engines.identity import EngineIdentity
 from safelight.engines.machine.device import device_class
-from safelight.installed import version
 from safelight.pixels import Pixels
 from safelight.progress import note
 from safelight.settings import settings
@@ -29,12 +34,9 @@ REVISION = "4"
 
 def identity(card: WeightsCard, add_ons: Sequence[AddOn] = ()) -> EngineIdentity:
     """What the result depends on apart from the parameters; loads nothing."""
-    libraries = (
-        f"{version('diffusers')}.torch{version('torch')}.transformers{version('transformers')}"
-    )
     return EngineIdentity(
         engine_id="diffusers",
-        version=f"{libraries}+{REVISION}.{settings().precision}{compiled()}",
+        version=f"{libraries()}+{REVISION}.{settings().precision}{compiled()}",
         weights=(card.sha256, *(add_on.sha256 for add_on in add_ons)),
         device_class=device_class(),
     )

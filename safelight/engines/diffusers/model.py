@@ -3,7 +3,7 @@
 import os
 import threading
 import warnings
-from collections.abc import Generator
+from collections.abc import Generator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -168,14 +168,21 @@ def _require_finite(pipeline: Any, card: WeightsCard) -> None:  # noqa: ANN401
     for part, module in pipeline.components.items():
         if not isinstance(module, torch.nn.Module):
             continue
-        named = dict(module.named_parameters())
-        whole = torch.stack([torch.isfinite(each).all() for each in named.values()])
-        if not bool(whole.all()):
-            first = next(name for name, fine in zip(named, whole.tolist(), strict=True) if not fine)
+        first = first_not_finite(dict(module.named_parameters()))
+        if first is not None:
             raise InvalidMediaError(
                 f"{part}.{first} of model {card.name} holds values that are no finite numbers",
                 "get the model again, or set SAFELIGHT_PRECISION to bf16 or fp32",
             )
+
+
+def first_not_finite(named: "Mapping[str, torch.Tensor]") -> str | None:
+    """The first tensor with values that are no finite numbers; the device is asked once."""
+    import torch
+
+    whole = torch.stack([torch.isfinite(each).all() for each in named.values()])
+    fine = zip(named, whole.tolist(), strict=True)
+    return next((name for name, is_fine in fine if not is_fine), None)
 
 
 def _told(path: Path) -> dict[str, object]:

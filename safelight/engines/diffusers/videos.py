@@ -12,14 +12,15 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from PIL import Image, ImageOps
 
+from safelight.engines.diffusers.calling import fitting_together, libraries
+from safelight.engines.diffusers.frugal import decoder_in_tiles
 from safelight.engines.diffusers.model import quiet
 from safelight.engines.identity import EngineIdentity
 from safelight.engines.interface import AnimateRequest, Clip
 from safelight.engines.machine.device import device_class, resolve_device, torch_dtype
 from safelight.engines.machine.loaded import loaded
-from safelight.engines.machine.memory import is_out_of_memory, with_less_memory
+from safelight.engines.machine.memory import with_less_memory
 from safelight.errors import DependencyMissingError, InvalidMediaError, MissingRequiredFieldError
-from safelight.installed import version
 from safelight.media.images import to_uint8
 from safelight.pixels import Floats, Pixels
 from safelight.progress import note, step
@@ -85,12 +86,9 @@ def identity(name: str | None) -> EngineIdentity:
         DependencyMissingError: there is no such model, or none that draws from pictures.
     """
     model, _ = _found(name)
-    libraries = (
-        f"{version('diffusers')}.torch{version('torch')}.transformers{version('transformers')}"
-    )
     return EngineIdentity(
         engine_id="diffusers",
-        version=f"{libraries}+video{REVISION}.{settings().precision}",
+        version=f"{libraries()}+video{REVISION}.{settings().precision}",
         weights=(model.sha256,),
         device_class=device_class(),
     )
@@ -228,26 +226,16 @@ def _drawn(
 
     def whole() -> Floats:
         generator = torch.Generator("cpu").manual_seed(request.seed or 0)
-        try:
+        with fitting_together(f"video model {name}", "get the model again"):
             made = pipeline(**call, generator=generator).frames[0]
-        except (RuntimeError, ValueError, TypeError, LookupError, ArithmeticError) as error:
-            if is_out_of_memory(error):
-                raise
-            raise InvalidMediaError(
-                f"video model {name} cannot draw: {str(error)[:300]}",
-                "its parts or configs do not fit each other: get the model again",
-            ) from error
         return np.asarray(made, np.float32)
 
     rungs: list[tuple[str, Callable[[], Floats]]] = [("all frames together", whole)]
     if hasattr(pipeline.vae, "enable_tiling"):
 
         def tiled() -> Floats:
-            pipeline.vae.enable_tiling()
-            try:
+            with decoder_in_tiles(pipeline):
                 return whole()
-            finally:
-                pipeline.vae.disable_tiling()
 
         rungs.append(("the decoder in tiles, which changes the frames a little", tiled))
     return with_less_memory(f"drawing {count} frames with {name}", rungs)
