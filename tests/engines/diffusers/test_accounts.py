@@ -22,8 +22,8 @@ from safelight.engines.machine.loaded import forget_loaded
 from safelight.errors import InvalidMediaError, PipelineError
 from safelight.pixels import Pixels
 from safelight.progress import watching
-from safelight.settings import reload_settings
 from safelight.weights.checkpoints import find_checkpoint
+from tests.engines.diffusers.models_folder import models_from
 from tests.engines.test_single_file import build
 
 Tensors = dict[str, torch.Tensor]
@@ -43,14 +43,8 @@ def models(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
     """Holds a folder `whole`; `made` puts others beside it."""
     folder = tmp_path_factory.mktemp("accounts")
     build_untrained(folder / "whole")
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setenv("SAFELIGHT_MODELS_DIR", str(folder))
-        patch.setenv("VOLUME_ROOT", str(folder / "volume"))
-        patch.setenv("SAFELIGHT_DEVICE", "cpu")
-        reload_settings()
-        yield folder
-    reload_settings()
-    forget_loaded()
+    with models_from(folder) as models:
+        yield models
 
 
 @pytest.fixture(scope="module")

@@ -10,12 +10,11 @@ from safetensors.torch import save_file
 
 from safelight.engines.diffusers.model import model_of
 from safelight.engines.diffusion import Drawing, add_on, draw
-from safelight.engines.machine.loaded import forget_loaded
 from safelight.errors import InvalidMediaError
 from safelight.pixels import Pixels
 from safelight.progress import watching
-from safelight.settings import reload_settings
 from safelight.weights.checkpoints import find_checkpoint
+from tests.engines.diffusers.models_folder import models_from
 from tests.gpu.shapes import build
 
 LAYERS = ("attn.to_q", "attn.to_out.0", "ff.net.2")
@@ -28,14 +27,8 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
     folder = tmp_path_factory.mktemp("flux")
     build("flux", folder / "flux", True, "cpu")
     (folder / "loras").mkdir()
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setenv("SAFELIGHT_MODELS_DIR", str(folder))
-        patch.setenv("VOLUME_ROOT", str(folder / "volume"))
-        patch.setenv("SAFELIGHT_DEVICE", "cpu")
-        reload_settings()
-        yield folder
-    reload_settings()
-    forget_loaded()
+    with models_from(folder) as models:
+        yield models
 
 
 def drawn(*loras: str) -> Pixels:

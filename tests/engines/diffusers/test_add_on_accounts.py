@@ -22,7 +22,6 @@ from safelight.engines.diffusers.lora_files import LayerNames, read_lora
 from safelight.engines.diffusers.merging import Merging
 from safelight.engines.diffusers.model import model_of
 from safelight.engines.diffusion import Drawing, add_on, draw
-from safelight.engines.machine.loaded import forget_loaded
 from safelight.errors import (
     DependencyMissingError,
     InvalidMediaError,
@@ -31,8 +30,8 @@ from safelight.errors import (
 )
 from safelight.pixels import Pixels
 from safelight.progress import watching
-from safelight.settings import reload_settings
 from safelight.weights.checkpoints import find_checkpoint
+from tests.engines.diffusers.models_folder import models_from
 from tests.engines.diffusers.test_draw import make_controlnet, make_ip_adapter
 from tests.engines.test_single_file import build_controlnet
 
@@ -47,14 +46,8 @@ def models(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
     make_controlnet(folder)
     make_ip_adapter(folder)
     (folder / "embeddings").mkdir()
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setenv("SAFELIGHT_MODELS_DIR", str(folder))
-        patch.setenv("VOLUME_ROOT", str(folder / "volume"))
-        patch.setenv("SAFELIGHT_DEVICE", "cpu")
-        reload_settings()
-        yield folder
-    reload_settings()
-    forget_loaded()
+    with models_from(folder) as models:
+        yield models
 
 
 @pytest.fixture(scope="module")

@@ -13,10 +13,9 @@ from safetensors.torch import save_file
 from examples.untrained import build_untrained
 from safelight.engines.diffusers.model import DiffusionModel, model_of
 from safelight.engines.diffusion import Drawing, add_on, draw
-from safelight.engines.machine.loaded import forget_loaded
 from safelight.pixels import Pixels
-from safelight.settings import reload_settings
 from safelight.weights.checkpoints import find_checkpoint
+from tests.engines.diffusers.models_folder import models_from
 
 Array = np.ndarray
 STRENGTH = 0.8
@@ -34,14 +33,8 @@ def model(tmp_path_factory: pytest.TempPathFactory) -> Iterator[DiffusionModel]:
     build_untrained(folder / "tiny", seed=3)
     for kind in ("loras", "embeddings"):
         (folder / kind).mkdir()
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setenv("SAFELIGHT_MODELS_DIR", str(folder))
-        patch.setenv("VOLUME_ROOT", str(folder / "volume"))
-        patch.setenv("SAFELIGHT_DEVICE", "cpu")
-        reload_settings()
+    with models_from(folder):
         yield model_of(find_checkpoint("tiny"))
-    reload_settings()
-    forget_loaded()
 
 
 def folder_of(model: DiffusionModel) -> Path:

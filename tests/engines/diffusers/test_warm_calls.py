@@ -25,6 +25,7 @@ from safelight.engines.machine.loaded import GIB, forget_loaded, loaded_stats
 from safelight.errors import PipelineError
 from safelight.settings import reload_settings
 from safelight.weights.checkpoints import find_checkpoint
+from tests.engines.diffusers.models_folder import models_from
 from tests.engines.diffusers.test_draw import make_controlnet, make_ip_adapter
 
 MODELS = ("tiny", "second")
@@ -61,14 +62,8 @@ def models(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
         save_file(
             {"emb_params": torch.randn(2, width)}, folder / "embeddings" / f"{name}.safetensors"
         )
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setenv("SAFELIGHT_MODELS_DIR", str(folder))
-        patch.setenv("VOLUME_ROOT", str(folder / "volume"))
-        patch.setenv("SAFELIGHT_DEVICE", "cpu")
-        reload_settings()
-        yield folder
-    reload_settings()
-    forget_loaded()
+    with models_from(folder) as models:
+        yield models
 
 
 class Held:
