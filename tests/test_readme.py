@@ -41,7 +41,11 @@ def results(tmp_path_factory: pytest.TempPathFactory, database: Path) -> Path:
     small_examples(folder / "examples")
     put_database(database, folder)
     said = subprocess.run(
-        ["make", "-n", "run"], cwd=CHECKOUT, capture_output=True, text=True, check=True
+        ["make", "--no-print-directory", "-n", "run"],
+        cwd=CHECKOUT,
+        capture_output=True,
+        text=True,
+        check=True,
     ).stdout.splitlines()
     assert said[0] == "scripts/setup.sh run"
     return main_job([*shlex.split(said[-1]), str(folder / "examples")], folder)

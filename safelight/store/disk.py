@@ -24,13 +24,13 @@ ABANDONED_SECONDS = 7 * 24 * 3600
 for abandoned after this."""
 _WORK = re.compile(r"work-(\d+)-([A-Za-z0-9._]+)-[^-]+")
 _FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
+_CROSSED = (errno.EISDIR, errno.ENOTDIR)
+"""What must be a file is a folder, or the other way round."""
 _REFUSED = (
     errno.EACCES,
     errno.EPERM,
     errno.EROFS,
     errno.EEXIST,
-    errno.EISDIR,
-    errno.ENOTDIR,
     errno.ELOOP,
     errno.ENAMETOOLONG,
 )
@@ -98,6 +98,11 @@ def disk_errors(path: Path) -> Generator[None]:
         if error.errno in _FULL:
             raise DiskFullError(
                 f"no room left to write {path}", "free space or move VOLUME_ROOT to a larger disk"
+            ) from error
+        if error.errno in _CROSSED:
+            raise ForbiddenPathError(
+                f"{path}: {error.strerror}",
+                "name a file: a folder is none, and nothing lies below one",
             ) from error
         if error.errno in _REFUSED:
             raise ForbiddenPathError(

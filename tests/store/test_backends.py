@@ -1,6 +1,7 @@
 """One suite for every place that bytes may be kept in: what holds for one holds for all."""
 
 import hashlib
+import itertools
 import os
 import threading
 import time
@@ -233,6 +234,7 @@ def test_the_longest_key_is_taken(place: Place):
 
 
 part = st.from_regex(r"[A-Za-z0-9_\-][A-Za-z0-9._\-]{0,20}", fullmatch=True)
+places = itertools.count()
 plain_keys = st.lists(part, min_size=1, max_size=4).map("/".join)
 
 
@@ -253,6 +255,7 @@ def test_a_key_is_taken_only_when_it_stays_where_it_is(key: str):
 )
 @given(plain_keys, st.binary(max_size=50))
 def test_plain_keys_keep_their_bytes(place: Place, key: str, data: bytes):
+    key = f"{next(places)}/{key}"  # a folder that it made may stay, and keys be tried in any order
     place.backend.write(key, data, "text/plain")
     assert place.backend.read(key) == data
     assert key in place.backend.list("")
@@ -334,3 +337,12 @@ def test_a_reader_never_sees_a_half_written_file(place: Place, tmp_path: Path):
     assert failed == []
     assert torn == []
     assert seen == {1, 2, 3}
+
+
+@pytest.mark.parametrize("second", ["a/b", "a/b/c/d"])
+def test_a_folder_says_that_a_key_is_in_the_way_of_another(tmp_path: Path, second: str):
+    backend = folder_place(tmp_path).backend
+    backend.write("a/b/c", b"kept", "text/plain")
+    with pytest.raises(ForbiddenPathError, match="name a file"):
+        backend.write(second, b"x", "text/plain")
+    assert backend.read("a/b/c") == b"kept"

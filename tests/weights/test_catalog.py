@@ -353,6 +353,8 @@ def test_a_public_address_that_leads_inside_is_not_followed(
     web, url = public
     # whoever asks through a proxy cannot tell who answers
     monkeypatch.setattr(asking, "getproxies", lambda: {"https": "http://proxy.test"})
+    for name in ("NO_PROXY", "no_proxy"):
+        monkeypatch.delenv(name, raising=False)
     assert web.object_at(f"{url}/api/v1/models/7", None)
     Hub.elsewhere = leads_to
     with pytest.raises(ForbiddenPathError, match=says):

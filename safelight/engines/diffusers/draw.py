@@ -1,7 +1,6 @@
 """Text-to-image models through diffusers: draw, draw over, fill in."""
 
 from collections.abc import Sequence
-from typing import TYPE_CHECKING
 
 import numpy as np
 from numpy.typing import NDArray
@@ -24,9 +23,6 @@ from safelight.pixels import Pixels
 from safelight.progress import note
 from safelight.settings import settings
 from safelight.weights.checkpoints import WeightsCard, find_checkpoint, models_folder
-
-if TYPE_CHECKING:
-    pass
 
 REVISION = "4"
 """Raised when the arithmetic around the library changes."""

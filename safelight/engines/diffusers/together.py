@@ -5,7 +5,7 @@ from collections.abc import Callable, Sequence
 from contextlib import nullcontext
 from dataclasses import dataclass, replace
 from itertools import takewhile
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from safelight.engines.diffusers.add_ons import put_on
 from safelight.engines.diffusers.batch_sizes import MOST, BatchSizes, batch_sizes
@@ -32,9 +32,6 @@ from safelight.engines.machine.memory import give_back, until_it_fits
 from safelight.pixels import Pixels
 from safelight.progress import note, part
 from safelight.settings import settings
-
-if TYPE_CHECKING:
-    pass
 
 
 @dataclass(frozen=True)

@@ -9,6 +9,8 @@ import numpy as np
 import pytest
 
 from examples.untrained import build_untrained
+from safelight.engines.diffusers import together
+from safelight.engines.diffusers.batch_sizes import BatchSizes
 from safelight.engines.diffusers.model import model_of
 from safelight.engines.diffusion import (
     AddOn,
@@ -365,9 +367,13 @@ def test_a_model_that_cannot_be_loaded_is_named(models: Path, tmp_path: Path):
         shutil.rmtree(broken)
 
 
-def test_a_batch_that_does_not_fit_is_drawn_in_smaller_ones():
+def test_a_batch_that_does_not_fit_is_drawn_in_smaller_ones(monkeypatch: pytest.MonkeyPatch):
     import torch
 
+    sizes = BatchSizes("does not fit", 4)
+    for count in (1, 1, 2, 2):  # twice as fast each time: four together are tried next
+        sizes.took(count, 1.0)
+    monkeypatch.setattr(together, "batch_sizes", lambda _kind, _most: sizes)
     wanted = [drawing(steps=1, seed=seed) for seed in range(12)]
     tried: list[int] = []
 
