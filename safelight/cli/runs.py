@@ -12,7 +12,7 @@ from prefect.client.schemas.objects import FlowRun
 from pydantic import JsonValue
 
 from safelight.cli.inputs import typed
-from safelight.cli.server import configured_api_url, prefect_api
+from safelight.cli.server import prefect_api
 from safelight.client.asking import patient_client
 from safelight.client.contracts import entrypoint
 from safelight.client.leaving import leave_for
@@ -152,9 +152,17 @@ def _deployed(client: SyncPrefectClient, flow: str) -> UUID:
 @contextmanager
 def session() -> Generator[Session]:
     """A session on the configured Prefect server, or on an embedded one."""
-    embedded = configured_api_url() is None
-    with prefect_api() as url:
-        if embedded:
+    started: list[Session] = []
+
+    def beside(url: str) -> Session:
+        """The warm process starts while its server does: each takes seconds of one core."""
+        started.append(Session(url, embedded=True))
+        return started[0]
+
+    with prefect_api(beside) as url:
+        if started:
             register_results()
-        with Session(url, embedded=embedded) as opened:
+            yield started[0]
+            return
+        with Session(url, embedded=False) as opened:
             yield opened

@@ -3,8 +3,14 @@
 import os
 import subprocess
 import time
-from collections.abc import Generator
-from contextlib import ExitStack, contextmanager, suppress
+from collections.abc import Callable, Generator
+from contextlib import (
+    AbstractContextManager,
+    ExitStack,
+    contextmanager,
+    nullcontext,
+    suppress,
+)
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -33,6 +39,8 @@ from safelight.settings import settings
 
 __all__ = ["configured_api_url", "free_port"]  # who wants a server wants these too
 
+Beside = Callable[[str], AbstractContextManager[object]]
+"""From the address of a server that starts to what goes on while it starts and runs."""
 START_SECONDS = 120.0
 TURN_SECONDS = 600.0
 """How long a server waits for others on its volume that are starting."""
@@ -68,8 +76,11 @@ class Server:
 
 
 @contextmanager
-def prefect_api() -> Generator[str]:
+def prefect_api(beside: Beside = nullcontext) -> Generator[str]:
     """The address of a Prefect API that answers; an embedded server is stopped at the end.
+
+    Args:
+        beside: entered with the address of an embedded server while it starts, left before it ends.
 
     Raises:
         EngineOfflineError: the configured server does not answer, or ours did not start.
@@ -86,8 +97,11 @@ def prefect_api() -> Generator[str]:
             )
         yield configured
         return
-    with embedded_server(free_port(), ui=False) as url, temporary_settings({PREFECT_API_URL: url}):
-        yield url
+    with (
+        running_server(free_port(), ui=False, beside=beside) as server,
+        temporary_settings({PREFECT_API_URL: server.url}),
+    ):
+        yield server.url
 
 
 @contextmanager
@@ -98,10 +112,13 @@ def embedded_server(port: int, *, ui: bool, host: str = "127.0.0.1") -> Generato
 
 
 @contextmanager
-def running_server(port: int, *, ui: bool, host: str = "127.0.0.1") -> Generator[Server]:
+def running_server(
+    port: int, *, ui: bool, host: str = "127.0.0.1", beside: Beside = nullcontext
+) -> Generator[Server]:
     """A Prefect server with SQLite under the volume root, for as long as the block runs.
 
-    Meanwhile this process and all that it starts know its password.
+    Meanwhile this process and all that it starts know its password. `beside` is entered with its
+    address while it starts, and left before it ends.
 
     Raises:
         EngineOfflineError: it did not start.
@@ -125,6 +142,7 @@ def running_server(port: int, *, ui: bool, host: str = "127.0.0.1") -> Generator
                 )
             stack.callback(stop_child, process)
             server = Server(url, process, log, password)
+            stack.enter_context(beside(url))
             _wait_for(server, port)
         stack.enter_context(kept(home, url, password))
         yield server

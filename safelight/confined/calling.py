@@ -164,6 +164,12 @@ def call_confined(
         close(handle)
 
 
+def prepare() -> None:
+    """Start a process for the first file, which takes half a second that nobody need wait for."""
+    with suppress(OutOfMemoryError):  # said when a file comes
+        _processes.give(_started())
+
+
 def _started() -> _Confined:
     ours, theirs = socket.socketpair()
     environment = {key: os.environ[key] for key in _HANDED_ON if key in os.environ} | _OWN

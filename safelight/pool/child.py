@@ -34,6 +34,7 @@ from prefect.exceptions import (
 from prefect.flow_engine import run_flow
 from prefect.logging.loggers import flow_run_logger
 
+from safelight.confined.calling import prepare
 from safelight.errors import ContractMismatchError
 from safelight.pool.fencing import Fence, awake
 from safelight.pool.freshness import ImportedModules
@@ -80,6 +81,7 @@ class Host:
         threading.Thread(target=self._doubt, name="fence", daemon=True).start()
         threading.Thread(target=self._beat, name="pulse", daemon=True).start()
         began = time.monotonic()
+        prepare()
         preload(settings().pool_preload)
         self._say(Ready(seconds=time.monotonic() - began))
         while (command := self._next()) is not None:

@@ -33,7 +33,7 @@ def values(path: Path, word: str) -> list[str]:
 @pytest.mark.parametrize("path", FILES, ids=lambda path: path.suffix[1:])
 def test_image_is_pinned_unprivileged_and_watched(path: Path):
     (base,) = values(path, "FROM")
-    assert re.fullmatch(r"[a-z]+:\d+\.\d+\.\d+-[a-z-]+(@sha256:[0-9a-f]{64})?", base)
+    assert re.fullmatch(r"[a-z]+:\d+\.\d+\.\d+-[a-z-]+@sha256:[0-9a-f]{64}", base)
     assert values(path, "USER")[-1].split(":")[0] == "10001"
     assert values(path, "STOPSIGNAL") == ["SIGTERM"]
     (health,) = values(path, "HEALTHCHECK")
@@ -58,6 +58,18 @@ def test_image_names_real_settings_and_no_address(path: Path):
 def test_image_has_the_python_that_is_tested():
     bases = {values(path, "FROM")[0].partition("@")[0] for path in FILES}
     assert bases == {"python:3.11.15-slim-bookworm"}
+
+
+def test_images_of_others_are_named_by_digest():
+    others = {
+        line.split()[-1]
+        for path in INFRA.rglob("*.yaml")
+        for line in path.read_text().splitlines()
+        if line.strip().startswith("image:") and "safelight/" not in line
+    }
+    assert len(others) == 3
+    for image in others:
+        assert re.fullmatch(r"[a-z/]+:[\w.-]+@sha256:[0-9a-f]{64}", image), image
 
 
 def test_what_is_copied_passes_the_ignore_file():
