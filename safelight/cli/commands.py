@@ -38,6 +38,7 @@ from safelight.cli.printing import (
     show_presets,
     watching,
 )
+from safelight.cli.remixing import read_changes
 from safelight.cli.replaying import replay_run
 from safelight.cli.runs import session
 from safelight.cli.server import configured_api_url, prefect_home
@@ -301,6 +302,25 @@ def interpolate(
 ) -> None:
     """Raise a video's frame rate."""
     launch("interpolate", {"video": local(file)}, context, output, as_json)
+
+
+@app.command(
+    cls=of_flow("generate"),
+    help="Draw a picture again from what AUTOMATIC1111, ComfyUI, InvokeAI or Safelight wrote into "
+    "its file; options replace values of the file.",
+)
+@reporting
+def remix(
+    context: typer.Context,
+    file: FileArgument,
+    show: Annotated[bool, typer.Option("--show", help="Say what was understood, no more.")] = False,
+    output: OutputOption = None,
+    as_json: JsonOption = False,
+) -> None:
+    """Draw a picture again, with changes."""
+    changes = read_changes(file, flow_words(context), show=show, as_json=as_json)
+    if not show:
+        run_flow("remix", {"image": local(file), "changes": changes}, output, as_json=as_json)
 
 
 @presets.command("list", help="All presets.")

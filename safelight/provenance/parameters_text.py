@@ -137,6 +137,12 @@ def parse_parameters(text: str) -> GenerationSettings:
     )
 
 
+def is_sampler(name: str) -> bool:
+    """Whether a name is one of ours, with or without noise levels of a kind that we name."""
+    bare = next((name.removesuffix(f"_{s}") for s in SCHEDULES if name.endswith(f"_{s}")), name)
+    return bare in SAMPLERS
+
+
 def printable(text: str) -> str:
     """The text with what XML and PNG cannot hold shown as U+FFFD, and line ends as one LF."""
     return _UNPRINTABLE.sub("\ufffd", text.replace("\r\n", "\n").replace("\r", "\n"))

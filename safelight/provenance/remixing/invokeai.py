@@ -1,0 +1,65 @@
+"""The metadata of InvokeAI, version 3 and later."""
+
+from typing import Any
+
+from safelight.provenance.remixing.understood import Reading, Understood, mapping
+
+_NUMBERS = {"seed": "seed", "steps": "steps", "width": "width", "height": "height"}
+_TELLS = {"app_version", "generation_mode", "rand_device", "created_by", "metadata_version"}
+_SAMPLERS = {"kdpm_2": "dpm2", "kdpm_2_a": "dpm2_a"}
+_OWN_WEIGHTS = ("++", "--", ")+", ")-")
+
+
+def understand_invokeai(found: dict[str, Any]) -> Understood:
+    """Read the object.
+
+    Args:
+        found: the JSON of `invokeai_metadata`.
+    """
+    reading = Reading("InvokeAI")
+    reading.take_text("prompt", found.get("positive_prompt"))
+    reading.take_text("negative_prompt", found.get("negative_prompt"))
+    for ours, theirs in _NUMBERS.items():
+        reading.take_number(ours, found.get(theirs))
+    reading.take_number("guidance_scale", found.get("cfg_scale"), whole=False)
+    reading.take_model(_name(found.get("model")))
+    if isinstance(found.get("scheduler"), str):
+        _take_sampler(reading, found["scheduler"])
+    _take_loras(reading, found.get("loras"))
+    known = {*_NUMBERS.values(), "positive_prompt", "negative_prompt", "cfg_scale", "model"}
+    for name, value in found.items():
+        if name in known | {"scheduler", "loras"} or value in (None, "", 0, [], {}):
+            continue
+        told = name in _TELLS
+        why = "it tells of the file, and sets nothing" if told else "there is nothing like it here"
+        reading.leave(name, _name(value) or value, why)
+    for name in ("prompt", "negative_prompt"):
+        text = str(reading.parameters.get(name, ""))
+        if any(mark in text for mark in _OWN_WEIGHTS):
+            reading.leave(name, text, "its weights with + and - are read as text here")
+    return reading.understood()
+
+
+def _take_sampler(reading: Reading, theirs: str) -> None:
+    bare = theirs.removesuffix("_k")
+    ours = _SAMPLERS.get(bare, bare) + ("_karras" if bare != theirs else "")
+    reading.take_sampler(ours, theirs)
+
+
+def _take_loras(reading: Reading, given: object) -> None:
+    taken: list[tuple[str, float]] = []
+    for each in given if isinstance(given, list) else ():
+        lora = mapping(each)
+        name = _name(lora.get("model")) or _name(lora.get("lora"))
+        weight = lora.get("weight", 0.75)
+        if name and isinstance(weight, int | float):
+            taken.append((name, float(weight)))
+        else:
+            reading.leave("LoRA", each, "it has no name or no weight")
+    reading.take_loras(taken)
+
+
+def _name(model: object) -> str:
+    known = mapping(model)
+    name = known.get("name") or known.get("model_name") or model
+    return name if isinstance(name, str) else ""

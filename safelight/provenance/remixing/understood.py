@@ -1,0 +1,100 @@
+"""What was understood of how a picture was made, and what was not."""
+
+from collections.abc import Mapping
+from typing import Any
+
+from pydantic import BaseModel, ConfigDict, JsonValue
+
+from safelight.provenance.parameters_text import is_sampler
+
+MOST_SEED = 2**32 - 1
+SHOWN = 120
+"""Characters of a value that is left."""
+
+
+class Understood(BaseModel):
+    """Of one picture."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid", use_attribute_docstrings=True)
+
+    tool: str
+    """Whose text it was."""
+    parameters: dict[str, JsonValue]
+    """As the stage `generate` names them."""
+    left: tuple[str, ...] = ()
+    """What takes no part, each with its reason."""
+
+
+class Reading:
+    """Collects what one reader understands."""
+
+    def __init__(self, tool: str) -> None:
+        self.tool = tool
+        self.parameters: dict[str, JsonValue] = {}
+        self.left: list[str] = []
+
+    def leave(self, what: str, value: object, why: str) -> None:
+        """Name something that takes no part."""
+        text = str(value)
+        shown = text if len(text) <= SHOWN else f"{text[:SHOWN]}…"
+        self.left.append(f"{what} {shown}: {why}".replace("\n", " "))
+
+    def take_text(self, name: str, value: object) -> None:
+        """A prompt."""
+        if isinstance(value, str) and value.strip():
+            self.parameters[name] = value
+
+    def take_number(self, name: str, value: object, *, whole: bool = True) -> None:
+        """A number, also where it is written as text."""
+        if value is None:
+            return
+        try:
+            number = float(str(value)) if not whole else int(str(value))
+        except ValueError:
+            self.leave(name, value, "no number" if not whole else "no whole number")
+            return
+        if name == "seed" and not 0 <= number <= MOST_SEED:
+            self.leave("seed", value, f"seeds here go up to {MOST_SEED}; a new one is drawn")
+            return
+        self.parameters[name] = number
+
+    def take_model(self, value: object) -> None:
+        """The name of a model, without folder and ending."""
+        if isinstance(value, str) and value:
+            self.parameters["model"] = stem(value)
+
+    def take_sampler(self, ours: str, theirs: str) -> None:
+        """A sampler whose method is known here; with which noise levels, the engine says.
+
+        Args:
+            ours: its name here, if it is known.
+            theirs: its name there.
+        """
+        if is_sampler(ours):
+            self.parameters["scheduler"] = ours
+        else:
+            self.leave("sampler", theirs, "there is none like it here; the model's own draws")
+
+    def take_loras(self, loras: list[tuple[str, float]]) -> None:
+        """LoRAs by name and weight."""
+        if loras:
+            self.parameters["loras"] = [
+                {"name": stem(name), "weight": weight} for name, weight in loras
+            ]
+
+    def understood(self) -> Understood:
+        """All of it."""
+        return Understood(tool=self.tool, parameters=self.parameters, left=tuple(self.left))
+
+
+def stem(name: str) -> str:
+    """The name of a file of weights without folder and ending."""
+    bare = name.replace("\\", "/").rsplit("/", 1)[-1]
+    for ending in (".safetensors", ".ckpt", ".pth", ".pt"):
+        bare = bare.removesuffix(ending)
+    return bare
+
+
+def mapping(value: object) -> Mapping[str, Any]:
+    """The value where it is an object of JSON, else an empty one."""
+    return value if isinstance(value, dict) else {}
