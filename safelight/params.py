@@ -6,6 +6,7 @@ from types import UnionType
 from typing import Annotated, Any, Self, TypeVar, Union, cast, get_args, get_origin
 
 from pydantic import BaseModel, ConfigDict, ValidationError, model_validator
+from pydantic_core import ErrorDetails
 
 from safelight.errors import (
     ContractMismatchError,
@@ -93,22 +94,31 @@ def refusal(error: ValidationError, where: str) -> PipelineError:
         where: stage, preset or model that was being filled in, for the message.
     """
     first, *others = error.errors(include_url=False)
-    field = ".".join(str(part) for part in first["loc"])
-    more = f" (and {len(others)} more)" if others else ""
-    if first["type"] == "missing":
+    return _refused(first, where, f" (and {len(others)} more)" if others else "")
+
+
+def refusals(
+    error: ValidationError, where: str
+) -> list[tuple[tuple[str | int, ...], PipelineError]]:
+    """The same for each thing, with its place in what was refused."""
+    return [(each["loc"], _refused(each, where, "")) for each in error.errors(include_url=False)]
+
+
+def _refused(found: ErrorDetails, where: str, more: str) -> PipelineError:
+    field = ".".join(str(part) for part in found["loc"])
+    if found["type"] == "missing":
         return MissingRequiredFieldError(
             f"{where}: field {field} is missing{more}", f"give {field} a value"
         )
-    if first["type"] == "extra_forbidden":
+    if found["type"] == "extra_forbidden":
         return ContractMismatchError(
             f"{where}: there is no field {field}{more}", f"remove {field} or correct its name"
         )
-    expected = first["msg"].removeprefix("Value error, ")
+    expected = found["msg"].removeprefix("Value error, ")
     if not field:
         return InvalidFieldValueError(f"{where}: {expected}{more}", "correct the fields it names")
-    found = shown(first["input"])
     return InvalidFieldValueError(
-        f"{where}: field {field} is {found}: {expected}{more}", f"correct {field}"
+        f"{where}: field {field} is {shown(found['input'])}: {expected}{more}", f"correct {field}"
     )
 
 

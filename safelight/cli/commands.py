@@ -4,50 +4,44 @@ What a single command needs of Prefect's workers is imported in it: that takes a
 """
 
 import json
-from collections.abc import Callable
 from datetime import UTC, datetime
-from functools import wraps
 from pathlib import Path
-from typing import Annotated, ParamSpec, cast
+from typing import Annotated, ParamSpec
 
 import typer
 from pydantic import JsonValue
 
 from safelight.cli.batching import read_requests, run_batch
 from safelight.cli.inputs import local, offered, parse_options, uploaded
-from safelight.cli.main import stopped_status
+from safelight.cli.launching import (
+    FileArgument,
+    JsonOption,
+    OutputOption,
+    conclude,
+    launch,
+    reporting,
+    run_flow,
+)
 from safelight.cli.models import models
 from safelight.cli.options import (
     BatchCommand,
-    PipelineCommand,
     PresetCommand,
     flow_words,
     of_flow,
-    pipeline_options,
-    read_pipeline,
 )
+from safelight.cli.pipelines import pipeline
 from safelight.cli.printing import (
     CONSOLE,
     check_output,
-    fail,
-    outcome_facts,
-    show_json,
     show_line,
-    show_outcome,
     show_preset,
     show_presets,
-    watching,
 )
 from safelight.cli.remixing import read_changes
 from safelight.cli.replaying import replay_run
-from safelight.cli.runs import session
-from safelight.cli.server import configured_api_url, prefect_home
-from safelight.cli.server_password import joined
-from safelight.client.catalog import catalog, pipelines
-from safelight.client.contracts import contract, refuse_unknown
-from safelight.client.runs import RunEnd
-from safelight.errors import PipelineError
-from safelight.settings import settings
+from safelight.cli.server import configured_api_url
+from safelight.client.catalog import catalog
+from safelight.client.contracts import contract
 
 P = ParamSpec("P")
 app = typer.Typer(
@@ -60,81 +54,8 @@ presets = typer.Typer(no_args_is_help=True, help="The presets and their knobs.")
 app.add_typer(image, name="image")
 app.add_typer(presets, name="presets")
 app.add_typer(models, name="models")
-
+app.add_typer(pipeline, name="pipeline")
 PromptArgument = Annotated[str, typer.Argument(help="What the picture shows.")]
-FileArgument = Annotated[Path, typer.Argument(help="A file on this machine.")]
-OutputOption = Annotated[
-    Path | None,
-    typer.Option("--output", "-o", help="Folder that also gets a copy of the results."),
-]
-JsonOption = Annotated[
-    bool, typer.Option("--json", help="Print the result as one JSON object, for programs.")
-]
-
-
-def reporting(command: Callable[P, None]) -> Callable[P, None]:
-    """Print our errors as code, problem and fix; 1 after one, 130 or 143 after a signal."""
-
-    @wraps(command)
-    def run(*args: P.args, **kwargs: P.kwargs) -> None:
-        try:
-            with joined(prefect_home(settings().volume_root)):
-                command(*args, **kwargs)
-        except PipelineError as error:
-            fail(error, as_json=kwargs.get("as_json") is True)
-        except KeyboardInterrupt:
-            raise typer.Exit(stopped_status()) from None
-
-    return run
-
-
-def launch(
-    flow: str,
-    arguments: dict[str, JsonValue],
-    context: typer.Context,
-    output: Path | None,
-    as_json: bool,
-) -> None:
-    """Check what one flow was given, then run it.
-
-    Args:
-        flow: name of the flow.
-        arguments: what click parsed.
-        context: holds the words of the flow's own options.
-        output: folder for copies.
-        as_json: for programs.
-    """
-    known = contract(flow)
-    given = {**arguments, **parse_options(flow_words(context), known.described)}
-    known.check(given)
-    if "overrides" in given and flow in catalog().preset_ids():
-        quality = given.get("quality")
-        catalog().check_overrides(flow, str(quality) if quality else None, given["overrides"])
-    run_flow(flow, given, output, as_json=as_json)
-
-
-def run_flow(
-    flow: str, parameters: dict[str, JsonValue], output: Path | None, *, as_json: bool
-) -> None:
-    """Run one flow, show its progress and where the results lie; exit status 1 unless it worked."""
-    if output is not None:
-        check_output(output)
-    parameters = uploaded(parameters, here=configured_api_url() is None)
-    with session() as prefect, watching(flow, quiet=as_json) as on_progress:
-        outcome = prefect.run(flow, parameters, on_progress)
-    if as_json:
-        show_json(outcome_facts(outcome, output))
-    else:
-        show_outcome(outcome, output)
-    conclude(outcome)
-
-
-def conclude(outcome: RunEnd) -> None:
-    """Leave with the exit status of a run that ended."""
-    if outcome.interrupted and not outcome.succeeded:
-        raise KeyboardInterrupt
-    if not outcome.succeeded:
-        raise typer.Exit(1)
 
 
 @app.command(
@@ -152,33 +73,6 @@ def run(
     """Run a preset."""
     catalog().find_preset(preset)
     launch(preset, {}, context, output, as_json)
-
-
-@app.command(
-    cls=PipelineCommand,
-    help="Run a pipeline file (JSON); extra options are the call's input and win over it. "
-    "--field VALUE is given to every stage that has the field, --stage.field VALUE to one. "
-    "safelight pipeline FILE --help lists them.",
-)
-@reporting
-def pipeline(
-    context: typer.Context,
-    file: Annotated[Path, typer.Argument(help="{stages: [...], parameters: {...}}")],
-    output: OutputOption = None,
-    as_json: JsonOption = False,
-) -> None:
-    """Run a pipeline file."""
-    described = cast("dict[str, JsonValue]", read_pipeline(file))
-    known = contract("pipeline")
-    known.flow.checked(dict(described))  # names fields of the file, not options
-    options = pipeline_options(described)
-    call = parse_options(flow_words(context), options)
-    refuse_unknown(call, options, file.name)
-    pipelines().check_pipeline(described, call)
-    if output is not None:
-        check_output(output)
-    call = uploaded(call, here=configured_api_url() is None)
-    run_flow("pipeline", {**described, "call_input": call}, output, as_json=as_json)
 
 
 @image.command(cls=of_flow("generate", "prompt"), help="Text to image.")

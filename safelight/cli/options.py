@@ -6,16 +6,15 @@ from typing import Any, ClassVar
 import typer
 from typer.core import TyperCommand
 
-from safelight.cli.inputs import is_switch, parameter, read_json, takes_next
+from safelight.cli.inputs import is_switch, parameter, takes_next
+from safelight.cli.pipeline_files import is_file, read_pipeline
 from safelight.cli.printing import CONSOLE
 from safelight.client.catalog import catalog, pipelines
 from safelight.client.contracts import Described, contract, described, kinds, option
-from safelight.errors import InvalidFieldValueError, MissingFileError, PipelineError
+from safelight.errors import PipelineError
 
 WORDS = "safelight.words"
 """Key of the context's `meta` under which the flow's own options wait for `flow_words`."""
-LARGEST_PIPELINE = 2**20
-"""Bytes of a pipeline file."""
 
 
 class FlowCommand(TyperCommand):
@@ -110,7 +109,7 @@ class PipelineCommand(FlowCommand):
 
     def subject(self, args: list[str]) -> tuple[str, Described]:
         """The first word that is a file."""
-        found = next((word for word in args if not word.startswith("-") and _is_file(word)), None)
+        found = next((word for word in args if not word.startswith("-") and is_file(word)), None)
         return (found, pipeline_options(read_pipeline(Path(found)))) if found else ("", {})
 
 
@@ -132,36 +131,6 @@ def of_flow(name: str, *positional: str) -> type[FlowCommand]:
 def flow_words(context: typer.Context) -> list[str]:
     """The words that `FlowCommand` kept for the flow."""
     return context.meta.get(WORDS, [])
-
-
-def read_pipeline(file: Path) -> dict[str, Any]:
-    """A pipeline file.
-
-    Raises:
-        MissingFileError: there is none.
-        InvalidFieldValueError: it is no JSON object, or too large for one.
-    """
-    if not _is_file(str(file)):
-        what = "is a folder, no" if file.is_dir() else "is no"
-        raise MissingFileError(f"{file} {what} pipeline file", "correct the path")
-    try:
-        with file.open("rb") as opened:
-            data = opened.read(LARGEST_PIPELINE + 1)
-    except OSError as error:
-        raise MissingFileError(
-            f"{file} cannot be read: {error.strerror}", "correct the path or its rights"
-        ) from error
-    if len(data) > LARGEST_PIPELINE:
-        raise InvalidFieldValueError(
-            f"{file} has more than {LARGEST_PIPELINE} bytes, too many for a pipeline",
-            "name a pipeline file",
-        )
-    found = read_json(data, str(file))
-    if not isinstance(found, dict):
-        raise InvalidFieldValueError(
-            f"{file} is not a JSON object with stages", 'write {"stages": [...]} into it'
-        )
-    return found
 
 
 def pipeline_options(pipeline: dict[str, Any]) -> Described:
@@ -231,10 +200,3 @@ def _facts(part: Any) -> list[str]:  # noqa: ANN401
     if not part.get("required") and default is not None and default != {}:
         facts.append(f"default {str(default).lower() if is_switch(part) else default}")
     return facts
-
-
-def _is_file(text: str) -> bool:
-    try:
-        return Path(text).is_file()
-    except (OSError, ValueError):
-        return False

@@ -4,7 +4,7 @@ Clients sit below presets and flows in the layers, so they do not import them; t
 have them announce them under `safelight.catalogs`.
 """
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from importlib.metadata import entry_points
 from typing import Any, Protocol, cast
 
@@ -13,6 +13,17 @@ from pydantic import BaseModel, JsonValue
 from safelight.errors import DependencyMissingError
 
 GROUP = "safelight.catalogs"
+
+
+class Problem(Protocol):
+    """Something that is wrong with a pipeline."""
+
+    path: tuple[str | int, ...]
+    """Where: names and places from the outside in."""
+    code: str
+    problem: str
+    """What was found and what was expected."""
+    remedy: str
 
 
 class Catalog(Protocol):
@@ -38,6 +49,16 @@ class Pipelines(Protocol):
         self, described: Mapping[str, JsonValue], call_input: dict[str, JsonValue]
     ) -> None:
         """Refuse a pipeline and its call as the flow would."""
+        ...
+
+    def pipeline_problems(
+        self, described: Mapping[str, JsonValue], call_input: dict[str, JsonValue]
+    ) -> Sequence[Problem]:
+        """Everything that is wrong with a pipeline, whatever media its call brings."""
+        ...
+
+    def pipeline_diagram(self, described: Mapping[str, JsonValue]) -> Sequence[str]:
+        """A pipeline as the lines of a Mermaid diagram."""
         ...
 
     def pipeline_schemas(self, described: Mapping[str, JsonValue]) -> dict[str, dict[str, Any]]:

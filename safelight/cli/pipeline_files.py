@@ -1,0 +1,153 @@
+"""Pipeline files: JSON or YAML, and the line that a problem stands on."""
+
+import json
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any, cast
+
+import yaml
+
+from safelight.cli.inputs import read_json
+from safelight.errors import InvalidFieldValueError, MissingFileError
+
+LARGEST_PIPELINE = 2**20
+"""Bytes of a pipeline file."""
+ENDINGS = (".yaml", ".yml")
+_PLAIN = {
+    "tag:yaml.org,2002:null",
+    "tag:yaml.org,2002:bool",
+    "tag:yaml.org,2002:int",
+    "tag:yaml.org,2002:float",
+}
+_BOOLEANS = {"true", "false"}
+
+
+class _Loader(yaml.SafeLoader):
+    """YAML as far as JSON can say it: no aliases, which a small file makes a huge one with, no
+    dates, nothing given twice, and `on` is a word."""
+
+    def compose_node(self, parent: Any, index: Any) -> Any:  # noqa: ANN401
+        """Refuse aliases."""
+        if self.check_event(yaml.AliasEvent):
+            raise yaml.YAMLError(f"line {self.peek_event().start_mark.line + 1} is an alias")
+        return super().compose_node(parent, index)
+
+    def construct_mapping(self, node: Any, deep: bool = False) -> dict[Any, Any]:  # noqa: ANN401
+        """Refuse what is given twice, and names that are none."""
+        names = [key.value for key, _ in node.value]
+        for (key, _), name in zip(node.value, names, strict=True):
+            if not isinstance(name, str) or names.count(name) > 1 or name == "<<":
+                line = key.start_mark.line + 1
+                raise yaml.YAMLError(f"line {line}: {str(name)[:80]!r} is given twice or no name")
+        made = super().construct_mapping(node, deep=True)
+        return {str(name): made[key] for name, key in zip(names, list(made), strict=True)}
+
+
+_Loader.yaml_implicit_resolvers = {
+    first: [(tag, pattern) for tag, pattern in found if tag in _PLAIN]
+    for first, found in yaml.SafeLoader.yaml_implicit_resolvers.items()
+}
+
+
+def _boolean(loader: _Loader, node: yaml.ScalarNode) -> bool | str:
+    text = str(loader.construct_scalar(node))
+    return text.lower() == "true" if text.lower() in _BOOLEANS else text
+
+
+_Loader.add_constructor("tag:yaml.org,2002:bool", _boolean)
+
+
+def read_pipeline(file: Path) -> dict[str, Any]:
+    """A pipeline file.
+
+    Raises:
+        MissingFileError: there is none.
+        InvalidFieldValueError: it is no JSON or YAML object, or too large for one.
+    """
+    data = pipeline_text(file)
+    found = _read_yaml(data, str(file)) if is_yaml(file) else read_json(data, str(file))
+    if not isinstance(found, dict):
+        raise InvalidFieldValueError(
+            f"{file} is not a JSON object with stages", 'write {"stages": [...]} into it'
+        )
+    return cast("dict[str, Any]", found)
+
+
+def pipeline_text(file: Path) -> bytes:
+    """The bytes of a pipeline file.
+
+    Raises:
+        MissingFileError: there is none.
+        InvalidFieldValueError: it is too large for one.
+    """
+    if not is_file(str(file)):
+        what = "is a folder, no" if file.is_dir() else "is no"
+        raise MissingFileError(f"{file} {what} pipeline file", "correct the path")
+    try:
+        with file.open("rb") as opened:
+            data = opened.read(LARGEST_PIPELINE + 1)
+    except OSError as error:
+        raise MissingFileError(
+            f"{file} cannot be read: {error.strerror}", "correct the path or its rights"
+        ) from error
+    if len(data) > LARGEST_PIPELINE:
+        raise InvalidFieldValueError(
+            f"{file} has more than {LARGEST_PIPELINE} bytes, too many for a pipeline",
+            "name a pipeline file",
+        )
+    return data
+
+
+def line_of(data: bytes, path: Sequence[str | int]) -> int | None:
+    """The line of a value, from 1, or of the nearest value around it that is there.
+
+    Args:
+        data: of a pipeline file that could be read; JSON is YAML too, but for tabs.
+        path: names and places from the outside in.
+    """
+    try:
+        node: Any = yaml.compose(data.replace(b"\t", b" "), Loader=_Loader)
+    except (yaml.YAMLError, RecursionError, ValueError):
+        return None
+    line = None
+    for step in (None, *path):
+        if step is None:
+            line = node.start_mark.line + 1
+        elif isinstance(node, yaml.MappingNode):
+            held = next(((key, value) for key, value in node.value if key.value == step), None)
+            if held is None:
+                break
+            line, node = held[0].start_mark.line + 1, held[1]
+        elif isinstance(node, yaml.SequenceNode) and isinstance(step, int):
+            if step >= len(node.value):
+                break
+            node = node.value[step]
+            line = node.start_mark.line + 1
+        else:
+            break
+    return line
+
+
+def is_yaml(file: Path) -> bool:
+    """Whether a file says by its name that it is YAML."""
+    return file.suffix.lower() in ENDINGS
+
+
+def is_file(text: str) -> bool:
+    """Whether a word names a file."""
+    try:
+        return Path(text).is_file()
+    except (OSError, ValueError):
+        return False
+
+
+def _read_yaml(data: bytes, where: str) -> object:
+    try:
+        found: object = yaml.load(data, Loader=_Loader)
+        json.dumps(found, allow_nan=False)
+    except (yaml.YAMLError, ValueError, TypeError, RecursionError) as error:
+        told = " ".join(str(error).split())[:200]
+        raise InvalidFieldValueError(
+            f"{where} is not YAML that JSON could say: {told}", f"correct {where}"
+        ) from error
+    return found
