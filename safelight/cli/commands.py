@@ -271,6 +271,20 @@ def up(
     serve(host, port)
 
 
+@app.command(
+    help="REST gateway of the Prefect server, for this machine, until Ctrl-C: jobs, presets, files."
+)
+@reporting
+def gateway(
+    port: Annotated[int, typer.Option(help="Of the gateway.")] = 4300,
+    host: Annotated[str, typer.Option(help="Loopback address it listens on.")] = "127.0.0.1",
+) -> None:
+    """Serve the gateway until Ctrl-C."""
+    from safelight.cli.gateway import become_gateway
+
+    become_gateway(host, port)
+
+
 @app.command(help="Print a link that opens the UI of safelight up once, within ten minutes.")
 @reporting
 def login() -> None:

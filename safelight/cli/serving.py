@@ -100,7 +100,7 @@ def new_login_link() -> str:
     """
     spare_loopback(os.environ)
     home = prefect_home(settings().volume_root)
-    api = configured_api_url() or f"{_read(home / 'up.txt').rpartition(' at ')[2]}/api"
+    api = configured_api_url() or served_here() or ""
     known = get_current_settings().api.auth_string or get_current_settings().server.api.auth_string
     password = (known.get_secret_value() if known else "") or password_of(home, api)
     if password is None:
@@ -110,6 +110,13 @@ def new_login_link() -> str:
             "run: safelight up, or set PREFECT_API_URL and PREFECT_API_AUTH_STRING",
         )
     return login_link(api, password)
+
+
+def served_here() -> str | None:
+    """Address of the API of the server that `safelight up` runs, or last ran, on this volume."""
+    note = _read(prefect_home(settings().volume_root) / "up.txt")
+    _, known, address = note.rpartition(" at ")
+    return f"{address}/api" if known else None
 
 
 @contextmanager

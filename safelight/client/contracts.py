@@ -36,6 +36,8 @@ class CheckedFlow(Protocol):
 
     name: str
     """Also of its deployment."""
+    description: str | None
+    """What it does."""
     parameters: ParameterSchema
     """Of its form."""
 

@@ -1,13 +1,18 @@
 """Creates flow runs through the Prefect API, follows them, and reads what they leave."""
 
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from datetime import datetime
 from typing import Protocol
 from uuid import UUID, uuid4
 
 from prefect.client.orchestration import SyncPrefectClient
-from prefect.client.schemas.filters import ArtifactFilter, ArtifactFilterFlowRunId
+from prefect.client.schemas.filters import (
+    ArtifactFilter,
+    ArtifactFilterFlowRunId,
+    ArtifactFilterType,
+)
 from prefect.client.schemas.objects import FlowRun
 from prefect.client.schemas.sorting import ArtifactSort
 from prefect.exceptions import ObjectNotFound
@@ -91,6 +96,7 @@ def create_run(
     flow: str,
     parameters: dict[str, JsonValue],
     environment: Mapping[str, str],
+    key: str | None = None,
 ) -> FlowRun:
     """Create one run of a deployment, also when the first answer is lost.
 
@@ -100,6 +106,7 @@ def create_run(
         flow: its name; the run is named by what it makes.
         parameters: as the flow takes them.
         environment: what the run's process has beside its own.
+        key: a second run of the flow with the same one is the first; None draws one.
 
     Raises:
         InvalidFieldValueError: the server refused the parameters.
@@ -109,7 +116,7 @@ def create_run(
         parameters=parameters,
         name=run_name(flow, parameters),
         job_variables={"env": dict(environment)} if environment else None,
-        idempotency_key=str(uuid4()),
+        idempotency_key=key or str(uuid4()),
     )
 
 
@@ -164,13 +171,41 @@ def manifest_of(flow_run_id: UUID) -> Manifest | None:
     return load_manifest(key)
 
 
+@dataclass(frozen=True)
+class Progress:
+    """How far a run is."""
+
+    percent: float
+    """0 to 100."""
+    text: str
+    """Stage and step."""
+    updated: datetime | None
+    """When the run said so."""
+
+
+NO_PROGRESS = Progress(0.0, "", None)
+
+
 def progress_of(client: SyncPrefectClient, flow_run_id: UUID) -> tuple[float, str]:
     """Percent, 0 to 100, and the text of a run's progress."""
+    found = progress_of_all(client, [flow_run_id]).get(flow_run_id, NO_PROGRESS)
+    return found.percent, found.text
+
+
+def progress_of_all(
+    client: SyncPrefectClient, flow_run_ids: Sequence[UUID]
+) -> dict[UUID, Progress]:
+    """The progress of those runs that have told any, asked for in one question."""
     found = client.read_artifacts(
-        artifact_filter=ArtifactFilter(flow_run_id=ArtifactFilterFlowRunId(any_=[flow_run_id])),
+        artifact_filter=ArtifactFilter(
+            flow_run_id=ArtifactFilterFlowRunId(any_=list(flow_run_ids)),
+            type=ArtifactFilterType(any_=["progress"]),
+        ),
         sort=ArtifactSort.UPDATED_DESC,  # runs of older versions have one of each try
     )
+    told: dict[UUID, Progress] = {}
     for artifact in found:
-        if artifact.type == "progress" and isinstance(artifact.data, int | float):
-            return float(artifact.data), artifact.description or ""
-    return 0.0, ""
+        run, percent = artifact.flow_run_id, artifact.data
+        if run is not None and run not in told and isinstance(percent, int | float):
+            told[run] = Progress(float(percent), artifact.description or "", artifact.updated)
+    return told

@@ -1,0 +1,91 @@
+"""The gateway's application: routes, errors, and what it shares with the Prefect server."""
+
+import asyncio
+from collections.abc import AsyncGenerator
+from contextlib import ExitStack, asynccontextmanager, suppress
+
+from anyio.to_thread import run_sync
+from fastapi import FastAPI
+from fastapi.exceptions import RequestValidationError
+from fastapi.routing import APIRoute
+from prefect.settings import get_current_settings
+from starlette.exceptions import HTTPException
+from starlette.types import ASGIApp
+
+from safelight.client.asking import patient_client
+from safelight.errors import DependencyMissingError, PipelineError
+from safelight.gateway import job_routes, offer_routes
+from safelight.gateway.correlating import Correlated
+from safelight.gateway.guard import Guard
+from safelight.gateway.problems import (
+    Problem,
+    on_http_exception,
+    on_invalid_request,
+    on_pipeline_error,
+)
+from safelight.gateway.shared import shared_by
+from safelight.gateway.workflows import contract_of, flows_of
+from safelight.installed import version
+
+PATIENCE_SECONDS = 3.0
+"""A server that is away for longer is said to be: callers ask again by themselves."""
+
+
+def create_app() -> ASGIApp:
+    """The gateway behind its guard; the configured Prefect server is asked from its start on."""
+    return Correlated(Guard(create_api()))
+
+
+def create_api() -> FastAPI:
+    """The routes alone, for whoever wants their description."""
+    api = FastAPI(
+        title="Safelight",
+        version=version("safelight"),
+        summary="Image and video pipelines that can be trusted to finish.",
+        openapi_url="/api/openapi.json",
+        docs_url=None,  # their pages load scripts from other hosts
+        redoc_url=None,
+        lifespan=_lifespan,
+        responses={
+            "4XX": {"model": Problem, "description": "What the caller can mend."},
+            "5XX": {"model": Problem, "description": "What the operator can mend."},
+        },
+        generate_unique_id_function=_named,
+        redirect_slashes=False,
+    )
+    api.include_router(offer_routes.router)
+    api.include_router(job_routes.router)
+    api.add_exception_handler(PipelineError, on_pipeline_error)
+    api.add_exception_handler(RequestValidationError, on_invalid_request)
+    api.add_exception_handler(HTTPException, on_http_exception)
+    api.add_exception_handler(Exception, on_pipeline_error)
+    return api
+
+
+def _named(route: APIRoute) -> str:
+    return route.name
+
+
+@asynccontextmanager
+async def _lifespan(api: FastAPI) -> AsyncGenerator[None]:
+    if get_current_settings().api.url is None:  # Prefect's client would start a server of its own
+        raise DependencyMissingError(
+            "no Prefect server is configured", "set PREFECT_API_URL, or run: safelight gateway"
+        )
+    with ExitStack() as stack:
+        client = stack.enter_context(patient_client(PATIENCE_SECONDS, stops=False))
+        shared = api.state.shared = shared_by(client)
+        following = asyncio.create_task(shared.following.run())
+        await run_sync(_load)
+        try:
+            yield
+        finally:
+            following.cancel()
+            with suppress(asyncio.CancelledError):
+                await following
+
+
+def _load() -> None:
+    """Load the flows, so that the first caller does not wait for them."""
+    for flow in flows_of():
+        contract_of(flow)

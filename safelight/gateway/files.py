@@ -1,0 +1,207 @@
+"""Files of jobs and files for jobs: what the store gives out, and what it takes in."""
+
+import hashlib
+import re
+from collections.abc import AsyncIterator
+from pathlib import Path
+from typing import Literal
+from uuid import UUID
+
+import anyio
+from anyio.to_thread import run_sync
+from pydantic import BaseModel, ConfigDict, JsonValue
+from starlette.responses import FileResponse, Response
+
+from safelight.client.runs import manifest_of
+from safelight.errors import ForbiddenPathError, InvalidFieldValueError, MissingFileError
+from safelight.gateway.problems import UploadDamagedError
+from safelight.provenance.manifest import Manifest
+from safelight.store.artifact import ArtifactRef, MediaKind
+from safelight.store.disk import disk_errors
+from safelight.store.inputs import keep_media
+from safelight.store.store import current_store, key_of
+
+MEDIA: tuple[MediaKind, ...] = ("image", "video", "audio")
+FOR_EVER = "private, max-age=31536000, immutable"
+"""How long what is named by its content may be kept."""
+_ONE = r"(\d{1,18}-\d{0,18}|-\d{1,18})"
+_RANGE = re.compile(rf"bytes=\s*{_ONE}(\s*,\s*{_ONE}){{0,15}}")
+
+
+class _Frozen(BaseModel):
+    model_config = ConfigDict(frozen=True, extra="forbid", use_attribute_docstrings=True)
+
+
+class Stored(_Frozen):
+    """A file in the store."""
+
+    id: str
+    """sha256 of its bytes."""
+    uri: str
+    """`store:` link: parameters of jobs that take a file take this."""
+    media_type: str
+    """MIME type."""
+    size_bytes: int
+    """Bytes."""
+    width: int | None
+    """Pixels."""
+    height: int | None
+    """Pixels."""
+    frames: int | None
+    """Of videos and animated pictures."""
+    fps: float | None
+    """Frames a second."""
+    metadata: dict[str, JsonValue]
+    """How it was made, or what of it was left aside."""
+
+
+class Artifact(Stored):
+    """A file that a job made."""
+
+    role: Literal["result", "stage"]
+    """Whether it is a result of the job, or what a later stage read."""
+    stage: str | None
+    """Stage that made it."""
+    url: str
+    """Where it can be downloaded."""
+
+
+class Artifacts(_Frozen):
+    """All files that a job made so far."""
+
+    job_id: UUID
+    """Of the job."""
+    total_artifacts: int
+    """How many there are."""
+    artifacts: list[Artifact]
+    """Results first, in the order of the workflow; then what stages made, in theirs."""
+
+
+def artifacts_of(job_id: UUID) -> Artifacts:
+    """What a job made; nothing where it has not begun."""
+    manifest = manifest_of(job_id)
+    found = [] if manifest is None else _listed(job_id, manifest)
+    return Artifacts(job_id=job_id, total_artifacts=len(found), artifacts=found)
+
+
+def _listed(job_id: UUID, manifest: Manifest) -> list[Artifact]:
+    stages = {ref.sha256: entry.name for entry in manifest.stages for ref in entry.results}
+    results = {ref.sha256 for ref in manifest.results}
+    refs = {ref.sha256: ref for ref in (*manifest.results, *manifest.artifacts)}
+    return [
+        Artifact.model_validate(
+            {
+                **_facts(ref),
+                "role": "result" if sha256 in results else "stage",
+                "stage": stages.get(sha256),
+                "url": f"/api/jobs/{job_id}/artifacts/{sha256}",
+            }
+        )
+        for sha256, ref in refs.items()
+    ]
+
+
+def _facts(ref: ArtifactRef) -> dict[str, JsonValue]:
+    return {
+        "id": ref.sha256,
+        "uri": ref.uri,
+        "media_type": ref.media_type,
+        "size_bytes": ref.bytes,
+        "width": ref.width,
+        "height": ref.height,
+        "frames": ref.frames,
+        "fps": ref.fps,
+        "metadata": ref.metadata,
+    }
+
+
+def download(
+    job_id: UUID, sha256: str, wanted_range: str | None, known_tags: str | None
+) -> Response:
+    """The bytes of a file that a job made, checked against their sha256 before any is sent.
+
+    Args:
+        job_id: of the job.
+        sha256: of the file.
+        wanted_range: header Range, which the answer reads itself.
+        known_tags: header If-None-Match.
+
+    Raises:
+        MissingFileError: the job's manifest names no such file, or it is no longer there.
+        ForbiddenPathError: the manifest names a key that is none of an artifact.
+        ChecksumMismatchError: the stored bytes are damaged.
+        InvalidFieldValueError: the range is none.
+    """
+    manifest = manifest_of(job_id)
+    refs = () if manifest is None else (*manifest.results, *manifest.artifacts)
+    ref = next((ref for ref in refs if ref.sha256 == sha256), None)
+    if ref is None:
+        raise MissingFileError(
+            f"job {job_id} has no artifact {sha256}", f"take an id of /api/jobs/{job_id}/artifacts"
+        )
+    _require_artifact(ref)
+    if wanted_range is not None and not _RANGE.fullmatch(wanted_range.strip()):
+        raise InvalidFieldValueError(
+            f"Range is {wanted_range[:80]!r}, expected bytes=FIRST-LAST", "correct the header Range"
+        )
+    tag = f'"{ref.sha256}"'
+    headers = {"ETag": tag, "Cache-Control": FOR_EVER, "Content-Security-Policy": "sandbox"}
+    if known_tags is not None and _names(known_tags, tag):
+        return Response(status_code=304, headers=headers)
+    path = current_store().fetch(ref)
+    name = f"{ref.sha256[:16]}{ref.extension}"
+    return FileResponse(
+        path,
+        headers=headers,
+        media_type=ref.media_type,
+        filename=name,
+        content_disposition_type="inline",
+    )
+
+
+def _require_artifact(ref: ArtifactRef) -> None:
+    """A manifest is a file in the store, which may have been changed: it leads nowhere else."""
+    expected = rf"(outputs|uploads)/{ref.sha256[:2]}/{ref.sha256}\.[a-z0-9]+"
+    if not re.fullmatch(expected, key_of(ref)):
+        raise ForbiddenPathError(
+            f"the manifest names {ref.uri[:200]!r}, which is no artifact", "look at the manifest"
+        )
+
+
+def _names(listed: str, tag: str) -> bool:
+    tags = [each.strip().removeprefix("W/") for each in listed.split(",")]
+    return "*" in tags or tag in tags
+
+
+async def keep_upload(chunks: AsyncIterator[bytes], sha256: str | None) -> Stored:
+    """Keep a file that a caller sends, after a look into it.
+
+    Args:
+        chunks: its bytes as they come.
+        sha256: what they should have; None where the caller does not say.
+
+    Raises:
+        UploadDamagedError: other bytes came than `sha256` says.
+        InvalidMediaError: they are no picture, video or sound, or too large a one.
+        DiskFullError: no room is left.
+    """
+    with current_store().workspace() as folder:
+        path = Path(folder) / "upload"
+        digest = hashlib.sha256()
+        with disk_errors(path):
+            async with await anyio.open_file(path, "xb") as file:
+                async for chunk in chunks:
+                    digest.update(chunk)
+                    await file.write(chunk)
+        found = digest.hexdigest()
+        if sha256 is not None and found != sha256:
+            raise UploadDamagedError(
+                f"the file has sha256 {found}, expected {sha256}", "send it again"
+            )
+        return await run_sync(_kept, path)
+
+
+def _kept(path: Path) -> Stored:
+    ref = keep_media(path, MEDIA)
+    current_store().settle()
+    return Stored.model_validate(_facts(ref))

@@ -1,0 +1,148 @@
+"""What stands before the gateway while it has no sign-in: this machine alone, and no foreign page.
+
+A page of any web site may send requests to loopback, and a name of its own may be made to resolve
+to it (DNS rebinding). Browsers say in `Host` what they called the gateway and in `Origin` which
+page asks.
+"""
+
+import ipaddress
+from urllib.parse import urlsplit
+
+from starlette.datastructures import Headers
+from starlette.types import ASGIApp, Message, Receive, Scope, Send
+
+from safelight.errors import PipelineError
+from safelight.gateway.correlating import correlation_id
+from safelight.gateway.problems import (
+    BodyTooLongError,
+    ContentTypeError,
+    ForeignRequestError,
+    answer_to,
+)
+
+NAMES = frozenset({"localhost", "127.0.0.1", "::1"})
+"""What the gateway may be called."""
+JSON_BYTES = 4 * 2**20
+"""Of a JSON body; a pipeline of 200 stages has far fewer."""
+UPLOAD_BYTES = 8 * 2**30
+"""Of an uploaded file."""
+UPLOADS = "/api/uploads"
+"""The one path that takes files."""
+WRITES = frozenset({"POST", "PUT", "PATCH", "DELETE"})
+
+
+class Guard:
+    """An ASGI app in front of the gateway's."""
+
+    def __init__(self, app: ASGIApp) -> None:
+        self._app = app
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Pass a request on, or refuse it."""
+        if scope["type"] == "lifespan":
+            await self._app(scope, receive, send)
+            return
+        if scope["type"] != "http":
+            await send({"type": "websocket.close", "code": 1008, "reason": "no web sockets"})
+            return
+        headers = Headers(scope=scope)
+        most = UPLOAD_BYTES if scope["path"] == UPLOADS else JSON_BYTES
+        refused = (
+            _from_elsewhere(scope)
+            or _by_another_name(headers)
+            or _from_a_foreign_page(headers)
+            or _of_another_kind(scope, headers)
+            or _too_long(headers.get("content-length", "0"), most)
+        )
+        if refused is not None:
+            await answer_to(refused, correlation_id(scope))(scope, receive, send)
+            return
+        await self._app(scope, _counted(receive, most), send)
+
+
+def is_loopback(host: str) -> bool:
+    """Whether only this machine reaches an address."""
+    name = host.strip("[]").lower()
+    try:
+        return ipaddress.ip_address(name).is_loopback
+    except ValueError:
+        return name in NAMES
+
+
+def _from_elsewhere(scope: Scope) -> PipelineError | None:
+    ends = [scope.get("server"), scope.get("client")]
+    for end in ends:
+        if end is not None and not is_loopback(str(end[0])):
+            return ForeignRequestError(
+                f"the gateway is reached at {end[0]}, and has no sign-in yet",
+                "have it listen on 127.0.0.1, and ask it from this machine",
+            )
+    return None
+
+
+def _by_another_name(headers: Headers) -> PipelineError | None:
+    called = headers.getlist("host")
+    host, _ = _split(f"//{called[0]}") if len(called) == 1 else ("", None)
+    if host in NAMES:
+        return None
+    return ForeignRequestError(
+        f"the gateway is not called {host[:80] or 'nothing'}", "call it 127.0.0.1 or localhost"
+    )
+
+
+def _from_a_foreign_page(headers: Headers) -> PipelineError | None:
+    for origin in headers.getlist("origin"):
+        if not origin.startswith("http://") or _split(origin) != _split(f"//{headers['host']}"):
+            return ForeignRequestError(
+                f"pages of {origin[:80]} may not use the gateway", "ask from its own address"
+            )
+    return None
+
+
+def _of_another_kind(scope: Scope, headers: Headers) -> PipelineError | None:
+    """A body that is no JSON, which a browser sends anywhere without asking first."""
+    if scope["method"] not in WRITES or scope["path"] == UPLOADS:
+        return None
+    has_body = headers.get("content-length", "0") != "0" or "transfer-encoding" in headers
+    kind = headers.get("content-type", "").partition(";")[0].strip().lower()
+    if (has_body or kind) and kind != "application/json":
+        return ContentTypeError(
+            f"the content type is {kind[:80] or 'not given'}, expected application/json",
+            "send the header Content-Type: application/json",
+        )
+    return None
+
+
+def _too_long(length: str, most: int) -> PipelineError | None:
+    if length.isdecimal() and len(length) < 20 and int(length) <= most:
+        return None
+    return BodyTooLongError(
+        f"the body has {length[:20]} bytes, at most {most} are taken", "send less at a time"
+    )
+
+
+def _counted(receive: Receive, most: int) -> Receive:
+    """Refuse a body that turns out longer than its kind may be, whatever its headers said."""
+    seen = 0
+
+    async def read() -> Message:
+        nonlocal seen
+        message = await receive()
+        if message["type"] == "http.request":
+            seen += len(message.get("body", b""))
+            refused = _too_long(str(seen), most)
+            if refused is not None:
+                raise refused
+        return message
+
+    return read
+
+
+def _split(address: str) -> tuple[str, int | None]:
+    """Host and port; nothing where it cannot be read."""
+    try:
+        parts = urlsplit(address)
+        host, port = parts.hostname or "", parts.port or 80
+    except ValueError:
+        return "", None
+    return host, port

@@ -1,0 +1,172 @@
+"""Routes of jobs."""
+
+from collections.abc import AsyncGenerator
+from typing import Annotated
+from uuid import UUID
+
+from fastapi import APIRouter, Header, Path, Query, Request, Response
+from starlette.concurrency import run_in_threadpool
+from starlette.responses import StreamingResponse
+
+from safelight.gateway.correlating import correlation_id
+from safelight.gateway.files import Artifacts, artifacts_of, download
+from safelight.gateway.following import JobEvent, Told
+from safelight.gateway.jobs import Job, Status, find_job, find_run
+from safelight.gateway.listing import LARGEST_PAGE, LONGEST_CURSOR, JobPage, list_jobs
+from safelight.gateway.shared import Everything
+from safelight.gateway.steering import Reason, Submission, cancel, retry
+from safelight.gateway.trail import Audit, Level, LogPage, audit_of, log_of
+from safelight.gateway.workflows import WorkflowType
+
+LARGEST_LOG_PAGE = 150
+"""Lines; below what a Prefect server gives at once."""
+NO_REASON = Reason()
+router = APIRouter(prefix="/api/jobs", tags=["jobs"])
+Sha256 = Annotated[str, Path(pattern=r"^[0-9a-f]{64}$", description="Of the file.")]
+IdempotencyKey = Annotated[
+    str | None,
+    Header(
+        alias="Idempotency-Key",
+        pattern=r"^[\x21-\x7e]+$",
+        max_length=200,
+        description="The same request with the same key is one job.",
+    ),
+]
+
+
+@router.post("", status_code=201)
+def submit_job(
+    wanted: Submission, answer: Response, shared: Everything, key: IdempotencyKey = None
+) -> Job:
+    """Submit a job: a preset, an operation or a pipeline, with its parameters."""
+    job = shared.submitter.submit(wanted, key)
+    answer.headers["Location"] = f"/api/jobs/{job.id}"
+    return job
+
+
+@router.get("")
+def list_all_jobs(
+    shared: Everything,
+    status: Annotated[Status | None, Query(description="How they stand.")] = None,
+    workflow_type: Annotated[WorkflowType | None, Query(description="Kind of work.")] = None,
+    text: Annotated[
+        str | None, Query(max_length=200, description="Part of the name, whatever the case.")
+    ] = None,
+    limit: Annotated[int, Query(ge=1, le=LARGEST_PAGE, description="Jobs on a page.")] = 50,
+    cursor: Annotated[
+        str | None, Query(max_length=LONGEST_CURSOR, description="next_cursor of a page.")
+    ] = None,
+) -> JobPage:
+    """Jobs, newest first."""
+    return list_jobs(
+        shared.client,
+        shared.flows,
+        status=status,
+        kind=workflow_type,
+        text=text,
+        limit=limit,
+        cursor=cursor,
+    )
+
+
+@router.get("/{job_id}")
+def read_job(job_id: UUID, shared: Everything) -> Job:
+    """One job."""
+    return find_job(shared.client, shared.flows, job_id)
+
+
+@router.post("/{job_id}/cancel")
+def cancel_job(job_id: UUID, shared: Everything, reason: Reason = NO_REASON) -> Job:
+    """Cancel a job that is QUEUED or RUNNING; it stops at its next step."""
+    return cancel(shared.client, shared.flows, job_id, reason.reason)
+
+
+@router.post("/{job_id}/retry")
+def retry_job(job_id: UUID, shared: Everything, reason: Reason = NO_REASON) -> Job:
+    """Have a job that is FAILED run again."""
+    return retry(shared.client, shared.flows, job_id, reason.reason)
+
+
+@router.get("/{job_id}/audit")
+def read_audit(job_id: UUID, shared: Everything) -> Audit:
+    """All transitions of a job."""
+    run, _ = find_run(shared.client, shared.flows, job_id)
+    return audit_of(shared.client, run)
+
+
+@router.get("/{job_id}/logs")
+def read_logs(
+    job_id: UUID,
+    shared: Everything,
+    level: Annotated[Level, Query(description="The least that is shown.")] = "INFO",
+    after: Annotated[int, Query(ge=0, le=10**9, description="Lines that are known.")] = 0,
+    limit: Annotated[int, Query(ge=1, le=LARGEST_LOG_PAGE, description="Lines.")] = 100,
+) -> LogPage:
+    """The log of a job."""
+    run, _ = find_run(shared.client, shared.flows, job_id)
+    return log_of(shared.client, run, level, after, limit)
+
+
+@router.get(
+    "/{job_id}/events",
+    response_class=StreamingResponse,
+    responses={
+        200: {
+            "description": "`progress` events while the job goes on and one `complete`; the data "
+            "of each is this.",
+            "content": {"text/event-stream": {"schema": JobEvent.model_json_schema()}},
+        },
+        204: {"description": "The job has ended, and the listener knows that."},
+    },
+)
+async def follow_job(
+    job_id: UUID,
+    request: Request,
+    shared: Everything,
+    last_event_id: Annotated[
+        str | None, Header(alias="Last-Event-ID", description="Where to go on.")
+    ] = None,
+) -> Response:
+    """Follow a job by server-sent events."""
+    told = Told.read(last_event_id)
+    run, _ = await run_in_threadpool(find_run, shared.client, shared.flows, job_id)
+    if told.states and run.state is not None and run.state.is_final():
+        states = await run_in_threadpool(shared.client.read_flow_run_states, job_id)
+        if told.states >= len(states):
+            return Response(status_code=204)  # the standard's way to end a listener
+    events: AsyncGenerator[bytes, None] = shared.following.events(
+        job_id, told, correlation_id(request.scope)
+    )
+    return StreamingResponse(
+        events, media_type="text/event-stream", headers={"X-Accel-Buffering": "no"}
+    )
+
+
+@router.get("/{job_id}/artifacts")
+def list_artifacts(job_id: UUID, shared: Everything) -> Artifacts:
+    """The files that a job has made so far."""
+    find_run(shared.client, shared.flows, job_id)
+    return artifacts_of(job_id)
+
+
+@router.head("/{job_id}/artifacts/{sha256}", include_in_schema=False, response_class=Response)
+@router.get(
+    "/{job_id}/artifacts/{sha256}",
+    response_class=Response,
+    responses={
+        200: {"description": "The file.", "content": {"application/octet-stream": {}}},
+        206: {"description": "The part of it that Range names."},
+        304: {"description": "The caller has it."},
+        416: {"description": "It is shorter than Range says."},
+    },
+)
+def download_artifact(
+    job_id: UUID,
+    sha256: Sha256,
+    shared: Everything,
+    wanted_range: Annotated[str | None, Header(alias="Range")] = None,
+    known_tags: Annotated[str | None, Header(alias="If-None-Match")] = None,
+) -> Response:
+    """Download a file that a job has made."""
+    find_run(shared.client, shared.flows, job_id)
+    return download(job_id, sha256, wanted_range, known_tags)

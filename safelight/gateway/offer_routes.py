@@ -1,0 +1,126 @@
+"""Routes of what there is to choose from, of uploads, and of the gateway itself."""
+
+from typing import Annotated, Any, Literal
+
+from fastapi import APIRouter, Header, Query, Request
+from prefect import __version__ as prefect_version
+from pydantic import BaseModel, ConfigDict
+
+from safelight.errors import EngineOfflineError
+from safelight.gateway import offers
+from safelight.gateway.files import Stored, keep_upload
+from safelight.gateway.problems import ContentTypeError
+from safelight.gateway.shared import Everything
+from safelight.gateway.workflows import WorkflowType
+from safelight.installed import version
+from safelight.settings import settings
+
+router = APIRouter()
+ACCEPTED = ("image/", "video/", "audio/")
+BINARY = "application/octet-stream"
+
+
+class _Frozen(BaseModel):
+    model_config = ConfigDict(frozen=True, extra="forbid", use_attribute_docstrings=True)
+
+
+class Health(_Frozen):
+    """Whether the gateway can work."""
+
+    status: Literal["ok"] = "ok"
+    """The Prefect server answers; where it does not the answer is an error."""
+
+
+class Info(_Frozen):
+    """What this gateway is."""
+
+    name: Literal["safelight"] = "safelight"
+    """Of the program."""
+    version: str
+    """Of Safelight."""
+    prefect: str
+    """Version of Prefect here."""
+    store: Literal["folder", "s3"]
+    """Where artifacts lie."""
+    workflow_types: list[WorkflowType]
+    """Kinds of work that jobs do."""
+
+
+@router.get("/health", tags=["gateway"])
+def read_health(shared: Everything) -> Health:
+    """Whether the gateway and its Prefect server answer."""
+    error = shared.client.api_healthcheck()
+    if error is not None:
+        raise EngineOfflineError(
+            f"the Prefect server does not answer: {type(error).__name__}",
+            "start it; the gateway goes on by itself",
+        )
+    return Health()
+
+
+@router.get("/info", tags=["gateway"])
+def read_info() -> Info:
+    """What this gateway is."""
+    return Info(
+        version=version("safelight"),
+        prefect=prefect_version,
+        store="s3" if settings().store else "folder",
+        workflow_types=list(WorkflowType),
+    )
+
+
+@router.get("/api/presets", tags=["catalog"])
+def list_presets(
+    category: Annotated[str | None, Query(description="Shelf they stand on.")] = None,
+    engine: Annotated[str | None, Query(description="Engine they may use.")] = None,
+) -> offers.Presets:
+    """All presets."""
+    return offers.presets(category, engine)
+
+
+@router.get("/api/presets/{preset_id}", tags=["catalog"])
+def read_preset(preset_id: str) -> offers.PresetDetails:
+    """One preset, with what a job of it takes."""
+    return offers.preset(preset_id)
+
+
+@router.get("/api/operations", tags=["catalog"])
+def list_operations() -> offers.Operations:
+    """What is done in one stage, with what a job of it takes."""
+    return offers.operations()
+
+
+@router.get("/api/models", tags=["catalog"])
+def list_models(
+    model_type: Annotated[str | None, Query(description="checkpoint, lora, vae, ...")] = None,
+) -> offers.Models:
+    """Models that this machine knows."""
+    return offers.models(model_type)
+
+
+_BYTES: dict[str, Any] = {
+    "requestBody": {
+        "required": True,
+        "content": {BINARY: {"schema": {"type": "string", "format": "binary"}}},
+    }
+}
+
+
+@router.post("/api/uploads", status_code=201, tags=["files"], openapi_extra=_BYTES)
+async def upload_file(
+    request: Request,
+    content_type: Annotated[str, Header(description="Of the file, or octet-stream.")] = "",
+    sha256: Annotated[
+        str | None,
+        Query(pattern=r"^[0-9a-f]{64}$", description="What the bytes should have."),
+    ] = None,
+) -> Stored:
+    """Keep a picture, video or sound: the body is the file itself."""
+    kind = content_type.partition(";")[0].strip().lower()
+    if kind != BINARY and not kind.startswith(ACCEPTED):
+        raise ContentTypeError(
+            f"the content type is {kind[:80] or 'not given'}, expected that of a picture, video "
+            f"or sound, or {BINARY}",
+            f"send the file itself with the header Content-Type: {BINARY}",
+        )
+    return await keep_upload(request.stream(), sha256)

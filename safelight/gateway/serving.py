@@ -1,0 +1,76 @@
+"""`python -m safelight.gateway.serving HOST PORT`: the gateway on a loopback address."""
+
+import socket
+import sys
+
+import uvicorn
+
+from safelight.errors import ForbiddenPathError, PipelineError
+from safelight.gateway.app import create_app
+from safelight.gateway.guard import is_loopback
+
+GRACE_SECONDS = 3
+"""Time that open answers have when the gateway ends; those that follow a job have no end."""
+
+
+class NoSignInError(ForbiddenPathError):
+    """The gateway is to listen where others reach it."""
+
+
+class Announced(uvicorn.Server):
+    """Says where it listens once it does."""
+
+    async def startup(self, sockets: list[socket.socket] | None = None) -> None:
+        """Begin to listen."""
+        await super().startup(sockets)
+        if self.started:
+            host = f"[{self.config.host}]" if ":" in self.config.host else self.config.host
+            sys.stdout.write(f"Gateway: http://{host}:{self.config.port}/api   (Ctrl-C stops)\n")
+            sys.stdout.flush()
+
+
+def serve(host: str, port: int) -> None:
+    """Serve until SIGTERM or Ctrl-C.
+
+    Raises:
+        NoSignInError: it is to listen where others reach it.
+    """
+    require_loopback(host)
+    config = uvicorn.Config(
+        create_app(),
+        host=host.strip("[]"),
+        port=port,
+        log_level="warning",
+        access_log=False,
+        server_header=False,
+        proxy_headers=False,  # who asks is who connects
+        timeout_graceful_shutdown=GRACE_SECONDS,
+    )
+    Announced(config).run()
+
+
+def require_loopback(host: str) -> None:
+    """Refuse an address that others reach.
+
+    Raises:
+        NoSignInError: it is one.
+    """
+    if not is_loopback(host):
+        raise NoSignInError(
+            f"the gateway is to listen on {host[:80]}, and has no sign-in: whoever reaches it "
+            "could submit jobs and read their files",
+            "listen on 127.0.0.1",
+        )
+
+
+def main() -> None:
+    """Entry point."""
+    host, port = sys.argv[1:]
+    try:
+        serve(host, int(port))
+    except PipelineError as error:
+        sys.exit(f"{error.code} {error.problem}\nFix: {error.remedy}")
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,39 @@
+"""What all routes share while the gateway runs."""
+
+from dataclasses import dataclass
+from typing import Annotated, cast
+
+from fastapi import Depends, Request
+from prefect.client.orchestration import SyncPrefectClient
+
+from safelight.gateway.following import Following
+from safelight.gateway.jobs import Flows
+from safelight.gateway.steering import Submitter
+
+
+@dataclass(frozen=True)
+class Shared:
+    """Made when the gateway starts."""
+
+    client: SyncPrefectClient
+    """Of the configured Prefect server."""
+    flows: Flows
+    """Names of flows."""
+    submitter: Submitter
+    """Creates jobs."""
+    following: Following
+    """Listens for jobs."""
+
+
+def shared_by(client: SyncPrefectClient) -> Shared:
+    """All of it, over one client."""
+    flows = Flows(client)
+    return Shared(client, flows, Submitter(client, flows), Following(client))
+
+
+def _of(request: Request) -> Shared:
+    return cast("Shared", request.app.state.shared)
+
+
+Everything = Annotated[Shared, Depends(_of)]
+"""Annotates the parameter of a route that takes it."""

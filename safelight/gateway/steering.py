@@ -1,0 +1,153 @@
+"""Submits jobs, cancels them, and has failed ones run again."""
+
+from typing import Any
+from uuid import UUID
+
+from prefect.client.orchestration import SyncPrefectClient
+from prefect.client.schemas.objects import FlowRun, State
+from prefect.client.schemas.responses import SetStateStatus
+from prefect.states import AwaitingRetry, Cancelling
+from pydantic import BaseModel, ConfigDict, Field, JsonValue
+
+from safelight.client.runs import create_run, find_deployment
+from safelight.errors import DependencyMissingError
+from safelight.gateway.jobs import Flows, Job, Status, find_job, find_run, status_of
+from safelight.gateway.problems import KeyTakenError, StateConflictError
+from safelight.gateway.workflows import check, flow_named
+
+CANCELLABLE = (Status.QUEUED, Status.RUNNING)
+RETRIABLE = (Status.FAILED,)
+STOPPED = (Status.CANCELLED,)
+
+
+class Submission(BaseModel):
+    """A request for a job."""
+
+    model_config = ConfigDict(
+        frozen=True,
+        extra="forbid",
+        use_attribute_docstrings=True,
+        json_schema_extra={
+            "examples": [
+                {
+                    "workflow": "image_generation",
+                    "parameters": {"prompt": "a red heart on white", "seed": 7},
+                }
+            ]
+        },
+    )
+
+    workflow: str = Field(max_length=200)
+    """A preset's id, an operation, `pipeline`, or another workflow type."""
+    parameters: dict[str, JsonValue] = Field(default_factory=dict[str, JsonValue])
+    """As the workflow takes them; what is left out keeps its default."""
+
+
+class Reason(BaseModel):
+    """Why a job is cancelled or retried."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid", use_attribute_docstrings=True)
+
+    reason: str = Field(default="", max_length=500, pattern=r"^[^\x00-\x1f\x7f]*$")
+    """For the audit."""
+
+
+class Submitter:
+    """Creates runs of deployments, whose ids it remembers."""
+
+    def __init__(self, client: SyncPrefectClient, flows: Flows) -> None:
+        self._client = client
+        self._flows = flows
+        self._deployments: dict[str, UUID] = {}
+
+    def submit(self, wanted: Submission, key: str | None) -> Job:
+        """Create the job, or find the one that was created with the same key.
+
+        Args:
+            wanted: the request.
+            key: Idempotency-Key of the caller.
+
+        Raises:
+            DependencyMissingError: the server has no deployment of the workflow.
+            KeyTakenError: the key was given with other parameters.
+            PipelineError: what of the request is wrong.
+        """
+        flow = flow_named(wanted.workflow)
+        check(flow, wanted.parameters)
+        run = self._create(flow, wanted.parameters, None if key is None else f"gateway {key}")
+        if run.parameters != wanted.parameters:
+            raise KeyTakenError(
+                f"Idempotency-Key {key!r} was given before, with other parameters: job {run.id}",
+                "send another key with another request",
+            )
+        return find_job(self._client, self._flows, run.id)
+
+    def _create(self, flow: str, parameters: dict[str, JsonValue], key: str | None) -> FlowRun:
+        known = self._deployments.get(flow)
+        if known is not None:
+            try:
+                return create_run(self._client, known, flow, parameters, {}, key)
+            except DependencyMissingError:  # it was deleted, and perhaps made again
+                del self._deployments[flow]
+        found = self._deployments[flow] = find_deployment(self._client, flow)
+        return create_run(self._client, found, flow, parameters, {}, key)
+
+
+def cancel(client: SyncPrefectClient, flows: Flows, job_id: UUID, reason: str) -> Job:
+    """Ask a job to stop.
+
+    Raises:
+        UnknownJobError: there is none.
+        StateConflictError: it has ended, or was asked before.
+    """
+    _require(client, flows, job_id, CANCELLABLE, "cancelled")
+    _set(client, job_id, Cancelling(message=_said("cancelled", reason)), STOPPED, "cancelled")
+    return find_job(client, flows, job_id)
+
+
+def retry(client: SyncPrefectClient, flows: Flows, job_id: UUID, reason: str) -> Job:
+    """Have a failed job run again; what its finished stages made is taken from the store.
+
+    Raises:
+        UnknownJobError: there is none.
+        StateConflictError: it has not failed.
+    """
+    _require(client, flows, job_id, RETRIABLE, "retried")
+    _set(client, job_id, AwaitingRetry(message=_said("retried", reason)), CANCELLABLE, "retried")
+    return find_job(client, flows, job_id)
+
+
+def _require(
+    client: SyncPrefectClient, flows: Flows, job_id: UUID, allowed: tuple[Status, ...], what: str
+) -> None:
+    run, _ = find_run(client, flows, job_id)
+    status = status_of(run.state)
+    if status not in allowed:
+        raise _conflict(job_id, status, what, f"it is {status}, expected {' or '.join(allowed)}")
+
+
+def _set(
+    client: SyncPrefectClient,
+    job_id: UUID,
+    state: State[Any],
+    wanted: tuple[Status, ...],
+    what: str,
+) -> None:
+    """Change the state, unless the job went on to another meanwhile."""
+    result = client.set_flow_run_state(job_id, state)
+    if result.status is SetStateStatus.ACCEPT:
+        return
+    status = status_of(client.read_flow_run(job_id).state)
+    if status not in wanted:  # the server may have chosen a state that is as good
+        why = getattr(result.details, "reason", None) or "its state has changed"
+        raise _conflict(job_id, status, what, f"it is {status}: {why}")
+
+
+def _conflict(job_id: UUID, status: Status, what: str, why: str) -> StateConflictError:
+    return StateConflictError(
+        f"job {job_id} cannot be {what}: {why}", "look at its state, then decide anew", status.value
+    )
+
+
+def _said(what: str, reason: str) -> str:
+    return f"{what} through the gateway" + (f": {reason}" if reason else "")

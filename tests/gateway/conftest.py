@@ -1,0 +1,127 @@
+"""A gateway as people start it, over a real Prefect server with a worker of real flows."""
+
+import asyncio
+import os
+import subprocess
+from collections.abc import Iterator
+from contextlib import AsyncExitStack
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import httpx
+import pytest
+from fastapi import FastAPI
+from prefect.settings import PREFECT_API_URL, temporary_settings
+
+from safelight.cli.addresses import free_port
+from safelight.client.contracts import contract, entrypoint
+from safelight.gateway.app import create_api
+from safelight.gateway.correlating import Correlated
+from safelight.gateway.guard import Guard
+from safelight.settings import reload_settings
+from safelight.store.store import current_store
+from tests.prefect_pool import Pool
+from tests.served import BIN
+
+WORKFLOWS = ("generate", "enhance", "pipeline", "color_grade_film_grain_v1")
+
+
+@dataclass(frozen=True)
+class Gateway:
+    """A gateway that listens, and what stands behind it."""
+
+    client: httpx.Client
+    address: str
+    volume: Path
+    pool: Pool
+
+
+def deploy_workflows(pool: Pool) -> None:
+    for flow in WORKFLOWS:
+        found = contract(flow).flow
+        pool.client.create_deployment(
+            pool.client.create_flow_from_name(flow),
+            name=flow,
+            entrypoint=entrypoint(flow),
+            work_pool_name=pool.name,
+            parameter_openapi_schema=found.parameters.model_dump(exclude_none=True),
+        )
+
+
+@pytest.fixture(scope="module")
+def gateway(shared_pool: Pool, prefect_server: str) -> Iterator[Gateway]:
+    from examples.untrained import build_untrained
+
+    volume = Path(shared_pool.project.environment["VOLUME_ROOT"])
+    build_untrained(volume / "models" / "untrained")
+    deploy_workflows(shared_pool)
+    port = free_port()
+    process = subprocess.Popen(
+        [BIN / "safelight", "gateway", "--port", str(port)],
+        env={
+            **os.environ,
+            **shared_pool.project.environment,
+            "PREFECT_API_URL": prefect_server,
+        },
+        stdout=subprocess.PIPE,
+        text=True,
+    )
+    assert process.stdout is not None
+    try:
+        said = process.stdout.readline()
+        address = f"http://127.0.0.1:{port}"
+        assert address in said
+        with httpx.Client(base_url=address, timeout=60, trust_env=False) as client:
+            yield Gateway(client, address, volume, shared_pool)
+    finally:
+        process.terminate()
+        ended = process.wait(30)
+        process.stdout.close()
+    assert ended in (0, -15)
+
+
+class Alone:
+    """A gateway in this process whose Prefect server is away."""
+
+    def __init__(self, runner: asyncio.Runner, api: FastAPI, volume: Path) -> None:
+        self.volume = volume
+        self.api = api
+        self._runner = runner
+        self._app = Correlated(Guard(api))
+
+    def ask(
+        self,
+        method: str,
+        path: str,
+        *,
+        base: str = "http://127.0.0.1:4300",
+        peer: tuple[str, int] = ("127.0.0.1", 50000),
+        **request: Any,
+    ) -> httpx.Response:
+        async def asked() -> httpx.Response:
+            transport = httpx.ASGITransport(self._app, client=peer)
+            async with httpx.AsyncClient(transport=transport, base_url=base) as client:
+                return await client.request(method, path, **request)
+
+        return self._runner.run(asked())
+
+
+@pytest.fixture(scope="module")
+def alone(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Alone]:
+    volume = tmp_path_factory.mktemp("alone")
+    api = create_api()
+    with (
+        pytest.MonkeyPatch.context() as patch,
+        temporary_settings({PREFECT_API_URL: "http://127.0.0.1:9/api"}),
+        asyncio.Runner() as runner,
+    ):
+        patch.setenv("VOLUME_ROOT", str(volume))
+        reload_settings()
+        current_store.cache_clear()
+        stack = AsyncExitStack()
+        runner.run(stack.enter_async_context(api.router.lifespan_context(api)))
+        yield Alone(runner, api, volume)
+        runner.run(stack.aclose())
+    reload_settings()
+    current_store.cache_clear()

@@ -1,0 +1,266 @@
+"""Jobs by the gateway: submitted, followed to their end, listed, downloaded, stopped, run again."""
+
+import hashlib
+import json
+from collections.abc import Iterator
+from uuid import uuid4
+
+import httpx
+import pytest
+
+from tests.gateway.conftest import Gateway
+from tests.prefect_pool import eventually
+
+SMALL = {"prompt": "a red house", "model": "untrained", "width": 64, "height": 64, "steps": 2}
+
+
+def events(answer: httpx.Response) -> Iterator[tuple[str, str, dict]]:
+    """Id, kind and data of each event."""
+    seen: dict[str, str] = {}
+    for line in answer.iter_lines():
+        if not line and "data" in seen:
+            yield seen["id"], seen["event"], json.loads(seen["data"])
+            seen = {}
+        name, colon, value = line.partition(": ")
+        if colon and name:
+            seen[name] = value
+
+
+def follow(gateway: Gateway, job: str, last: str | None = None) -> list[tuple[str, str, dict]]:
+    headers = {} if last is None else {"Last-Event-ID": last}
+    with gateway.client.stream("GET", f"/api/jobs/{job}/events", headers=headers) as answer:
+        assert answer.headers["content-type"].startswith("text/event-stream")
+        return list(events(answer))
+
+
+def told(heard: list[tuple[str, str, dict]]) -> dict[str, str]:
+    """Number of each state to its name."""
+    return {number.partition(".")[0]: data["state"] for number, _, data in heard}
+
+
+def submit(gateway: Gateway, workflow: str = "image_generation", **parameters: object) -> dict:
+    answer = gateway.client.post(
+        "/api/jobs", json={"workflow": workflow, "parameters": {**SMALL, **parameters}}
+    )
+    assert answer.status_code == 201, answer.text
+    assert answer.headers["location"] == f"/api/jobs/{answer.json()['id']}"
+    return answer.json()
+
+
+@pytest.fixture(scope="module")
+def done(gateway: Gateway) -> tuple[dict, list[tuple[str, str, dict]]]:
+    """A job that succeeded, and what was heard of it."""
+    job = submit(gateway, seed=3)
+    heard = follow(gateway, job["id"])
+    assert heard[-1][2]["status"] == "SUCCEEDED", heard[-1]
+    return job, heard
+
+
+def test_a_job_is_followed_to_its_end(gateway: Gateway, done):
+    job, heard = done
+    assert (job["status"], job["workflow"], job["workflow_type"]) == (
+        "QUEUED",
+        "generate",
+        "generate",
+    )
+    kinds = [kind for _, kind, _ in heard]
+    assert kinds == ["progress"] * (len(kinds) - 1) + ["complete"]
+    assert [data["status"] for _, _, data in heard if data["status"] == "RUNNING"]
+    assert heard[-1][2]["progress"] == 100
+    now = gateway.client.get(f"/api/jobs/{job['id']}").json()
+    assert (now["status"], now["progress"], now["error"]) == ("SUCCEEDED", 100, None)
+    assert now["parameters"] == {**SMALL, "seed": 3}
+
+
+def test_a_listener_goes_on_where_its_connection_broke(gateway: Gateway, done):
+    job, heard = done
+    for at in range(len(heard) - 1):
+        again = follow(gateway, job["id"], last=heard[at][0])
+        assert told(again).items() == told(heard).items() - told(heard[: at + 1]).items()
+        assert again[-1][:2] == heard[-1][:2]
+    known = {"Last-Event-ID": heard[-1][0]}
+    over = gateway.client.get(f"/api/jobs/{job['id']}/events", headers=known)
+    assert (over.status_code, over.content) == (204, b"")
+    for hostile in ("", "x", "9" * 400, "-1.0", "1.0;2"):
+        assert follow(gateway, job["id"], last=hostile)[-1][1] == "complete"
+
+
+def test_what_is_downloaded_is_what_is_stored(gateway: Gateway, done):
+    job, _ = done
+    listed = gateway.client.get(f"/api/jobs/{job['id']}/artifacts").json()
+    assert listed["total_artifacts"] == 1
+    (made,) = listed["artifacts"]
+    assert (made["role"], made["stage"], made["media_type"]) == ("result", "generate", "image/png")
+    stored = (gateway.volume / made["uri"].removeprefix("store:")).read_bytes()
+    got = gateway.client.get(made["url"])
+    assert got.status_code == 200
+    assert got.content == stored
+    assert hashlib.sha256(got.content).hexdigest() == made["id"]
+    assert got.headers["etag"] == f'"{made["id"]}"'
+    assert got.headers["content-type"] == "image/png"
+
+    head = gateway.client.head(made["url"])
+    assert (head.status_code, head.headers["content-length"]) == (200, str(len(stored)))
+    same = gateway.client.get(made["url"], headers={"If-None-Match": f'"x", W/"{made["id"]}"'})
+    assert (same.status_code, same.content) == (304, b"")
+    part = gateway.client.get(made["url"], headers={"Range": "bytes=10-19"})
+    assert (part.status_code, part.content) == (206, stored[10:20])
+    assert part.headers["content-range"] == f"bytes 10-19/{len(stored)}"
+    tail = gateway.client.get(made["url"], headers={"Range": "bytes=-7"})
+    assert (tail.status_code, tail.content) == (206, stored[-7:])
+    changed = {"Range": "bytes=0-3", "If-Range": '"other"'}
+    assert gateway.client.get(made["url"], headers=changed).content == stored
+
+
+def test_ranges_that_are_none_are_refused(gateway: Gateway, done):
+    job, _ = done
+    url = gateway.client.get(f"/api/jobs/{job['id']}/artifacts").json()["artifacts"][0]["url"]
+    beyond = gateway.client.get(url, headers={"Range": "bytes=99999999-"})
+    assert beyond.status_code == 416
+    many = "bytes=" + ",".join(["0-"] * 5000)
+    for wrong in ("bytes=", "bytes=a-b", "lines=1-2", "bytes=5", many, "bytes=" + "9" * 5000 + "-"):
+        answer = gateway.client.get(url, headers={"Range": wrong})
+        assert answer.status_code == 400, wrong[:80]
+        assert answer.json()["error_code"] == "INVALID_FIELD_VALUE"
+    backwards = gateway.client.get(url, headers={"Range": "bytes=9-3"})
+    assert backwards.status_code in (400, 416)
+
+
+def test_only_what_the_job_made_is_given_out(gateway: Gateway, done):
+    job, _ = done
+    other = submit(gateway, seed=4)
+    assert follow(gateway, other["id"])[-1][2]["status"] == "SUCCEEDED"
+    theirs = gateway.client.get(f"/api/jobs/{other['id']}/artifacts").json()["artifacts"][0]["id"]
+    for wanted in (theirs, "0" * 64):
+        answer = gateway.client.get(f"/api/jobs/{job['id']}/artifacts/{wanted}")
+        assert (answer.status_code, answer.json()["error_code"]) == (404, "FILE_NOT_FOUND")
+    for hostile in ("..%2f..%2f..%2fetc%2fpasswd", "A" * 64, "%00", "x" * 3000):
+        answer = gateway.client.get(f"/api/jobs/{job['id']}/artifacts/{hostile}")
+        assert answer.status_code in (400, 404), hostile[:80]
+        assert answer.json()["ok"] is False
+
+
+def test_a_manifest_that_was_changed_leads_to_no_other_file(gateway: Gateway, done):
+    job, _ = done
+    secret = gateway.volume / "cache" / "secret.png"
+    secret.write_bytes(b"not for you")
+    sha256 = hashlib.sha256(secret.read_bytes()).hexdigest()
+    kept = gateway.volume / "outputs" / "manifests" / f"{job['id']}.json"
+    before = kept.read_text()
+    manifest = json.loads(before)
+    for uri in ("store:cache/secret.png", f"store:outputs/../cache/{sha256}.png", "/etc/passwd"):
+        manifest["results"] = [
+            {"uri": uri, "sha256": sha256, "media_type": "image/png", "bytes": 11}
+        ]
+        kept.write_text(json.dumps(manifest))
+        answer = gateway.client.get(f"/api/jobs/{job['id']}/artifacts/{sha256}")
+        assert answer.status_code in (400, 403), uri
+        assert b"not for you" not in answer.content
+    kept.write_text(before)
+
+
+def test_jobs_are_listed_newest_first_and_by_pages(gateway: Gateway, done):
+    made = [submit(gateway, prompt=f"a house {uuid4()}", seed=at)["id"] for at in range(3)]
+    seen, cursor = [], None
+    while True:
+        asked = {"limit": 2, "text": "HOUSE"} | ({"cursor": cursor} if cursor else {})
+        page = gateway.client.get("/api/jobs", params=asked).json()
+        assert len(page["jobs"]) <= 2
+        seen += [job["id"] for job in page["jobs"]]
+        cursor = page["next_cursor"]
+        if cursor is None:
+            break
+    assert len(seen) == len(set(seen)) == page["total"]
+    assert [job for job in seen if job in made] == made[::-1]
+    assert done[0]["id"] in seen[3:]
+
+    def ids(**asked: str) -> list[str]:
+        answer = gateway.client.get("/api/jobs", params=asked)
+        assert answer.status_code == 200, answer.text
+        return [job["id"] for job in answer.json()["jobs"]]
+
+    assert done[0]["id"] in ids(status="SUCCEEDED", workflow_type="generate")
+    assert done[0]["id"] not in ids(status="FAILED")
+    assert done[0]["id"] not in ids(workflow_type="preset")
+    for wrong in ({"status": "DONE"}, {"workflow_type": "sing"}, {"cursor": "x"}, {"limit": "0"}):
+        answer = gateway.client.get("/api/jobs", params=wrong)
+        assert (answer.status_code, answer.json()["error_code"]) == (400, "INVALID_FIELD_VALUE")
+
+
+def test_the_same_key_is_the_same_job(gateway: Gateway):
+    body = {"workflow": "generate", "parameters": {**SMALL, "seed": 8}}
+    key = {"Idempotency-Key": f"order-{uuid4()}"}
+    first, second = (gateway.client.post("/api/jobs", json=body, headers=key) for _ in range(2))
+    assert first.json()["id"] == second.json()["id"]
+    body["parameters"]["seed"] = 9
+    other = gateway.client.post("/api/jobs", json=body, headers=key)
+    assert (other.status_code, other.json()["error_code"]) == (409, "INVALID_FIELD_VALUE")
+    assert first.json()["id"] in other.json()["message"]
+
+
+def test_a_running_job_is_cancelled_once(gateway: Gateway):
+    job = submit(gateway, seed=5, steps=150, width=256, height=256)["id"]
+
+    def now() -> str:
+        return gateway.client.get(f"/api/jobs/{job}").json()["status"]
+
+    eventually(lambda: now() == "RUNNING")
+    stopped = gateway.client.post(f"/api/jobs/{job}/cancel", json={"reason": "wrong colour"})
+    assert (stopped.status_code, stopped.json()["status"]) == (200, "CANCELLED")
+    heard = follow(gateway, job)
+    assert heard[-1][1] == "complete"
+    assert heard[-1][2]["state"] == "Cancelled"
+    for what in ("cancel", "retry"):
+        again = gateway.client.post(f"/api/jobs/{job}/{what}")
+        assert (again.status_code, again.json()["state"]) == (409, "CANCELLED")
+    audit = gateway.client.get(f"/api/jobs/{job}/audit").json()
+    types = [event["event_type"] for event in audit["events"]]
+    assert types[0] == "QUEUED"
+    assert "RUNNING" in types
+    assert types[-1] == "CANCELLED"
+    assert "wrong colour" in str([event["details"]["message"] for event in audit["events"]])
+
+
+def test_a_failed_job_is_retried(gateway: Gateway):
+    parameters = {"image": "uploads/later.png", "quality_preset": "low"}
+    body = {"workflow": "enhance", "parameters": parameters}
+    job = gateway.client.post("/api/jobs", json=body).json()["id"]
+    failed = follow(gateway, job)[-1][2]
+    assert (failed["status"], failed["error"]["code"]) == ("FAILED", "FILE_NOT_FOUND")
+    shown = gateway.client.get(f"/api/jobs/{job}").json()
+    assert shown["error"] == failed["error"]
+    log = gateway.client.get(f"/api/jobs/{job}/logs", params={"level": "ERROR"}).json()
+    assert any("FILE_NOT_FOUND" in line["message"] for line in log["lines"])
+
+    from PIL import Image
+
+    (gateway.volume / "uploads").mkdir(exist_ok=True)
+    Image.new("RGB", (32, 32), "teal").save(gateway.volume / "uploads" / "later.png")
+    again = gateway.client.post(f"/api/jobs/{job}/retry", json={"reason": "it is there now"})
+    assert (again.status_code, again.json()["status"]) == (200, "QUEUED")
+    assert eventually(
+        lambda: gateway.client.get(f"/api/jobs/{job}").json()["status"] in ("SUCCEEDED", "FAILED")
+    )
+    assert gateway.client.get(f"/api/jobs/{job}").json()["status"] == "SUCCEEDED"
+    refused = gateway.client.post(f"/api/jobs/{job}/retry")
+    assert (refused.status_code, refused.json()["state"]) == (409, "SUCCEEDED")
+
+
+def test_the_log_is_read_by_pages(gateway: Gateway, done):
+    url = f"/api/jobs/{done[0]['id']}/logs"
+    whole = eventually(
+        lambda: (
+            found
+            if (found := gateway.client.get(url, params={"level": "DEBUG"}).json())["lines"]
+            else None
+        )
+    )
+    lines, after = [], 0
+    while True:
+        asked = {"level": "DEBUG", "limit": 1, "after": after}
+        page = gateway.client.get(url, params=asked).json()
+        lines += page["lines"]
+        after = page["next_after"]
+        if not page["more"]:
+            break
+    assert lines[: len(whole["lines"])] == whole["lines"]
