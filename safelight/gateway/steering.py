@@ -9,11 +9,11 @@ from prefect.client.schemas.responses import SetStateStatus
 from prefect.states import AwaitingRetry, Cancelling
 from pydantic import BaseModel, ConfigDict, Field, JsonValue
 
-from safelight.client.runs import create_run, find_deployment
+from safelight.client.runs import NO_PROGRESS, create_run, find_deployment
 from safelight.errors import DependencyMissingError
-from safelight.gateway.jobs import Flows, Job, Status, find_job, find_run, status_of
+from safelight.gateway.jobs import Flows, Job, Status, described, find_job, find_run, status_of
 from safelight.gateway.problems import KeyTakenError, StateConflictError
-from safelight.gateway.workflows import check, flow_named
+from safelight.gateway.workflows import check, flow_named, type_of
 
 CANCELLABLE = (Status.QUEUED, Status.RUNNING)
 RETRIABLE = (Status.FAILED,)
@@ -80,7 +80,10 @@ class Submitter:
                 f"Idempotency-Key {key!r} was given before, with other parameters: job {run.id}",
                 "send another key with another request",
             )
-        return find_job(self._client, self._flows, run.id)
+        kind = type_of(flow)
+        if kind is None or run.state is None or not run.state.is_scheduled():
+            return find_job(self._client, self._flows, run.id)  # it was there, and went on
+        return described(run, flow, kind, NO_PROGRESS)
 
     def _create(self, flow: str, parameters: dict[str, JsonValue], key: str | None) -> FlowRun:
         known = self._deployments.get(flow)

@@ -2,14 +2,19 @@
 
 import hashlib
 import json
+import subprocess
 from collections.abc import Iterator
+from pathlib import Path
 from uuid import uuid4
 
 import httpx
 import pytest
+from PIL import Image
 
+from tests.documents import blocks
 from tests.gateway.conftest import Gateway
 from tests.prefect_pool import eventually
+from tests.served import CHECKOUT
 
 SMALL = {"prompt": "a red house", "model": "untrained", "width": 64, "height": 64, "steps": 2}
 
@@ -199,7 +204,7 @@ def test_the_same_key_is_the_same_job(gateway: Gateway):
 
 
 def test_a_running_job_is_cancelled_once(gateway: Gateway):
-    job = submit(gateway, seed=5, steps=150, width=256, height=256)["id"]
+    job = submit(gateway, seed=5, steps=150, width=128, height=128)["id"]
 
     def now() -> str:
         return gateway.client.get(f"/api/jobs/{job}").json()["status"]
@@ -229,10 +234,12 @@ def test_a_failed_job_is_retried(gateway: Gateway):
     assert (failed["status"], failed["error"]["code"]) == ("FAILED", "FILE_NOT_FOUND")
     shown = gateway.client.get(f"/api/jobs/{job}").json()
     assert shown["error"] == failed["error"]
-    log = gateway.client.get(f"/api/jobs/{job}/logs", params={"level": "ERROR"}).json()
-    assert any("FILE_NOT_FOUND" in line["message"] for line in log["lines"])
 
-    from PIL import Image
+    def errors() -> list[str]:
+        log = gateway.client.get(f"/api/jobs/{job}/logs", params={"level": "ERROR"}).json()
+        return [line["message"] for line in log["lines"]]
+
+    assert "FILE_NOT_FOUND" in eventually(errors)[0]
 
     (gateway.volume / "uploads").mkdir(exist_ok=True)
     Image.new("RGB", (32, 32), "teal").save(gateway.volume / "uploads" / "later.png")
@@ -264,3 +271,30 @@ def test_the_log_is_read_by_pages(gateway: Gateway, done):
         if not page["more"]:
             break
     assert lines[: len(whole["lines"])] == whole["lines"]
+
+
+def test_the_commands_of_the_gateway_guide(gateway: Gateway, tmp_path: Path):
+    text = "\n".join(blocks("docs/gateway.md", "sh"))
+    assert "http://127.0.0.1:4300" in text
+    script = text.replace("http://127.0.0.1:4300", gateway.address)
+    (tmp_path / "examples").mkdir()
+    with Image.open(CHECKOUT / "examples" / "astronaut.png") as photo:
+        photo.resize((64, 64)).save(tmp_path / "examples" / "astronaut.png")
+    done = subprocess.run(
+        [
+            "bash",
+            "-euo",
+            "pipefail",
+            "-c",
+            script.replace("http://127.0.0.1:4300", gateway.address),
+        ],
+        cwd=tmp_path,
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert "event: complete" in done.stdout
+    assert '"status":"SUCCEEDED"' in done.stdout
+    with Image.open(tmp_path / "result.png") as made:
+        assert made.width > 64
