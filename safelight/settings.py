@@ -79,6 +79,16 @@ class Settings(BaseSettings):
     """Where models of Civitai are fetched from."""
     civitai_token: SecretStr | None = None
     """Key of Civitai's API; sent to `civitai_endpoint` alone, never logged."""
+    comfy_url: str = ""
+    """Where a ComfyUI answers that runs workflows; empty is none."""
+    comfy_headers: SecretStr | None = None
+    """JSON object of headers that a proxy before that ComfyUI wants; never logged."""
+    comfy_answer_seconds: float = Field(default=30.0, gt=0)
+    """A ComfyUI that sends nothing for this long while it answers a question is given up."""
+    comfy_patience_seconds: float = Field(default=60.0, ge=0)
+    """A ComfyUI that goes away during a workflow is asked again for this long."""
+    comfy_stall_seconds: float = Field(default=1800.0, gt=0)
+    """A workflow that runs for this long without a step is given up and taken from the server."""
     pool_devices: str = Field(
         default="auto", pattern=r"^(auto|cpu(:\d+)?|mps|cuda:\d+(,cuda:\d+)*)$"
     )

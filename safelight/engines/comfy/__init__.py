@@ -1,0 +1,1 @@
+"""Runs workflows on a ComfyUI server, over HTTP and its websocket."""
