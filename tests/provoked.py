@@ -65,6 +65,12 @@ def _offline(_: Path) -> None:
     ask(lambda: httpx.get("http://127.0.0.1:9/api/health"), seconds=0)
 
 
+def _stands_still(_: Path) -> None:
+    from safelight.engines.comfy.following import require_moving
+
+    require_moving("http://127.0.0.1:8188", still_seconds=1801, stall_seconds=1800)
+
+
 def _no_keys(_: Path) -> None:
     from pydantic import SecretStr
 
@@ -188,6 +194,7 @@ PROVOKED: dict[str, Provoked] = {
     "INVALID_FIELD_VALUE": Provoked("enlarge five times", _invalid_value),
     "DEPENDENCY_MISSING": Provoked("run `detail` with `region: hand`", _dependency),
     "ENGINE_OFFLINE": Provoked("ask a Prefect server that does not run", _offline),
+    "ENGINE_TIMEOUT": Provoked("run a workflow that stands still in ComfyUI", _stands_still),
     "CHECKSUM_MISMATCH": Provoked("change a file while it is stored", _changed),
     "DISK_FULL": Provoked("write a result onto a full disk", _full),
     "FILE_NOT_FOUND": Provoked("name a picture that is not there", _no_file),
@@ -256,7 +263,6 @@ def _no_id(found: re.Match[str]) -> str:
 
 
 LATER = {
-    "ENGINE_TIMEOUT": "an engine answered too late",
     "INSUFFICIENT_FUNDS": "the provider account cannot pay",
     "SAFETY_FILTER": "a safety filter refused the request",
 }

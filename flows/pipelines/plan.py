@@ -147,9 +147,10 @@ def _reads(
         reads = spec.reads
         if reads is None:
             reads = _default_reads(spec.name, stages[spec.name], previous, call_input)
-        gathers = stages[spec.name].gathers
-        if len(reads) < len(wanted) or (len(reads) > len(wanted) and not gathers):
-            more = " or more" if gathers else ""
+        gathers, optional = stages[spec.name].gathers, stages[spec.name].optional
+        too_few = len(reads) < len(wanted) and not (optional and not reads)
+        if too_few or (len(reads) > len(wanted) and not gathers):
+            more = " or more" if gathers else " or none" if optional else ""
             raise ContractMismatchError(
                 f"stage {spec.name}: reads {len(reads)} ({', '.join(reads) or 'nothing'}), "
                 f"{spec.stage_type} takes {len(wanted)}{more} "
@@ -181,6 +182,8 @@ def _default_reads(
     first = previous
     if first is None:
         first = next((kind for kind in kinds if call_input.get(kind) is not None), None)
+    if first is None and stage.optional:
+        return ()
     if first is None:
         raise MissingRequiredFieldError(
             f"stage {name}: {stage.name} needs {' or '.join(kinds)}, and the call has none",

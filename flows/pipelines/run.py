@@ -25,7 +25,7 @@ Made = dict[str, list[ArtifactRef]]
 class _Planned:
     stage: PlannedStage
     position: int
-    arguments: tuple[ArtifactRef | list[ArtifactRef], ...]
+    arguments: tuple[ArtifactRef | list[ArtifactRef] | None, ...]
 
 
 def run_plan(plan: Plan, made: Made) -> None:
@@ -101,7 +101,7 @@ def _too_many() -> PipelineError:
 
 def _calls(planned: PlannedStage, made: Made) -> Iterator[_Planned]:
     if not planned.reads:
-        yield _Planned(planned, 0, ())
+        yield _Planned(planned, 0, (None,) * len(planned.stage.reads))
         return
     if planned.stage.gathers:
         alone = len(planned.stage.reads) - 1

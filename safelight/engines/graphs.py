@@ -187,12 +187,12 @@ def picture_place(graph: Graph, address: str, workflow: str) -> Place:
     if not found:
         raise ContractMismatchError(
             f"workflow {workflow} has no node {LOADS_PICTURES}, and was given a picture",
-            "name the input that takes it in image, or let the stage read nothing: reads: []",
+            "name the input that takes it in picture_input, or read nothing: reads: []",
         )
     named = ", ".join(f"{node.id}.image" for node in found)
     raise ContractMismatchError(
         f"workflow {workflow} loads {len(found)} pictures ({named}), and was given 1",
-        "name the input that takes it in image",
+        "name the input that takes it in picture_input",
     )
 
 

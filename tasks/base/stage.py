@@ -54,6 +54,7 @@ class Stage(Task[P, R]):
         revision: int,
         *,
         gathers: bool = False,
+        optional: bool = False,
     ) -> None:
         self.params_type = params_type
         """Its parameter model."""
@@ -61,6 +62,8 @@ class Stage(Task[P, R]):
         """Name of each input, in the order of its arguments, to the media kinds it may have."""
         self.gathers = gathers
         """Whether the last input is a list: any number of pictures or videos at once."""
+        self.optional = optional
+        """Whether its one input may be left out; it is None then."""
         self.makes: Makes = makes
         """Media kind of its result; `same` as its first input."""
         self.declared = declared
@@ -136,7 +139,9 @@ class Stage(Task[P, R]):
     def inputs(self, count: int) -> list[tuple[str, tuple[MediaKind, ...]]]:
         """Name and kinds of each of so many inputs: the last one repeated where it is a list."""
         each = list(self.reads.items())
-        return each + each[-1:] * (count - len(each)) if self.gathers else each
+        if self.gathers:
+            return each + each[-1:] * (count - len(each))
+        return each[:count] if self.optional else each
 
     def identity(self, params: Params, *references: ArtifactRef) -> EngineIdentity:
         """As what a result would count; loads nothing.
@@ -206,6 +211,7 @@ def stage(
     needs: Needs | None = None,
     identity: Counts | None = None,
     revision: int = 1,
+    optional: bool = False,
 ) -> Callable[[Callable[P, R]], Stage[P, R]]:
     """Make a stage of a function that takes references, then its parameters as `params`.
 
@@ -220,6 +226,7 @@ def stage(
         identity: from parameters and the identities of the engines to that of the result; None
             takes that of the one engine.
         revision: raised when the meaning of the stage's keys changes.
+        optional: whether its one reference may be left out; it is None then.
 
     Raises:
         TypeError: `reads` does not name the function's references.
@@ -232,7 +239,9 @@ def stage(
         declared = Declared(fn.__name__, origin, needs or _nothing, identity or _of_the_one)
         params_type = fn.__annotations__["params"]
         gathers = bool(named) and get_origin(fn.__annotations__[named[-1]]) is list
-        return Stage(fn, params_type, reads, makes, declared, revision, gathers=gathers)
+        return Stage(
+            fn, params_type, reads, makes, declared, revision, gathers=gathers, optional=optional
+        )
 
     return decorate
 
