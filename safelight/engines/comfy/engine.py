@@ -9,7 +9,7 @@ from typing import ClassVar, cast
 
 from safelight.engines.comfy.checking import check, nodes_of
 from safelight.engines.comfy.events import Events
-from safelight.engines.comfy.following import follow
+from safelight.engines.comfy.following import StandsStillError, follow
 from safelight.engines.comfy.jobs import begun, cancel, submit
 from safelight.engines.comfy.named import named_server
 from safelight.engines.comfy.server import Facts, Server
@@ -18,7 +18,6 @@ from safelight.engines.identity import EngineIdentity
 from safelight.engines.interface import LocalEngine, Refusal, Request
 from safelight.errors import (
     ContractMismatchError,
-    EngineTimeoutError,
     InvalidMediaError,
     PipelineError,
 )
@@ -117,7 +116,7 @@ def _ran(server: Server, facts: Facts, graph: Graph, job: str) -> Mapping[str, o
             if stop_reason() is StopReason.CANCEL:
                 _taken_back(server, facts, prompt_id)
             raise
-        except EngineTimeoutError:
+        except StandsStillError:
             _taken_back(server, facts, prompt_id)
             raise
 

@@ -21,6 +21,10 @@ POLL_SECONDS = (0.25, 0.5, 1.0, 2.0)
 """How often it is asked without one."""
 
 
+class StandsStillError(EngineTimeoutError):
+    """A workflow makes no step; a server that says nothing at all may still go on with it."""
+
+
 def follow(
     server: Server, graph: Graph, prompt_id: str, events: Events, stall_seconds: float
 ) -> Mapping[str, object]:
@@ -35,7 +39,7 @@ def follow(
 
     Raises:
         StopRequestedError: the run was asked to stop.
-        EngineTimeoutError: it stands still.
+        StandsStillError: it makes no step.
         PipelineError: it failed, or the server is away for too long or has forgotten it.
     """
     progress = Progress(graph, prompt_id)
@@ -71,10 +75,10 @@ def require_moving(url: str, still_seconds: float, stall_seconds: float) -> None
     """Refuse to wait on for a prompt that makes no step.
 
     Raises:
-        EngineTimeoutError: it stands still for too long.
+        StandsStillError: it makes none for too long.
     """
     if still_seconds > stall_seconds:
-        raise EngineTimeoutError(
+        raise StandsStillError(
             f"the workflow made no step in ComfyUI at {url} for {stall_seconds:g} s",
             "look into its log, or raise SAFELIGHT_COMFY_STALL_SECONDS",
         )

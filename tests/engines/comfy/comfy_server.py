@@ -68,7 +68,7 @@ class Comfy:
         self.lock = threading.RLock()
         self.websocket = True
         self.socket_opens = 0
-        self._ended = threading.Event()
+        self.ended = threading.Event()
         self._interrupt = threading.Event()
 
     def fault(self, method: str, path: str, what: str, times: int = 1) -> None:
@@ -84,7 +84,7 @@ class Comfy:
         self.faults.append(wrong)
 
     def end(self) -> None:
-        self._ended.set()
+        self.ended.set()
         self.hold.set()
 
     def forget(self) -> None:
@@ -111,7 +111,7 @@ class Comfy:
 
     def work(self) -> None:
         """Run what is in the queue, as the recorded server ran it."""
-        while not self._ended.is_set():
+        while not self.ended.is_set():
             with self.lock:
                 item = self.pending.pop(0) if self.pending and self.hold.is_set() else None
                 if item is not None:
@@ -214,6 +214,9 @@ class Handler(BaseHTTPRequestHandler):
             return self._say(401, {})
         if wrong in ("500", "502", "302"):
             return self._say(int(wrong), {}, {"Location": "http://127.0.0.1:9/login"})
+        if wrong == "silence":
+            self.comfy.ended.wait(30)
+            return self._cut()
         if wrong == "cut before":
             return self._cut()
         if path == "/ws":

@@ -263,6 +263,23 @@ def test_a_workflow_that_stands_still_is_taken_back(
     assert comfy.interrupted == comfy.submitted
 
 
+def test_a_server_that_says_nothing_is_late_and_keeps_the_work(
+    comfy: Comfy, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
+    monkeypatch.setenv("SAFELIGHT_COMFY_ANSWER_SECONDS", "0.5")
+    monkeypatch.setenv("SAFELIGHT_COMFY_PATIENCE_SECONDS", "0")
+    settings.cache_clear()
+    comfy.fault("GET", "/view", "silence")
+    with pytest.raises(PipelineError, match=r"said nothing for 0\.5 s") as late:
+        run(tmp_path / "a")
+    assert late.value.code == "ENGINE_TIMEOUT"
+    assert comfy.interrupted == comfy.deleted == []
+    monkeypatch.setenv("SAFELIGHT_COMFY_ANSWER_SECONDS", "30")
+    settings.cache_clear()
+    assert len(run(tmp_path / "b")) == 1
+    assert len(comfy.submitted) == 1
+
+
 def test_a_queue_is_not_standing_still(
     comfy: Comfy, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ):
