@@ -54,8 +54,6 @@ def gateway(shared_pool: Pool, prefect_server: str) -> Iterator[Gateway]:
     from examples.untrained import build_untrained
 
     volume = Path(shared_pool.project.environment["VOLUME_ROOT"])
-    build_untrained(volume / "models" / "untrained")
-    deploy_workflows(shared_pool)
     port = free_port()
     process = subprocess.Popen(
         [BIN / "safelight", "gateway", "--port", str(port)],
@@ -69,6 +67,8 @@ def gateway(shared_pool: Pool, prefect_server: str) -> Iterator[Gateway]:
     )
     assert process.stdout is not None
     try:
+        build_untrained(volume / "models" / "untrained")  # while the gateway starts
+        deploy_workflows(shared_pool)
         said = process.stdout.readline()
         address = f"http://127.0.0.1:{port}"
         assert address in said
