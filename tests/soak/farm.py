@@ -38,6 +38,8 @@ class Farm:
         self._began = time.monotonic()
         self._up: subprocess.Popen[bytes] | None = None
         self._worker: subprocess.Popen[bytes] | None = None
+        self.worker_starts = 0
+        """Of the second worker, which says so each time."""
 
     def __enter__(self) -> Self:
         return self
@@ -117,6 +119,7 @@ class Farm:
     def start_worker(self) -> None:
         """Start the second worker."""
         with (self.folder / "worker.log").open("ab") as out:
+            self.worker_starts += 1
             self._worker = subprocess.Popen(
                 [
                     *(sys.executable, "-m", "prefect", "worker", "start"),

@@ -245,6 +245,7 @@ class Night:
         if rate > LINES_A_MINUTE:
             self.violations.append(f"{rate:.0f} log lines a minute, at most {LINES_A_MINUTE}")
         same = Counter(_CHANGING.sub("#", line) for line in lines if line.strip())
+        same["Worker 'second' started!"] -= self.farm.worker_starts  # the faults had it start anew
         # a line each for a run or a fault is no repetition
         often = {line: n for line, n in same.items() if n > REPEATS and not _of_a_run(line)}
         for line, count in sorted(often.items(), key=lambda item: -item[1])[:10]:
