@@ -4,6 +4,7 @@ Engines call `step` at each denoising step, tile or frame batch. That one call r
 is the point where a run that was asked to stop does so.
 """
 
+import os
 import threading
 import time
 from collections.abc import Callable, Generator
@@ -52,6 +53,13 @@ def request_stop_in(seconds: float, reason: StopReason) -> None:
     asks = threading.Timer(seconds, request_stop, (reason,))
     asks.daemon = True
     asks.start()
+
+
+def end_in(seconds: float) -> None:
+    """End this process then, whatever threads or clean-ups it still waits for."""
+    ends = threading.Timer(seconds, os._exit, (1,))
+    ends.daemon = True
+    ends.start()
 
 
 def clear_stop() -> None:

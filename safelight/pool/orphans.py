@@ -25,7 +25,7 @@ from safelight.pool.ownership import (
     is_released,
     released,
 )
-from safelight.pool.reporting import heed_cancellation, leave, next_state, restarted, tell
+from safelight.pool.reporting import heed_ends, leave, next_state, restarted, tell
 
 OWNED = (StateType.PENDING, StateType.RUNNING, StateType.CANCELLING)
 LOOK_SECONDS = 10.0
@@ -110,7 +110,7 @@ async def _take(client: PrefectClient, run: FlowRun, restarts_left: int) -> None
             await leave(run, following)
         await tell(client, run, following)
         await client.set_flow_run_state(run.id, following, force=True)
-        await heed_cancellation(client, run)
+        await heed_ends(client, run)
 
 
 async def _owned(client: PrefectClient, pool: str) -> list[FlowRun]:

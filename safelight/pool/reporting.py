@@ -79,7 +79,7 @@ async def _conclude(
         following = next_state(flow_run, outcome, cancelling, left)
     await tell(client, flow_run, following)
     await client.set_flow_run_state(flow_run.id, following, force=True)
-    await heed_cancellation(client, flow_run)
+    await heed_ends(client, flow_run)
     return 0
 
 
@@ -110,8 +110,11 @@ async def leave(flow_run: FlowRun, ending: State[None]) -> None:
         await anyio.to_thread.run_sync(leave_for, flow_run, ending, abandon_on_cancel=True)
 
 
-async def heed_cancellation(client: PrefectClient, flow_run: FlowRun) -> None:
-    """Cancel a run that somebody cancelled between our reading it and our giving it a state.
+async def heed_ends(client: PrefectClient, flow_run: FlowRun) -> None:
+    """Put back the end of a run that came between our reading it and our giving it a state.
+
+    Somebody cancelled it or set its end by hand, or its process told of one before it died. Prefect
+    has no way to set a state only where the one that was read still stands.
 
     Args:
         client: of the Prefect API.
@@ -119,11 +122,19 @@ async def heed_cancellation(client: PrefectClient, flow_run: FlowRun) -> None:
     """
     states = await client.read_flow_run_states(flow_run.id)
     known = flow_run.state.timestamp if flow_run.state else None
-    since = [state for state in states if known is None or state.timestamp > known]
-    if any(state.is_cancelling() or state.is_cancelled() for state in since[:-1]):
-        await client.set_flow_run_state(
-            flow_run.id, Cancelled(message="stopped with its process"), force=True
-        )
+    since = sorted(
+        (state for state in states if known is None or state.timestamp > known),
+        key=lambda state: state.timestamp,
+    )[:-1]
+    ends = [state for state in since if state.is_final()]
+    if any(state.is_cancelling() or state.is_cancelled() for state in since):
+        end = Cancelled(message="stopped with its process")
+    elif ends:
+        last = ends[-1]
+        end = State(type=last.type, name=last.name, message=last.message, data=last.data)
+    else:
+        return
+    await client.set_flow_run_state(flow_run.id, end, force=True)
 
 
 async def restarted(client: PrefectClient, flow_run_id: UUID) -> int:

@@ -47,7 +47,7 @@ from safelight.pool.waiting import LOOK_SECONDS as WAITING_SECONDS
 from safelight.pool.waiting import WaitingRoom, say_why
 from safelight.pool.watching import FLOW_RUN, Running, beat, renew, watch
 from safelight.private import keep_private
-from safelight.progress import StopReason, request_stop_in
+from safelight.progress import StopReason, end_in, request_stop_in
 
 C = TypeVar("C", bound=RunConfiguration)
 V = TypeVar("V", bound=RunVariables)
@@ -59,6 +59,8 @@ LATER_SECONDS = 1.0
 """After this long the server is asked again that did not answer, or that is not known yet."""
 STOP_SECONDS = 20.0
 """Time for running stages to stop when the worker must go at once."""
+LAST_SECONDS = 50.0
+"""After this long such a worker ends, whatever it waits for: others take up what it had."""
 LABEL_SECONDS = 1.0
 """How long after its start a run is labelled with its worker, so as not to delay the start."""
 
@@ -374,6 +376,7 @@ class SupervisingWorker(BaseWorker[C, V, R], ABC):
         if self._draining:
             self._logger.info("stopping now; running flow runs go on in another worker")
             request_stop_in(STOP_SECONDS, StopReason.RESCHEDULE)  # threads that wait for a store
+            end_in(LAST_SECONDS)  # a log or an event that a server does not take is waited for
             self._main.cancel()
             return
         self._draining = True

@@ -5,7 +5,7 @@ from uuid import UUID
 import anyio
 import pytest
 from prefect.client.orchestration import PrefectClient, get_client
-from prefect.states import Cancelled, Cancelling, Completed, Pending, Running, State
+from prefect.states import Cancelled, Cancelling, Completed, Failed, Pending, Running, State
 
 from safelight.pool import orphans, reporting
 from safelight.pool.ownership import Claim, released
@@ -16,10 +16,17 @@ MINE = Claim("me", 1)
 
 
 @pytest.mark.parametrize(
-    ("said", "end"), [(Cancelled, "Cancelled"), (Cancelling, "Cancelled"), (None, "AwaitingRetry")]
+    ("said", "end"),
+    [
+        (Cancelled(), "Cancelled"),
+        (Cancelling(), "Cancelled"),
+        (Failed(message="by hand"), "Failed"),
+        (Completed(name="Good", message="by hand"), "Good"),
+        (None, "AwaitingRetry"),
+    ],
 )
-def test_a_run_cancelled_in_between_is_cancelled(
-    pool: Pool, monkeypatch: pytest.MonkeyPatch, said: type[State] | None, end: str
+def test_a_run_that_ends_in_between_has_that_end(
+    pool: Pool, monkeypatch: pytest.MonkeyPatch, said: State | None, end: str
 ):
     run = pool.create("pid")
     pool.client.set_flow_run_state(run, Running(), force=True)
@@ -27,12 +34,14 @@ def test_a_run_cancelled_in_between_is_cancelled(
 
     def meanwhile(*arguments: object) -> State:
         if said is not None:
-            pool.client.set_flow_run_state(run, said(), force=True)
+            pool.client.set_flow_run_state(run, said, force=True)
         return real(*arguments)
 
     monkeypatch.setattr(reporting, "next_state", meanwhile)
     anyio.run(reporting.conclude, run, MINE, Died(-9), False, 5)
     assert pool.state(run).name == end
+    if said is not None and said.message:
+        assert pool.state(run).message == said.message
 
 
 @pytest.mark.parametrize("way", ["conclude", "take over"])
