@@ -5,12 +5,13 @@ so the workers that have its runs look for themselves.
 """
 
 import time
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Iterable
 from contextlib import suppress
 from uuid import UUID
 
 from prefect.client.orchestration import PrefectClient
 from prefect.client.schemas.objects import FlowRun
+from prefect.client.schemas.responses import WorkerFlowRunResponse
 from prefect.exceptions import ObjectNotFound
 from prefect.logging import get_logger
 from prefect.states import Cancelling
@@ -19,7 +20,7 @@ from safelight.naming import BATCH_LABEL
 
 LOG = get_logger("safelight.pool")
 KNOWN_SECONDS = 10.0
-"""How long an answer about a batch is believed."""
+"""How long an answer about a batch is believed, but for the start of a run."""
 MOST = 1000
 """Batches that are remembered."""
 
@@ -35,8 +36,12 @@ class Belonging:
         self._read = read
         self._known: dict[UUID, tuple[float, str | None]] = {}
 
-    async def unwanted(self, flow_run: FlowRun) -> str | None:
+    async def unwanted(self, flow_run: FlowRun, since: float | None = None) -> str | None:
         """Why nobody wants a run any more; None when somebody does, or it belongs to no batch.
+
+        Args:
+            flow_run: the run.
+            since: by `time.monotonic`; that somebody wants it is not believed from before.
 
         Raises:
             httpx.HTTPError: the server does not answer.
@@ -45,7 +50,8 @@ class Belonging:
         if batch is None:
             return None
         asked, why = self._known.get(batch, (-KNOWN_SECONDS, None))
-        if time.monotonic() - asked >= KNOWN_SECONDS:
+        known = time.monotonic() - asked < KNOWN_SECONDS
+        if not known or (why is None and since is not None and asked < since):
             asked = time.monotonic()
             try:
                 why = over(await self._read(batch))
@@ -56,19 +62,29 @@ class Belonging:
             self._known[batch] = asked, why
         return why
 
-    async def wanted(self, client: PrefectClient, flow_run: FlowRun) -> bool:
-        """Whether a run that waits may start; one that nobody wants is cancelled.
+    async def those_wanted(
+        self, client: PrefectClient, due: Iterable[WorkerFlowRunResponse], since: float
+    ) -> list[WorkerFlowRunResponse]:
+        """Runs that wait and may start; those that nobody wants are cancelled.
+
+        Args:
+            client: of the Prefect API.
+            due: the runs that wait.
+            since: see `unwanted`.
 
         Raises:
             httpx.HTTPError: the server does not answer.
         """
-        why = await self.unwanted(flow_run)
-        if why is None:
-            return True
-        LOG.info("flow run %s is not started: %s", flow_run.id, why)
-        with suppress(ObjectNotFound):
-            await client.set_flow_run_state(flow_run.id, Cancelling(message=why))
-        return False
+        wanted: list[WorkerFlowRunResponse] = []
+        for entry in due:
+            why = await self.unwanted(entry.flow_run, since)
+            if why is None:
+                wanted.append(entry)
+                continue
+            LOG.info("flow run %s is not started: %s", entry.flow_run.id, why)
+            with suppress(ObjectNotFound):
+                await client.set_flow_run_state(entry.flow_run.id, Cancelling(message=why))
+        return wanted
 
 
 def batch_of(flow_run: FlowRun) -> UUID | None:

@@ -1,5 +1,6 @@
 """Runs whose batch is over are not run, also when it ended while no worker had it."""
 
+import time
 from uuid import UUID, uuid4
 
 import anyio
@@ -64,6 +65,19 @@ def test_an_answer_is_believed_for_a_while(monkeypatch: pytest.MonkeyPatch):
     assert anyio.run(known.unwanted, made_for(server.batch.id)) is None
     server.there = False
     assert anyio.run(known.unwanted, made_for(server.batch.id)) is not None
+
+
+def test_a_run_is_started_on_a_new_answer_alone():
+    server = Server(None)
+    known = Belonging(server.read)
+    run = made_for(server.batch.id)
+    assert anyio.run(known.unwanted, run) is None
+    server.there = False  # a moment later
+    assert anyio.run(known.unwanted, run) is None
+    since = time.monotonic()
+    assert anyio.run(known.unwanted, run, since) == "its batch was deleted"
+    assert anyio.run(known.unwanted, run, since + 1) == "its batch was deleted"
+    assert server.asked == 2
 
 
 @pytest.mark.parametrize("label", [None, "", "no id", 7, True])
