@@ -30,32 +30,27 @@ class PipelineProblem:
     """What to do."""
 
 
-def check_pipeline(described: Mapping[str, JsonValue], call_input: dict[str, JsonValue]) -> None:
+def check_pipeline(described: Described, call_input: dict[str, JsonValue]) -> None:
     """Refuse a pipeline and its call as the flow would.
 
     Raises:
         PipelineError: as `plan_pipeline` says.
     """
     try:
-        pipeline = Pipeline.model_validate(
-            {name: described[name] for name in Pipeline.model_fields if name in described}
-        )
+        pipeline = _whole(described)
         seed = TypeAdapter[int | None](int | None).validate_python(described.get("seed"))
     except ValidationError as error:
         raise refusal(error, "pipeline") from error
     plan_pipeline(pipeline, call_input, seed)
 
 
-def pipeline_schemas(described: Mapping[str, JsonValue]) -> dict[str, dict[str, Any]]:
+def pipeline_schemas(described: Described) -> dict[str, dict[str, Any]]:
     """Name of each stage of a pipeline to the JSON schema of its parameters.
 
     Raises:
         PipelineError: the pipeline has no stages as they should be.
     """
-    try:
-        pipeline = Pipeline.model_validate({"stages": described.get("stages")})
-    except ValidationError as error:
-        raise refusal(error, "pipeline") from error
+    pipeline = _stages_alone(described)
     return {
         spec.name: find_stage(spec.stage_type).params_type.model_json_schema()
         for spec in pipeline.stages
@@ -69,9 +64,8 @@ def pipeline_problems(
 
     What stages read is looked at once each of them is right by itself.
     """
-    given = {name: described[name] for name in Pipeline.model_fields if name in described}
     try:
-        pipeline = Pipeline.model_validate(given)
+        pipeline = _whole(described)
     except ValidationError as error:
         return [_problem(path, told) for path, told in refusals(error, "pipeline")]
     found = [one for at, spec in enumerate(pipeline.stages) for one in _in_stage(at, spec)]
@@ -90,10 +84,7 @@ def pipeline_diagram(described: Described) -> list[str]:
     Raises:
         PipelineError: the pipeline is not as it should be.
     """
-    try:
-        pipeline = Pipeline.model_validate({"stages": described.get("stages")})
-    except ValidationError as error:
-        raise refusal(error, "pipeline") from error
+    pipeline = _stages_alone(described)
     plan = _plan_with_any_media(pipeline, {})
     read = dict.fromkeys(name for planned in plan.stages for name in planned.reads)
     lines = ["flowchart LR"]
@@ -104,6 +95,20 @@ def pipeline_diagram(described: Described) -> list[str]:
         lines.append(f'    {_node(planned.name)}["{label}"]')
         lines += [f"    {_node(name)} --> {_node(planned.name)}" for name in planned.reads]
     return lines
+
+
+def _whole(described: Described) -> Pipeline:
+    """All of a description that belongs to the pipeline itself."""
+    return Pipeline.model_validate(
+        {name: described[name] for name in Pipeline.model_fields if name in described}
+    )
+
+
+def _stages_alone(described: Described) -> Pipeline:
+    try:
+        return Pipeline.model_validate({"stages": described.get("stages")})
+    except ValidationError as error:
+        raise refusal(error, "pipeline") from error
 
 
 def _node(name: str) -> str:

@@ -16,8 +16,8 @@ from prefect.context import get_settings_context
 from prefect.settings import get_current_settings
 
 from safelight.errors import InvalidFieldValueError
+from safelight.loopback import LOOPBACK
 
-LOOPBACK = ("127.0.0.1", "localhost", "::1")
 NO_PROXY = ("no_proxy", "NO_PROXY")
 """Programs read one or the other."""
 API_URL = "PREFECT_API_URL"

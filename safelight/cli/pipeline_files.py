@@ -64,7 +64,15 @@ def read_pipeline(file: Path) -> dict[str, Any]:
         MissingFileError: there is none.
         InvalidFieldValueError: it is no JSON or YAML object, or too large for one.
     """
-    data = pipeline_text(file)
+    return pipeline_in(pipeline_text(file), file)
+
+
+def pipeline_in(data: bytes, file: Path) -> dict[str, Any]:
+    """What the bytes of a pipeline file say.
+
+    Raises:
+        InvalidFieldValueError: it is no JSON or YAML object.
+    """
     found = _read_yaml(data, str(file)) if is_yaml(file) else read_json(data, str(file))
     if not isinstance(found, dict):
         raise InvalidFieldValueError(

@@ -10,7 +10,7 @@ from typer.core import TyperGroup
 from safelight.cli.inputs import parse_options, uploaded
 from safelight.cli.launching import JsonOption, OutputOption, reporting, run_flow
 from safelight.cli.options import PipelineCommand, flow_words, pipeline_options
-from safelight.cli.pipeline_files import line_of, pipeline_text, read_pipeline
+from safelight.cli.pipeline_files import line_of, pipeline_in, pipeline_text, read_pipeline
 from safelight.cli.printing import check_output, show_json, show_line
 from safelight.cli.server import configured_api_url
 from safelight.client.catalog import pipelines
@@ -79,7 +79,8 @@ def run(
 @reporting
 def check(context: typer.Context, file: PipelineArgument, as_json: JsonOption = False) -> None:
     """Check a pipeline file; nothing is run."""
-    data, described = pipeline_text(file), read_pipeline(file)
+    data = pipeline_text(file)
+    described = pipeline_in(data, file)
     words = flow_words(context)
     call = parse_options(words, pipeline_options(described)) if words else {}
     problems = pipelines().pipeline_problems(described, call)

@@ -16,11 +16,11 @@ import anyio
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from safelight.cli.server_login import Logins
-from safelight.cli.server_password import is_loopback
+from safelight.loopback import LOOPBACK, is_loopback
 
 LONGEST_BYTES = 64 * 2**20
 """Of a request; Prefect's own are far shorter."""
-LOOPBACK = frozenset({"localhost", "127.0.0.1", "::1"})
+NAMES = frozenset(LOOPBACK)
 OF_SCHEDULES = "/api/deployments"
 OF_TEXTS = ("/api/logs", "/api/events")
 """What comes here is printed by programs: a NUL in it is no reason to lose it."""
@@ -45,7 +45,7 @@ class ServerGuard:
     ) -> None:
         self._app = app
         self._logins = logins
-        self._hosts = LOOPBACK | hosts | {socket.gethostname().lower(), socket.getfqdn().lower()}
+        self._hosts = NAMES | hosts | {socket.gethostname().lower(), socket.getfqdn().lower()}
         self._origins = origins
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
@@ -122,7 +122,7 @@ class ServerGuard:
         if origin is None or origin in self._origins:
             return None
         its_host, its_port = _split(origin)
-        same = its_host == host or {its_host, host} <= LOOPBACK
+        same = its_host == host or {its_host, host} <= NAMES
         if same and its_port == port and origin.startswith(("http://", "https://")):
             return None
         return (

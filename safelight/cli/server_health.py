@@ -27,12 +27,12 @@ from safelight.cli.left_deployments import is_ours, without_flow
 from safelight.cli.pools import BATCHES
 from safelight.cli.schedule_health import schedule_findings
 from safelight.cli.server import silence
-from safelight.cli.server_password import is_loopback
 from safelight.cli.service_health import Services, service_findings, services
 from safelight.cli.serving import POOL
 from safelight.client.asking import refusal
 from safelight.client.contracts import entrypoint
 from safelight.client.paging import every_deployment, every_worker, pages
+from safelight.loopback import is_loopback
 from safelight.pool.announcing import announced
 from safelight.pool.configuration import BATCH_TYPE, POOL_TYPE
 from safelight.provenance.manifest import versions

@@ -5,11 +5,10 @@ environment; other commands on the same volume read it from a file of mode 0600 
 the server's address and goes when the server does. An operator's own password is never written.
 """
 
-import ipaddress
 import os
 import secrets
 from collections.abc import Generator
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager
 from pathlib import Path
 from urllib.parse import urlsplit
 
@@ -20,8 +19,9 @@ from prefect.settings import (
     temporary_settings,
 )
 
-from safelight.cli.addresses import LOOPBACK, configured_api_url
+from safelight.cli.addresses import configured_api_url
 from safelight.errors import InvalidFieldValueError
+from safelight.loopback import is_loopback
 from safelight.settings import settings
 
 FOR_SERVERS = PREFECT_SERVER_API_AUTH_STRING.name
@@ -57,14 +57,6 @@ def choose_password(host: str) -> str | None:
             f"unset SAFELIGHT_SERVER_AUTH, set {FOR_SERVERS} to a password, or listen on 127.0.0.1",
         )
     return chosen
-
-
-def is_loopback(host: str) -> bool:
-    """Whether only this machine reaches an address."""
-    name = host.strip("[]").lower()
-    with suppress(ValueError):
-        return ipaddress.ip_address(name).is_loopback
-    return name in LOOPBACK
 
 
 @contextmanager

@@ -5,7 +5,6 @@ to it (DNS rebinding). Browsers say in `Host` what they called the gateway and i
 page asks.
 """
 
-import ipaddress
 from urllib.parse import urlsplit
 
 from starlette.datastructures import Headers
@@ -19,9 +18,8 @@ from safelight.gateway.problems import (
     ForeignRequestError,
     answer_to,
 )
+from safelight.loopback import LOOPBACK, is_loopback
 
-NAMES = frozenset({"localhost", "127.0.0.1", "::1"})
-"""What the gateway may be called."""
 JSON_BYTES = 4 * 2**20
 """Of a JSON body; a pipeline of 200 stages has far fewer."""
 UPLOAD_BYTES = 8 * 2**30
@@ -60,15 +58,6 @@ class Guard:
         await self._app(scope, _counted(receive, most), send)
 
 
-def is_loopback(host: str) -> bool:
-    """Whether only this machine reaches an address."""
-    name = host.strip("[]").lower()
-    try:
-        return ipaddress.ip_address(name).is_loopback
-    except ValueError:
-        return name in NAMES
-
-
 def _from_elsewhere(scope: Scope) -> PipelineError | None:
     ends = [scope.get("server"), scope.get("client")]
     for end in ends:
@@ -83,7 +72,7 @@ def _from_elsewhere(scope: Scope) -> PipelineError | None:
 def _by_another_name(headers: Headers) -> PipelineError | None:
     called = headers.getlist("host")
     host, _ = _split(f"//{called[0]}") if len(called) == 1 else ("", None)
-    if host in NAMES:
+    if host in LOOPBACK:
         return None
     return ForeignRequestError(
         f"the gateway is not called {host[:80] or 'nothing'}", "call it 127.0.0.1 or localhost"

@@ -7,7 +7,7 @@ import uvicorn
 
 from safelight.errors import ForbiddenPathError, PipelineError
 from safelight.gateway.app import create_app
-from safelight.gateway.guard import is_loopback
+from safelight.loopback import is_loopback
 
 GRACE_SECONDS = 3
 """Time that open answers have when the gateway ends; those that follow a job have no end."""

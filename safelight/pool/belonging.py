@@ -4,7 +4,6 @@ A batch asks its runs to stop when it is cancelled or deleted. Nobody does while
 so the workers that have its runs look for themselves.
 """
 
-import time
 from collections.abc import Awaitable, Callable, Iterable
 from contextlib import suppress
 from uuid import UUID
@@ -17,6 +16,7 @@ from prefect.logging import get_logger
 from prefect.states import Cancelling
 
 from safelight.naming import BATCH_LABEL
+from safelight.pool.fencing import awake
 
 LOG = get_logger("safelight.pool")
 KNOWN_SECONDS = 10.0
@@ -41,7 +41,7 @@ class Belonging:
 
         Args:
             flow_run: the run.
-            since: by `time.monotonic`; that somebody wants it is not believed from before.
+            since: by `awake`; that somebody wants it is not believed from before.
 
         Raises:
             httpx.HTTPError: the server does not answer.
@@ -50,9 +50,9 @@ class Belonging:
         if batch is None:
             return None
         asked, why = self._known.get(batch, (-KNOWN_SECONDS, None))
-        known = time.monotonic() - asked < KNOWN_SECONDS
+        known = awake() - asked < KNOWN_SECONDS
         if not known or (why is None and since is not None and asked < since):
-            asked = time.monotonic()
+            asked = awake()
             try:
                 why = over(await self._read(batch))
             except ObjectNotFound:

@@ -138,11 +138,11 @@ class SupervisingWorker(BaseWorker[C, V, R], ABC):
         if self._draining:
             return []
         async with self._submitting:
-            asked, since = awake(), time.monotonic()
+            asked = awake()
             found = await internals.due_flow_runs(self)
             self._ask_again({entry.flow_run.id for entry in found})
             due = self._startable(found)
-            wanted = await self._belonging.those_wanted(self.client, due, since)
+            wanted = await self._belonging.those_wanted(self.client, due, asked)
             chosen = await self._chosen(iter(wanted))
             self._starting.saw((entry.flow_run.id for entry in chosen), asked)
             await internals.submit(self, chosen)

@@ -143,6 +143,12 @@ def is_sampler(name: str) -> bool:
     return bare in SAMPLERS
 
 
+def model_name(model: str) -> str:
+    """The name of a file of weights without folder and ending."""
+    name = re.split(r"[/\\]", model)[-1]
+    return re.sub(r"\.(safetensors|ckpt|pth|pt)$", "", name)
+
+
 def printable(text: str) -> str:
     """The text with what XML and PNG cannot hold shown as U+FFFD, and line ends as one LF."""
     return _UNPRINTABLE.sub("\ufffd", text.replace("\r\n", "\n").replace("\r", "\n"))
@@ -167,7 +173,7 @@ def _fields(drawing: FileRecord, later: list[FileRecord]) -> dict[str, JsonValue
         "Seed": given.get("seed"),
         "Size": f"{width}x{height}" if width and height else None,
         "Model hash": drawing.weights[0][:10] if drawing.weights else None,
-        "Model": _model_name(model) if isinstance(model, str) and model else None,
+        "Model": model_name(model) if isinstance(model, str) and model else None,
         "Denoising strength": given.get("strength", refined.get("refinement_level")),
         "Mask blur": given.get("mask_blur"),
         "Hires upscale": refined.get("scale"),
@@ -181,15 +187,10 @@ def _lora_tags(drawing: FileRecord) -> str:
     loras = drawing.parameters.get("loras")
     given = loras if isinstance(loras, list) else []
     return "".join(
-        f" <lora:{_model_name(printable(str(lora['name'])))}:{lora['weight']}>"
+        f" <lora:{model_name(printable(str(lora['name'])))}:{lora['weight']}>"
         for lora in given
         if isinstance(lora, dict) and {"name", "weight"} <= lora.keys()
     )
-
-
-def _model_name(model: str) -> str:
-    name = re.split(r"[/\\]", model)[-1]
-    return re.sub(r"\.(safetensors|ckpt|pth)$", "", name)
 
 
 def _text(record: FileRecord, name: str) -> str:

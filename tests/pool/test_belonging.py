@@ -1,6 +1,5 @@
 """Runs whose batch is over are not run, also when it ended while no worker had it."""
 
-import time
 from uuid import UUID, uuid4
 
 import anyio
@@ -13,6 +12,7 @@ from prefect.states import State
 from safelight.naming import BATCH_LABEL
 from safelight.pool import belonging
 from safelight.pool.belonging import Belonging, batch_of
+from safelight.pool.fencing import awake
 from tests.prefect_pool import Pool, begun, eventually
 
 
@@ -74,7 +74,7 @@ def test_a_run_is_started_on_a_new_answer_alone():
     assert anyio.run(known.unwanted, run) is None
     server.there = False  # a moment later
     assert anyio.run(known.unwanted, run) is None
-    since = time.monotonic()
+    since = awake()
     assert anyio.run(known.unwanted, run, since) == "its batch was deleted"
     assert anyio.run(known.unwanted, run, since + 1) == "its batch was deleted"
     assert server.asked == 2

@@ -9,7 +9,7 @@ from PIL import Image
 from safelight.errors import InvalidFieldValueError, InvalidMediaError
 from safelight.media.images import metadata_of
 from safelight.provenance.carried import COMMENT, MAIN
-from safelight.provenance.containers import PNG, jpeg_comment, png_texts
+from safelight.provenance.containers import JPEG, PNG, jpeg_comment, png_texts
 from safelight.provenance.embed import read_record
 from safelight.provenance.record import FileRecord
 from safelight.provenance.remixing.comfyui import understand_comfyui
@@ -64,11 +64,10 @@ def _ours(record: FileRecord) -> Understood | None:
     if not drawn:
         return None
     drawing = chain[drawn[-1]]
-    given = dict(drawing.parameters)
     left = [f"stage {step.stage}: it takes no part" for step in chain[drawn[-1] + 1 :]]
     if drawing.sources:
         left.insert(0, f"stage {drawing.stage}: the picture that it drew over takes no part")
-    return Understood(tool="Safelight", parameters=given, left=tuple(left))
+    return Understood(tool="Safelight", parameters=drawing.parameters, left=tuple(left))
 
 
 def _texts(path: Path) -> dict[str, str]:
@@ -81,13 +80,10 @@ def _texts(path: Path) -> dict[str, str]:
             return texts
     if path.stat().st_size > LARGEST_FILE:
         return {}
-    comment = _exif_comment(path.read_bytes()) or _jpeg_comment(path, head)
+    comment = _exif_comment(path.read_bytes())
+    if comment is None and head.startswith(JPEG):
+        comment = jpeg_comment(path)
     return {"parameters": comment} if comment else {}
-
-
-def _jpeg_comment(path: Path, head: bytes) -> str | None:
-    """The comment of a JPEG; None of all else."""
-    return jpeg_comment(path) if head.startswith(b"\xff\xd8") else None
 
 
 def _exif_comment(data: bytes) -> str | None:

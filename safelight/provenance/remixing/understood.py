@@ -5,7 +5,7 @@ from typing import Any
 
 from pydantic import BaseModel, ConfigDict, JsonValue
 
-from safelight.provenance.parameters_text import is_sampler
+from safelight.provenance.parameters_text import is_sampler, model_name
 
 MOST_SEED = 2**32 - 1
 SHOWN = 120
@@ -61,7 +61,7 @@ class Reading:
     def take_model(self, value: object) -> None:
         """The name of a model, without folder and ending."""
         if isinstance(value, str) and value:
-            self.parameters["model"] = stem(value)
+            self.parameters["model"] = model_name(value)
 
     def take_sampler(self, ours: str, theirs: str) -> None:
         """A sampler whose method is known here; with which noise levels, the engine says.
@@ -79,20 +79,12 @@ class Reading:
         """LoRAs by name and weight."""
         if loras:
             self.parameters["loras"] = [
-                {"name": stem(name), "weight": weight} for name, weight in loras
+                {"name": model_name(name), "weight": weight} for name, weight in loras
             ]
 
     def understood(self) -> Understood:
         """All of it."""
         return Understood(tool=self.tool, parameters=self.parameters, left=tuple(self.left))
-
-
-def stem(name: str) -> str:
-    """The name of a file of weights without folder and ending."""
-    bare = name.replace("\\", "/").rsplit("/", 1)[-1]
-    for ending in (".safetensors", ".ckpt", ".pth", ".pt"):
-        bare = bare.removesuffix(ending)
-    return bare
 
 
 def mapping(value: object) -> Mapping[str, Any]:

@@ -3,8 +3,8 @@
 from safelight.provenance.parameters_text import SCHEDULES, parse_parameters
 from safelight.provenance.remixing.understood import Reading, Understood
 
-_NUMBERS = {"steps": "Steps", "seed": "Seed"}
-_TAKEN = {*_NUMBERS.values(), "CFG scale", "Size", "Model", "Sampler", "Schedule type"}
+_NUMBERS = {"steps": "Steps", "seed": "Seed", "guidance_scale": "CFG scale"}
+_TAKEN = {*_NUMBERS.values(), "Size", "Model", "Sampler", "Schedule type"}
 _TELLS = {"Version", "Model hash", "VAE hash", "Lora hashes", "TI hashes", "Hashes", "App"}
 _PLAIN = {"", "Uniform", "Normal"}
 _AUTOMATIC = {
@@ -25,13 +25,12 @@ def understand_webui(text: str) -> Understood:
         text: as the file holds it.
     """
     found, reading = parse_parameters(text), Reading("AUTOMATIC1111")
-    numbers = {**_NUMBERS, "guidance_scale": "CFG scale"}
-    for name, theirs in numbers.items():
+    for name, theirs in _NUMBERS.items():
         reading.take_number(name, found.fields.get(theirs), whole=name != "guidance_scale")
     fields = {
         name: value
         for name, value in found.fields.items()
-        if name not in numbers.values() and name not in _SECOND
+        if name not in _NUMBERS.values() and name not in _SECOND
     }
     rest = found.model_copy(update={"fields": fields}).parameters()
     sampler = rest.pop("scheduler", None)
@@ -41,9 +40,8 @@ def understand_webui(text: str) -> Understood:
     if "Size" in found.fields and "width" not in reading.parameters:
         reading.leave("Size", found.fields["Size"], "no size")
     for name, value in found.fields.items():
-        if name in _TAKEN:
-            continue
-        reading.leave(name, value, _reason(name))
+        if name not in _TAKEN:
+            reading.leave(name, value, _reason(name))
     return reading.understood()
 
 
