@@ -11,6 +11,7 @@ import traceback
 from collections.abc import Callable
 from contextlib import suppress
 from functools import cache
+from pathlib import Path
 from typing import Any, get_args, get_type_hints
 
 from pydantic import BaseModel, ConfigDict, JsonValue, TypeAdapter
@@ -81,8 +82,17 @@ def _answered(request: Request, handle: int | None) -> tuple[dict[str, JsonValue
         return _broken("memory"), None
     except Exception as error:  # noqa: BLE001  (an edge: a decoder may raise anything)
         trace = traceback.format_exc()[-TRACE_CHARACTERS:]
-        return _broken(f"{type(error).__name__}: {error}"[:500], trace), None
+        return _broken(_said(error)[:500], trace), None
     return answer, array
+
+
+def _said(error: Exception) -> str:
+    """What an error says, or where it came up when it says nothing, as an assertion does."""
+    kind, text = type(error).__name__, str(error)
+    if text:
+        return f"{kind}: {text}"
+    deepest = traceback.extract_tb(error.__traceback__)[-1]
+    return f"{kind} in {deepest.name} of {Path(deepest.filename).stem}"
 
 
 def _broken(how: str, trace: str = "") -> dict[str, JsonValue]:

@@ -60,6 +60,10 @@ def is_killed() -> tuple[int, Array | None]:
     return 0, None
 
 
+def asserts() -> tuple[int, Array | None]:
+    raise AssertionError
+
+
 def raises() -> tuple[int, Array | None]:
     raise IndexError("of a list that is too short")
 

@@ -75,6 +75,7 @@ def test_no_keys_are_handed_on(monkeypatch: pytest.MonkeyPatch):
         (misbehaving.ends, (), "crash (status 3)", "another program"),
         (misbehaving.is_killed, (), "of memory", "LOOK_MEMORY_GIB"),
         (misbehaving.raises, (), "IndexError: of a list that is too short", "export"),
+        (misbehaving.asserts, (), "AssertionError in asserts of misbehaving", "export"),
         (misbehaving.talks, (), "an answer of", "export"),
         (misbehaving.draws, (), "its result is too large", "export"),
         (misbehaving.says_what_it_is_not, (), "no answer", "export"),
