@@ -38,7 +38,17 @@ from safelight.confined.calling import prepare
 from safelight.errors import ContractMismatchError
 from safelight.pool.fencing import Fence, awake
 from safelight.pool.freshness import ImportedModules
-from safelight.pool.messages import Ended, Owned, Pulse, Ready, Run, Stale, Stop, ToProcess
+from safelight.pool.messages import (
+    Ended,
+    Owned,
+    Pulse,
+    Ready,
+    Run,
+    Stale,
+    Stop,
+    ToProcess,
+    lines_of,
+)
 from safelight.pool.ownership import Claim
 from safelight.pool.session import ApiSession
 from safelight.private import keep_private
@@ -63,7 +73,7 @@ class Host:
     """Runs what comes over the socket until the socket closes."""
 
     def __init__(self, connection: socket.socket) -> None:
-        self._lines = connection.makefile("r", encoding="utf-8")
+        self._connection = connection
         self._replies = connection.makefile("w", encoding="utf-8")
         self._runs: queue.SimpleQueue[Run | None] = queue.SimpleQueue()
         self._current: UUID | None = None
@@ -97,14 +107,21 @@ class Host:
         return self._runs.get()
 
     def _listen(self) -> None:
-        for line in self._lines:
-            command = ToProcess.validate_json(line)
-            if isinstance(command, Run):
-                self._runs.put(command)
-            elif isinstance(command, Owned):
-                self._fence.confirm(command.flow_run_id, command.asked)
-            else:
-                self._stop(command)
+        try:
+            for line in lines_of(self._connection):
+                self._hear(ToProcess.validate_json(line))
+        finally:
+            self._end()
+
+    def _hear(self, command: Run | Owned | Stop) -> None:
+        if isinstance(command, Run):
+            self._runs.put(command)
+        elif isinstance(command, Owned):
+            self._fence.confirm(command.flow_run_id, command.asked)
+        else:
+            self._stop(command)
+
+    def _end(self) -> None:
         self._runs.put(None)
         with self._lock:
             orphaned = self._current is not None

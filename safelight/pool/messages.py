@@ -1,5 +1,7 @@
 """What a worker and its warm processes say to each other: one JSON object a line."""
 
+import socket
+from collections.abc import Iterator
 from typing import Annotated, Literal
 from uuid import UUID
 
@@ -96,3 +98,18 @@ ToProcess = TypeAdapter[Run | Stop | Owned](
 FromProcess = TypeAdapter[Ready | Pulse | Stale | Ended](
     Annotated[Ready | Pulse | Stale | Ended, Field(discriminator="kind")]
 )
+
+
+def lines_of(connection: socket.socket) -> Iterator[str]:
+    """Every whole line that comes, until the other side has gone away, however it went.
+
+    Linux tells of a reset instead of an end when the other side closed before it had read all that
+    was sent to it; a process that is killed may leave half a line.
+    """
+    with connection.makefile("r", encoding="utf-8", errors="replace") as lines:
+        try:
+            for line in lines:
+                if line.endswith("\n"):
+                    yield line
+        except OSError:
+            return

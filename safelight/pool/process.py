@@ -16,7 +16,17 @@ from pydantic_core import PydanticSerializationError
 from safelight.children import safe_path
 from safelight.pool.devices import GIB, Device, machine_memory
 from safelight.pool.freshness import Stamp, changed_since, code_stamps
-from safelight.pool.messages import Ended, FromProcess, Owned, Pulse, Ready, Run, Stale, Stop
+from safelight.pool.messages import (
+    Ended,
+    FromProcess,
+    Owned,
+    Pulse,
+    Ready,
+    Run,
+    Stale,
+    Stop,
+    lines_of,
+)
 from safelight.progress import StopReason
 from safelight.settings import settings
 
@@ -197,12 +207,8 @@ class WarmProcess:
             return
 
     def _listen(self, process: "subprocess.Popen[bytes]", connection: socket.socket) -> None:
-        try:
-            with connection.makefile("r", encoding="utf-8") as lines:
-                for line in lines:
-                    self._hear(FromProcess.validate_json(line))
-        except OSError:  # reset by a process that was killed
-            pass
+        for line in lines_of(connection):
+            self._hear(FromProcess.validate_json(line))
         returncode = process.wait()
         with self._lock:
             if self._process is process:
