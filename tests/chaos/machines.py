@@ -163,9 +163,13 @@ class Worker:
         """Send it a signal, in its container where it has one."""
         with suppress(psutil.Error):
             main = psutil.Process(self.process.pid)
-            if self.contained:  # `unshare` itself would end, and with it everything
-                (main,) = main.children()
-            main.send_signal(number)
+            if not self.contained:
+                main.send_signal(number)
+                return
+            while self.alive and not main.children():
+                time.sleep(0.05)  # `unshare` has only begun
+            for inside in main.children():  # `unshare` itself would end, and with it everything
+                inside.send_signal(number)
 
     def sleep(self, seconds: float) -> None:
         """Let it and its processes stand still and go on, as a machine that sleeps and wakes."""
