@@ -1,7 +1,7 @@
 """Many runs of one flow: from a file, a list or a grid of parameters."""
 
 import hashlib
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import replace
 from typing import Annotated
 from uuid import uuid4
@@ -12,15 +12,15 @@ from pydantic import Field, JsonValue
 
 from flows.batching.dispatching import Dispatch, Where, find_workers
 from flows.batching.laying_out import lay_out_all, lay_out_grid, publish_table, sheet_axes
+from flows.batching.reading.files import read_file
+from flows.batching.reading.rows import Row
 from flows.batching.requests import (
     Request,
-    Row,
     batch_digest,
     check_requests,
     find_target,
     grid_rows,
     listed,
-    read_file,
 )
 from flows.running.recorded import recorded_flow
 from flows.running.signature import parameters_model
@@ -58,8 +58,16 @@ def batch(
         Field(
             min_length=1,
             max_length=4096,
-            description="Requests: one JSON object a line, or a table (CSV) whose header names "
-            "parameters. A file under the volume root, or the store: link of one.",
+            description="Requests: a table (CSV, .xlsx, .ods) whose header names parameters, JSON "
+            "objects, or a prompt a line. A file under the volume root, or the store: link of one.",
+        ),
+    ] = None,
+    sheet: Annotated[
+        str | None,
+        Field(
+            min_length=1,
+            max_length=100,
+            description="Sheet of a spreadsheet. None: the first that is shown.",
         ),
     ] = None,
     requests: Annotated[
@@ -119,7 +127,8 @@ def batch(
 ) -> list[ArtifactRef]:
     """Run a flow for every request of a file, a list or a grid, and lay out what it makes."""
     target = find_target(flow)
-    rows = _rows(file, requests, grid)
+    known = parameters_model(target.fn).model_fields
+    rows = _rows(file, sheet, requests, grid, known)
     order = sheet_axes(grid or {}, x, y, z)
     checked = check_requests(target, rows, parameters)
     name = _run_id() if again else key or batch_digest(checked)
@@ -152,8 +161,10 @@ def batch(
 
 def _rows(
     file: str | None,
+    sheet: str | None,
     requests: Sequence[dict[str, JsonValue]] | None,
     grid: dict[str, list[JsonValue]] | None,
+    known: Collection[str],
 ) -> list[Row]:
     given = [
         name
@@ -169,7 +180,11 @@ def _rows(
             f"batch: {' and '.join(given)} are given, expected one of them", "remove all but one"
         )
     if file is not None:
-        return read_file(file)
+        return read_file(file, known, sheet)
+    if sheet is not None:
+        raise InvalidFieldValueError(
+            f"batch: sheet is {sheet!r}, and there is no file", "give a file, or leave out sheet"
+        )
     return grid_rows(grid) if grid is not None else listed(requests or [])
 
 

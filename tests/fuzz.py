@@ -227,7 +227,8 @@ class Readers:
 
     def _requests(self) -> None:
         from flows.batch import batch
-        from flows.batching.requests import check_requests, listed, parse
+        from flows.batching.reading.files import parse
+        from flows.batching.requests import check_requests, listed
         from flows.generate import generate
         from flows.pipeline import pipeline
         from safelight.cli.inputs import read_json

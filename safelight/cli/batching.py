@@ -1,10 +1,11 @@
 """A batch from a file of this machine, and what became of each of its requests."""
 
-from collections.abc import Callable, Mapping
+import json
+from collections.abc import Mapping, Sequence
+from importlib import import_module
 from pathlib import Path
-from typing import Protocol, cast
+from typing import NamedTuple, Protocol, cast
 
-from prefect.utilities.importtools import import_object
 from pydantic import JsonValue
 
 from safelight.cli.printing import (
@@ -20,36 +21,52 @@ from safelight.cli.runs import session
 from safelight.cli.server import configured_api_url
 from safelight.client.contracts import Contract
 from safelight.client.runs import RunEnd
-from safelight.errors import ContractMismatchError, InvalidFieldValueError, MissingFileError
+from safelight.errors import InvalidFieldValueError, MissingFileError
 from safelight.provenance.batches import BatchReport, load_report
 from safelight.store.disk import disk_errors
 from safelight.store.store import current_store
 
 LARGEST_FILE = 32 * 2**20
 """Bytes; the flow reads no more."""
-PARSE = "flows.batching.requests.parse"
-"""Reads a file of requests; loaded by its name, since the command sits below the flows."""
+READING, CHECKING = "flows.batching.reading.files", "flows.batching.requests"
+"""Read a file of requests; loaded by name, since the command sits below the flows."""
+FIRST = 5
+"""Requests that `--check` shows."""
 
 
-class _Row(Protocol):
-    """A request of a file."""
+class CheckedRequest(Protocol):
+    """A request that its flow has accepted."""
 
     where: str
-    values: Mapping[str, JsonValue]
+    parameters: Mapping[str, JsonValue]
 
 
-def read_requests(file: Path, target: Contract) -> bytes:
-    """A file of requests, whole, refused where it cannot be one: what is kept, others may read.
+class RequestFile(NamedTuple):
+    """A file of requests and what it asks for."""
+
+    data: bytes
+    """Whole."""
+    media_type: str
+    """MIME type under which it is kept."""
+    requests: Sequence[CheckedRequest]
+    """In the order of the file."""
+
+
+def read_requests(
+    file: Path, target: Contract, shared: Mapping[str, JsonValue], sheet: str | None
+) -> RequestFile:
+    """A file of requests, refused where it cannot be one: what is kept, others may read.
 
     Args:
         file: as it was named.
         target: the flow that will run them.
+        shared: parameters of every request; a request's own win.
+        sheet: of a spreadsheet; None for the first that is shown.
 
     Raises:
         MissingFileError: there is no such file.
         InvalidFieldValueError: it is too large.
-        ContractMismatchError: a request has a parameter that the flow has not.
-        PipelineError: as `flows.batching.requests.parse` says.
+        PipelineError: as `parse` and `check_requests` say.
     """
     try:
         there = file.is_file()
@@ -65,19 +82,41 @@ def read_requests(file: Path, target: Contract) -> bytes:
             f"{file} has {file.stat().st_size} bytes, at most {LARGEST_FILE} are read",
             "split it into several batches",
         )
-    parse = cast("Callable[[bytes], list[_Row]]", import_object(PARSE))
-    for row in parse(data):
-        unknown = sorted(row.values.keys() - target.described.keys())
-        if unknown:
-            raise ContractMismatchError(
-                f"{row.where}: {target.flow.name} has no parameter {unknown[0][:80]!r}",
-                f"name what it takes: {', '.join(target.described)}",
-            )
-    return data
+    reading = import_module(READING)
+    rows = reading.parse(data, tuple(target.described), sheet, reading.is_text(file))
+    checking = import_module(CHECKING)
+    requests = checking.check_requests(checking.find_target(target.flow.name), rows, shared)
+    media_type = reading.workbook_type(data) or "text/plain"
+    return RequestFile(data, media_type, cast("Sequence[CheckedRequest]", requests))
+
+
+def show_check(flow: str, requests: Sequence[CheckedRequest], *, as_json: bool) -> None:
+    """What a file asks for, when nothing is to run."""
+    first = requests[:FIRST]
+    if as_json:
+        shown: list[JsonValue] = [
+            {"where": each.where, "parameters": dict(each.parameters)} for each in first
+        ]
+        show_json({"flow": flow, "requests": len(requests), "first": shown})
+        return
+    show_line(f"{len(requests)} requests of {flow}; nothing has run")
+    names = list(dict.fromkeys(name for each in first for name in each.parameters))
+    rows = [(each.where, *(_shown(each.parameters.get(name)) for name in names)) for each in first]
+    show_rows(("request", *names), rows)
+
+
+def _shown(value: JsonValue) -> str:
+    if value is None:
+        return ""
+    return value if isinstance(value, str) else json.dumps(value, ensure_ascii=False)
 
 
 def run_batch(
-    file: bytes, parameters: dict[str, JsonValue], output: Path | None, *, as_json: bool = False
+    file: RequestFile,
+    parameters: dict[str, JsonValue],
+    output: Path | None,
+    *,
+    as_json: bool = False,
 ) -> RunEnd:
     """Run the flow `batch` on a file's content and show each request.
 
@@ -85,7 +124,7 @@ def run_batch(
     """
     if configured_api_url() is None:
         parameters = {**parameters, "where": "here"}
-    stored = current_store().put(file, "text/plain", folder="uploads")
+    stored = current_store().put(file.data, file.media_type, folder="uploads")
     current_store().settle()
     with session() as prefect, watching("batch", quiet=as_json) as on_progress:
         outcome = prefect.run("batch", {"file": stored.uri, **parameters}, on_progress)

@@ -11,7 +11,7 @@ from typing import Annotated, ParamSpec
 import typer
 from pydantic import JsonValue
 
-from safelight.cli.batching import read_requests, run_batch
+from safelight.cli.batching import read_requests, run_batch, show_check
 from safelight.cli.inputs import local, offered, parse_options, uploaded
 from safelight.cli.launching import (
     FileArgument,
@@ -123,8 +123,9 @@ def inpaint(
 
 @app.command(
     cls=BatchCommand,
-    help="Run a flow for every request of a file (JSON lines or CSV); extra options, for instance "
-    "--steps 30, are given to every request that has none of its own. "
+    help="Run a flow for every request of a file (a table or spreadsheet, JSON, or a prompt a "
+    "line); extra options, for instance --steps 30, are given to every request that has none of "
+    "its own. "
     "safelight batch --flow NAME --help lists them.",
 )
 @reporting
@@ -139,22 +140,35 @@ def batch(
     shards: Annotated[
         bool, typer.Option("--shards", help="On workers: many short requests in one flow run.")
     ] = False,
+    sheet: Annotated[str | None, typer.Option(help="Of a spreadsheet; the first.")] = None,
+    check: Annotated[
+        bool, typer.Option("--check", help="Show what the file asks for, and run nothing.")
+    ] = False,
     output: OutputOption = None,
     as_json: JsonOption = False,
 ) -> None:
     """Run a batch."""
     target = contract(flow)
-    requests = read_requests(file, target)
     shared = parse_options(flow_words(context), target.described)
     target.check(shared, partly=True)
     given = offered(
-        flow=flow, parallel=parallel, retries=retries, key=key, again=again, shards=shards
+        flow=flow,
+        parallel=parallel,
+        retries=retries,
+        key=key,
+        again=again,
+        shards=shards,
+        sheet=sheet,
     )
     contract("batch").check(given)
+    asked = read_requests(file, target, shared, sheet)
+    if check:
+        show_check(flow, asked.requests, as_json=as_json)
+        return
     if output is not None:
         check_output(output)
     shared = uploaded(shared, here=configured_api_url() is None)
-    conclude(run_batch(requests, {**given, "parameters": shared}, output, as_json=as_json))
+    conclude(run_batch(asked, {**given, "parameters": shared}, output, as_json=as_json))
 
 
 @app.command("backfill", help="Create the runs that a paused or missed schedule would have made.")

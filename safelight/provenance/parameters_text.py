@@ -83,7 +83,9 @@ class GenerationSettings(BaseModel):
         if "Model" in self.fields:
             found["model"] = self.fields["Model"]
         if "Sampler" in self.fields:
-            found["scheduler"] = _our_scheduler(self.fields)
+            found["scheduler"] = our_scheduler(
+                self.fields["Sampler"], self.fields.get("Schedule type", "")
+            )
         return found
 
 
@@ -208,8 +210,8 @@ def _their_sampler(scheduler: JsonValue) -> tuple[str | None, str | None]:
     return SAMPLERS.get(scheduler, scheduler), None
 
 
-def _our_scheduler(fields: dict[str, str]) -> str:
-    sampler, schedule = fields["Sampler"], fields.get("Schedule type", "")
+def our_scheduler(sampler: str, schedule: str = "") -> str:
+    """Our name of a sampler that other tools show, with its schedule; others stay as they are."""
     for shown in SCHEDULES.values():  # tools before 2024 wrote both in one field
         if sampler.endswith(f" {shown}"):
             sampler, schedule = sampler.removesuffix(f" {shown}"), shown

@@ -25,6 +25,9 @@ EXTENSIONS = {
     "audio/mp4": ".m4a",
     "application/json": ".json",
     "text/plain": ".txt",
+    "application/vnd.openxmlformats-officedocument.spreadsheetml.sheet": ".xlsx",
+    "application/vnd.oasis.opendocument.spreadsheet": ".ods",
+    "application/vnd.ms-excel": ".xls",
 }
 """The one extension each media type is stored under."""
 

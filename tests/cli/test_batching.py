@@ -1,19 +1,22 @@
 """A file of requests is looked at before anything of it is kept."""
 
+import json
 import os
 from pathlib import Path
 
 import pytest
 
-from safelight.cli.batching import LARGEST_FILE, read_requests
+from safelight.cli.batching import LARGEST_FILE, read_requests, show_check
 from safelight.client.contracts import contract
 from safelight.errors import PipelineError
+from safelight.store.artifact import EXTENSIONS
 
 GENERATE = contract("generate")
 GOOD = [
     b'{"prompt": "a cat"}\n{"prompt": "a dog", "steps": 3}\n',
     b"prompt,steps\na cat,3\n",
     "\ufeffprompt\nein M\u00e4dchen\n".encode(),
+    b'[{"prompt": "a cat"}]',
 ]
 
 
@@ -21,7 +24,7 @@ GOOD = [
 def test_requests_are_given_as_they_are(tmp_path: Path, content: bytes):
     file = tmp_path / "requests"
     file.write_bytes(content)
-    assert read_requests(file, GENERATE) == content
+    assert read_requests(file, GENERATE, {}, None).data == content
 
 
 @pytest.mark.parametrize(
@@ -34,7 +37,6 @@ def test_requests_are_given_as_they_are(tmp_path: Path, content: bytes):
         b'{"token": "abc"}\n',
         b"HOME=/root\0PATH=/bin\0",
         b"\x89PNG\r\n\x1a\n" + bytes(50),
-        b'[{"prompt": "a cat"}]',
         b"name,password\nme,secret\n",
     ],
 )
@@ -42,7 +44,7 @@ def test_what_is_no_file_of_requests_is_refused(tmp_path: Path, content: bytes):
     file = tmp_path / "private"
     file.write_bytes(content)
     with pytest.raises(PipelineError):
-        read_requests(file, GENERATE)
+        read_requests(file, GENERATE, {}, None)
 
 
 @pytest.mark.parametrize("kind", ["large", "pipe", "folder", "missing"])
@@ -56,4 +58,37 @@ def test_what_cannot_be_one_is_not_read(tmp_path: Path, kind: str):
     elif kind == "folder":
         file.mkdir()
     with pytest.raises(PipelineError):
-        read_requests(file, GENERATE)
+        read_requests(file, GENERATE, {}, None)
+
+
+def test_a_spreadsheet_is_kept_as_what_it_is():
+    made = Path(__file__).parents[1] / "flows" / "batching" / "data"
+    for file in (made / "products.ods", made / "products.xlsx"):
+        asked = read_requests(file, GENERATE, {"width": 64}, "Products")
+        assert EXTENSIONS[asked.media_type] == file.suffix
+        assert [each.parameters["width"] for each in asked.requests] == [64] * 3
+
+
+def test_a_value_that_the_flow_refuses_is_refused_before_anything_is_kept(tmp_path: Path):
+    file = tmp_path / "requests.csv"
+    file.write_text("prompt;steps\na cat;8\na dog;many\n")
+    with pytest.raises(PipelineError, match="line 3: generate: field steps"):
+        read_requests(file, GENERATE, {}, None)
+
+
+def test_a_check_shows_what_a_file_asks_for(tmp_path: Path, capsys: pytest.CaptureFixture[str]):
+    file = tmp_path / "prompts.txt"
+    file.write_text("".join(f"subject {n} --steps {n}\n" for n in range(1, 8)))
+    asked = read_requests(file, GENERATE, {"seed": 3}, None)
+    show_check("generate", asked.requests, as_json=False)
+    shown = capsys.readouterr().out
+    assert "7 requests of generate; nothing has run" in shown
+    assert "subject 5" in shown
+    assert "subject 6" not in shown
+    show_check("generate", asked.requests, as_json=True)
+    told = json.loads(capsys.readouterr().out)
+    assert told["requests"] == 7
+    assert told["first"][4] == {
+        "where": "line 5",
+        "parameters": {"prompt": "subject 5", "steps": 5, "seed": 3},
+    }

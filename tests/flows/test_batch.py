@@ -31,16 +31,15 @@ from prefect.states import Cancelling, Failed
 from flows.batch import batch
 from flows.batching import dispatching
 from flows.batching.laying_out import sheet_axes
+from flows.batching.reading.files import parse, read_file
+from flows.batching.reading.rows import LARGEST_FILE
 from flows.batching.requests import (
-    LARGEST_FILE,
     MOST_REQUESTS,
     batch_digest,
     check_requests,
     find_target,
     grid_rows,
     listed,
-    parse,
-    read_file,
 )
 from flows.batching.runs import TAG
 from flows.batching.shards import MOST, Sizes
@@ -147,14 +146,19 @@ HOSTILE = {
     "empty": (b"", "INVALID_FIELD_VALUE", "no request"),
     "only a BOM": (b"\xef\xbb\xbf \n", "INVALID_FIELD_VALUE", "no request"),
     "latin-1": (GOOD + b'{"prompt": "caf\xe9"}', "INVALID_FIELD_VALUE", "line 2: byte 0xe9"),
-    "utf-16": ('{"prompt": "a"}'.encode("utf-16"), "INVALID_FIELD_VALUE", "line 1: byte 0xff"),
+    "half of utf-16": (
+        '{"prompt": "a"}'.encode("utf-16")[:-1],
+        "INVALID_FIELD_VALUE",
+        "line 1: byte 0x7d is not UTF-16",
+    ),
     "a line of 10 MB": (
         GOOD + b'{"prompt": "' + b"a" * 10_000_000 + b'"}',
         "INVALID_FIELD_VALUE",
         "line 2 has 10000014 characters",
     ),
     "a file of 33 MB": (b"\n" * (LARGEST_FILE + 1), "INVALID_FIELD_VALUE", str(LARGEST_FILE)),
-    "a JSON list": (b'[{"prompt": "a"}]', "INVALID_FIELD_VALUE", "line 1 starts with ["),
+    "a list of numbers": (b'[{"prompt": "a"}, 7]', "INVALID_FIELD_VALUE", "request 2 is int"),
+    "half a list": (b'[{"prompt": "a"},', "INVALID_FIELD_VALUE", "the list is not JSON"),
     "broken JSON": (GOOD + b'{"prompt": "a"', "INVALID_FIELD_VALUE", "line 2 is not JSON"),
     "not an object": (GOOD + b"7", "INVALID_FIELD_VALUE", "line 2 is int"),
     "a field twice": (b'{"prompt": "a", "prompt": "b"}', "INVALID_FIELD_VALUE", "prompt is given"),

@@ -1,0 +1,1 @@
+"""Reads the requests of a batch from the files that people have."""

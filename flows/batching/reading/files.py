@@ -1,0 +1,141 @@
+"""The requests of a file, whatever of the known formats it has."""
+
+import os
+import re
+from collections.abc import Collection
+from difflib import get_close_matches
+from pathlib import Path
+
+from flows.batching.reading.columns import known_among, plain, unknown
+from flows.batching.reading.json_requests import json_lines, json_list
+from flows.batching.reading.prompt_lines import prompt_rows
+from flows.batching.reading.rows import LARGEST_FILE, BadRequestError, Row
+from flows.batching.reading.sheets import sheet_requests
+from flows.batching.reading.tables import declared_delimiter, header_of, table_rows
+from safelight.errors import ForbiddenPathError, InvalidFieldValueError
+from safelight.store.artifact import ArtifactRef
+from safelight.store.disk import disk_errors
+from safelight.store.inputs import open_allowed
+from safelight.store.store import SCHEME, current_store
+from safelight.workbooks.sheets import workbook_type
+
+_STORED = re.compile(r"store:(?:outputs|uploads)/[0-9a-f]{2}/([0-9a-f]{64})\.[a-z0-9]+")
+NEARLY = 0.85
+"""How alike a word and a parameter's name are at least, as `difflib` measures it."""
+_UTF16 = (b"\xff\xfe", b"\xfe\xff")
+
+
+def read_file(location: str, names: Collection[str] = (), sheet: str | None = None) -> list[Row]:
+    """The requests of a file.
+
+    Args:
+        location: a file that inputs may come from, or the store: link of one.
+        names: as in `parse`.
+        sheet: as in `parse`.
+
+    Raises:
+        ForbiddenPathError: it lies where inputs may not come from.
+        MissingFileError: there is none.
+        PipelineError: as `parse` says.
+    """
+    if location.startswith(SCHEME):
+        named = _STORED.fullmatch(location)
+        if named is None:
+            raise ForbiddenPathError(
+                f"file is {location[:200]!r}, no store: link of an upload or output",
+                "pass the link of a stored file",
+            )
+        ref = ArtifactRef(uri=location, sha256=named[1], media_type="text/plain", bytes=0)
+        path = current_store().fetch(ref)
+        with disk_errors(path), path.open("rb") as opened:
+            return parse(opened.read(LARGEST_FILE + 1), names, sheet, is_text(path))
+    with open_allowed(location) as (handle, path), os.fdopen(os.dup(handle), "rb") as opened:
+        with disk_errors(path):
+            data = opened.read(LARGEST_FILE + 1)
+    return parse(data, names, sheet, is_text(path))
+
+
+def is_text(path: Path) -> bool:
+    """Whether a file is plain text by its name: its lines may be prompts.
+
+    What is not named so may hold anything, such as keys, and is a table or refused.
+    """
+    return path.suffix.casefold() == ".txt"
+
+
+def parse(
+    data: bytes, names: Collection[str] = (), sheet: str | None = None, prompts: bool = False
+) -> list[Row]:
+    """The requests in the bytes of a file, which tell its format.
+
+    A spreadsheet by its first bytes; JSON lines by `{`, a JSON list by `[`; plain text is a
+    prompt a line, unless its first line names a parameter, or nearly so; all else is a table.
+
+    Args:
+        data: the whole file.
+        names: of the target's parameters; without them columns are not checked, and every text
+            that is no JSON is a table.
+        sheet: of a spreadsheet; None for the first that is shown.
+        prompts: whether lines of text may be prompts.
+
+    Raises:
+        BadRequestError: none of these formats, or a line that cannot be read.
+        PipelineError: a column, field or option names no parameter; a sheet is not there.
+    """
+    if len(data) > LARGEST_FILE:
+        raise BadRequestError(
+            f"the file has more than {LARGEST_FILE} bytes", "split it into several batches"
+        )
+    if workbook_type(data) is not None:
+        rows = list(sheet_requests(data, sheet, names))
+    elif sheet is not None:
+        raise InvalidFieldValueError(
+            f"sheet is {sheet!r}, and the file is no spreadsheet", "leave out sheet"
+        )
+    else:
+        rows = _text_rows(_decoded(data), names, prompts)
+    if not rows:
+        raise BadRequestError("the table has a header and no row", "add a row for each request")
+    return rows
+
+
+def _text_rows(text: str, names: Collection[str], prompts: bool) -> list[Row]:
+    start = text.lstrip()[:1]
+    if not start:
+        raise BadRequestError(
+            "the file holds no request", 'write one {"parameter": value} a line, or a table'
+        )
+    if start in "{[":
+        rows = list(json_lines(text)) if start == "{" else json_list(text)
+        for row in rows if names else ():
+            for name in row.values.keys() - set(names):
+                raise unknown(f"{row.where}: field", name, names)
+        return rows
+    if prompts and names and not _is_table(text, names):
+        return list(prompt_rows(text, names))
+    return list(table_rows(text, names))
+
+
+def _is_table(text: str, names: Collection[str]) -> bool:
+    if declared_delimiter(text) is not None:
+        return True
+    _, cells = header_of(text, names)
+    return known_among(cells, names) > 0 or any(_nearly(cell, names) for cell in cells)
+
+
+def _nearly(cell: str, names: Collection[str]) -> bool:
+    """A word that is a letter or two off: a slip in a header, which is no prompt."""
+    return " " not in cell.strip() and bool(get_close_matches(plain(cell), names, 1, NEARLY))
+
+
+def _decoded(data: bytes) -> str:
+    encoding = "utf-16" if data.startswith(_UTF16) else "utf-8-sig"
+    try:
+        return data.decode(encoding)
+    except UnicodeDecodeError as error:
+        line = data.count(b"\n", 0, error.start) + 1
+        name = encoding.removesuffix("-sig").upper()
+        raise BadRequestError(
+            f"line {line}: byte {data[error.start]:#04x} is not {name}",
+            "save the file as UTF-8",
+        ) from error

@@ -1,0 +1,31 @@
+"""A request as it stands in a file, and what a file may hold."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+from pydantic import JsonValue
+
+from safelight.errors import InvalidFieldValueError
+
+LARGEST_FILE = 32 * 2**20
+"""Bytes of a request file; pictures are named in it, not contained."""
+LONGEST_LINE = 2**20
+"""Characters of one request."""
+
+
+class BadRequestError(InvalidFieldValueError):
+    """A request of a file cannot be read."""
+
+
+@dataclass(frozen=True)
+class Row:
+    """One request as it was written."""
+
+    where: str
+    """`line 3`, `row 3`, `request 3` or `cell 3`: how an error names it."""
+    values: Mapping[str, JsonValue]
+    """Parameters by name."""
+    place: tuple[int, ...] = ()
+    """In a grid: position on each axis."""
+    text: bool = False
+    """From a table: every value is text, which the field's own type gives a meaning."""

@@ -1,0 +1,1 @@
+"""Spreadsheets of people, read where they can do no harm."""
