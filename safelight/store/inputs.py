@@ -229,12 +229,10 @@ def _as_video(found: _Found) -> ArtifactRef:
     if timing is None or data is None:
         raise ValueError("no animation")
     aside = [*found.left_aside, f"how often it plays ({_often(timing.plays)})"]
-    if timing.transparent:
-        aside.append("transparency: laid on white")
     store = current_store()
     with store.workspace() as folder:
         target = Path(folder) / "frames.mkv"
-        write_as_video(data, target)
+        write_as_video(data, target, transparent=timing.transparent)
         info = probe(target)
         return store.put(
             target,

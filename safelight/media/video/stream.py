@@ -42,8 +42,10 @@ __all__ = [
     "X264",
     "FrameWriter",
     "VideoInfo",
+    "is_transparent",
     "probe",
     "read_frames",
+    "read_layers",
     "transform_frames",
 ]
 
@@ -188,7 +190,14 @@ def _walk(path: Path) -> Walk:
     return Walk(info, times, colours, alpha)
 
 
-def _is_transparent(path: Path) -> bool:
+def is_transparent(path: Path) -> bool:
+    """Whether any pixel of a video is; decodes up to the first one where the format could.
+
+    Raises:
+        InvalidMediaError: see `probe`.
+    """
+    if not _facts(path).alpha:
+        return False
     with opened(path) as (container, stream):
         return Decoder(container, stream, path).is_transparent()
 
@@ -204,6 +213,12 @@ def read_frames(path: Path) -> Iterator[Pixels]:
     """
     with opened(path) as (container, stream):
         yield from Decoder(container, stream, path).pixels()
+
+
+def read_layers(path: Path) -> Iterator[Pixels]:
+    """The same as `read_frames` as (H, W, 4): what is not seen has the colours around it."""
+    with opened(path) as (container, stream):
+        yield from Decoder(container, stream, path).layers()
 
 
 def transform_frames(
@@ -240,7 +255,7 @@ def transform_frames(
     info, times = facts.info, facts.times
     total = frames or info.frames
     even = fps is not None or info.jitter_seconds == 0
-    transparent = facts.alpha and _is_transparent(source)
+    transparent = is_transparent(source)
     if transparent and not layered:
         fn = partial(covering, fn)
     with opened(source) as (container, stream):
