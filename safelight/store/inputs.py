@@ -262,12 +262,11 @@ def _looked_into(path: Path, kinds: tuple[MediaKind, ...]) -> _Found:
         )
     if still_format(start) is not None:
         _require("image", kinds, path)
-        try:
+        with _file_named(path):
             return _still(path, size, start)
-        except InvalidMediaError as error:
-            raise InvalidMediaError(f"{path.name}: {error.problem}", error.remedy) from error
     if kinds == ("image",):
-        inspect_image(start)  # says what was found
+        with _file_named(path):
+            inspect_image(start)  # says what was found
     if "audio" in kinds:
         try:
             return _Found(look_into_sound(path))
@@ -276,6 +275,15 @@ def _looked_into(path: Path, kinds: tuple[MediaKind, ...]) -> _Found:
                 raise
     info = look_into_video(path)
     return _Found(info.media_type, info.width, info.height, info.frames, float(info.fps))
+
+
+@contextmanager
+def _file_named(path: Path) -> Generator[None]:
+    """Say in refusals of a picture which file it is."""
+    try:
+        yield
+    except InvalidMediaError as error:
+        raise InvalidMediaError(f"{path.name}: {error.problem}", error.remedy) from error
 
 
 def _still(path: Path, size: int, start: bytes) -> _Found:

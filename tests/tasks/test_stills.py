@@ -163,6 +163,38 @@ def test_what_a_picture_loses_on_the_way_is_noted(small, tmp_path, volume):
         assert any(told in str(text) for text in made.metadata["notes"])
 
 
+@pytest.mark.parametrize(
+    ("kind", "extra", "told"),
+    [
+        ("JPEG", b"\xff\xff\xff\xff" + bytes(range(50)), "EXIF that is damaged"),
+        ("JPEG", struct.pack(">IH", 8, 3) + b"\x01\x12\0\3\0", "EXIF that is damaged"),
+        ("PNG", chunk(b"tEXt", b"Comment\0hello", wrong=1), "the chunk tEXt with a wrong checksum"),
+    ],
+)
+def test_damaged_metadata_is_noted_once(small, tmp_path, volume, recwarn, kind, extra, told):
+    data = written(Image.fromarray(small), kind)
+    if kind == "PNG":
+        data = with_chunk(data, extra)
+    else:
+        block = b"Exif\0\0MM\0*" + extra
+        data = data[:2] + b"\xff\xe1" + struct.pack(">H", len(block) + 2) + block + data[2:]
+    path = tmp_path / "picture"
+    path.write_bytes(data)
+    made = enhance.fn(keep_media(path, ("image",)), EnhanceParams(quality_preset="low"))
+    assert [text for text in made.metadata["notes"] if told in str(text)] == [
+        f"left aside of the source: {told}"
+    ]
+    assert not [each for each in recwarn if "EXIF" in str(each.message)]
+
+
+def test_what_is_no_picture_is_refused_by_its_name(tmp_path, volume):
+    path = tmp_path / "letter.png"
+    for content in (b"Dear Sir", b"%PDF-1.4", b"RIFF0000AVI LIST", bytes(range(200, 256))):
+        path.write_bytes(content)
+        with pytest.raises(InvalidMediaError, match=r"letter\.png: found .*, expected"):
+            keep_media(path, ("image",))
+
+
 @pytest.mark.parametrize(("kind", "mode"), [("PNG", "L"), ("PNG", "LA"), ("JPEG", "L")])
 def test_a_grey_file_stays_one(small, tmp_path, volume, kind, mode):
     path = tmp_path / "grey"
