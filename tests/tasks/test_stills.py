@@ -86,6 +86,16 @@ def test_a_jpeg_without_its_end_marker_is_whole_and_a_shorter_one_is_not(small, 
         decode_still(data[: len(data) * 3 // 4])
 
 
+def test_a_jpeg_with_bytes_that_fill_up_before_its_markers_is_the_same(small):
+    data = written(Image.fromarray(small), "JPEG", quality=90, comment=b"hello")
+    filled, place = data[:2], 2
+    while data[place + 1] != 0xDA:
+        end = place + 2 + int.from_bytes(data[place + 2 : place + 4], "big")
+        filled, place = filled + b"\xff\xff" + data[place:end], end
+    filled += b"\xff" + data[place:-2] + b"\xff\xff\xff" + data[-2:]
+    assert np.array_equal(decode_still(filled).pixels, decode_still(data).pixels)
+
+
 def test_a_jpeg_with_a_second_picture_is_its_first(small):
     first, second = Image.fromarray(small), Image.fromarray(small[::-1].copy())
     data = written(first, "MPO", save_all=True, append_images=[second])
