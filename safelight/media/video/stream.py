@@ -24,7 +24,7 @@ from safelight.media.orientation import orientation_of
 from safelight.media.video.colour import ColourTags, colour_tags, has_alpha
 from safelight.media.video.decoding import Decoder
 from safelight.media.video.encoding import X264, FrameWriter
-from safelight.media.video.frame_times import FrameTimes, rate_of, read_times
+from safelight.media.video.frame_times import FrameTimes, rate_of, read_times, told_rates
 from safelight.media.video.opening import (
     CONTAINERS,
     MKV,
@@ -165,15 +165,15 @@ def _walk(path: Path) -> Walk:
         if orientation_of(first).quarter:
             aspect = 1 / aspect
         first_time = first.pts
-    times = read_times(path, first_time)
-    with opened(path) as (container, stream):
-        rate, jitter = rate_of(times, stream)
+        rates = told_rates(stream)
         audio = bool(container.streams.audio)
         media_type = CONTAINERS[container.format.name]
         if container.metadata.get("major_brand") == "qt  ":
             media_type = "video/quicktime"
         elif media_type == MKV and path.suffix.lower() == ".webm":
             media_type = WEBM
+    times = read_times(path, first_time)
+    rate, jitter = rate_of(times, rates)
     frames = len(times.ticks)
     info = VideoInfo(
         width=width,
