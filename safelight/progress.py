@@ -131,9 +131,12 @@ def _move() -> None:
 
 
 def note(text: str) -> None:
-    """Add a remark that belongs in the result, for instance that tiles had to be made smaller."""
+    """Add a remark that belongs in the result, for instance that tiles had to be made smaller.
+
+    What was remarked before is not said again.
+    """
     notes = _notes.get()
-    if notes is not None:
+    if notes is not None and text not in notes:
         notes.append(text)
 
 

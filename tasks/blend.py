@@ -1,6 +1,7 @@
 """The blend stage: two or more pictures or videos become one."""
 
 from collections.abc import Callable, Iterator, Sequence
+from contextlib import nullcontext
 from itertools import repeat
 from typing import Annotated, Literal, Self
 
@@ -16,25 +17,26 @@ from safelight.engines.interface import (
 )
 from safelight.errors import InvalidFieldValueError
 from safelight.media.blending import layered, mask_of, weighted_mean
-from safelight.media.layers import on_white
-from safelight.media.video.stream import read_frames
+from safelight.media.video.stream import is_transparent, read_frames, read_layers
 from safelight.params import Params
 from safelight.pixels import Pixels
 from safelight.progress import note, step
 from safelight.store.artifact import ArtifactRef
 from safelight.store.store import current_store
 from tasks.base.calling import serving
-from tasks.base.keeping import keep_image, load_pixels, record_of
+from tasks.base.keeping import keep_image, load_image, load_pixels, record_of
 from tasks.base.resuming import resuming
 from tasks.base.stage import cache_key, stage
 from tasks.base.video_stage import transformed
 
-REVISION = "1"
+REVISION = "2"
 """Raised when the arithmetic changes, so that no older result is taken for a new one."""
 SAME_RATE = 0.0015
 """Videos whose rates differ by less are shown frame by frame: 29.97 and 30 do."""
 MORPH_FPS = 60
 """A morph is one moment between two pictures; to interpolators any rate says the same."""
+OF_LAYERS = ("crossfade", "mask")
+"""Modes that blend transparency too; to models nothing is transparent."""
 Mix = Callable[[Sequence[Pixels]], Pixels]
 """From one picture of each source, all of one size, to the blended one."""
 
@@ -105,22 +107,30 @@ def blend(pictures: list[ArtifactRef], params: BlendParams) -> ArtifactRef:
     mix = _mix(params, weights, count)
     record = record_of(params, pictures)
     if pictures[0].kind == "image":
-        opaque = params.mode in ("latent", "morph")
-        shown = [on_white(each) if opaque else each for each in map(load_pixels, pictures)]
-        blended = mix(shown)
+        load = load_pixels if params.mode in OF_LAYERS else load_image
+        blended = mix([load(picture) for picture in pictures])
         step(1, 1)
         return keep_image(blended, record)
     first, *others = pictures
     _note_ends(first, others)
+    layers = params.mode in OF_LAYERS and is_transparent(current_store().fetch(first))
+    held = [
+        _held(other, layers=layers or position >= count) for position, other in enumerate(others, 1)
+    ]
     key = cache_key(blend, [pictures, params])
+    # a mean is made again sooner than it is read, and what is kept has no transparency
+    made_once = nullcontext(_mixed(mix)) if layers else resuming(key, _mixed(mix))
     return transformed(
         first,
         record,
-        resuming(key, lambda *frames: mix(frames)),
-        lambda make, frames: (
-            make(*each) for each in zip(frames, *map(_held, others), strict=False)
-        ),
+        made_once,
+        lambda make, frames: (make(*each) for each in zip(frames, *held, strict=False)),
+        layered=layers,
     )
+
+
+def _mixed(mix: Mix) -> Callable[..., Pixels]:
+    return lambda *frames: mix(frames)
 
 
 def _count(pictures: Sequence[ArtifactRef], params: BlendParams) -> int:
@@ -201,13 +211,22 @@ def _mix(params: BlendParams, weights: Sequence[float], count: int) -> Mix:
     return morphed
 
 
-def _held(source: ArtifactRef) -> Iterator[Pixels]:
-    """The frames of a video, its last one on and on; of a picture that one."""
+def _held(source: ArtifactRef, *, layers: bool) -> Iterator[Pixels]:
+    """The frames of a video, its last one on and on; of a picture that one.
+
+    Args:
+        source: what is blended with the first, or a mask.
+        layers: whether what is transparent stays so, instead of being laid on white with a note.
+    """
     if source.kind != "video":
-        yield from repeat(on_white(load_pixels(source)))
+        yield from repeat(load_pixels(source) if layers else load_image(source))
         return
+    path = current_store().fetch(source)
+    transparent = is_transparent(path)
+    if transparent and not layers:
+        note("a video after the first is transparent in parts: laid on white")
     shown: Pixels | None = None
-    for shown in read_frames(current_store().fetch(source)):
+    for shown in read_layers(path) if transparent and layers else read_frames(path):
         yield shown
     if shown is not None:
         yield from repeat(shown)

@@ -50,6 +50,7 @@ _NO_RUN: dict[str, JsonValue] = {
     "flow_run_id": None,
     "state": "REFUSED",
     "error": None,
+    "stages": [],
     "artifacts": [],
     "results": [],
     "manifest": None,
@@ -116,6 +117,9 @@ def outcome_facts(
         failure = failure_in(outcome.message).model_dump(mode="json")
     entries = manifest.stages if manifest is not None else ()
     results = manifest.results if manifest is not None else ()
+    stages: list[JsonValue] = [
+        {"stage": entry.name, "status": entry.status, "notes": [*entry.notes]} for entry in entries
+    ]
     artifacts: list[JsonValue] = [
         {
             "stage": entry.name,
@@ -135,6 +139,7 @@ def outcome_facts(
         "flow_run_id": str(outcome.flow_run.id),
         "state": state.type.value if state is not None else "UNKNOWN",
         "error": failure,
+        "stages": stages,
         "artifacts": artifacts,
         "results": [ref.uri for ref in results],
         "manifest": manifest.key if manifest is not None else None,

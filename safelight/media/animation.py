@@ -9,7 +9,7 @@ from pathlib import Path
 from PIL import Image
 
 from safelight.errors import InvalidMediaError
-from safelight.media.layers import on_white
+from safelight.media.layers import covered
 from safelight.media.samples import shown
 from safelight.media.still_source import ask_plugin, damage_named, taken_apart
 from safelight.media.video.lossless import CODEC, OPTIONS
@@ -24,6 +24,8 @@ FINEST = 60_000
 """Largest denominator of seconds that are read from milliseconds with a fraction."""
 HURRIED, UNHURRIED = Fraction(1, 100), Fraction(1, 10)
 """Browsers show frames of up to 10 ms for 100 ms."""
+TRANSPARENT_CODEC = "ffv1"
+"""Lossless with transparency."""
 _TICK = Fraction(1, 1000)
 
 
@@ -87,12 +89,13 @@ def frames_of(data: bytes) -> Iterator[Pixels]:
     return _Reader(data).frames()
 
 
-def write_as_video(data: bytes, target: Path) -> None:
-    """Make an MKV of an animated picture, shown once: its very pixels, transparency on white.
+def write_as_video(data: bytes, target: Path, *, transparent: bool) -> None:
+    """Make an MKV of an animated picture, shown once: its very pixels.
 
     Args:
         data: the whole file.
         target: is overwritten.
+        transparent: whether a frame is transparent in parts, as its timing says.
 
     Raises:
         InvalidMediaError: a frame is missing or damaged.
@@ -100,9 +103,12 @@ def write_as_video(data: bytes, target: Path) -> None:
     import av
 
     reader = _Reader(data)
+    codec, options, stored = (CODEC, OPTIONS, "rgb24")
+    if transparent:
+        codec, options, stored = TRANSPARENT_CODEC, {}, "bgra"
     with av.open(str(target), "w", format="matroska", options={"fflags": "+bitexact"}) as container:
-        stream = container.add_stream(CODEC, rate=Fraction(25), options=OPTIONS)
-        stream.pix_fmt = "rgb24"
+        stream = container.add_stream(codec, rate=Fraction(25), options=options)
+        stream.pix_fmt = stored
         stream.codec_context.time_base = _TICK
         begins, lengths = Fraction(0), dict[int, int]()
 
@@ -114,7 +120,10 @@ def write_as_video(data: bytes, target: Path) -> None:
         for pixels in reader.frames():
             if not begins:
                 stream.height, stream.width = pixels.shape[:2]
-            frame = av.VideoFrame.from_ndarray(on_white(pixels), format="rgb24")
+            whole = covered(pixels) if transparent else pixels
+            frame = av.VideoFrame.from_ndarray(whole, format="rgba" if transparent else "rgb24")
+            if transparent:
+                frame = frame.reformat(format=stored)  # the same bytes in another order
             frame.pts, frame.time_base = round(begins / _TICK), _TICK
             begins += played(reader.lasts)
             lengths[frame.pts] = round(begins / _TICK) - frame.pts

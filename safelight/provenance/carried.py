@@ -1,6 +1,7 @@
 """What a picture's file says that a picture made of it should go on saying."""
 
 import io
+import warnings
 import xml.etree.ElementTree as ET
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
@@ -29,6 +30,7 @@ _KEPT = (
 _LEFT_OUT = {0x927C, 0xA001, 0xA002, 0xA003, 0xA005, 0xA20B, COMMENT}
 """Maker's notes, which break when moved, and what is true of the source alone."""
 _X_DENSITY, _Y_DENSITY, _DENSITY_UNIT, _INCH = 0x011A, 0x011B, 0x0128, 2
+DAMAGED_EXIF = "left aside of the source: EXIF that is damaged"
 TEXT_ROOM = 16 * 2**20
 """Characters of texts that are carried over."""
 
@@ -121,18 +123,22 @@ def _tags(exif: bytes | None, dots_per_metre: int | None) -> tuple[dict[int, Any
     found: dict[int, Any] = {}
     comment: bytes | None = None
     read = Image.Exif()
-    try:
-        if exif:
-            read.load(exif)
-            found = {tag: read[tag] for tag in _KEPT if tag in read}
-            main, place = dict(read.get_ifd(MAIN)), dict(read.get_ifd(PLACE))
-            written = main.get(COMMENT)
-            comment = written if isinstance(written, bytes) and written.strip(b"\0 ") else None
-            found[MAIN] = {tag: value for tag, value in main.items() if tag not in _LEFT_OUT}
-            found[PLACE] = place
-    except Exception:  # noqa: BLE001  # the edge to Pillow's reader of strangers' EXIF
-        note("left aside of the source: EXIF that is damaged")
-        found = {}
+    with warnings.catch_warnings(record=True) as remarks:
+        warnings.simplefilter("always")  # of Pillow, where it skips what it cannot read
+        try:
+            if exif:
+                read.load(exif)
+                found = {tag: read[tag] for tag in _KEPT if tag in read}
+                main, place = dict(read.get_ifd(MAIN)), dict(read.get_ifd(PLACE))
+                written = main.get(COMMENT)
+                comment = written if isinstance(written, bytes) and written.strip(b"\0 ") else None
+                found[MAIN] = {tag: value for tag, value in main.items() if tag not in _LEFT_OUT}
+                found[PLACE] = place
+        except Exception:  # noqa: BLE001  # the edge to Pillow's reader of strangers' EXIF
+            note(DAMAGED_EXIF)
+            found = {}
+    if remarks:
+        note(DAMAGED_EXIF)
     kept = {
         tag: value for tag, value in found.items() if value != {} and _can_be_written(tag, value)
     }

@@ -229,12 +229,10 @@ def _as_video(found: _Found) -> ArtifactRef:
     if timing is None or data is None:
         raise ValueError("no animation")
     aside = [*found.left_aside, f"how often it plays ({_often(timing.plays)})"]
-    if timing.transparent:
-        aside.append("transparency: laid on white")
     store = current_store()
     with store.workspace() as folder:
         target = Path(folder) / "frames.mkv"
-        write_as_video(data, target)
+        write_as_video(data, target, transparent=timing.transparent)
         info = probe(target)
         return store.put(
             target,
@@ -264,12 +262,11 @@ def _looked_into(path: Path, kinds: tuple[MediaKind, ...]) -> _Found:
         )
     if still_format(start) is not None:
         _require("image", kinds, path)
-        try:
+        with _file_named(path):
             return _still(path, size, start)
-        except InvalidMediaError as error:
-            raise InvalidMediaError(f"{path.name}: {error.problem}", error.remedy) from error
     if kinds == ("image",):
-        inspect_image(start)  # says what was found
+        with _file_named(path):
+            inspect_image(start)  # says what was found
     if "audio" in kinds:
         try:
             return _Found(look_into_sound(path))
@@ -278,6 +275,15 @@ def _looked_into(path: Path, kinds: tuple[MediaKind, ...]) -> _Found:
                 raise
     info = look_into_video(path)
     return _Found(info.media_type, info.width, info.height, info.frames, float(info.fps))
+
+
+@contextmanager
+def _file_named(path: Path) -> Generator[None]:
+    """Say in refusals of a picture which file it is."""
+    try:
+        yield
+    except InvalidMediaError as error:
+        raise InvalidMediaError(f"{path.name}: {error.problem}", error.remedy) from error
 
 
 def _still(path: Path, size: int, start: bytes) -> _Found:

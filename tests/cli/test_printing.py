@@ -6,7 +6,7 @@ import pytest
 from prefect.client.schemas.objects import FlowRun
 from prefect.states import Completed
 
-from safelight.cli.printing import show_outcome
+from safelight.cli.printing import outcome_facts, show_outcome
 from safelight.client.runs import RunEnd
 from safelight.engines.identity import EngineIdentity
 from safelight.provenance.manifest import Manifest, StageEntry
@@ -17,7 +17,9 @@ NOTES = (
 )
 
 
-def test_every_note_of_a_run_is_on_the_line_of_its_stage(capsys: pytest.CaptureFixture[str]):
+@pytest.fixture(name="ended")
+def ended_run() -> RunEnd:
+    """Of two stages, the first with notes."""
     identity = EngineIdentity(engine_id="compute", version="1")
     stages = tuple(
         StageEntry(
@@ -43,9 +45,22 @@ def test_every_note_of_a_run_is_on_the_line_of_its_stage(capsys: pytest.CaptureF
         ended="2026-01-01T00:00:01+00:00",
         success=True,
     )
-    show_outcome(RunEnd(run, manifest, "generate"), None)
+    return RunEnd(run, manifest, "generate")
+
+
+def test_every_note_of_a_run_is_on_the_line_of_its_stage(
+    ended: RunEnd, capsys: pytest.CaptureFixture[str]
+):
+    show_outcome(ended, None)
     lines = capsys.readouterr().out.splitlines()
     assert "stage\tstatus\tseconds\tresult\tnotes" in lines
     (told,) = [line for line in lines if line.startswith("first\tdone")]
     assert "; ".join(" ".join(note.split()) for note in NOTES) in told
     assert "second\tdone\t0.00\t\t" in lines
+
+
+def test_programs_are_told_every_note_by_stage(ended: RunEnd):
+    assert outcome_facts(ended, None)["stages"] == [
+        {"stage": "first", "status": "done", "notes": [*NOTES]},
+        {"stage": "second", "status": "done", "notes": []},
+    ]

@@ -5,6 +5,9 @@ from dataclasses import replace
 from fractions import Fraction
 from pathlib import Path
 
+import av
+import numpy as np
+
 from safelight.media.video.stream import FrameWriter, VideoInfo, probe, transform_frames
 from safelight.pixels import Pixels
 
@@ -31,3 +34,19 @@ def map_frames(
 ) -> VideoInfo:
     """`transform_frames` for work on each frame alone."""
     return transform_frames(source, target, lambda frames: map(fn, frames), tags)
+
+
+def alphas_in(path: Path) -> list[np.ndarray]:
+    """(H, W) of each frame, as the decoder of libvpx gives it."""
+    found: list[np.ndarray] = []
+    with av.open(str(path)) as made:
+        decoder = av.CodecContext.create("libvpx-vp9", "r")
+        stream = made.streams.video[0]
+        assert stream.metadata["ALPHA_MODE"] == "1"
+        for packet in made.demux(stream):
+            for frame in decoder.decode(packet) if packet.size else ():
+                # not by FFmpeg's quick conversion, which fails where the width is no multiple of 8
+                plane = frame.planes[3]
+                lines = np.frombuffer(bytes(plane), np.uint8).reshape(plane.height, plane.line_size)
+                found.append(lines[:, : plane.width].astype(int))
+    return found

@@ -22,6 +22,7 @@ from tasks.enhance import EnhanceParams, enhance
 from tasks.grade import GradeParams, grade
 from tasks.interpolate import InterpolateParams, interpolate
 from tasks.upscale import UpscaleParams, upscale
+from tests.media.clips import alphas_in
 
 LASTS = (40, 80, 120)
 SIZE = (24, 20)
@@ -110,14 +111,18 @@ def test_a_stage_of_videos_takes_an_animation_for_one(brought):
     made = interpolate.fn(video, InterpolateParams(target_fps=25))
     path = current_store().fetch(made)
     assert probe(path).duration_seconds == Fraction(sum(LASTS), 1000)
-    assert made.frames == 6
+    assert (made.media_type, made.frames) == ("video/webm", 6)
+    alphas = alphas_in(path)
+    assert len(alphas) == 6
+    assert np.abs(alphas[0] - np.asarray(moving(alpha=True)[0].getchannel("A"))).mean() < 3
     first = next(read_frames(path)).astype(int)
     white = moving(alpha=True)[0]
     laid = Image.new("RGB", white.size, "white")
     laid.paste(white, mask=white.getchannel("A"))
     assert np.abs(first - np.asarray(laid)).mean() < 6
     told = " ".join(str(text) for text in made.metadata["notes"])
-    assert "transparency: laid on white" in told
+    assert "kept, so the result is VP9" in told
+    assert "laid on white" not in told
     assert "how often it plays (" in told
 
 
@@ -125,7 +130,9 @@ def test_a_stored_animation_becomes_a_video_where_one_is_asked_for(brought):
     picture = brought("GIF", alpha=False)
     video = find_stored(picture.uri, ("video",))
     assert video.kind == "video"
-    assert "laid on white" not in str(video.metadata)
+    frames = read_frames(current_store().fetch(video))
+    before = frames_of(current_store().read(picture))
+    assert [*map(np.array_equal, frames, before)] == [True] * len(LASTS)
 
 
 def test_what_is_uploaded_for_a_video_stays_what_it_was(brought, tmp_path):

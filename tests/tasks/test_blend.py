@@ -10,14 +10,15 @@ from pydantic import ValidationError
 
 from safelight.errors import InvalidFieldValueError
 from safelight.media.images import decode_image
-from safelight.media.video.stream import probe, read_frames
+from safelight.media.video.stream import FrameWriter, probe, read_frames
+from safelight.media.video.tracks import Surroundings
 from safelight.provenance.embed import read_record
 from safelight.settings import settings
 from safelight.store.artifact import ArtifactRef
 from safelight.store.store import current_store
 from tasks.base.ingest import ingest
 from tasks.blend import BlendParams, blend
-from tests.media.clips import write_video
+from tests.media.clips import alphas_in, write_video
 
 BOX = Path(__file__).resolve().parents[2] / "examples" / "box.mp4"
 MODES = ("crossfade", "latent", "morph")
@@ -156,6 +157,58 @@ def test_videos_are_blended_frame_by_frame(tmp_path: Path):
     notes = " ".join(made.metadata["notes"])
     assert "video 2 ends after 4 of 6 frames: the last is held" in notes
     assert "sound of video 2 is left out" in notes
+
+
+def see_through(pixels: np.ndarray, below: int) -> np.ndarray:
+    """With transparency below a row."""
+    cover = np.full(pixels.shape[:2], 255, np.uint8)
+    cover[below:] = 0
+    return np.dstack((pixels, cover))
+
+
+def transparent_clip(tmp_path: Path, photo: np.ndarray, frames: int = 3) -> ArtifactRef:
+    """Of one picture, transparent in its lower half."""
+    path = tmp_path / "seen_through.mkv"
+    with FrameWriter(path, Fraction(25), {}, Surroundings("webm"), transparent=True) as writer:
+        for _ in range(frames):
+            writer.add(see_through(photo[:64, 160:256], 32))
+    return ingest(str(_uploaded(path)), ("video",))
+
+
+def test_transparency_of_videos_is_blended(tmp_path: Path, photo: np.ndarray):
+    first, still = transparent_clip(tmp_path, photo), kept(photo[60:124, 160:256], "still")
+    made = blend.fn([first, still], BlendParams(weights=(1, 3)))
+    assert made.media_type == "video/webm"
+    for alpha in alphas_in(current_store().fetch(made)):
+        assert abs(alpha[4:28].mean() - 255) < 2
+        assert abs(alpha[36:60].mean() - 191) < 2
+    stickers = [first, kept(see_through(photo[60:124, 160:256], 32), "sticker")]
+    made = blend.fn(stickers, BlendParams())
+    for alpha in alphas_in(current_store().fetch(made)):
+        assert alpha[36:60].mean() < 2
+
+
+def test_what_is_laid_on_white_is_told(tmp_path: Path, photo: np.ndarray):
+    sticker = kept(see_through(photo[:64, 160:256], 32), "sticker")
+    still = kept(photo[60:124, 160:256], "still")
+    made = blend.fn([sticker, still], BlendParams(mode="morph"))
+    assert any("laid on white" in text for text in made.metadata["notes"])
+    first, second = clip(tmp_path, "a", 3), transparent_clip(tmp_path, photo)
+    made = blend.fn([first, second], BlendParams(weights=(1, 9)))
+    (told,) = [text for text in made.metadata["notes"] if "laid on white" in text]
+    assert told.startswith("a video after the first")
+    lower = next(iter(read_frames(current_store().fetch(made))))[36:60]
+    assert lower.mean() > 225
+
+
+def test_what_is_transparent_in_a_mask_among_videos_is_black(tmp_path: Path, photo: np.ndarray):
+    video, still = clip(tmp_path, "a", 3), kept(photo[:64, 160:256], "still")
+    mask = kept(see_through(np.full((64, 96, 3), 255, np.uint8), 32), "mask")
+    made = blend.fn([video, still, mask], BlendParams(mode="mask"))
+    frames = [read_frames(current_store().fetch(ref)) for ref in (made, video)]
+    for frame, before in zip(*frames, strict=True):
+        assert np.abs(frame[36:].astype(int) - before[36:]).mean() < 4
+        assert np.abs(frame[:28].astype(int) - photo[:28, 160:256]).mean() < 4
 
 
 def test_a_picture_among_videos_stands_still(tmp_path: Path, photo: np.ndarray):

@@ -86,6 +86,16 @@ def test_a_jpeg_without_its_end_marker_is_whole_and_a_shorter_one_is_not(small, 
         decode_still(data[: len(data) * 3 // 4])
 
 
+def test_a_jpeg_with_bytes_that_fill_up_before_its_markers_is_the_same(small):
+    data = written(Image.fromarray(small), "JPEG", quality=90, comment=b"hello")
+    filled, place = data[:2], 2
+    while data[place + 1] != 0xDA:
+        end = place + 2 + int.from_bytes(data[place + 2 : place + 4], "big")
+        filled, place = filled + b"\xff\xff" + data[place:end], end
+    filled += b"\xff" + data[place:-2] + b"\xff\xff\xff" + data[-2:]
+    assert np.array_equal(decode_still(filled).pixels, decode_still(data).pixels)
+
+
 def test_a_jpeg_with_a_second_picture_is_its_first(small):
     first, second = Image.fromarray(small), Image.fromarray(small[::-1].copy())
     data = written(first, "MPO", save_all=True, append_images=[second])
@@ -161,6 +171,38 @@ def test_what_a_picture_loses_on_the_way_is_noted(small, tmp_path, volume):
         path.write_bytes(data)
         made = denoise.fn(keep_media(path, ("image",)), DenoiseParams(level=0.3))
         assert any(told in str(text) for text in made.metadata["notes"])
+
+
+@pytest.mark.parametrize(
+    ("kind", "extra", "told"),
+    [
+        ("JPEG", b"\xff\xff\xff\xff" + bytes(range(50)), "EXIF that is damaged"),
+        ("JPEG", struct.pack(">IH", 8, 3) + b"\x01\x12\0\3\0", "EXIF that is damaged"),
+        ("PNG", chunk(b"tEXt", b"Comment\0hello", wrong=1), "the chunk tEXt with a wrong checksum"),
+    ],
+)
+def test_damaged_metadata_is_noted_once(small, tmp_path, volume, recwarn, kind, extra, told):
+    data = written(Image.fromarray(small), kind)
+    if kind == "PNG":
+        data = with_chunk(data, extra)
+    else:
+        block = b"Exif\0\0MM\0*" + extra
+        data = data[:2] + b"\xff\xe1" + struct.pack(">H", len(block) + 2) + block + data[2:]
+    path = tmp_path / "picture"
+    path.write_bytes(data)
+    made = enhance.fn(keep_media(path, ("image",)), EnhanceParams(quality_preset="low"))
+    assert [text for text in made.metadata["notes"] if told in str(text)] == [
+        f"left aside of the source: {told}"
+    ]
+    assert not [each for each in recwarn if "EXIF" in str(each.message)]
+
+
+def test_what_is_no_picture_is_refused_by_its_name(tmp_path, volume):
+    path = tmp_path / "letter.png"
+    for content in (b"Dear Sir", b"%PDF-1.4", b"RIFF0000AVI LIST", bytes(range(200, 256))):
+        path.write_bytes(content)
+        with pytest.raises(InvalidMediaError, match=r"letter\.png: found .*, expected"):
+            keep_media(path, ("image",))
 
 
 @pytest.mark.parametrize(("kind", "mode"), [("PNG", "L"), ("PNG", "LA"), ("JPEG", "L")])

@@ -201,15 +201,25 @@ def _told_apart(times: Sequence[int], end: int, tick: Fraction, spacing: int) ->
     return FrameTimes(spread, max(end * finer, spread[-1] + 1), tick / finer, moved)
 
 
-def rate_of(times: FrameTimes, stream: "VideoStream") -> tuple[Fraction, Fraction]:
+def told_rates(stream: "VideoStream") -> tuple[Fraction, ...]:
+    """What a file says of its rate, the most trustworthy first."""
+    told = (stream.average_rate, stream.base_rate, stream.guessed_rate)
+    return tuple(rate for rate in told if rate)
+
+
+def rate_of(times: FrameTimes, told: tuple[Fraction, ...]) -> tuple[Fraction, Fraction]:
     """Frames per second: exact where it is constant, else the mean; and the farthest that any frame
-    is shown from there, seconds: 0 within one tick."""
+    is shown from there, seconds: 0 within one tick.
+
+    Args:
+        times: of all frames.
+        told: rates that are tried first.
+    """
     length = (times.end - times.ticks[0]) * times.tick
     mean = (len(times.ticks) / length).limit_denominator(LONGEST_RATE)
     near = sorted(BROADCAST_RATES, key=lambda rate: abs(rate - mean))[:2]
     whole = Fraction(max(round(mean), 1))
-    named = (stream.average_rate, stream.base_rate, stream.guessed_rate, *near, whole, mean)
-    rates = [rate for rate in named if rate]
+    rates = [rate for rate in (*told, *near, whole, mean) if rate]
     jitters = [_jitter(times, rate) for rate in rates]
     for rate, jitter in zip(rates, jitters, strict=True):
         if jitter <= times.tick:

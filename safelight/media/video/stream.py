@@ -24,7 +24,7 @@ from safelight.media.orientation import orientation_of
 from safelight.media.video.colour import ColourTags, colour_tags, has_alpha
 from safelight.media.video.decoding import Decoder
 from safelight.media.video.encoding import X264, FrameWriter
-from safelight.media.video.frame_times import FrameTimes, rate_of, read_times
+from safelight.media.video.frame_times import FrameTimes, rate_of, read_times, told_rates
 from safelight.media.video.opening import (
     CONTAINERS,
     MKV,
@@ -42,8 +42,10 @@ __all__ = [
     "X264",
     "FrameWriter",
     "VideoInfo",
+    "is_transparent",
     "probe",
     "read_frames",
+    "read_layers",
     "transform_frames",
 ]
 
@@ -163,15 +165,15 @@ def _walk(path: Path) -> Walk:
         if orientation_of(first).quarter:
             aspect = 1 / aspect
         first_time = first.pts
-    times = read_times(path, first_time)
-    with opened(path) as (container, stream):
-        rate, jitter = rate_of(times, stream)
+        rates = told_rates(stream)
         audio = bool(container.streams.audio)
         media_type = CONTAINERS[container.format.name]
         if container.metadata.get("major_brand") == "qt  ":
             media_type = "video/quicktime"
         elif media_type == MKV and path.suffix.lower() == ".webm":
             media_type = WEBM
+    times = read_times(path, first_time)
+    rate, jitter = rate_of(times, rates)
     frames = len(times.ticks)
     info = VideoInfo(
         width=width,
@@ -188,7 +190,14 @@ def _walk(path: Path) -> Walk:
     return Walk(info, times, colours, alpha)
 
 
-def _is_transparent(path: Path) -> bool:
+def is_transparent(path: Path) -> bool:
+    """Whether any pixel of a video is; decodes up to the first one where the format could.
+
+    Raises:
+        InvalidMediaError: see `probe`.
+    """
+    if not _facts(path).alpha:
+        return False
     with opened(path) as (container, stream):
         return Decoder(container, stream, path).is_transparent()
 
@@ -204,6 +213,12 @@ def read_frames(path: Path) -> Iterator[Pixels]:
     """
     with opened(path) as (container, stream):
         yield from Decoder(container, stream, path).pixels()
+
+
+def read_layers(path: Path) -> Iterator[Pixels]:
+    """The same as `read_frames` as (H, W, 4): what is not seen has the colours around it."""
+    with opened(path) as (container, stream):
+        yield from Decoder(container, stream, path).layers()
 
 
 def transform_frames(
@@ -240,7 +255,7 @@ def transform_frames(
     info, times = facts.info, facts.times
     total = frames or info.frames
     even = fps is not None or info.jitter_seconds == 0
-    transparent = facts.alpha and _is_transparent(source)
+    transparent = is_transparent(source)
     if transparent and not layered:
         fn = partial(covering, fn)
     with opened(source) as (container, stream):

@@ -12,11 +12,12 @@ import pytest
 from safelight.media.video.stream import frame_times, probe, read_frames
 from safelight.progress import watching
 from safelight.store.inputs import keep_media
+from tasks.deflicker import DeflickerParams, deflicker
 from tasks.denoise import DenoiseParams, denoise
 from tasks.grade import GradeParams, grade
 from tasks.interpolate import InterpolateParams, interpolate
 from tasks.upscale import UpscaleParams, upscale
-from tests.media.clips import map_frames
+from tests.media.clips import alphas_in, map_frames
 
 WIDTH, HEIGHT, FRAMES = 64, 48, 6
 
@@ -61,17 +62,6 @@ TRANSPARENT = {
     "RLE": ("a.mov", "qtrle", "argb", {}),
     "FFV1": ("a.mkv", "ffv1", "bgra", {}),
 }
-
-
-def alphas_in(path: Path) -> list[np.ndarray]:
-    """(H, W) of each frame, by the decoder of libvpx."""
-    with av.open(str(path)) as made:
-        decoder = av.CodecContext.create("libvpx-vp9", "r")
-        stream = made.streams.video[0]
-        assert stream.metadata["ALPHA_MODE"] == "1"
-        packets = [packet for packet in made.demux(stream) if packet.size]
-        frames = [frame for packet in packets for frame in decoder.decode(packet)]
-    return [frame.to_ndarray(format="rgba")[..., 3].astype(int) for frame in frames]
 
 
 @pytest.mark.parametrize("kind", TRANSPARENT)
@@ -145,7 +135,11 @@ def test_stages_enlarge_and_move_transparency(volume: Path, tmp_path: Path) -> N
     larger = upscale.fn(source, UpscaleParams())
     even = interpolate.fn(source, InterpolateParams(target_fps=50))
     warm = grade.fn(source, GradeParams(colour="warm"))
-    for made, factor, frames in ((larger, 2, 2), (even, 1, 4), (warm, 1, 2)):
+    steady = deflicker.fn(source, DeflickerParams())
+    calm = denoise.fn(source, DenoiseParams(level=0.5))
+    for made, factor, frames in (
+        (larger, 2, 2), (even, 1, 4), (warm, 1, 2), (steady, 1, 2), (calm, 1, 2)
+    ):  # fmt: skip
         assert (made.media_type, made.frames) == ("video/webm", frames)
         alphas = alphas_in(current_store().fetch(made))
         assert len(alphas) == frames
