@@ -78,7 +78,7 @@ def check_single_files(models: Path, held: Tensors, seeds: range) -> None:
             refused += 1
             continue
         made += 1
-        assert way not in ("drop", "rename", "shape"), (seed, key, way)
+        assert way not in ("drop", "rename"), (seed, key, way)  # a table of words may be longer
         account = model_of(find_checkpoint("mutated")).account
         assert account.used == held.keys(), (seed, key, way)
         left = {"metadata.title"} | ({f"{key}_"} if way == "add" else set())
