@@ -89,7 +89,7 @@ def interpolate(video: ArtifactRef, params: InterpolateParams) -> ArtifactRef:
         InvalidMediaError: not such a video, or damaged.
         InvalidFieldValueError: the target is not above the rate of the file, or `source_fps` is
             not that rate.
-        OutOfMemoryError: the device has too little memory even with motion measured coarsely.
+        OutOfMemoryError: the device has too little memory even for bands of 64 rows.
     """
     source = current_store().fetch(video)
     info = probe(source)

@@ -4,6 +4,7 @@ import pytest
 
 from safelight.errors import InvalidFieldValueError
 from safelight.settings import reload_settings, settings
+from safelight.store import scratch
 
 
 @pytest.mark.parametrize(
@@ -28,4 +29,14 @@ def test_a_wrong_setting_names_its_variable(
         assert refused.value.problem.startswith(f"{variable} is '{value}', expected ")
         assert expected in refused.value.problem
         assert variable in refused.value.remedy
+    reload_settings()
+
+
+def test_what_documents_say_of_settings_that_nobody_made(monkeypatch: pytest.MonkeyPatch):
+    for variable in ("MODEL_MEMORY_GIB", "STORE_PATIENCE_SECONDS"):
+        monkeypatch.delenv(f"SAFELIGHT_{variable}", raising=False)
+    reload_settings()
+    assert settings().model_memory_gib == 16
+    assert settings().store_patience_seconds == 120
+    assert scratch.KEPT_BYTES == 8 * 2**30
     reload_settings()

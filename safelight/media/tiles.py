@@ -27,7 +27,7 @@ class Tile:
         return _moved(rows, -top.start), _moved(columns, -left.start)
 
 
-def tiles(height: int, width: int, tile: int, overlap: int) -> list[Tile]:
+def tiles(height: int, width: int, tile: int, overlap: int, grid: int = 1) -> list[Tile]:
     """Divide a picture into cores of almost equal size, row by row.
 
     The windows end where the picture ends and nothing is made up beyond it: whatever an engine
@@ -38,18 +38,22 @@ def tiles(height: int, width: int, tile: int, overlap: int) -> list[Tile]:
         width: columns of the picture.
         tile: longest side of a core.
         overlap: how far a window reaches beyond its core, where the picture does.
+        grid: windows begin at multiples of it, and reach up to as far further for that.
 
     Raises:
-        ValueError: an empty picture or tile, or a negative overlap.
+        ValueError: an empty picture, tile or grid, or a negative overlap.
     """
-    if min(height, width, tile) < 1 or overlap < 0:
+    if min(height, width, tile, grid) < 1 or overlap < 0:
         raise ValueError(
-            f"picture {width}x{height}, tile {tile}, overlap {overlap}: "
-            "sides must be at least 1, the overlap at least 0"
+            f"picture {width}x{height}, tile {tile}, overlap {overlap}, grid {grid}: "
+            "sides and grid must be at least 1, the overlap at least 0"
         )
     rows, columns = _spans(height, tile), _spans(width, tile)
     return [
-        Tile((row, column), (_grown(row, overlap, height), _grown(column, overlap, width)))
+        Tile(
+            (row, column),
+            (_grown(row, overlap, height, grid), _grown(column, overlap, width, grid)),
+        )
         for row in rows
         for column in columns
     ]
@@ -103,8 +107,9 @@ def _spans(length: int, tile: int) -> list[slice]:
     return [slice(start, stop) for start, stop in pairwise(ends)]
 
 
-def _grown(span: slice, overlap: int, length: int) -> slice:
-    return slice(max(span.start - overlap, 0), min(span.stop + overlap, length))
+def _grown(span: slice, overlap: int, length: int, grid: int) -> slice:
+    start = max(span.start - overlap, 0)
+    return slice(start - start % grid, min(span.stop + overlap, length))
 
 
 def _moved(span: slice, by: int) -> slice:

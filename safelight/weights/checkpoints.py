@@ -1,7 +1,7 @@
 """Finds the files of text-to-image models: the operator's own, else the shipped one."""
 
 import re
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
@@ -25,11 +25,22 @@ from safelight.weights.safety import (
 from safelight.weights.used import near_names, registered, use
 
 Prediction = Literal["epsilon", "v_prediction", "sample"]
+PREDICTION = "modelspec.prediction_type"
+"""The one field of a model's metadata that changes its pictures."""
+_PREDICTIONS: dict[str, Prediction | None] = {
+    "": None,
+    **dict.fromkeys(("epsilon", "eps"), "epsilon"),
+    **dict.fromkeys(("v", "v_prediction", "v_pred", "velocity"), "v_prediction"),
+    **dict.fromkeys(("sample", "x0"), "sample"),
+}
+"""How files write it."""
 SINGLE_FILES = (".safetensors", ".ckpt")
 MOST_LISTED = 24
 """Names in a message."""
 EMBEDDINGS = (".safetensors", ".pt", ".bin")
 """Ends of files with textual inversions; of several with one stem the first end counts."""
+ADAPTER = ("adapter_config.json", "adapter_model.safetensors")
+"""Of a folder with a LoRA, as peft saves it."""
 _FAMILY_KEYS = {
     "conditioner.embedders.1.": "sdxl",
     "model.diffusion_model.joint_blocks.": "sd3",
@@ -139,6 +150,7 @@ def find_add_on(kind: str, name: str) -> Path:
     Raises:
         ForbiddenPathError: the name is a path, or a link leads out of the models folder.
         InvalidFieldValueError: several have it.
+        InvalidMediaError: a folder among the LoRAs that is no adapter.
         DependencyMissingError: there is none of that name.
         UnsafePickleError: one of its files could run code when it is loaded.
     """
@@ -152,6 +164,8 @@ def find_add_on(kind: str, name: str) -> Path:
     )
     for path in usable:
         if name in (_name_of(path), path.name):
+            if kind == FOLDERS[ModelType.LORA] and path.is_dir():
+                _require_adapter(path)
             _require_inside(path, models_folder())
             check_weights(path)
             return path
@@ -159,6 +173,8 @@ def find_add_on(kind: str, name: str) -> Path:
     of_kind = next((each for each, place in FOLDERS.items() if place == kind), None)
     path = None if of_kind is None else registered(of_kind, name)
     if path is not None and (path.is_dir() or path.suffix.lower() in ends):
+        if of_kind is ModelType.LORA and path.is_dir():
+            _require_adapter(path)
         _require_inside(path, _own_root(path))
         check_weights(path)
         return path
@@ -169,6 +185,17 @@ def find_add_on(kind: str, name: str) -> Path:
         f"there is no {name!r} in {folder}; {_listed(of_kind, name, there)}{beside}",
         f"put its .safetensors file or folder into {folder}",
     )
+
+
+def _require_adapter(folder: Path) -> None:
+    """Refuse a folder among the LoRAs that is none as peft saves them."""
+    missing = [name for name in ADAPTER if not (folder / name).is_file()]
+    if missing:
+        beside = " (adapter_model.bin is not read)" * (folder / "adapter_model.bin").is_file()
+        raise InvalidMediaError(
+            f"folder {folder.name} of the LoRAs has no {' and no '.join(missing)}{beside}",
+            "name a .safetensors file, or save the adapter with peft's save_pretrained()",
+        )
 
 
 def require_plain_name(name: str) -> None:
@@ -246,7 +273,9 @@ def told_by(path: str) -> tuple[Told, Array | None]:
     facts = _json(facts_file(model))
     names = frozenset[str]() if model.is_dir() else tensor_names(model)
     family = facts.get("base_model") or family_of(model, names)
-    return Told(facts, family, _native_side(model, family), *_prediction_of(model, names)), None
+    return Told(
+        facts, family, _native_side(model, family), *_prediction_of(model, names, facts)
+    ), None
 
 
 @lru_cache(maxsize=64)
@@ -319,15 +348,23 @@ def family_of(path: Path, names: frozenset[str]) -> str | None:
     return None
 
 
-def _prediction_of(path: Path, names: frozenset[str]) -> tuple[Prediction | None, bool | None]:
+def _prediction_of(
+    path: Path, names: frozenset[str], facts: Mapping[str, Any]
+) -> tuple[Prediction | None, bool | None]:
     """What a single file says of its network: trainers leave it as tensors without content
-    (`v_pred`, `ztsnr`) or as `modelspec.prediction_type` in its metadata."""
+    (`v_pred`, `ztsnr`) or as `modelspec.prediction_type` in its metadata. The facts count more."""
     if path.is_dir():
         return None, None
-    said = safetensors_metadata(path).get("modelspec.prediction_type", "").lower()
-    velocity = "v_pred" in names or said in ("v", "v_prediction", "v-prediction")
-    predicts: Prediction | None = "v_prediction" if velocity else None
-    return predicts, True if "ztsnr" in names else None
+    zero = True if "ztsnr" in names else None
+    said = safetensors_metadata(path).get(PREDICTION, "").strip().lower().replace("-", "_")
+    if "prediction_type" in facts:
+        return None, zero
+    if said not in _PREDICTIONS:
+        raise InvalidMediaError(
+            f"{path.name} says {PREDICTION} {said[:40]!r}, expected epsilon, v or sample",
+            f"name prediction_type in {path.stem}.json beside it",
+        )
+    return ("v_prediction" if "v_pred" in names else _PREDICTIONS[said]), zero
 
 
 def _native_side(path: Path, family: str | None) -> int:

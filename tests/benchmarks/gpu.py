@@ -390,7 +390,7 @@ def interpolating() -> dict[str, object]:
         with torch.inference_mode():
             for at in range(count):
                 pair = torch.stack([there[at % 3], there[at % 3 + 1]])
-                engine.network.middle(pair, 0.5, 1.0)
+                engine.network.middle(pair, 0.5)
 
     def ours() -> None:
         pairs = ((frames[at], frames[at + 1], 0.5) for at in range(count))

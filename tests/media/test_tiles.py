@@ -55,6 +55,17 @@ def test_too_little_overlap_shows(photo: np.ndarray):
         assert_pixels_close(tiled, smear(picture), worst=0)
 
 
+def test_windows_begin_on_the_grid_and_reach_no_less():
+    for at in range(1, 60):
+        for plain, part in zip(tiles(200, 130, at, 7), tiles(200, 130, at, 7, 12), strict=True):
+            assert part.core == plain.core
+            for window, shorter in zip(part.window, plain.window, strict=True):
+                assert window.start % 12 == 0
+                assert 0 <= shorter.start - window.start < 12
+                assert window.stop == shorter.stop
+    assert tiles(200, 130, 40, 7, 1) == tiles(200, 130, 40, 7)
+
+
 @given(
     height=st.integers(1, 50),
     width=st.integers(1, 50),

@@ -198,20 +198,38 @@ def test_what_is_not_there_is_refused():
 
 
 @pytest.mark.parametrize(
-    "name", ["../tiny", "/etc", "a/../b", "a//b", "a/.b", "tiny\0", "..", ".hidden", ""]
+    "name", ["../tiny", "/etc", "a/../b", "a//b", "a/.b", "tiny\0", "..", ".hidden", "", "x" * 129]
 )
 def test_a_model_is_a_name_and_never_a_path(name: str):
     with pytest.raises(ForbiddenPathError):
         find_checkpoint(name)
+    with pytest.raises(DependencyMissingError):  # a name, of which there is none
+        find_checkpoint("x" * 128)
 
 
 @pytest.mark.parametrize(
     "changes",
-    [{"width": 513}, {"height": 0}, {"prompt": ""}, {"steps": 0}, {"seed": -1}, {"num_images": 99}],
+    [
+        *({"width": 513}, {"height": 0}, {"prompt": ""}, {"steps": 0}, {"seed": -1}),
+        *({"num_images": 99}, {"loras": [{"name": "a", "weight": 4.01}]}),
+        {"loras": [{"name": "a", "weight": -4.01}]},
+        *({"controlnet_weight": 2.01}, {"controlnet_weight": -0.01}),
+        *({"ipadapter_weight": 1.01}, {"ipadapter_weight": -0.01}),
+    ],
 )
 def test_values_outside_their_limits_are_refused(changes: dict[str, object]):
     with pytest.raises(ValidationError):
         GenerateParams.model_validate({**CAT.model_dump(), **changes})
+
+
+@pytest.mark.parametrize(("lora", "net", "adapter"), [(-4, 0, 0), (4, 2, 1)])
+def test_weights_at_their_limits_are_taken(lora: float, net: float, adapter: float):
+    weights = {"controlnet_weight": net, "ipadapter_weight": adapter}
+    loras = [{"name": "a", "weight": lora}]
+    made = GenerateParams.model_validate({**CAT.model_dump(), **weights, "loras": loras})
+    assert (made.loras[0].weight, made.controlnet_weight, made.ipadapter_weight) == (
+        *(lora, net, adapter),
+    )
 
 
 def test_a_pickle_renamed_safetensors_is_refused_unopened(

@@ -8,7 +8,7 @@ from PIL import Image
 
 from safelight.errors import InvalidFieldValueError
 from safelight.media.images import decode_image
-from safelight.media.sheets import INK
+from safelight.media.sheets import INK, caption_lines
 from safelight.provenance.embed import read_record
 from safelight.settings import settings
 from safelight.store.artifact import ArtifactRef
@@ -79,6 +79,12 @@ def test_a_long_caption_is_written_whole(shots: list[ArtifactRef]):
     assert "caption 1 takes" in " ".join(made.metadata["notes"])
     short = storyboard.fn(shots[:1], StoryboardParams(captions=(words,), cell=256))
     assert short.metadata["notes"] == []
+    ones = [" ".join(["m" * 10] * count) for count in (7, 8, 9, 30)]
+    assert [caption_lines(text, 256) for text in ones] == [7, 8, 9, 30]
+    seven, eight, nine, thirty = (sheet_of(shots[:1], captions=(t,), cell=256) for t in ones)
+    assert seven.shape[0] < eight.shape[0] == nine.shape[0]
+    assert np.array_equal(nine, thirty)  # both end after the eighth
+    assert not np.array_equal(nine, eight)  # which says by an ellipsis that it is not the end
 
 
 def test_of_a_video_the_middle_frame_is_shown(shots: list[ArtifactRef]):

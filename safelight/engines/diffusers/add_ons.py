@@ -112,6 +112,8 @@ def _put_adapters(model: DiffusionModel, drawing: Drawing, taken_off: ExitStack)
     names = [f"lora_{position}" for position in range(len(drawing.loras))]
     for name, lora in zip(names, drawing.loras, strict=True):
         with _fitting(drawing, "LoRA", lora), pinned(lora.path, lora.sha256) as path:
+            if path.is_dir():
+                raise ValueError("it is a folder of peft, which only models with a UNet take")
             require_known(path)
             pipeline.load_lora_weights(path.parent, weight_name=path.name, adapter_name=name)
             pipeline.set_adapters([name])  # fails where no layer of the model was found in it

@@ -33,7 +33,7 @@ def changed(
         weight: float32, of a linear layer (out, in), a convolution (out, in, height, width) or a
             norm (channels).
         strength: 1 is the whole change, 0 none.
-        config: peft's own of this layer: `lora_alpha` and `use_rslora`, as far as it was kept.
+        config: peft's own of this layer, as far as it was kept: `lora_alpha`, `use_rslora`, `rank`.
 
     Raises:
         UnfitError: a part is missing, or the shapes are not those of the layer.
@@ -68,7 +68,7 @@ def _require(tensors: Tensors, needed: frozenset[str], optional: frozenset[str])
 
 def _scale(tensors: Tensors, kind: str, config: Mapping[str, Any]) -> float:
     """alpha / rank; 1 where there is no rank, or nobody said an alpha."""
-    rank = _rank(tensors, kind)
+    rank = _rank(tensors, kind) or config.get("rank")
     if "alpha" in tensors and tensors["alpha"].numel() != 1:
         raise UnfitError(f"its alpha is {tuple(tensors['alpha'].shape)}, expected one number")
     alpha = float(tensors["alpha"]) if "alpha" in tensors else config.get("lora_alpha")
@@ -76,6 +76,8 @@ def _scale(tensors: Tensors, kind: str, config: Mapping[str, Any]) -> float:
         return 1.0
     if not isinstance(alpha, int | float):
         raise UnfitError(f"its alpha is {alpha!r}")
+    if not isinstance(rank, int) or rank < 1:
+        raise UnfitError(f"its rank is {rank!r}")
     return float(alpha) / (math.sqrt(rank) if config.get("use_rslora") is True else rank)
 
 

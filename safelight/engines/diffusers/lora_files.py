@@ -14,6 +14,9 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, cast
 
+from safelight.engines.diffusers.deltas import UnfitError
+from safelight.engines.diffusers.peft_folders import CONFIG, TENSORS, read_config
+
 if TYPE_CHECKING:
     import torch
 
@@ -50,12 +53,13 @@ _UNDERSCORED = {
     "lora_te2_": "text_encoder_2",
     "lora_te_": "text_encoder",
 }
+_PEFT_START = "base_model.model."
 _DOTTED = {
     "unet.": "unet",
     "text_encoder.": "text_encoder",
     "text_encoder_2.": "text_encoder_2",
     "diffusion_model.": "unet",
-    "base_model.model.": "unet",
+    _PEFT_START: "unet",
 }
 _RESNET = {
     "in_layers_0": "norm1",
@@ -102,10 +106,42 @@ class LoraFile:
     """What peft kept in the metadata; empty for other trainers."""
     metadata: tuple[str, ...] = ()
     """Names of the other fields of the metadata."""
+    used: frozenset[str] = frozenset()
+    """Names of the fields of a config beside the tensors that count."""
+    unused: Mapping[str, str] = field(default_factory=dict[str, str])
+    """Those that do not, and why."""
 
 
 def read_lora(path: Path) -> LoraFile:
-    """Sort the tensors of a file by the layers they are for."""
+    """Sort the tensors of a file, or of a folder of peft, by the layers they are for.
+
+    Raises:
+        UnfitError: a folder whose config says what is not known here, or speaks of other tensors.
+    """
+    if not path.is_dir():
+        return _read_file(path)
+    config = read_config(path)
+    read = _read_file(path / TENSORS)
+    words = {word for layer in read.layers.values() for word in layer.tensors}
+    if config.dora and "dora_scale" not in words:
+        raise UnfitError("its config says DoRA, and it holds no magnitudes")
+    layers = read.layers
+    if config.part is not None:
+        layers = {
+            name: Layer(name, layer.tensors)
+            for layer in read.layers.values()
+            for name in [f"{config.part}.{layer.name.removeprefix(_PEFT_START)}"]
+        }
+    return LoraFile(
+        layers,
+        read.unknown,
+        config.alphas,
+        used=frozenset(f"{CONFIG}.{name}" for name in config.used),
+        unused={f"{CONFIG}.{name}": why for name, why in config.unused.items()},
+    )
+
+
+def _read_file(path: Path) -> LoraFile:
     from safetensors import safe_open
 
     layers: dict[str, Layer] = {}

@@ -123,13 +123,15 @@ def _after(
 
 
 def _used_fields(file: LoraFile) -> frozenset[str]:
-    return frozenset(
+    return file.used or frozenset(
         f"metadata.{name}" for name in file.config if name.rpartition(".")[2] in _CONFIG
     )
 
 
 def _unused_fields(file: LoraFile) -> dict[str, str]:
     """Fields of the metadata that change no number, by why they do not."""
+    if file.used:  # of a config beside the tensors
+        return dict(file.unused)
     unused = {
         f"metadata.{name}": "the tensors say it themselves"
         for name in file.config

@@ -20,10 +20,10 @@ from safelight.engines.machine.loaded import loaded
 from safelight.errors import InvalidFieldValueError, InvalidMediaError, PipelineError
 from safelight.progress import note
 from safelight.settings import settings
-from safelight.weights.checkpoints import STARTER, WeightsCard
+from safelight.weights.checkpoints import PREDICTION, STARTER, WeightsCard
 from safelight.weights.layouts import write_layout
 from safelight.weights.pinned import pinned
-from safelight.weights.safety import read_object
+from safelight.weights.safety import read_object, safetensors_metadata
 
 if TYPE_CHECKING:
     import torch
@@ -213,7 +213,11 @@ def _from_single_file(path: Path, dtype: "torch.dtype") -> tuple[Any, Account]:
         pipeline = getattr(diffusers, name).from_single_file(
             str(path), config=folder, torch_dtype=dtype, local_files_only=True
         )
-    return pipeline, account_of_file(tensors, pipeline, path.name)
+    account = account_of_file(tensors, pipeline, path.name)
+    fields = safetensors_metadata(path).keys() - {"format"}
+    said = {f"metadata.{name}" for name in fields if name == PREDICTION}
+    about = {f"metadata.{name}": "about the file" for name in sorted(fields - {PREDICTION})}
+    return pipeline, Account(account.used | said, {**account.unused, **about})
 
 
 def shapes_in(path: Path) -> dict[str, tuple[int, ...]]:

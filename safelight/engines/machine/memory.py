@@ -79,6 +79,8 @@ _MESSAGES = (
 )
 """What errors without a type of their own say: the CPU's and Metal's allocators, pinned memory,
 cuBLAS and cuDNN, and PyTorch when none of cuDNN's ways to convolve got its working memory."""
+_WHOLE_MESSAGES = ("could not create a primitive", "could not create a memory object")
+"""All that oneDNN says of it; longer texts that begin alike are about other things."""
 
 
 def is_out_of_memory(error: BaseException) -> bool:
@@ -89,5 +91,7 @@ def is_out_of_memory(error: BaseException) -> bool:
 
     if isinstance(error, (torch.OutOfMemoryError, MemoryError)):
         return True
-    text = str(error)
-    return isinstance(error, RuntimeError) and any(said in text for said in _MESSAGES)
+    text = str(error).strip()
+    return isinstance(error, RuntimeError) and (
+        text in _WHOLE_MESSAGES or any(said in text for said in _MESSAGES)
+    )

@@ -54,7 +54,7 @@ __all__ = [
     "weights_files",
 ]
 
-REVISION = 1
+REVISION = 2
 """Raised when our arithmetic changes a pixel on the CPU."""
 TORCH_REVISION = 2
 """The same for other devices."""
@@ -124,7 +124,7 @@ class Enlarger:
         height, width = image.shape[:2]
         bites = [
             Bite(image[part.window], part.core_in_window, target[scaled(part.core, self.factor)])
-            for part in tiles(height, width, self.tile, self.reach)
+            for part in tiles(height, width, self.tile, self.reach, self._runner.grid)
         ]
         with closing(self._runner.filled(bites, self.factor, self.denoise, self.frugal)) as filled:
             on_tile(0, len(bites))

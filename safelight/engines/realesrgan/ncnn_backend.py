@@ -24,6 +24,9 @@ from safelight.pixels import Floats, Pixels
 from safelight.weights.packaged import packaged_copy
 
 NCNN_OUT_OF_MEMORY = -100
+GRID = 12
+"""Its fast convolutions (Winograd) work in squares of 2, 4 or 6 px, and how a pixel is rounded
+depends on its place in the square."""
 
 
 class NcnnRunner:
@@ -33,6 +36,7 @@ class NcnnRunner:
     """
 
     batches: ClassVar[bool] = False
+    grid: ClassVar[int] = GRID
 
     def __init__(self, network: Network) -> None:
         self._ncnn = ncnn = cast(Any, import_module("ncnn"))  # its stubs name none of this
@@ -58,7 +62,8 @@ class NcnnRunner:
     ) -> Generator[None]:
         """See `Runner`; `frugal` makes no difference."""
         del frugal
-        for bite in bites:
+        # the largest first: those after it fit into the memory it took
+        for bite in sorted(bites, key=lambda bite: -bite.window.size):
             try:
                 larger = self._enlarged(bite.window, factor, denoise)
             except MemoryError as error:
@@ -80,7 +85,7 @@ class NcnnRunner:
             return _to_bytes(averaged_down(self._run("data", "output", values, window), factor))
         features = self._run("data", self._seam, values, window)
         target = np.empty((height * factor, width * factor, 3), np.uint8)
-        for part in tiles(height, width, TAIL_TILE, TAIL_REACH):
+        for part in tiles(height, width, TAIL_TILE, TAIL_REACH, GRID):
             enlarged = self._run(self._seam, "output", features[..., *part.window], window)
             core = enlarged[:, *scaled(part.core_in_window, NATIVE)]
             target[scaled(part.core, factor)] = _to_bytes(averaged_down(core, factor))

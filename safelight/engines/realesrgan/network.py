@@ -78,6 +78,8 @@ class Runner(Protocol):
 
     batches: ClassVar[bool]
     """Whether `frugal` makes a difference."""
+    grid: ClassVar[int]
+    """Windows that begin at multiples of it are rounded like the whole picture."""
 
     def filled(
         self, bites: Sequence[Bite], factor: int, denoise: float, frugal: bool

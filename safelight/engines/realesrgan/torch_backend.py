@@ -42,6 +42,7 @@ class TorchRunner:
     """Several windows at a time; also on the CPU, to compare."""
 
     batches: ClassVar[bool] = True
+    grid: ClassVar[int] = 1
     channels_last: ClassVar[bool] = True
     """Whether the channels of a pixel lie side by side, which tensor cores read directly."""
 

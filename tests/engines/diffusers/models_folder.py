@@ -5,6 +5,7 @@ from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
+import torch
 
 from safelight.engines.machine.loaded import forget_loaded
 from safelight.settings import reload_settings
@@ -21,3 +22,21 @@ def models_from(folder: Path) -> Iterator[Path]:
         yield folder
     reload_settings()
     forget_loaded()
+
+
+def with_change(held: dict[str, torch.Tensor], key: str, way: str) -> dict[str, torch.Tensor]:
+    """Tensors of which one is left out, under another name, there twice, or of another kind."""
+    tensors, tensor = dict(held), held[key]
+    if way in ("drop", "rename"):
+        del tensors[key]
+    if way in ("rename", "add"):
+        tensors[f"{key}_"] = tensor.clone()
+    if way == "half":
+        tensors[key] = tensor.half()
+    if way == "whole numbers":
+        tensors[key] = (tensor * 100).to(torch.int32)
+    if way == "shape":
+        tensors[key] = torch.cat([tensor, tensor])
+    if way == "twice":
+        tensors[key] = 2 * tensor
+    return tensors

@@ -23,7 +23,7 @@ from safelight.errors import InvalidMediaError, PipelineError
 from safelight.pixels import Pixels
 from safelight.progress import watching
 from safelight.weights.checkpoints import find_checkpoint
-from tests.engines.diffusers.models_folder import models_from
+from tests.engines.diffusers.models_folder import models_from, with_change
 from tests.engines.test_single_file import build
 
 Tensors = dict[str, torch.Tensor]
@@ -180,21 +180,8 @@ def mutated(models: Path, dice: random.Random) -> tuple[str, str, str]:
     key = dice.choice(sorted(load_file(models / "whole" / file)))
     way = dice.choice(("drop", "rename", "add", "half", "whole numbers", "shape"))
 
-    def change_tensors(held: Tensors) -> Tensors:
-        tensor = held[key]
-        if way in ("drop", "rename"):
-            del held[key]
-        if way in ("rename", "add"):
-            held[f"{key}_"] = tensor.clone()
-        if way == "half":
-            held[key] = tensor.half()
-        if way == "whole numbers":
-            held[key] = (tensor * 100).to(torch.int32)
-        if way == "shape":
-            held[key] = torch.cat([tensor, tensor])
-        return held
-
-    return changed(models, "mutated", file, change_tensors), f"{part}.{key}", way
+    name = changed(models, "mutated", file, lambda held: with_change(held, key, way))
+    return name, f"{part}.{key}", way
 
 
 def check_folders(models: Path, seeds: range) -> None:

@@ -31,7 +31,7 @@ from safelight.errors import (
 from safelight.pixels import Pixels
 from safelight.progress import watching
 from safelight.weights.checkpoints import find_checkpoint
-from tests.engines.diffusers.models_folder import models_from
+from tests.engines.diffusers.models_folder import models_from, with_change
 from tests.engines.diffusers.test_draw import make_controlnet, make_ip_adapter
 from tests.engines.test_single_file import build_controlnet
 
@@ -374,19 +374,8 @@ def mutated(folder: Path, to: Path, dice: random.Random) -> tuple[str, str]:
     file = next(to.glob("*.safetensors"))
     tensors = load_file(file)
     key, way = dice.choice(sorted(tensors)), dice.choice(WAYS)
-    tensor = tensors[key]
-    if way in ("drop", "rename"):
-        del tensors[key]
-    if way in ("rename", "add"):
-        tensors[f"{key}_"] = tensor.clone()
-    if way == "half":
-        tensors[key] = tensor.half()
-    if way == "whole numbers":
-        tensors[key] = (tensor * 100).to(torch.int32)
-    if way == "shape":
-        tensors[key] = torch.cat([tensor, tensor])
     file.unlink()
-    save_file(tensors, file, {"format": "pt"})
+    save_file(with_change(tensors, key, way), file, {"format": "pt"})
     return key, way
 
 

@@ -14,7 +14,14 @@ import pytest
 import torch
 from torch.nn.functional import conv2d, interpolate, leaky_relu, pixel_shuffle, prelu
 
-from safelight.engines.realesrgan.engine import NETWORKS, Model, open_enlarger, weights_files
+from safelight.engines.realesrgan.engine import (
+    NETWORKS,
+    Enlarger,
+    Model,
+    TorchRunner,
+    open_enlarger,
+    weights_files,
+)
 from safelight.engines.realesrgan.ncnn_graph import read_graph
 
 BLOCKS = {"photo": 23, "anime": 6}
@@ -106,9 +113,60 @@ def test_a_network_put_together_in_another_way_shows(photo: np.ndarray, monkeypa
 
 
 NEAR = 16
-"""Input px around a cut between tiles within which the network's reach shows."""
+"""Input px around a cut between tiles within which the networks' reach shows."""
 FLIPPED = 2e-4
 """Part of the px elsewhere whose last rounding falls the other way: sums in another order."""
+PASSED_ON = 4
+"""Input px by which one convolution of ncnn passes on how another px was rounded: its squares."""
+
+
+def tiled_and_whole(enlarger: Enlarger, picture: np.ndarray) -> np.ndarray:
+    """By how many levels each px of a picture cut in two is off one that is not, (4 H, 4 W)."""
+    whole = enlarger.enlarge_window(picture).astype(int)
+    return np.abs(enlarger.enlarge(picture) - whole).max(axis=2)
+
+
+def from_the_cut(width: int) -> np.ndarray:
+    """Input px between each column of the enlarged picture and the middle of it."""
+    return np.abs(np.arange(width * 4) / 4 - width / 2)
+
+
+@pytest.mark.parametrize(
+    ("model", "looks"),
+    [("video", 18), ("anime", 92), pytest.param("photo", 347, marks=pytest.mark.soak)],
+)
+def test_tiles_that_see_all_a_network_looks_at_equal_none(
+    photo: np.ndarray, model: Model, looks: int
+):
+    """With sums in one order everywhere, to the bit: one px for each layer at the source's size,
+    and two for those behind."""
+    wide = np.concatenate([photo, photo[:, ::-1]], axis=1)
+    picture = np.ascontiguousarray(wide[140:156, : 2 * looks + 80])
+    width = picture.shape[1] // 2
+    assert width + looks < picture.shape[1]
+    enlarger = Enlarger(
+        TorchRunner(NETWORKS[model], "cpu", torch.float32), NETWORKS[model], 4, width, 0
+    )
+    enlarger.reach = looks
+    assert tiled_and_whole(enlarger, picture).max() == 0
+    enlarger.reach = 6
+    assert tiled_and_whole(enlarger, picture).max() > 0
+
+
+def test_the_video_network_in_tiles_equals_none_away_from_their_edges(photo: np.ndarray):
+    """Away is where nothing of a window's edge comes, by sight or by rounding."""
+    network = NETWORKS["video"]
+    layers = len(stored("video")[0])
+    away = (layers + 1) * PASSED_ON - network.reach
+    assert away == 56
+    for rows in (slice(100, 132), slice(300, 333)):
+        picture = np.ascontiguousarray(photo[rows, 17:465])
+        off = tiled_and_whole(open_enlarger("video", 4, tile=224), picture)
+        assert off[:, from_the_cut(448) > away].max() == 0
+        assert off.max() <= 1
+    standing = np.ascontiguousarray(photo[17:465, 100:132])
+    off = tiled_and_whole(open_enlarger("video", 4, tile=224), standing)
+    assert off[from_the_cut(448) > away].max() == 0
 
 
 @pytest.mark.parametrize("model", [pytest.param("photo", marks=pytest.mark.soak), "anime", "video"])
@@ -117,11 +175,8 @@ def test_tiles_differ_from_none_by_rounding_inside_and_one_level_at_their_edges(
 ):
     picture = np.ascontiguousarray(photo[140:172, 332:508])
     height, width = picture.shape[:2]
-    enlarger = open_enlarger(model, 4, tile=88)
-    whole = enlarger.enlarge_window(picture).astype(int)
-    off = np.abs(enlarger.enlarge(picture) - whole).max(axis=2)
-    far = np.abs(np.arange(width * 4) / 4 - width / 2) > NEAR
+    off = tiled_and_whole(open_enlarger(model, 4, tile=88), picture)
     assert off.shape == (height * 4, width * 4)
     assert off.max() <= 1
-    assert (off[:, far] > 0).mean() < FLIPPED
+    assert (off[:, from_the_cut(width) > NEAR] > 0).mean() < FLIPPED
     assert (off > 0).mean() < 0.002

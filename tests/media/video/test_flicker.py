@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
+from safelight.media.video import flicker
 from safelight.media.video.flicker import corrections, light_paths, relit
 
 Worked = tuple[list[np.ndarray], list[np.ndarray], list[np.ndarray]]
@@ -123,6 +124,14 @@ def test_a_scene_without_flicker_hardly_changes(ground, step: int):
     """A pan by parts of a pixel of what is measured, and a face that crosses a wall."""
     truth = panned(ground, 24, step) if step else moving(ground, 24)[0]
     assert psnr(list(steadied(truth)), truth) > 45
+
+
+@pytest.mark.parametrize(("height", "width"), [(1080, 1920), (2160, 3840), (720, 1280), (400, 300)])
+def test_frames_are_looked_at_small(height: int, width: int):
+    frame = np.random.default_rng(2).integers(0, 256, (height, width, 3), dtype=np.uint8)
+    small = flicker._small(frame)
+    assert max(small.shape[:2]) == pytest.approx(96, abs=4)
+    assert small.mean() == pytest.approx(frame.mean(), abs=0.5)
 
 
 def test_a_fade_stays_a_fade(ground):
