@@ -11,19 +11,27 @@ IMMEDIATE such transactions wait for one another. Nothing changes on PostgreSQL.
 Only the outermost transaction is begun so. Prefect opens further sessions while one is open, to
 read a work queue for its status event for instance: these would wait for a lock that their own
 caller holds.
+
+Outermost transactions take their turns before they take a connection. The server has fifteen; when
+all wait for SQLite's lock, whoever holds it gets none for its further session, and everything
+stands still for the thirty seconds after which it gives up.
 """
 
+import asyncio
+import sqlite3
 from collections.abc import AsyncGenerator
 from contextlib import asynccontextmanager
 from contextvars import ContextVar
 from typing import Any
 from urllib.parse import urlsplit
+from weakref import WeakKeyDictionary
 
 from fastapi import FastAPI
 from prefect.server.api import server
 from prefect.server.api.server import create_app
 from prefect.server.database.configurations import SQLITE_BEGIN_MODE, AioSqliteConfiguration
 from prefect.settings import get_current_settings
+from sqlalchemy.exc import OperationalError
 from sqlalchemy.ext.asyncio import AsyncSession, AsyncSessionTransaction
 
 from safelight.cli.orchestration import keep_ends
@@ -34,6 +42,27 @@ from safelight.cli.server_password import operators_password
 STOCK = AioSqliteConfiguration.begin_transaction
 OUTERMOST: ContextVar[AsyncSession | None] = ContextVar("OUTERMOST", default=None)
 """Session that holds the lock for whoever runs in this context."""
+TURN_SECONDS = 60.0
+"""As long as Prefect has SQLite wait for a lock."""
+TURNS: WeakKeyDictionary[asyncio.AbstractEventLoop, asyncio.Lock] = WeakKeyDictionary()
+"""Held by the outermost transaction of each event loop; first come, first served."""
+
+
+@asynccontextmanager
+async def turn() -> AsyncGenerator[None, None]:
+    """Wait until no outermost transaction is open; as a lock of SQLite that stays fails."""
+    lock = TURNS.setdefault(asyncio.get_running_loop(), asyncio.Lock())
+    try:
+        async with asyncio.timeout(TURN_SECONDS):
+            await lock.acquire()
+    except TimeoutError as error:
+        locked = sqlite3.OperationalError("database is locked")
+        locked.sqlite_errorname = "SQLITE_BUSY"
+        raise OperationalError("BEGIN IMMEDIATE", None, locked) from error
+    try:
+        yield
+    finally:
+        lock.release()
 
 
 @asynccontextmanager
@@ -46,7 +75,7 @@ async def begin_immediately(
         async with STOCK(self, session, with_for_update) as transaction:
             yield transaction
         return
-    async with STOCK(self, session, with_for_update=True) as transaction:
+    async with turn(), STOCK(self, session, with_for_update=True) as transaction:
         await session.connection()  # begins here, so that the mode is not left to inner sessions
         mode, outermost = SQLITE_BEGIN_MODE.set("DEFERRED"), OUTERMOST.set(session)
         try:

@@ -3,7 +3,7 @@
 import subprocess
 import sys
 
-NAMES = ("imports", "png", "pipeline", "upscale", "interpolate", "pool")
+NAMES = ("imports", "looking", "png", "pipeline", "upscale", "interpolate", "pool")
 
 
 def main() -> int:

@@ -1,6 +1,8 @@
 """Every writing route of the embedded server answers, with other writers beside it."""
 
 import threading
+from collections.abc import Generator
+from contextlib import contextmanager
 from typing import Any
 from uuid import uuid4
 
@@ -134,37 +136,44 @@ def asking(url: str) -> httpx.Client:
     return httpx.Client(base_url=url, timeout=BUSY_SECONDS, limits=limits, headers=known)
 
 
+@contextmanager
+def writing(api: httpx.Client, flow: str, writers: int) -> Generator[list[int]]:
+    """So many threads that create runs; the list gets the answers of a server in trouble."""
+    over, refused = threading.Event(), list[int]()
+
+    def write() -> None:
+        while not over.is_set():
+            answer = api.post("/flow_runs/", json={"flow_id": flow})
+            if answer.status_code >= 500:  # 409: a route has deleted the flow
+                refused.append(answer.status_code)
+
+    beside = [threading.Thread(target=write) for _ in range(writers)]
+    for thread in beside:
+        thread.start()
+    try:
+        yield refused
+    finally:
+        over.set()
+        for thread in beside:
+            thread.join()
+
+
 def every_route(url: str, writers: int) -> None:
     with asking(url) as api:
         described = api.get("/openapi.json").json()
         parts = described["components"]["schemas"]
         made = things(api)
         flow = things(api)["flows"]["id"]  # stays when the other is deleted
-        over, refused = threading.Event(), list[int]()
-
-        def write() -> None:
-            while not over.is_set():
-                answer = api.post("/flow_runs/", json={"flow_id": flow})
-                if answer.status_code >= 500:  # 409: a route has deleted the flow
-                    refused.append(answer.status_code)
-
-        beside = [threading.Thread(target=write) for _ in range(writers)]
-        for thread in beside:
-            thread.start()
-        try:
-            routes = [
-                (path.removeprefix("/api"), method.upper(), operation)
-                for path, methods in described["paths"].items()
-                for method, operation in methods.items()
-                if method.upper() in MADE and path.removeprefix("/api") not in UNCALLED
-            ]
-            routes.sort(key=lambda route: "delete" in f"{route[0]} {route[1]}".lower())
-            assert len(routes) > 100
+        routes = [
+            (path.removeprefix("/api"), method.upper(), operation)
+            for path, methods in described["paths"].items()
+            for method, operation in methods.items()
+            if method.upper() in MADE and path.removeprefix("/api") not in UNCALLED
+        ]
+        routes.sort(key=lambda route: "delete" in f"{route[0]} {route[1]}".lower())
+        assert len(routes) > 100
+        with writing(api, flow, writers) as refused:
             wrong = [call(api, made, path, method, how, parts) for path, method, how in routes]
-        finally:
-            over.set()
-            for thread in beside:
-                thread.join()
     assert not [said for said in wrong if said]
     assert not refused
 
@@ -188,3 +197,16 @@ def test_a_queue_is_paused_at_once(prefect_server: str, by_name: bool):
         address = path if by_name else f"/work_queues/{queue['id']}"
         assert api.patch(address, json={"is_paused": True}).status_code == 204
         assert api.get(path).json()["is_paused"]
+
+
+@pytest.mark.parametrize("by_name", [True, False])
+def test_a_queue_is_paused_beside_more_writers_than_connections(prefect_server: str, by_name: bool):
+    with asking(prefect_server) as api:
+        made = things(api)
+        queue = made["work_queues"]
+        path = f"/work_pools/{made['work_pools']['name']}/queues/{queue['name']}"
+        address = path if by_name else f"/work_queues/{queue['id']}"
+        with writing(api, made["flows"]["id"], 30) as refused:
+            for paused in (True, False, True):
+                assert api.patch(address, json={"is_paused": paused}).status_code == 204
+    assert not refused
