@@ -180,12 +180,13 @@ def _object(text: str) -> dict[str, object]:
 
 
 def _words(given: Iterable[object]) -> tuple[str, ...]:
-    stripped = (word.strip()[:80] for word in given if isinstance(word, str))
+    stripped = (_cut(word)[:80] for word in given if isinstance(word, str))
     return tuple(dict.fromkeys(word for word in stripped if word))[:MOST_WORDS]
 
 
 def _cut(text: str) -> str:
-    return text.strip()[:LONGEST_TEXT]
+    """No longer than is kept; half of a pair, which nothing can be written with, as its escape."""
+    return text.strip()[:LONGEST_TEXT].encode("utf-8", "backslashreplace").decode()
 
 
 def _of_folder(path: Path) -> Described:

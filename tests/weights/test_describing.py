@@ -131,6 +131,15 @@ def test_what_the_operator_says_beside_a_file_counts_more(tmp_path: Path):
     assert found.metadata["preview"] == "m.preview.png"
 
 
+def test_half_a_pair_is_told_as_its_escape(tmp_path: Path):
+    put(tmp_path / "m.safetensors", LORA, metadata={"modelspec.title": "cut \ud83d"})
+    half = json.dumps({"licence": "\ud83d", "tags": ["a\udc00"], "description": "\ud83d b"})
+    (tmp_path / "m.json").write_text(half)
+    found = told(tmp_path / "m.safetensors")
+    assert (found.licence, found.tags, found.description) == ("\\ud83d", ("a\\udc00",), "\\ud83d b")
+    assert "cut \\ud83d" in Described.model_validate_json(found.model_dump_json()).metadata.values()
+
+
 def test_what_other_programs_leave_beside_a_file_is_read(tmp_path: Path):
     file = put(tmp_path / "m.safetensors", LORA)
     (tmp_path / "m.civitai.info").write_text(json.dumps({"trainedWords": ["abc"]}))
