@@ -132,7 +132,7 @@ def test_what_the_operator_says_beside_a_file_counts_more(tmp_path: Path):
 
 
 def test_half_a_pair_is_told_as_its_escape(tmp_path: Path):
-    put(tmp_path / "m.safetensors", LORA, metadata={"modelspec.title": "cut \ud83d"})
+    put(tmp_path / "m.safetensors", LORA, modelspec__title="cut \ud83d")
     half = json.dumps({"licence": "\ud83d", "tags": ["a\udc00"], "description": "\ud83d b"})
     (tmp_path / "m.json").write_text(half)
     found = told(tmp_path / "m.safetensors")
