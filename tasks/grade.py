@@ -23,13 +23,10 @@ from tasks.base.resuming import resuming
 from tasks.base.stage import cache_key, stage
 from tasks.base.video_stage import transformed
 
-REVISION = "4"
+REVISION = "3"
 """Raised when the arithmetic changes, so that no older result is taken for a new one."""
 PIXEL_STRIDE, FRAME_STRIDE = 4, 8
 """Every fourth row and column, and every eighth frame, is enough for an average."""
-GRAIN_HIDES = 4.0
-"""Steps of constant quality that grain of strength 1 hides: at 0.5 the file has seven tenths of the
-size, and the grain that is read back is as strong as what was drawn."""
 BAND_PIXELS = 1 << 19
 """Pixels worked on at once: 6 MB for each array of floats."""
 
@@ -105,7 +102,6 @@ def grade(picture: ArtifactRef, params: GradeParams) -> ArtifactRef:
         lambda graded, frames: (
             graded(pixels, params, at, average) for at, pixels in enumerate(frames)
         ),
-        coarser=GRAIN_HIDES * params.grain,
     )
 
 

@@ -26,7 +26,6 @@ def transformed(
     fps: Fraction | None = None,
     frames: int | None = None,
     layered: bool = False,
-    coarser: float = 0.0,
 ) -> ArtifactRef:
     """Change a stored video frame by frame and store the result; sound and transparency stay.
 
@@ -41,7 +40,6 @@ def transformed(
         fps: rate of the result; None keeps the time of each frame, `change` then gives one for one.
         frames: how many `change` will give, for the progress; None says as many as there are.
         layered: whether `change` takes and gives (H, W, 4) where something is transparent.
-        coarser: steps of constant quality by which what `change` draws hides what is lost.
 
     Returns:
         A new artifact: MP4, WebM where something is transparent, MKV where that cannot hold the
@@ -63,7 +61,6 @@ def transformed(
             fps=fps,
             frames=frames,
             layered=layered,
-            coarser=coarser,
         )
         return keep_video(
             path,

@@ -13,11 +13,7 @@ from safelight.pixels import Pixels
 
 
 def write_video(
-    target: Path,
-    frames: Iterable[Pixels],
-    fps: Fraction,
-    tags: dict[str, str] | None = None,
-    coarser: float = 0.0,
+    target: Path, frames: Iterable[Pixels], fps: Fraction, tags: dict[str, str] | None = None
 ) -> VideoInfo:
     """Encode frames without sound.
 
@@ -26,9 +22,8 @@ def write_video(
         frames: (H, W, 3) uint8 sRGB each, all of one size, at least one.
         fps: frames per second.
         tags: container metadata.
-        coarser: see `FrameWriter`.
     """
-    with FrameWriter(target, fps, tags or {}, coarser=coarser) as writer:
+    with FrameWriter(target, fps, tags or {}) as writer:
         for pixels in frames:
             writer.add(pixels)
     return replace(probe(target), media_type=writer.media_type)

@@ -6,7 +6,6 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from safelight.media.noise import Film
 from safelight.media.video.stream import probe, read_frames
 from safelight.provenance.embed import read_record
 from safelight.store.artifact import ArtifactRef
@@ -15,7 +14,7 @@ from tasks import grade as module
 from tasks.base.ingest import ingest
 from tasks.base.keeping import load_image
 from tasks.denoise import DenoiseParams, denoise
-from tasks.grade import GRAIN_HIDES, GradeParams, grade, graded_frame
+from tasks.grade import GradeParams, grade, graded_frame
 from tests.media.clips import write_video
 
 EXAMPLES = Path(__file__).resolve().parents[2] / "examples"
@@ -99,29 +98,13 @@ def test_denoise_takes_videos(clip: ArtifactRef):
     assert (made.frames, made.width, made.height) == (clip.frames, clip.width, clip.height)
 
 
-def panned(photo: np.ndarray) -> list[np.ndarray]:
-    return [np.ascontiguousarray(photo[:256, 64 + 2 * at : 384 + 2 * at]) for at in range(12)]
-
-
-@pytest.mark.parametrize("film", ["8mm", "16mm"])
-def test_grain_survives_the_encoder(volume: Path, photo: np.ndarray, film: Film):
-    write_video(volume / "plain.mp4", panned(photo), Fraction(25))
-    params = GradeParams(grain=0.5, film=film, seed=3)
-    made = grade.fn(ingest(str(volume / "plain.mp4"), ("video",)), params)
+def test_grain_survives_the_encoder(volume: Path, tmp_path: Path, photo: np.ndarray):
+    plain = np.ascontiguousarray(photo[:256, 128:384])
+    params = GradeParams(grain=0.5, film="8mm", seed=3)
+    wanted = [graded_frame(plain, params, at, 1.0) for at in range(4)]
+    write_video(tmp_path / "a.mp4", wanted, Fraction(25))
     luma = np.array([0.299, 0.587, 0.114])
-    shown = read_frames(current_store().fetch(made))
-    for at, (seen, source) in enumerate(zip(shown, read_frames(volume / "plain.mp4"), strict=True)):
-        drawn = graded_frame(source, params, at, 1.0)
-        kept, grain = ((frame.astype(float) - source) @ luma for frame in (seen, drawn))
-        assert kept.std() == pytest.approx(grain.std(), rel=0.1), at
-        assert np.corrcoef(kept.ravel(), grain.ravel())[0, 1] > 0.35
-
-
-def test_grain_costs_no_more_than_it_needs(photo: np.ndarray, tmp_path: Path):
-    params = GradeParams(grain=0.5, seed=3)
-    graded = [graded_frame(frame, params, at, 1.0) for at, frame in enumerate(panned(photo))]
-    sizes: list[int] = []
-    for coarser in (0.0, GRAIN_HIDES * 0.5):
-        write_video(tmp_path / "a.mp4", graded, Fraction(25), coarser=coarser)
-        sizes.append((tmp_path / "a.mp4").stat().st_size)
-    assert sizes[1] < 0.8 * sizes[0]
+    for seen, drawn in zip(read_frames(tmp_path / "a.mp4"), wanted, strict=True):
+        kept, grain = ((frame.astype(float) - plain) @ luma for frame in (seen, drawn))
+        assert kept.std() == pytest.approx(grain.std(), rel=0.1)
+        assert np.corrcoef(kept.ravel(), grain.ravel())[0, 1] > 0.7

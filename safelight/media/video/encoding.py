@@ -57,7 +57,6 @@ class FrameWriter:
         colours: ColourTags | None = None,
         *,
         transparent: bool = False,
-        coarser: float = 0.0,
     ) -> None:
         """Open the partial file.
 
@@ -70,8 +69,6 @@ class FrameWriter:
             start_seconds: when `add` shows the first frame, on the clock of the sound.
             colours: what the pixels' red, green and blue are; None is BT.709.
             transparent: whether frames are (H, W, 4), in a container that is not MP4.
-            coarser: steps of constant quality (crf) by which noise in the frames hides what is
-                lost; transparent ones take none.
         """
         import av
 
@@ -90,7 +87,6 @@ class FrameWriter:
         self.media_type = MEDIA_TYPES[beside.container]
         """Of the container that can hold what stands beside the picture."""
         self._transparent = transparent
-        self._quality = X264 | {"crf": f"{float(X264['crf']) + coarser:g}"}
         for text in beside.notes:
             note(text)
         self.frames = 0
@@ -183,9 +179,7 @@ class FrameWriter:
             stream.pix_fmt = "yuva420p"
             stream.metadata["alpha_mode"] = "1"
         else:
-            stream = self._container.add_stream(
-                "libx264", rate=self._fps, options=self._quality | options
-            )
+            stream = self._container.add_stream("libx264", rate=self._fps, options=X264 | options)
             stream.pix_fmt = self._opaque_format(width, height)
         stream.width, stream.height = width, height
         context = stream.codec_context

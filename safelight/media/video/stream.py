@@ -230,7 +230,6 @@ def transform_frames(
     fps: Fraction | None = None,
     frames: int | None = None,
     layered: bool = False,
-    coarser: float = 0.0,
 ) -> VideoInfo:
     """Decode, change and encode frame by frame; frame times and sound stay as they are.
 
@@ -246,7 +245,6 @@ def transform_frames(
         frames: how many frames `fn` will give, for the progress; None says as many as there are.
         layered: whether `fn` takes and gives (H, W, 4) where something is transparent; else
             it gives one frame for one.
-        coarser: see `FrameWriter`.
 
     Raises:
         InvalidMediaError: see `probe`.
@@ -272,7 +270,6 @@ def transform_frames(
             info.start_seconds,
             facts.colours,
             transparent=transparent,
-            coarser=coarser,
         )
         with writer, Behind(FRAMES_BEHIND) as encoding:
             carry = partial(encoding.call, writer.carry)
