@@ -1,6 +1,7 @@
 """The embedded server refuses no write because another crosses it; none waits for itself."""
 
 from collections import Counter
+from datetime import timedelta
 from http import HTTPStatus
 from uuid import uuid4
 
@@ -8,6 +9,7 @@ import httpx
 import pytest
 from prefect.client.orchestration import SyncPrefectClient
 from prefect.client.schemas.actions import WorkPoolCreate
+from pydantic import TypeAdapter
 
 from tests.prefect_pool import credentials
 
@@ -43,3 +45,10 @@ def test_pausing_a_queue_does_not_wait_for_itself(api: SyncPrefectClient, by_id:
         answer = plain.patch(address, json={"is_paused": True})
         assert answer.status_code == HTTPStatus.NO_CONTENT
         assert plain.get(path).json()["is_paused"]
+
+
+def test_an_embedded_server_calls_runs_late_after_five_minutes(api: SyncPrefectClient):
+    with httpx.Client(base_url=str(api.api_url), timeout=60, headers=credentials()) as plain:
+        late = plain.get("admin/settings").json()["server"]["services"]["late_runs"]
+    assert late["enabled"]
+    assert TypeAdapter(timedelta).validate_python(late["after_seconds"]) == timedelta(minutes=5)
