@@ -99,7 +99,7 @@ def test_more_than_is_taken_is_refused_with_numbers():
 @pytest.mark.parametrize("kind", ["WEBP", "PNG", "GIF"])
 def test_a_video_of_it_has_the_same_pixels_at_the_same_times(kind, tmp_path: Path):
     target = tmp_path / "loop.mkv"
-    write_as_video(animated(kind, moving()), target)
+    write_as_video(animated(kind, moving()), target, transparent=False)
     times = frame_times(target)
     begins = [sum(LASTS[:at]) for at in range(len(LASTS))]
     assert [shown * 1000 for shown in times.since_start()] == begins
@@ -113,5 +113,5 @@ def test_frames_without_a_time_play_as_in_browsers(tmp_path: Path):
     data = animated("GIF", moving(), duration=[0] * len(LASTS))
     assert timing_of(data).lasts == (Fraction(0),) * len(LASTS)
     assert played(Fraction(0)) == Fraction(1, 10)
-    write_as_video(data, tmp_path / "loop.mkv")
+    write_as_video(data, tmp_path / "loop.mkv", transparent=False)
     assert probe(tmp_path / "loop.mkv").fps == 10
