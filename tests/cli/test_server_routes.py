@@ -188,13 +188,18 @@ def test_every_writing_route_answers_beside_50_writers(prefect_server: str):
     every_route(prefect_server, writers=50)
 
 
+def of_queue(made: dict[str, dict[str, Any]], by_name: bool) -> tuple[str, str]:
+    """Where a queue is read, and where it is changed: there, or by its id."""
+    queue = made["work_queues"]
+    path = f"/work_pools/{made['work_pools']['name']}/queues/{queue['name']}"
+    return path, path if by_name else f"/work_queues/{queue['id']}"
+
+
 @pytest.mark.parametrize("by_name", [True, False])
 def test_a_queue_is_paused_at_once(prefect_server: str, by_name: bool):
     with asking(prefect_server) as api:
         made = things(api)
-        queue = made["work_queues"]
-        path = f"/work_pools/{made['work_pools']['name']}/queues/{queue['name']}"
-        address = path if by_name else f"/work_queues/{queue['id']}"
+        path, address = of_queue(made, by_name)
         assert api.patch(address, json={"is_paused": True}).status_code == 204
         assert api.get(path).json()["is_paused"]
 
@@ -203,9 +208,7 @@ def test_a_queue_is_paused_at_once(prefect_server: str, by_name: bool):
 def test_a_queue_is_paused_beside_more_writers_than_connections(prefect_server: str, by_name: bool):
     with asking(prefect_server) as api:
         made = things(api)
-        queue = made["work_queues"]
-        path = f"/work_pools/{made['work_pools']['name']}/queues/{queue['name']}"
-        address = path if by_name else f"/work_queues/{queue['id']}"
+        _, address = of_queue(made, by_name)
         with writing(api, made["flows"]["id"], 30) as refused:
             for paused in (True, False, True):
                 assert api.patch(address, json={"is_paused": paused}).status_code == 204
