@@ -2,11 +2,13 @@
 
 from collections.abc import Sequence
 from contextlib import closing
+from functools import partial
 from typing import Literal
 
 from pydantic import Field
 
 from safelight.engines.interface import EnlargeRequest, Enlarges
+from safelight.media.ahead import several_at_once
 from safelight.media.guided import smooth
 from safelight.media.layers import as_grey
 from safelight.params import Params
@@ -15,7 +17,7 @@ from safelight.progress import StopRequestedError, stop_requested
 from safelight.store.artifact import ArtifactRef, MediaKind
 from tasks.base.calling import serving
 from tasks.base.keeping import keep_changed, record_of
-from tasks.base.resuming import resuming
+from tasks.base.resuming import resuming_begun
 from tasks.base.stage import cache_key, stage
 from tasks.base.texturing import Texture, texture_of
 from tasks.base.video_stage import transformed
@@ -101,7 +103,7 @@ def upscale(picture: ArtifactRef, params: UpscaleParams) -> ArtifactRef:
                 ),
             )
     key = cache_key(upscale, [picture, params])
-    with closing(opened) as enlarger:
+    with closing(opened) as enlarger, several_at_once(enlarger.together) as ahead:
 
         def enlarged(frame: Pixels, at: int) -> Pixels:
             made = enlarger.enlarge(frame, _stop_if_asked)
@@ -110,8 +112,10 @@ def upscale(picture: ArtifactRef, params: UpscaleParams) -> ArtifactRef:
         return transformed(
             picture,
             record,
-            resuming(key, enlarged),
-            lambda make, frames: (make(frame, at) for at, frame in enumerate(frames)),
+            resuming_begun(key, partial(ahead.begin, enlarged)),
+            lambda begin, frames: ahead.in_order(
+                begin(frame, at) for at, frame in enumerate(frames)
+            ),
         )
 
 

@@ -155,6 +155,11 @@ class MixesLatents(Engine, Protocol):
 class Enlarging(Protocol):
     """An open enlarger; it may keep working memory between pictures."""
 
+    @property
+    def together(self) -> int:
+        """How many threads may enlarge pictures at once; 1 where that gains nothing."""
+        ...
+
     def enlarge(self, image: Pixels, on_tile: Callable[[int, int], None] = step) -> Pixels:
         """Enlarge (H, W, 3) uint8 sRGB.
 

@@ -19,6 +19,7 @@ from safelight.engines.realesrgan.engine import (
     open_enlarger,
 )
 from safelight.errors import OutOfMemoryError
+from safelight.media.ahead import several_at_once
 from safelight.media.tiles import tiles
 from safelight.progress import StopRequestedError, watching
 
@@ -199,6 +200,51 @@ def test_shortage_lowers_first_the_batch_and_then_the_tile(
     assert len(notes) == len(set(notes))
     assert levels_off(found, expected) <= 1
     assert levels_off(tight.enlarge(picture), expected) <= 1
+
+
+def frames_of(
+    device: str, drawn: Callable[..., np.ndarray], small: tuple[int, int], large: tuple[int, int]
+) -> list[np.ndarray]:
+    height, width = small if device == "cpu" else large
+    return [drawn(height, width, 2.5 * at) for at in range(9)]
+
+
+def at_once(open_one: Enlarger, frames: list[np.ndarray]) -> list[np.ndarray]:
+    with several_at_once(open_one.together) as ahead:
+        return list(ahead.in_order(ahead.begin(open_one.enlarge, frame) for frame in frames))
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float16])
+def test_frames_enlarged_at_once_are_those_enlarged_alone(
+    device: str, drawn: Callable[..., np.ndarray], dtype: torch.dtype
+):
+    if device == "cpu" and dtype == torch.float16:
+        pytest.skip("the CPU computes in full precision alone")
+    frames = frames_of(device, drawn, (24, 40), (512, 640))
+    video = enlarger(device, "video", 4, {"cpu": 16, "cuda:0": 256}[device], dtype=dtype)
+    assert video.together > 1
+    expected = [video.enlarge(frame) for frame in frames]
+    for found, alone in zip(at_once(video, frames), expected, strict=True):
+        np.testing.assert_array_equal(found, alone)
+
+
+def test_frames_at_once_that_run_short_save_step_by_step(
+    device: str, drawn: Callable[..., np.ndarray]
+):
+    frames = frames_of(device, drawn, (24, 136), (1024, 2048))
+    tile = {"cpu": 128, "cuda:0": 1024}[device]
+    video = enlarger(device, "video", 2, tile)
+    expected = [video.enlarge(frame) for frame in frames]
+    video.close()
+    with (
+        scarce(device, room=700 * 2**20, most_pixels=2080),
+        watching(None) as notes,
+    ):
+        found = at_once(video, frames)
+    assert notes[0] == "out of memory: tiles are enlarged one by one"
+    assert len(notes) == len(set(notes)), "several at once that run short must not save twice"
+    for one, other in zip(found, expected, strict=True):
+        assert levels_off(one, other) <= 1
 
 
 def test_no_room_at_all_is_an_error_and_leaves_it_working(

@@ -3,6 +3,7 @@
 import sys
 import textwrap
 from collections.abc import Iterator
+from fractions import Fraction
 from pathlib import Path
 
 import numpy as np
@@ -16,6 +17,7 @@ from safelight.client.page import _served
 from safelight.engines import choosing
 from safelight.errors import EngineTimeoutError
 from safelight.media.images import decode_image
+from safelight.media.video.stream import read_frames
 from safelight.provenance.embed import read_record
 from safelight.store.artifact import ArtifactRef
 from safelight.store.store import current_store
@@ -25,14 +27,18 @@ from tasks.base.ingest import ingest
 from tasks.base.recorder import recording
 from tasks.base.stage import cache_key
 from tasks.upscale import UpscaleParams, upscale
+from tests.media.clips import write_video
 
 TOY = """
+from threading import Barrier
+
 from safelight import errors
 from safelight.engines.identity import EngineIdentity
 from safelight.engines.interface import LocalEngine
 
 class Toy(LocalEngine):
-    engine_id, engine_type = {name!r}, "remote"
+    engine_id, engine_type, together = {name!r}, "remote", {together}
+    all_there = Barrier({together})
     asked = []
 
     def can(self, request):
@@ -50,6 +56,7 @@ class Toy(LocalEngine):
 
     def enlarge(self, image, on_tile=None):
         self.asked.append(image.shape)
+        self.all_there.wait(60)
         if {fails}:
             error = errors.EngineTimeoutError("too slow", "wait")
             error.charged = {charged}
@@ -66,14 +73,16 @@ PARAMS = UpscaleParams(model="video", texture=0)
 
 @pytest.fixture
 def toys(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
-    """toy_down is out, toy_slow times out, toy_charged times out with a bill, toy_good works."""
-    for name, down, fails, charged in (
-        ("toy_down", True, False, False),
-        ("toy_slow", False, True, False),
-        ("toy_charged", False, True, True),
-        ("toy_good", False, False, False),
+    """toy_down is out, toy_slow times out, toy_charged times out with a bill, toy_good works,
+    toy_wide works on three frames at once."""
+    for name, down, fails, charged, together in (
+        ("toy_down", True, False, False, 1),
+        ("toy_slow", False, True, False, 1),
+        ("toy_charged", False, True, True, 1),
+        ("toy_good", False, False, False, 1),
+        ("toy_wide", False, False, False, 3),
     ):
-        text = TOY.format(name=name, down=down, fails=fails, charged=charged)
+        text = TOY.format(name=name, down=down, fails=fails, charged=charged, together=together)
         (tmp_path / f"{name}.py").write_text(textwrap.dedent(text))
     monkeypatch.setattr(folder, "__path__", [*folder.__path__, str(tmp_path)])
     choosing.engines.cache_clear()
@@ -130,3 +139,17 @@ def test_after_a_bill_no_other_engine_is_asked(picture: ArtifactRef):
 @pytest.mark.usefixtures("toys")
 def test_no_remote_engine_serves_unasked(picture: ArtifactRef):
     assert upscale.identity(PARAMS, picture).engine_id == "realesrgan"
+
+
+@pytest.mark.usefixtures("toys")
+def test_frames_that_an_engine_takes_at_once_come_out_in_order(volume: Path):
+    path = volume / "uploads" / "steps.mp4"
+    path.parent.mkdir(parents=True, exist_ok=True)
+    frames = [np.full((32, 48, 3), 20 * at + 20, np.uint8) for at in range(9)]
+    write_video(path, frames, Fraction(8))
+    with recording() as record:
+        record.engines = ("toy_wide",)
+        made = upscale.fn(ingest(str(path), ("video",)), PARAMS)
+    assert choosing.engines()["toy_wide"].asked == [(32, 48, 3)] * 9
+    levels = [frame.mean() for frame in read_frames(current_store().fetch(made))]
+    assert np.allclose(levels, [20 * at + 20 for at in range(9)], atol=2)

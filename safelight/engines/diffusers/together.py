@@ -80,7 +80,8 @@ def draw_together(
     model, device = model_of(first.card), resolve_device()
     model.say_account()
     kind = f"{first.card.sha256} {width}x{height} {named(device)} {settings().precision}"
-    sizes = batch_sizes(kind + compiled(), most or (1 if device == "cpu" else MOST))
+    most = most or (1 if device == "cpu" else MOST)
+    sizes = batch_sizes(kind + compiled(), most, compiled=bool(compiled()))
     extra: dict[str, object] = {"width": width, "height": height}
     way = "AutoPipelineForText2Image"
     on_its_way: tuple[int, Fetching] | None = None

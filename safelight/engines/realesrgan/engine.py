@@ -5,6 +5,7 @@ Both engines run the same files and agree within one 8-bit level in fp32.
 
 from collections.abc import Callable
 from contextlib import closing
+from threading import Lock
 from typing import ClassVar
 
 import numpy as np
@@ -60,6 +61,9 @@ TORCH_REVISION = 2
 """The same for other devices."""
 SMALLEST_TILE = 64
 """Below this the overlap costs more than it saves: windows are mostly neighbours."""
+TOGETHER = 8
+"""Frames that are worked on at once at most where an accelerator computes: while it has one, others
+come and go, and the processor's cores do what is left to do to them."""
 MEMORY_PER_STORED_BYTE = 8
 """fp32 instead of fp16, and kernels laid out for Winograd convolution."""
 
@@ -78,6 +82,9 @@ class Enlarger:
         """Overlap of tiles, input px."""
         self.frugal = not runner.batches
         """Whether windows go to the device one by one; set when memory runs out."""
+        self.together = max(2, min(physical_cores() // 2, TOGETHER)) if runner.batches else 1
+        """How many threads may enlarge pictures at once."""
+        self._saving = Lock()
 
     def enlarge(self, image: Pixels, on_tile: Callable[[int, int], None] = step) -> Pixels:
         """Enlarge (H, W, 3) uint8 sRGB to (H * factor, W * factor, 3).
@@ -101,9 +108,19 @@ class Enlarger:
                 "more than there is",
                 "lower upscale_factor, or use a machine with more memory",
             ) from error
-        until_it_fits(
-            lambda: self._fill(target, image, on_tile), self._save_memory, self._runner.release
-        )
+        tried = self.tile, self.frugal
+
+        def attempt() -> None:
+            nonlocal tried
+            tried = self.tile, self.frugal
+            self._fill(target, image, on_tile, *tried)
+
+        def save(error: Exception) -> None:
+            with self._saving:
+                if tried == (self.tile, self.frugal):  # else another picture has saved some
+                    self._save_memory(error)
+
+        until_it_fits(attempt, save, self._runner.release)
         return target
 
     def enlarge_window(self, window: Pixels) -> Pixels:
@@ -120,13 +137,20 @@ class Enlarger:
         a tenth of the time. The network stays loaded."""
         self._runner.release()
 
-    def _fill(self, target: Pixels, image: Pixels, on_tile: Callable[[int, int], None]) -> None:
+    def _fill(
+        self,
+        target: Pixels,
+        image: Pixels,
+        on_tile: Callable[[int, int], None],
+        tile: int,
+        frugal: bool,
+    ) -> None:
         height, width = image.shape[:2]
         bites = [
             Bite(image[part.window], part.core_in_window, target[scaled(part.core, self.factor)])
-            for part in tiles(height, width, self.tile, self.reach, self._runner.grid)
+            for part in tiles(height, width, tile, self.reach, self._runner.grid)
         ]
-        with closing(self._runner.filled(bites, self.factor, self.denoise, self.frugal)) as filled:
+        with closing(self._runner.filled(bites, self.factor, self.denoise, frugal)) as filled:
             on_tile(0, len(bites))
             for done, _ in enumerate(filled, 1):
                 on_tile(done, len(bites))

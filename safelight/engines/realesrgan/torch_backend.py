@@ -4,6 +4,7 @@ from collections import deque
 from collections.abc import Generator, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from itertools import accumulate, pairwise
+from threading import Lock
 from typing import TYPE_CHECKING, ClassVar
 
 import numpy as np
@@ -60,6 +61,8 @@ class TorchRunner:
         layers = read_graph(*weights_files(network))
         self._graph = TorchGraph(layers, device, dtype, self._layout)
         self._transfers = Transfers(device)
+        self._beginning = Lock()
+        """Held while work is handed to the device, which changes settings of the whole process."""
         self._half = torch.full((1,), 0.5, dtype=torch.float32, device=device)
 
     def network(self, values: "Tensor") -> "Tensor":
@@ -94,9 +97,12 @@ class TorchRunner:
                     yield from _results(pending.popleft())
             while pending:
                 yield from _results(pending.popleft())
-        finally:
+        except BaseException:  # also when closed early
             copiers.shutdown(cancel_futures=True)
             self._transfers.settle()
+            raise
+        finally:
+            copiers.shutdown()
 
     def release(self) -> None:
         """Give cached memory back to the device."""
@@ -116,7 +122,7 @@ class TorchRunner:
 
     def _begin(self, batch: Sequence[Bite], factor: int, denoise: float, frugal: bool) -> Landing:
         torch = self._torch
-        with torch.inference_mode(), full_precision(self._dtype):
+        with self._beginning, torch.inference_mode(), full_precision(self._dtype):
             seen = self._transfers.up([bite.window for bite in batch])
             values = seen.permute(0, 3, 1, 2).float()
             if denoise:

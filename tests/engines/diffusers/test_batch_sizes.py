@@ -42,6 +42,17 @@ def test_the_size_that_is_fastest_is_kept(volume: Path):
     assert another.get("a up to 64") == 4
 
 
+def test_a_compiled_model_begins_in_the_middle_and_ends_in_sizes_it_has():
+    each = dict.fromkeys((1, 2, 4, 8, 16, 32, 64), 1.0)
+    sizes = BatchSizes("a", 64, compiled=True)
+    assert tried(sizes, each, 64, 45) == [8, 8, 16, 8, 4, 1]
+    assert tried(sizes, each, 64, 24) == [16, 8]
+    assert sizes.settled
+    assert tried(sizes, each, 64, 47) == [8, 8, 8, 8, 8, 4, 2, 1]
+    assert tried(BatchSizes("b", 64, compiled=True), each, 4, 9) == [4, 4, 1]
+    assert tried(BatchSizes("c", 5, compiled=True), each, 64, 11) == [4, 4, 2, 1]
+
+
 def test_another_kind_is_tried_anew():
     tried(BatchSizes("a", 8), dict.fromkeys((1, 2, 4, 8), 1.0), 8)
     assert BatchSizes("a", 8).settled
