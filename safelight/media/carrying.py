@@ -15,6 +15,8 @@ if TYPE_CHECKING:
 
 AAC_RATES = (96000, 88200, 64000, 48000, 44100, 32000, 24000, 22050, 16000, 12000, 11025, 8000)
 """Samples a second that AAC knows; others become 48000."""
+USUAL_LAYOUTS = ("mono", "stereo", "2.1", "4.0", "5.0", "5.1", "6.1", "7.1")
+"""By the number of channels, where a file does not say which is which; FFmpeg's own choice."""
 
 
 class Carrier:
@@ -83,7 +85,7 @@ class _SoundEncoder:
         if track.encoder == "aac" and rate not in AAC_RATES:
             rate = 48000
         self.stream: AudioStream = target.add_stream(  # pyright: ignore[reportAttributeAccessIssue]
-            track.encoder or "aac", rate=rate, layout=source.layout.name
+            track.encoder or "aac", rate=rate, layout=_named_layout(source)
         )
         self._damaged = 0
 
@@ -109,3 +111,12 @@ class _SoundEncoder:
         if self._damaged:
             note(f"{self._damaged} packets of sound are damaged: silent there")
         return [*made, *self.stream.encode(None)]  # pyright: ignore
+
+
+def _named_layout(source: "AudioStream") -> str:
+    """Which channel is which; encoders take no layout that leaves it open."""
+    layout = source.layout
+    unnamed = any(channel.name == "NONE" for channel in layout.channels)
+    if unnamed and 0 < layout.nb_channels <= len(USUAL_LAYOUTS):
+        return USUAL_LAYOUTS[layout.nb_channels - 1]
+    return layout.name

@@ -40,6 +40,7 @@ class Decoder:
         self._container, self._stream, self._path = container, stream, path
         self._codec = _alpha_decoder(stream)
         self._deinterlacer = Deinterlacer(stream)
+        self._size: tuple[int, int] | None = None
 
     def frames(
         self,
@@ -53,17 +54,31 @@ class Decoder:
             forward: is given the packets of `others` as they are met.
 
         Raises:
-            InvalidMediaError: a part is damaged.
+            InvalidMediaError: a part is damaged, or frames have different sizes.
         """
         for frame in self._decoded(others, forward):
-            if frame is not None and frame.is_corrupt:
-                raise InvalidMediaError(
-                    f"{self._path.name} is damaged at {float(frame.time or 0):.2f} s",
-                    "export the video again",
-                )
+            if frame is not None:
+                self._check(frame)
             with media_errors(self._path):
                 ready = list(self._deinterlacer.take(frame))
             yield from ready
+
+    def _check(self, frame: "VideoFrame") -> None:
+        at = f"{float(frame.time or 0):.2f} s"
+        if frame.is_corrupt:
+            raise InvalidMediaError(
+                f"{self._path.name} is damaged at {at}", "export the video again"
+            )
+        size = frame.width, frame.height
+        if self._size is None:
+            self._size = size
+        if size != self._size:
+            before, now = (f"{width}x{height} px" for width, height in (self._size, size))
+            raise InvalidMediaError(
+                f"{self._path.name} has frames of {before}, and of {now} from {at} on; expected "
+                "one size",
+                "cut it in two where the size changes, or export it again in one size",
+            )
 
     def pixels(
         self,

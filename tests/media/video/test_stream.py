@@ -394,3 +394,30 @@ def test_a_missing_file_is_named(tmp_path: Path) -> None:
 
 def test_the_module_does_not_load_the_library() -> None:
     assert "import av\n" not in Path(video.__file__).read_text().split('"""', 2)[2].split("def ")[0]
+
+
+def test_frames_of_two_sizes_are_refused_by_the_source_s_sizes(tmp_path: Path) -> None:
+    source = tmp_path / "two sizes.webm"
+    with av.open(str(source), "w") as out:
+        stream = out.add_stream("libvpx", rate=10)
+        stream.width, stream.height, stream.pix_fmt = 64, 48, "yuv420p"
+        other = av.CodecContext.create("libvpx", "w")
+        other.width, other.height, other.pix_fmt = 96, 64, "yuv420p"
+        other.time_base, other.framerate = Fraction(1, 10), Fraction(10)
+        for index in range(10):
+            encoder, width, height = (stream, 64, 48) if index < 5 else (other, 96, 64)
+            frame = av.VideoFrame.from_ndarray(smooth(index, height, width), format="rgb24")
+            frame = frame.reformat(format="yuv420p")
+            frame.pts, frame.time_base = index, Fraction(1, 10)
+            for packet in encoder.encode(frame):
+                packet.stream = stream
+                out.mux(packet)
+            if index == 4:
+                out.mux(stream.encode(None))
+        for packet in other.encode(None):
+            packet.stream = stream
+            out.mux(packet)
+    told = r"two sizes.webm has frames of 64x48 px, and of 96x64 px from 0.50 s on"
+    with pytest.raises(InvalidMediaError, match=told):
+        map_frames(source, tmp_path / "made", lambda frame: frame.repeat(2, 0).repeat(2, 1), {})
+    assert not (tmp_path / "made").exists()

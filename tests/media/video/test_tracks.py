@@ -1,5 +1,6 @@
 """Sound, subtitles, chapters and titles of a source in what is made of it."""
 
+import subprocess
 from fractions import Fraction
 from pathlib import Path
 
@@ -9,6 +10,7 @@ import pytest
 
 from safelight.progress import watching
 from tests.media.clips import map_frames
+from tests.media.outside import needs_ffmpeg
 
 SIDE = 32
 RATE = 16_000
@@ -130,6 +132,31 @@ def test_sound_that_neither_container_holds_is_encoded_anew(
     assert shared > 0.7 * rate
     lags = np.correlate(after[: rate // 2], before[rate // 100 : rate // 4])
     assert abs(int(lags.argmax()) - rate // 100) <= rate // 1000 + 1  # 1 ms
+
+
+@needs_ffmpeg
+@pytest.mark.parametrize("layout", ["mono", "stereo"])
+@pytest.mark.parametrize("codec", ["adpcm_ima_wav", "adpcm_ms", "adpcm_yamaha"])
+def test_sound_whose_channels_have_no_names_is_encoded_anew(
+    tmp_path: Path, codec: str, layout: str
+) -> None:
+    plain = with_sound(tmp_path / "a.mov", [("pcm_s16le", {})], 44_100, layout=layout)
+    source = tmp_path / "a.mkv"  # which does not say which channel is which
+    words = ["ffmpeg", "-v", "error", "-i", plain, "-c:v", "copy", "-c:a", codec, source]
+    subprocess.run([str(word) for word in words], check=True)
+    with av.open(str(source)) as container:
+        assert container.streams.audio[0].layout.channels[0].name == "NONE"
+    media_type, notes = carried(source, tmp_path / "b")
+
+    assert media_type == "video/mp4"
+    assert "encoded as AAC" in str(notes)
+    with av.open(str(tmp_path / "b")) as container:
+        assert container.streams.audio[0].layout.name == layout
+    before, after = heard(source), heard(tmp_path / "b")
+    lags = np.correlate(after[:22_050], before[441:11_025])
+    assert abs(int(lags.argmax()) - 441) <= 45  # 1 ms
+    shared = min(len(before), len(after)) - 2000
+    assert np.corrcoef(before[:shared], after[:shared])[0, 1] > 0.98
 
 
 @pytest.mark.parametrize(
