@@ -2,6 +2,7 @@
 
 import subprocess
 import sys
+from ctypes.util import find_library
 
 import pytest
 import torch
@@ -36,6 +37,18 @@ def test_a_build_for_the_cpu_alone_is_not_imported_to_find_a_device():
     device, imported = done.stdout.split()
     assert device == resolve_device("auto")
     assert (imported == "True") is not torch.__version__.endswith("+cpu")
+
+
+def test_the_class_is_known_without_torch_where_no_driver_is():
+    code = (
+        "import sys; from safelight.engines.machine.device import device_class;"
+        "print(device_class(), 'torch' in sys.modules)"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    found, imported = done.stdout.split()
+    assert found == resolve_device().partition(":")[0]
+    if sys.platform == "linux" and not find_library("cuda"):
+        assert (found, imported) == ("cpu", "False")
 
 
 def test_a_device_that_is_not_there_is_refused():
