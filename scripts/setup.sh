@@ -62,4 +62,7 @@ if ! "$venv/bin/python" -c 'import torch' 2>/dev/null; then
     pip --only-binary :all: "$(sed -n 's/^\(torch==[^ ]*\).*/\1/p' requirements/run.lock)"
 fi
 pip --no-deps --no-build-isolation --editable .
+# What Python would do at each start, where it may not write into the checkout.
+"$venv/bin/python" -m compileall -q examples flows presets safelight tasks
+"$venv/bin/python" -m safelight.cli.new_database
 printf '%s' "$fingerprint" > "$stamp"

@@ -15,6 +15,8 @@ caller holds.
 Outermost transactions take their turns before they take a connection. The server has fifteen; when
 all wait for SQLite's lock, whoever holds it gets none for its further session, and everything
 stands still for the thirty seconds after which it gives up.
+
+A database that is not there yet begins as a copy, see `safelight.cli.new_database`.
 """
 
 import asyncio
@@ -34,6 +36,7 @@ from prefect.settings import get_current_settings
 from sqlalchemy.exc import OperationalError
 from sqlalchemy.ext.asyncio import AsyncSession, AsyncSessionTransaction
 
+from safelight.cli.new_database import DATABASE, begin_with_tables
 from safelight.cli.orchestration import keep_ends
 from safelight.cli.server_guard import ServerGuard
 from safelight.cli.server_login import Logins
@@ -103,10 +106,20 @@ def guarded(*args: Any, **kwargs: Any) -> FastAPI | ServerGuard:  # noqa: ANN401
     return ServerGuard(app, frozenset(hosts - {""}), frozenset(origins), logins)
 
 
+def begin() -> None:
+    """Begin the database of Prefect's home, unless the settings name another one."""
+    current = get_current_settings()
+    named = current.server.database.connection_url
+    ours = f"sqlite+aiosqlite:///{current.home / DATABASE}"
+    if named is not None and named.get_secret_value() == ours:
+        begin_with_tables(current.home)
+
+
 if __name__ == "__main__":
     from prefect.cli import app
 
     AioSqliteConfiguration.begin_transaction = begin_immediately
     keep_ends()
+    begin()
     server.create_app = guarded  # pyright: ignore[reportAttributeAccessIssue]
     app()

@@ -52,10 +52,14 @@ QUIET = {
     "PREFECT_SERVER_ANALYTICS_ENABLED": "false",
     "PREFECT_SERVER_LOGGING_LEVEL": "ERROR",
     "PREFECT_API_BLOCKS_REGISTER_ON_START": "false",
+    "PREFECT_SERVER_MEMOIZE_BLOCK_AUTO_REGISTRATION": "false",
     "PREFECT_SERVER_SERVICES_LATE_RUNS_LOOP_SECONDS": "300",
     "PREFECT_SERVER_SERVICES_LATE_RUNS_AFTER_SECONDS": "300",
 }
 """Environment of an embedded server: no telemetry, no chatter, no collections to look for.
+
+To remember which collections it has registered, it would import all of them, ours with what they
+stand on.
 
 Runs are called late after 5 minutes, not 15 s: in a batch most wait longer, and marking them every
 5 s took SQLite more than running them.

@@ -1,8 +1,10 @@
 """Which device models run on, and in which number format."""
 
+import ctypes
+import sys
 from collections.abc import Generator
 from contextlib import contextmanager
-from functools import lru_cache
+from functools import cache, lru_cache
 from importlib.util import find_spec
 from typing import TYPE_CHECKING, Any, cast
 
@@ -12,6 +14,9 @@ from safelight.settings import settings
 
 if TYPE_CHECKING:
     import torch
+
+CUDA_DRIVER = "libcuda.so.1"
+"""Without it no build of torch for CUDA finds a device on Linux."""
 
 
 def resolve_device(setting: str | None = None) -> str:
@@ -62,8 +67,26 @@ def named(device: str) -> str:
 
 
 def device_class() -> str:
-    """`cpu`, `mps` or `cuda`: results are byte-identical only within one class."""
+    """`cpu`, `mps` or `cuda`: results are byte-identical only within one class.
+
+    Every run asks, also one without a model: where it can, without the import of torch.
+    """
+    if settings().device == "auto" and sys.platform == "linux" and not _may_have_devices():
+        return "cpu"
     return resolve_device().partition(":")[0]
+
+
+@cache
+def _may_have_devices() -> bool:
+    build = version("torch") if find_spec("torch") else "+cpu"
+    _, _, variant = build.partition("+")
+    if variant and not variant.startswith("cu"):  # another maker's have drivers of other names
+        return variant != "cpu"
+    try:
+        ctypes.CDLL(CUDA_DRIVER)
+    except OSError:
+        return False
+    return True
 
 
 def torch_dtype(device: str, precision: str) -> "torch.dtype":

@@ -2,6 +2,7 @@
 
 import subprocess
 import sys
+from ctypes.util import find_library
 
 import pytest
 import torch
@@ -18,6 +19,16 @@ def _fresh_settings():
     settings.cache_clear()
 
 
+def asked_anew(question: str) -> list[str]:
+    """What a new process answers, and whether it imported torch for that."""
+    code = (
+        "import sys; from safelight.engines.machine.device import device_class, resolve_device;"
+        f"print({question}, 'torch' in sys.modules)"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    return done.stdout.split()
+
+
 def test_the_cpu_is_always_there():
     assert resolve_device("cpu") == "cpu"
 
@@ -28,14 +39,16 @@ def test_auto_takes_what_there_is():
 
 
 def test_a_build_for_the_cpu_alone_is_not_imported_to_find_a_device():
-    code = (
-        "import sys; from safelight.engines.machine.device import resolve_device;"
-        "print(resolve_device('auto'), 'torch' in sys.modules)"
-    )
-    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
-    device, imported = done.stdout.split()
+    device, imported = asked_anew("resolve_device('auto')")
     assert device == resolve_device("auto")
     assert (imported == "True") is not torch.__version__.endswith("+cpu")
+
+
+def test_the_class_is_known_without_torch_where_no_driver_is():
+    found, imported = asked_anew("device_class()")
+    assert found == resolve_device().partition(":")[0]
+    if sys.platform == "linux" and not find_library("cuda"):
+        assert (found, imported) == ("cpu", "False")
 
 
 def test_a_device_that_is_not_there_is_refused():
