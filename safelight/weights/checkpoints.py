@@ -14,11 +14,11 @@ from safelight.confined.transport import Array
 from safelight.errors import DependencyMissingError, ForbiddenPathError, InvalidMediaError
 from safelight.weights.families import FAMILIES
 from safelight.weights.hashing import entries_of, files_of, stamp_of, weights_sha256
+from safelight.weights.json_files import read_object
 from safelight.weights.kinds import FOLDERS, ModelType
 from safelight.weights.places import FACTS, STARTER, facts_file, models_folder
 from safelight.weights.safety import (
     check_weights,
-    read_object,
     safetensors_metadata,
     tensor_names,
 )

@@ -21,10 +21,10 @@ from safelight.weights.families import (
     kind_of,
     network_of,
 )
+from safelight.weights.json_files import read_object
 from safelight.weights.kinds import ModelType
 from safelight.weights.safety import (
     check_files,
-    read_object,
     tensor_names,
     whole_header,
 )

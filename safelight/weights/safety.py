@@ -10,17 +10,23 @@ from collections.abc import Iterator
 from io import BytesIO
 from math import prod
 from pathlib import Path
-from typing import IO, Any, cast
+from typing import IO, cast
 
 from pydantic import JsonValue
 
 from safelight.confined.calling import call_confined
 from safelight.confined.transport import Array
-from safelight.errors import ForbiddenPathError, InvalidMediaError, UnsafePickleError
+from safelight.errors import InvalidMediaError, UnsafePickleError
 from safelight.weights.hashing import entries_of, stamp_of
+from safelight.weights.json_files import (
+    CONFIGS,
+    INDEX,
+    LARGEST_HEADER,
+    WEIGHTS_FILES,
+    check_config,
+    check_index,
+)
 
-LARGEST_HEADER = 16 * 2**20
-"""Bytes; the largest models need 1 MB, and reading one takes ten times its size in memory."""
 LARGEST_PICKLE = 8 * 2**20
 """Bytes of all pickles of a file; the tensors lie beside them, so real ones are far smaller."""
 MOST_OPCODES = 2_000_000
@@ -29,10 +35,6 @@ MOST_DIMENSIONS = 16
 """Of a tensor; torch's operations take fewer."""
 MOST_REMEMBERED = 4096
 """Files that are not looked into again while they do not change."""
-INDEX = ".index.json"
-"""How the names of files end that list the parts of split weights."""
-WEIGHTS_FILES = (".safetensors", ".ckpt", ".pth", ".pt", ".bin", ".pkl")
-"""Files that a library opens as weights; single models and parts of diffusers folders."""
 _ZIP = b"PK\x03\x04"
 _PICKLE = b"\x80"
 _LEGACY_PICKLES = 5
@@ -101,7 +103,9 @@ def check_files(files: list[str]) -> tuple[None, Array | None]:
     """What `check_weights` does with files that it sees for the first time."""
     for file in map(Path, files):
         if file.name.endswith(INDEX):
-            _check_index(file)
+            check_index(file)
+        elif file.name in CONFIGS:
+            check_config(file)
         else:
             _check(file)
     return None, None
@@ -114,13 +118,19 @@ def _looked_at(path: Path) -> Iterator[Path]:
             continue
         if not file.is_file():
             raise InvalidMediaError(f"{file.name} is not a plain file", "put the file itself there")
-        if file == path or file.suffix.lower() in WEIGHTS_FILES or file.name.endswith(INDEX):
+        if file == path or file.suffix.lower() in WEIGHTS_FILES or _leads(file):
             yield file
 
 
+def _leads(file: Path) -> bool:
+    """Whether a library builds by it, or looks for others."""
+    return file.name.endswith(INDEX) or file.name in CONFIGS
+
+
 def _state(file: Path) -> tuple[object, ...]:
-    """What a look depends on: the name's end as well."""
-    return file.name.endswith(INDEX), file.suffix.lower(), *stamp_of(file.stat())
+    """What a look depends on: the name as well."""
+    named = file.name if _leads(file) else file.suffix.lower()
+    return named, *stamp_of(file.stat())
 
 
 def safetensors_header(path: Path) -> dict[str, dict[str, object]]:
@@ -191,50 +201,6 @@ def tensor_names(path: Path) -> frozenset[str]:
         for opcode, argument, _ in pickletools.genops(pickle)
         if isinstance(argument, str) and opcode.name.endswith("UNICODE")
     )
-
-
-def _check_index(path: Path) -> None:
-    """Refuse an index that leads the libraries to files that nobody looked into."""
-    try:
-        listed = cast("dict[str, object]", read_object(path)).get("weight_map", {})
-        names = set(cast("dict[str, Any]", listed).values())
-        plain = all(isinstance(n, str) and n and n == Path(n).name for n in names)
-    except (AttributeError, TypeError, ValueError) as error:
-        raise InvalidMediaError(
-            f"{path.name} does not list the parts of weights: {error}", "get the model again"
-        ) from error
-    if not plain:
-        raise ForbiddenPathError(
-            f"{path.name} lists parts outside its folder", "put the parts beside it"
-        )
-    for name in sorted(names):
-        if Path(name).suffix.lower() not in WEIGHTS_FILES:
-            raise InvalidMediaError(
-                f"{path.name} lists {name[:80]!r}, whose name is none of weights",
-                "get the model as safetensors from its maker",
-            )
-
-
-def read_object(file: Path) -> dict[str, Any]:
-    """The JSON object in a file.
-
-    Raises:
-        InvalidMediaError: no JSON, no object, or larger than `LARGEST_HEADER`.
-    """
-    with file.open("rb") as opened:
-        content = opened.read(LARGEST_HEADER + 1)
-    problem = "" if len(content) <= LARGEST_HEADER else f"more than {LARGEST_HEADER} bytes"
-    found: object = None
-    try:
-        found = json.loads(content) if not problem else None
-    except (ValueError, RecursionError) as error:
-        problem = str(error)
-    if problem or not isinstance(found, dict):
-        raise InvalidMediaError(
-            f"{file} is not a JSON object: {problem or type(found).__name__}",
-            "correct the file, or get the model again",
-        )
-    return cast("dict[str, Any]", found)
 
 
 def _check(path: Path) -> None:

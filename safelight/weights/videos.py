@@ -6,7 +6,7 @@ from pathlib import Path
 from safelight.errors import DependencyMissingError
 from safelight.weights.checkpoints import find_add_on, models_folder
 from safelight.weights.hashing import weights_sha256
-from safelight.weights.safety import read_object
+from safelight.weights.json_files import read_object
 
 FOLDER, INDEX = "video", "model_index.json"
 

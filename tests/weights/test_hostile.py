@@ -247,3 +247,37 @@ def test_flips_and_cuts_end_well_or_with_a_code(tmp_path: Path):
         except (InvalidMediaError, UnsafePickleError) as error:
             outcomes.add(error.code)
     assert outcomes == {"passed", "INVALID_FIELD_VALUE"}
+
+
+@pytest.mark.parametrize(
+    ("file", "change"),
+    [
+        ("unet/config.json", {"layers_per_block": 10**6}),
+        ("unet/config.json", {"transformer_layers_per_block": [1, [2, 5000]]}),
+        ("unet/config.json", {"cross_attention_dim": 10**9}),
+        ("unet/config.json", {"block_out_channels": [8] * 200_000}),
+        ("vae/config.json", {"layers_per_block": 201}),
+        ("text_encoder/config.json", {"max_position_embeddings": 10**10}),
+        ("text_encoder/config.json", {"text_config": {"num_hidden_layers": 10**5}}),
+        ("scheduler/scheduler_config.json", {"num_train_timesteps": 10**9}),
+    ],
+)
+def test_a_config_that_would_have_a_library_build_without_end_is_refused(
+    model: Path, file: str, change: dict[str, object]
+):
+    (model / "safelight.json").unlink()
+    config = json.loads((model / file).read_text())
+    (model / file).write_text(json.dumps(config | change))
+    name = list(change)[-1]
+    with pytest.raises(InvalidMediaError, match="expected at most") as refused:
+        find_checkpoint("m")
+    assert file in str(refused.value)
+    assert name in str(refused.value) or "num_hidden_layers" in str(refused.value)
+
+
+def test_large_numbers_that_real_configs_have_are_taken(model: Path):
+    (model / "safelight.json").unlink()
+    file = model / "text_encoder" / "config.json"
+    real = {"rope_theta": 10**9, "vocab_size": 256_000, "bos_token_id": 128_000, "on": True}
+    file.write_text(json.dumps(json.loads(file.read_text()) | real))
+    assert find_checkpoint("m").name == "m"

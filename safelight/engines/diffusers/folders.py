@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any, cast
 
 from safelight.engines.diffusers.accounts import Account, several
 from safelight.errors import InvalidMediaError
-from safelight.weights.safety import read_object
+from safelight.weights.json_files import read_object
 
 if TYPE_CHECKING:
     import torch

@@ -21,9 +21,10 @@ from safelight.errors import InvalidFieldValueError, InvalidMediaError, Pipeline
 from safelight.progress import note
 from safelight.settings import settings
 from safelight.weights.checkpoints import PREDICTION, STARTER, WeightsCard
+from safelight.weights.json_files import read_object
 from safelight.weights.layouts import write_layout
 from safelight.weights.pinned import pinned
-from safelight.weights.safety import read_object, safetensors_metadata
+from safelight.weights.safety import safetensors_metadata
 
 if TYPE_CHECKING:
     import torch

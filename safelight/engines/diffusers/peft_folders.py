@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any, cast
 
 from safelight.engines.diffusers.deltas import UnfitError
-from safelight.weights.safety import read_object
+from safelight.weights.json_files import read_object
 
 CONFIG, TENSORS = "adapter_config.json", "adapter_model.safetensors"
 _KINDS = {"LORA": "lora_alpha", "LOHA": "alpha", "LOKR": "alpha"}
