@@ -20,7 +20,7 @@ from safelight.engines.realesrgan.network import (
     weights_files,
 )
 from safelight.engines.realesrgan.torch_backend import TorchRunner
-from safelight.errors import ContractMismatchError
+from safelight.errors import DependencyMissingError
 from safelight.installed import version
 from safelight.settings import settings
 from safelight.weights.packaged import packaged_sha256
@@ -102,8 +102,8 @@ class RealEsrgan(LocalEngine):
         """Library and files of the network.
 
         Raises:
-            ContractMismatchError: there is no network of that name.
-            DependencyMissingError: the weights package or the device is not there.
+            DependencyMissingError: there is no network of that name, or the weights package or the
+                device is not there.
         """
         return identity(_model(request))
 
@@ -116,9 +116,11 @@ def _model(request: Request) -> Model:
     if not isinstance(request, EnlargeRequest):
         raise TypeError(f"realesrgan enlarges, it cannot serve a {type(request).__name__}")
     if request.model not in NETWORKS:
-        raise ContractMismatchError(
-            f"realesrgan has no network {request.model!r}; it has {', '.join(NETWORKS)}",
-            "choose one of these as model",
+        # another engine may know it by that name
+        raise DependencyMissingError(
+            f"realesrgan has no network {request.model[:80]!r}; it has {', '.join(NETWORKS)}",
+            "choose one of these as model, or put the upscaler into upscale_models of the models "
+            "folder",
         )
     return request.model
 
