@@ -134,7 +134,9 @@ def _told(path: Path, sha256: str) -> Upscaler:
         pass
     from safelight.engines.spandrel_nets.opening import look
 
-    told, _ = call_confined(look, str(path), name=path.name, file_bytes=path.stat().st_size)
+    with pinned(path, sha256) as view:
+        size = view.stat().st_size
+        told, _ = call_confined(look, str(view), name=path.name, file_bytes=size)
     _known.put(key, cast(object, told.model_dump(mode="json")))
     return told
 
