@@ -19,10 +19,11 @@ from safelight.engines.diffusers.ip_adapters import (
     open_encoder,
     weights_in,
 )
+from safelight.engines.diffusers.kernels import with_channels_last
 from safelight.engines.diffusers.lora_files import LayerNames, read_lora
 from safelight.engines.diffusers.merging import Merging
 from safelight.engines.diffusers.model import DiffusionModel
-from safelight.engines.diffusers.vaes import open_vae
+from safelight.engines.diffusers.vaes import form_of, open_vae
 from safelight.engines.machine.loaded import loaded
 from safelight.engines.machine.memory import is_out_of_memory
 from safelight.errors import (
@@ -116,9 +117,10 @@ def _put_vae(model: DiffusionModel, drawing: Drawing, added: AddOn, taken_off: E
         with pinned(added.path, added.sha256) as path:
             made, account = open_vae(path, own)
             made.to(pipeline.device, pipeline.dtype)
-            return made, account
+            return with_channels_last(made, pipeline.device), account
 
-    key = ("vae", added.sha256, type(own).__name__, str(pipeline.device), str(pipeline.dtype))
+    takes = form_of(own)  # a single file has no config
+    key = ("vae", added.sha256, takes, str(pipeline.device), str(pipeline.dtype))
     with _fitting(drawing, "VAE", added):
         made, account = loaded(key, load, added.path.stat().st_size)
     _say("VAE", added, account)

@@ -28,7 +28,7 @@ def open_vae(path: Path, own: Any) -> tuple[Any, Account]:  # noqa: ANN401  (dif
             that are no finite numbers.
     """
     made, account = _of_folder(path, own) if path.is_dir() else _of_file(path, own)
-    for what, has, wants in zip(("channels", "levels"), _form(made), _form(own), strict=True):
+    for what, has, wants in zip(("channels", "levels"), _size(made), _size(own), strict=True):
         if has != wants:
             raise ValueError(f"its latents have {has} {what}, the model's {wants}")
     first = first_not_finite(dict(made.named_parameters()))
@@ -37,7 +37,13 @@ def open_vae(path: Path, own: Any) -> tuple[Any, Account]:  # noqa: ANN401  (dif
     return made.eval(), account
 
 
-def _form(vae: Any) -> tuple[int, int]:  # noqa: ANN401
+def form_of(vae: Any) -> str:  # noqa: ANN401
+    """Everything that a single file takes over from a model's own VAE."""
+    config = {name: value for name, value in dict(vae.config).items() if name[0] != "_"}
+    return f"{type(vae).__name__} {sorted(config.items())}"
+
+
+def _size(vae: Any) -> tuple[int, int]:  # noqa: ANN401
     """Channels of latents, and how often a picture is halved, and once more."""
     return int(vae.config["latent_channels"]), len(vae.config["block_out_channels"])
 

@@ -56,6 +56,10 @@ def models(tmp_path_factory: pytest.TempPathFactory) -> Path:
         "decoder.conv_in.bias": torch.full_like(state["decoder.conv_in.bias"], torch.inf),
     }
     save_file(broken, place / "infinite.safetensors")
+    for name in ("narrow", "other"):
+        scaled = shutil.copytree(folder / name, folder / f"{name}-scaled") / "vae" / "config.json"
+        held = json.loads(scaled.read_text())
+        scaled.write_text(json.dumps({**held, "scaling_factor": 0.09}))
     wide = AutoencoderKL(block_out_channels=(32,), latent_channels=8)
     wide.save_pretrained(place / "wide")
     wide.save_pretrained(place / "stranger")
@@ -86,6 +90,12 @@ def test_every_form_draws_what_a_model_with_that_vae_draws_and_the_own_comes_bac
     for form in FORMS:
         np.testing.assert_array_equal(drawn(vae=form), other, err_msg=form)
     np.testing.assert_array_equal(drawn(), own)
+
+
+def test_a_single_file_takes_the_scale_of_each_model():
+    expected = drawn("other-scaled")
+    assert np.abs(expected.astype(int) - drawn(vae="plain")).max() > 1
+    np.testing.assert_array_equal(drawn("narrow-scaled", "plain"), expected)
 
 
 def test_it_encodes_as_well_as_it_decodes():
