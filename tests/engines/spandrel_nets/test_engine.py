@@ -26,7 +26,15 @@ from safelight.errors import (
 )
 from safelight.progress import watching
 from safelight.weights.registry import registry
-from tests.engines.spandrel_nets.tiny_upscalers import MAKERS, compact, esrgan, made, save, trained
+from tests.engines.spandrel_nets.tiny_upscalers import (
+    FURTHER,
+    MAKERS,
+    compact,
+    esrgan,
+    made,
+    save,
+    trained,
+)
 
 FOLDER = "upscale_models"
 
@@ -84,6 +92,18 @@ def test_tiles_are_within_one_level_of_the_whole(
     assert levels_off(enlarger.enlarge(picture), enlarger.enlarge_window(picture)) <= 1
     enlarger.reach = 0
     assert levels_off(enlarger.enlarge(picture), enlarger.enlarge_window(picture)) > 1
+
+
+@pytest.mark.parametrize("architecture", sorted(FURTHER))
+def test_further_architectures_open_and_enlarge_in_tiles(
+    folder: Path, picture: np.ndarray, architecture: str
+):
+    path = save(made(architecture, **FURTHER[architecture]), folder / "net.pth")
+    enlarger = ENGINE.open_enlarger(asked("net", 2))
+    whole = enlarger.enlarge_window(picture)
+    assert levels_off(whole, by_spandrel(path, picture)) <= 1
+    assert levels_off(enlarger.enlarge(picture), whole) <= 1
+    assert whole.std() > 10
 
 
 @pytest.mark.parametrize("model", ["anime", "video"])

@@ -102,6 +102,19 @@ MAKERS: Mapping[str, Callable[[], Any]] = {
 }
 
 
+_SQUARES = {"img_size": 16, "depths": [2], "num_heads": [2], "window_size": 8, "upscale": 2}
+FURTHER: Mapping[str, Mapping[str, object]] = {
+    "ATD": {**_SQUARES, "embed_dim": 12, "upsampler": "pixelshuffledirect"},
+    "HAT": {**_SQUARES, "embed_dim": 16, "upsampler": "pixelshuffle", "squeeze_factor": 4},
+    "MoSR": {"upscale": 2, "n_block": 2, "dim": 16},
+    "PLKSR": {"dim": 16, "n_blocks": 2, "upscaling_factor": 2},
+    "RCAN": {"n_resgroups": 1, "n_resblocks": 2, "n_feats": 16, "scale": 2, "reduction": 4},
+    "Swin2SR": {**_SQUARES, "embed_dim": 12, "upsampler": "pixelshuffle"},
+    "SwiftSRGAN": {"num_channels": 16, "num_blocks": 2, "upscale_factor": 2},
+}
+"""Options of further architectures, as they come out of the drawing of random weights."""
+
+
 def save(net: Any, path: Path, *, under: str | None = None, old: bool = False) -> Path:
     """Write a file, the state dict under a key where one is named."""
     path.parent.mkdir(parents=True, exist_ok=True)
