@@ -1,4 +1,4 @@
-"""The upscale stage: a picture or video enlarged with Real-ESRGAN, in tiles, without seams."""
+"""The upscale stage: a picture or video enlarged by a network, in tiles, without seams."""
 
 from collections.abc import Sequence
 from contextlib import closing
@@ -28,9 +28,10 @@ class UpscaleParams(Params):
 
     upscale_factor: Literal[2, 3, 4] = 2
     """Output pixels per input pixel, along each side."""
-    model: Literal["auto", "photo", "anime", "video"] = "auto"
+    model: str = Field(default="auto", min_length=1, max_length=512)
     """photo draws the most detail, anime keeps flat areas and lines, video is twenty times as fast.
-    auto takes photo for pictures and video for videos."""
+    auto takes photo for pictures and video for videos. Any other is the name of an upscaler of your
+    own, a .pth or .safetensors file in upscale_models of the models folder."""
     denoise: float = Field(default=0.0, ge=0, le=1)
     """How far noise is smoothed before enlarging, edges kept. 0 leaves it to the network, which
     takes fine noise for dirt and strong noise for texture."""
@@ -80,7 +81,8 @@ def upscale(picture: ArtifactRef, params: UpscaleParams) -> ArtifactRef:
     Raises:
         InvalidMediaError: the artifact is not a picture or video that can be decoded.
         OutOfMemoryError: no room for tiles of 64 px, or for the result.
-        DependencyMissingError: the weights package is not installed.
+        DependencyMissingError: the weights package is not installed, or there is no such upscaler.
+        InvalidFieldValueError: the upscaler does not enlarge so far.
     """
     chosen = params.for_kind(picture.kind)
     texture = Texture(texture_of(chosen.texture, picture), chosen.seed, chosen.model)

@@ -21,7 +21,7 @@ from safelight.naming import BETWEEN
 from safelight.provenance.batches import BatchOutcome
 
 FLOW = "shard"
-ALIKE = ("model", "width", "height", "scheduler", "loras", "embeddings", "controlnet_model")
+ALIKE = ("model", "width", "height", "scheduler", "vae", "loras", "embeddings", "controlnet_model")
 """Parameters whose change costs a model or its set-up; requests that share them stand together."""
 
 

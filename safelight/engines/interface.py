@@ -263,6 +263,8 @@ class PromptRequest(Request):
     """They steer the composition together, each by a control picture."""
     ip_adapter: AddOnUse | None = None
     """Takes a person or a style from reference pictures."""
+    vae: str | None = None
+    """Name of a VAE; None is the model's own."""
 
 
 class PromptFields(TypedDict):
@@ -280,6 +282,7 @@ class PromptFields(TypedDict):
     embeddings: tuple[str, ...]
     controlnets: tuple[ControlUse, ...]
     ip_adapter: AddOnUse | None
+    vae: str | None
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -82,6 +82,8 @@ class GenerationSettings(BaseModel):
             found["width"], found["height"] = int(size[1]), int(size[2])
         if "Model" in self.fields:
             found["model"] = self.fields["Model"]
+        if self.fields.get("VAE", "None") not in _NO_VAE:
+            found["vae"] = model_name(self.fields["VAE"])
         if "Sampler" in self.fields:
             found["scheduler"] = our_scheduler(
                 self.fields["Sampler"], self.fields.get("Schedule type", "")
@@ -89,6 +91,8 @@ class GenerationSettings(BaseModel):
         return found
 
 
+_NO_VAE = ("None", "Automatic")
+"""What stands there when a model's own is used."""
 _NUMBERS: tuple[tuple[str, str, type[int] | type[float]], ...] = (
     ("steps", "Steps", int),
     ("guidance_scale", "CFG scale", float),
@@ -166,7 +170,7 @@ def _fields(drawing: FileRecord, later: list[FileRecord]) -> dict[str, JsonValue
     sampler, schedule = _their_sampler(given.get("scheduler") or drawing.sampler)
     width, height = given.get("width"), given.get("height")
     refined = next((r.parameters for r in later if "refinement_level" in r.parameters), {})
-    model = given.get("model")
+    model, vae = given.get("model"), given.get("vae")
     return {
         "Steps": given.get("steps"),
         "Sampler": sampler,
@@ -176,6 +180,7 @@ def _fields(drawing: FileRecord, later: list[FileRecord]) -> dict[str, JsonValue
         "Size": f"{width}x{height}" if width and height else None,
         "Model hash": drawing.weights[0][:10] if drawing.weights else None,
         "Model": model_name(model) if isinstance(model, str) and model else None,
+        "VAE": model_name(vae) if isinstance(vae, str) and vae else None,
         "Denoising strength": given.get("strength", refined.get("refinement_level")),
         "Mask blur": given.get("mask_blur"),
         "Hires upscale": refined.get("scale"),

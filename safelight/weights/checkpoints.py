@@ -39,6 +39,9 @@ MOST_LISTED = 24
 """Names in a message."""
 EMBEDDINGS = (".safetensors", ".pt", ".bin")
 """Ends of files with textual inversions; of several with one stem the first end counts."""
+UPSCALERS = (".safetensors", ".pth", ".pt", ".ckpt")
+"""The same of upscalers."""
+_ENDS = {"embeddings": EMBEDDINGS, "upscalers": UPSCALERS, "vae": UPSCALERS}
 ADAPTER = ("adapter_config.json", "adapter_model.safetensors")
 """Of a folder with a LoRA, as peft saves it."""
 _FAMILY_KEYS = {
@@ -140,12 +143,13 @@ def find_checkpoint(name: str | None) -> WeightsCard:
 
 
 def find_add_on(kind: str, name: str) -> Path:
-    """The file or folder of a LoRA, embedding, ControlNet or IP-Adapter, looked into.
+    """The file or folder of a LoRA, embedding, ControlNet, IP-Adapter or upscaler, looked into.
 
     Args:
-        kind: folder below the models folder: loras, embeddings, controlnet or ip_adapter.
-        name: stem of a .safetensors file there (of embeddings also .pt or .bin), name of a folder,
-            or a name of the registry.
+        kind: folder below the models folder: loras, embeddings, controlnet, ip_adapter or
+            upscalers.
+        name: stem of a .safetensors file there (of embeddings also .pt or .bin, of upscalers .pth),
+            name of a folder, or a name of the registry.
 
     Raises:
         ForbiddenPathError: the name is a path, or a link leads out of the models folder.
@@ -157,7 +161,7 @@ def find_add_on(kind: str, name: str) -> Path:
     require_plain_name(name)
     folder = models_folder() / kind
     found = sorted(folder.iterdir()) if folder.is_dir() else []
-    ends = EMBEDDINGS if kind == "embeddings" else (".safetensors",)
+    ends = _ENDS.get(kind, (".safetensors",))
     usable = sorted(
         (p for p in found if p.is_dir() or p.suffix.lower() in ends),
         key=lambda p: (p.suffix.lower() != ".safetensors", p),

@@ -17,6 +17,7 @@ VARIABLE = "SAFELIGHT_OFFERED_MODELS"
 """Of the environment of that process: names by parameter, as JSON."""
 FIELDS = {
     "model": ModelType.CHECKPOINT,
+    "vae": ModelType.VAE,
     "loras": ModelType.LORA,
     "embeddings": ModelType.EMBEDDING,
     "controlnet_model": ModelType.CONTROLNET,

@@ -178,7 +178,7 @@ def safetensors_metadata(path: Path) -> dict[str, str]:
     Raises:
         InvalidMediaError: damaged.
     """
-    if _is_pickled(path):
+    if is_pickled(path):
         return {}
     said = whole_header(path).get("__metadata__")
     pairs = cast("dict[str, object]", said).items() if isinstance(said, dict) else ()
@@ -193,7 +193,7 @@ def tensor_names(path: Path) -> frozenset[str]:
     Raises:
         InvalidMediaError: damaged.
     """
-    if not _is_pickled(path):
+    if not is_pickled(path):
         return frozenset(safetensors_header(path))
     return frozenset(
         argument
@@ -204,7 +204,7 @@ def tensor_names(path: Path) -> frozenset[str]:
 
 
 def _check(path: Path) -> None:
-    if not _is_pickled(path):
+    if not is_pickled(path):
         _check_safetensors(path, path.stat().st_size)
         return
     if path.suffix.lower() == ".safetensors":
@@ -234,7 +234,7 @@ def _check(path: Path) -> None:
         ) from error
 
 
-def _is_pickled(path: Path) -> bool:
+def is_pickled(path: Path) -> bool:
     """What torch would do with a file: an archive by its first bytes, else a row of pickles."""
     if not (_starts_with(path, _ZIP) or _starts_with(path, _PICKLE)):
         return False

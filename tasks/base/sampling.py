@@ -70,6 +70,8 @@ class SamplingParams(Params):
     """Name of a model in the models folder; None takes the first, else the shipped one."""
     scheduler: str | None = None
     """ddim, euler, euler_a, dpmpp_2m, dpmpp_2m_karras, unipc, ...; None is the model's own."""
+    vae: str | None = None
+    """Name of a VAE in `vae` of the models folder; None is the model's own."""
     loras: tuple[LoraUse, ...] = ()
     """LoRAs, applied together."""
     embeddings: tuple[str, ...] = ()
@@ -198,6 +200,7 @@ def prompt_fields(params: SamplingParams) -> PromptFields:
         embeddings=params.embeddings,
         controlnets=(first, *further) if params.use_controlnet else (),
         ip_adapter=reference if params.use_ipadapter else None,
+        vae=params.vae,
     )
 
 

@@ -3,7 +3,7 @@
 import subprocess
 import sys
 
-NAMES = ("imports", "looking", "png", "pipeline", "upscale", "interpolate", "pool")
+NAMES = ("imports", "looking", "png", "registry", "pipeline", "upscale", "interpolate", "pool")
 
 
 def main() -> int:

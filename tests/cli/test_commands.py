@@ -14,6 +14,7 @@ from PIL import Image
 from prefect.settings import PREFECT_API_URL, temporary_settings
 
 from safelight.cli.edge import guarded
+from tests.engines.spandrel_nets.tiny_upscalers import compact, save
 from tests.prefect_database import put_database
 
 CHECKOUT = Path(__file__).resolve().parents[2]
@@ -74,6 +75,26 @@ def test_a_preset_runs_is_found_again_and_replays(tmp_path: Path, prepared: Path
     again = run(prepared, "replay", str(manifest))
     assert again.returncode == 0, again.stderr
     assert again.stdout.count("yes") == 2
+
+
+def test_an_upscaler_of_the_operator_is_listed_and_named_on_the_command_line(
+    tmp_path: Path, prepared: Path
+):
+    save(compact(2), prepared / "models" / "upscale_models" / "2x my net.pth")
+    listed = run(prepared, "models", "scan")
+    assert listed.returncode == 0, listed.stderr
+    listed = run(prepared, "models", "list", "--type", "upscaler")
+    assert "2x my net" in listed.stdout
+    with Image.open(CHECKOUT / "examples" / "astronaut.png") as photo:
+        photo.resize((96, 80)).save(tmp_path / "small.png")
+    words = ["--image", str(tmp_path / "small.png"), "--quality", "low"]
+    changed = json.dumps({"upscale": {"model": "2x my net"}})
+    named = ["--overrides", changed, "-o", str(tmp_path / "output")]
+    done = run(prepared, "run", "upscale_denoise_image_v1", *words, *named)
+    assert done.returncode == 0, done.stderr
+    (made,) = (tmp_path / "output").glob("*.png")
+    with Image.open(made) as larger:
+        assert larger.size == (192, 160)
 
 
 @pytest.mark.usefixtures("here", "volume")

@@ -176,4 +176,4 @@ def test_the_folder_is_the_catalog():
     assert all(name == engine.engine_id for name, engine in found.items())
     refusal = found["realesrgan"].can(EnlargeRequest("blurry", 2, 64))
     assert refusal is not None
-    assert refusal.code == "CONTRACT_MISMATCH"
+    assert refusal.code == "DEPENDENCY_MISSING"

@@ -120,6 +120,16 @@ def test_loras_are_tags_in_the_prompt():
     ]
 
 
+def test_a_vae_is_told_and_read():
+    text = parameters_text(record(prompt="a fox", steps=20, seed=1, model="film", vae="sharp.pt"))
+    assert text is not None
+    assert "Model: film, VAE: sharp" in text
+    assert parse_parameters(text).parameters()["vae"] == "sharp"
+    without = parameters_text(record(prompt="a fox", steps=20, seed=1, model="film", vae=None))
+    assert without is not None
+    assert "VAE" not in without
+
+
 @pytest.mark.parametrize(
     ("scheduler", "shown"),
     [

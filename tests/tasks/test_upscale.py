@@ -9,13 +9,17 @@ import pytest
 from PIL import Image
 from pydantic import ValidationError
 
+from safelight.errors import DependencyMissingError
 from safelight.media.images import decode_image
 from safelight.media.video.stream import probe, read_frames
 from safelight.provenance.embed import read_record
 from safelight.store.artifact import ArtifactRef
 from safelight.store.store import current_store
+from safelight.weights.registry import registry
+from safelight.weights.used import licence_remarks
 from tasks.base.stage import cache_key
 from tasks.upscale import UpscaleParams, upscale
+from tests.engines.spandrel_nets.tiny_upscalers import compact, save
 from tests.media.clips import write_video
 
 
@@ -115,6 +119,49 @@ def test_texture_is_on_record_and_told(picture: ArtifactRef, photo: np.ndarray):
     assert plain.sha256 == bare.sha256
 
 
+@pytest.fixture
+def own(volume: Path) -> str:
+    """The name of an upscaler of the operator's."""
+    save(compact(4), volume / "models" / "ESRGAN" / "4x my net.pth", under="params_ema")
+    return "4x my net"
+
+
+def test_an_upscaler_of_the_operator_enlarges_a_picture(picture: ArtifactRef, own: str):
+    params = UpscaleParams(upscale_factor=3, model=own, texture=0)
+    larger = upscale.fn(picture, params)
+    assert (larger.width, larger.height) == (153, 120)
+    record = read_record(current_store().fetch(larger))
+    assert record is not None
+    known = registry().get_model(own, "upscaler")
+    assert record.engine_id == "spandrel"
+    assert record.weights == (known.sha256,)
+    assert record.parameters["model"] == own
+    assert licence_remarks(record.weights) == (
+        "the licence of model 4x my net is not known: see that you may use what it made",
+    )
+    by_path = upscale.fn(picture, params.but(model="ESRGAN/4x my net.pth"))
+    same = [decode_image(current_store().read(each)) for each in (larger, by_path)]
+    np.testing.assert_array_equal(*same)
+
+
+def test_an_upscaler_of_the_operator_enlarges_a_video(
+    volume: Path, photo: np.ndarray, tmp_path: Path, own: str
+):
+    clip = tmp_path / "clip.mp4"
+    write_video(clip, [photo[at : at + 64, 180:276] for at in range(3)], Fraction(25))
+    video = current_store().put(clip, "video/mp4", width=96, height=64, frames=3, fps=25)
+    larger = upscale.fn(video, UpscaleParams(model=own))
+    assert (larger.width, larger.height, larger.frames) == (192, 128, 3)
+    assert len(list(read_frames(current_store().fetch(larger)))) == 3
+
+
+def test_an_upscaler_that_is_not_there_is_refused_with_those_that_are(
+    picture: ArtifactRef, own: str
+):
+    with pytest.raises(DependencyMissingError, match=r"anime, video.*near it are: 4x my net"):
+        upscale.fn(picture, UpscaleParams(model="4x my nets"))
+
+
 def test_the_key_knows_the_weights_that_auto_takes(picture: ArtifactRef):
     keys = {
         cache_key(upscale, [picture, UpscaleParams(model=model, tile=tile)])
@@ -140,7 +187,7 @@ def test_the_key_knows_the_weights_that_auto_takes(picture: ArtifactRef):
         {"denoise": -0.1},
         {"texture": 1.1},
         {"seed": -1},
-        {"model": "best"},
+        {"model": ""},
         {"scale": 2},
     ],
 )

@@ -8,9 +8,8 @@ import pytest
 
 from safelight.settings import reload_settings
 from safelight.weights.registry import ModelRegistry
-from tests.weights.files import LORA, safetensors
+from tests.weights.many import FILES, FOLDERS, fill
 
-FOLDERS, FILES = 1000, 100
 FIRST_SECONDS, AGAIN_SECONDS = 30.0, 3.0
 
 
@@ -18,13 +17,7 @@ FIRST_SECONDS, AGAIN_SECONDS = 30.0, 3.0
 @pytest.mark.timeout(1200)
 def test_a_hundred_thousand_files_are_scanned_in_seconds(volume: Path):
     reload_settings()
-    content = safetensors(LORA, {"modelspec.title": "a title", "ss_network_dim": "4"})
-    for folder in range(FOLDERS):
-        here = volume / "models" / f"d{folder}"
-        here.mkdir(parents=True)
-        for file in range(FILES):
-            name = f"m{folder}-{file}" if file % 2 else f"same-{file}"
-            (here / f"{name}.safetensors").write_bytes(content)
+    fill(volume / "models")
     registry = ModelRegistry()
     ends = [time.perf_counter()]
     first = registry.scan(hashes=False)

@@ -1,4 +1,4 @@
-"""LoRAs, embeddings, ControlNets and IP-Adapters on a model, and off it again."""
+"""LoRAs, embeddings, ControlNets, IP-Adapters and VAEs on a model, and off it again."""
 
 import copy
 from collections.abc import Generator
@@ -19,9 +19,11 @@ from safelight.engines.diffusers.ip_adapters import (
     open_encoder,
     weights_in,
 )
+from safelight.engines.diffusers.kernels import with_channels_last
 from safelight.engines.diffusers.lora_files import LayerNames, read_lora
 from safelight.engines.diffusers.merging import Merging
 from safelight.engines.diffusers.model import DiffusionModel
+from safelight.engines.diffusers.vaes import form_of, open_vae
 from safelight.engines.machine.loaded import loaded
 from safelight.engines.machine.memory import is_out_of_memory
 from safelight.errors import (
@@ -43,6 +45,8 @@ def put_on(model: DiffusionModel, drawing: Drawing) -> Generator[Any]:
         DependencyMissingError: the folder of an IP-Adapter is not complete.
     """
     with ExitStack() as taken_off:
+        if drawing.vae is not None:
+            _put_vae(model, drawing, drawing.vae, taken_off)
         if drawing.loras:
             _put_loras(model, drawing, taken_off)
         if drawing.embeddings:
@@ -102,6 +106,28 @@ def _put_loras(model: DiffusionModel, drawing: Drawing, taken_off: ExitStack) ->
                 _say("LoRA", lora, merging.add(read_lora(path), lora.weight))
     with _fitting(drawing, "LoRA", *drawing.loras):
         merging.make()
+
+
+def _put_vae(model: DiffusionModel, drawing: Drawing, added: AddOn, taken_off: ExitStack) -> None:
+    """In place of the model's own, which comes back."""
+    pipeline = model.pipeline
+    own = pipeline.vae
+
+    def load() -> tuple[Any, Account]:
+        with pinned(added.path, added.sha256) as path:
+            made, account = open_vae(path, own)
+            made.to(pipeline.device, pipeline.dtype)
+            return with_channels_last(made, pipeline.device), account
+
+    takes = form_of(own)  # a single file has no config
+    key = ("vae", added.sha256, takes, str(pipeline.device), str(pipeline.dtype))
+    with _fitting(drawing, "VAE", added):
+        made, account = loaded(key, load, added.path.stat().st_size)
+    _say("VAE", added, account)
+    taken_off.callback(model.views.clear)
+    taken_off.callback(pipeline.register_modules, vae=own)
+    model.views.clear()  # those have the model's own
+    pipeline.register_modules(vae=made)
 
 
 def _put_adapters(model: DiffusionModel, drawing: Drawing, taken_off: ExitStack) -> None:

@@ -11,7 +11,7 @@ from safelight.weights.used import use
 
 @dataclass(frozen=True)
 class AddOn:
-    """A LoRA, embedding, ControlNet or IP-Adapter from the models folder."""
+    """A LoRA, embedding, ControlNet, IP-Adapter or VAE from the models folder."""
 
     path: Path
     """Its file or folder."""
@@ -67,6 +67,8 @@ class Drawing:
     """Further ones, which steer together with it."""
     ip_adapter: AddOn | None = None
     """Takes a person or style from `reference_images`."""
+    vae: AddOn | None = None
+    """Makes pictures of latents in place of the model's own."""
     reference_images: tuple[Pixels, ...] = field(default=(), compare=False)
     """(H, W, 3) uint8 each."""
 
@@ -82,7 +84,7 @@ def add_on(kind: str, name: str, weight: float) -> AddOn:
     """A LoRA, embedding, ControlNet or IP-Adapter of the models folder.
 
     Args:
-        kind: folder below the models folder: loras, embeddings, controlnet or ip_adapter.
+        kind: folder below the models folder: loras, embeddings, controlnet, ip_adapter or vae.
         name: stem of a .safetensors file there, or name of a folder.
         weight: how strongly it takes part.
 

@@ -108,6 +108,7 @@ def drawing_of(request: PromptRequest, guides: Guides = NO_GUIDES) -> Drawing:
         ),
         ip_adapter=_found("ip_adapter", request.ip_adapter) if request.ip_adapter else None,
         reference_images=guides.references,
+        vae=_found("vae", AddOnUse(request.vae)) if request.vae else None,
     )
 
 
@@ -126,6 +127,8 @@ def _add_ons(request: PromptRequest) -> list[AddOn]:
     found += [_found("controlnet", use) for use in request.controlnets]
     if request.ip_adapter is not None:
         found.append(_found("ip_adapter", request.ip_adapter))
+    if request.vae is not None:
+        found.append(_found("vae", AddOnUse(request.vae)))
     return found
 
 

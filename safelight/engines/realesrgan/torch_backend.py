@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, ClassVar
 import numpy as np
 
 from safelight.engines.machine.device import full_precision
+from safelight.engines.machine.enlarging import Bite
 from safelight.engines.machine.memory import is_out_of_memory
 from safelight.engines.machine.transfers import Landing, Transfers
 from safelight.engines.realesrgan.guided import smoothed
@@ -19,7 +20,6 @@ from safelight.engines.realesrgan.network import (
     TAIL_BYTES,
     TAIL_REACH,
     TAIL_TILE,
-    Bite,
     Network,
     out_of_memory,
     weights_files,
@@ -42,8 +42,8 @@ ROOM = 0.5
 class TorchRunner:
     """Several windows at a time; also on the CPU, to compare."""
 
-    batches: ClassVar[bool] = True
-    grid: ClassVar[int] = 1
+    batches: bool = True
+    grid: int = 1
     channels_last: ClassVar[bool] = True
     """Whether the channels of a pixel lie side by side, which tensor cores read directly."""
 

@@ -4,7 +4,7 @@ from safelight.provenance.parameters_text import SCHEDULES, parse_parameters
 from safelight.provenance.remixing.understood import Reading, Understood
 
 _NUMBERS = {"steps": "Steps", "seed": "Seed", "guidance_scale": "CFG scale"}
-_TAKEN = {*_NUMBERS.values(), "Size", "Model", "Sampler", "Schedule type"}
+_TAKEN = {*_NUMBERS.values(), "Size", "Model", "VAE", "Sampler", "Schedule type"}
 _TELLS = {"Version", "Model hash", "VAE hash", "Lora hashes", "TI hashes", "Hashes", "App"}
 _PLAIN = {"", "Uniform", "Normal"}
 _AUTOMATIC = {

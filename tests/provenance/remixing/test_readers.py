@@ -55,6 +55,17 @@ def test_webui_samplers(sampler: str, ours: str | None):
     assert bool(found.left) == (ours is None or "Align" in sampler)
 
 
+@pytest.mark.parametrize(
+    ("vae", "ours"), [("film.vae.pt", "film.vae"), ("None", None), ("Automatic", None)]
+)
+def test_webui_vae(vae: str, ours: str | None):
+    found = understand_webui(
+        f"x\nSteps: 5, Seed: 1, CFG scale: 7, VAE hash: 63aeecb90f, VAE: {vae}"
+    )
+    assert found.parameters.get("vae") == ours
+    assert [line for line in found.left if "VAE" in line and "VAE hash" not in line] == []
+
+
 def test_numbers_that_are_none_are_left():
     found = understand_webui("x\nSteps: many, Seed: 99999999999, CFG scale: 7, Size: wide")
     assert found.parameters == {"prompt": "x", "guidance_scale": 7.0}

@@ -1,0 +1,1 @@
+"""Upscalers that people bring, of the architectures that spandrel knows."""
