@@ -373,7 +373,7 @@ def test_a_batch_that_does_not_fit_is_drawn_in_smaller_ones(monkeypatch: pytest.
     sizes = BatchSizes("does not fit", 4)
     for count in (1, 1, 2, 2):  # twice as fast each time: four together are tried next
         sizes.took(count, 1.0)
-    monkeypatch.setattr(together, "batch_sizes", lambda _kind, _most: sizes)
+    monkeypatch.setattr(together, "batch_sizes", lambda _kind, _most, **_how: sizes)
     wanted = [drawing(steps=1, seed=seed) for seed in range(12)]
     tried: list[int] = []
 

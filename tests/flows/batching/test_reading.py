@@ -143,7 +143,7 @@ def test_a_text_for_a_flow_without_prompt_is_a_table_or_refused():
     st.dictionaries(st.sampled_from(["steps", "seed", "width"]), st.integers(0, 999).map(str)),
 )
 def test_options_come_back_as_they_were_written(prompt: str, options: dict[str, str]):
-    bare = f"prompt {prompt}"
+    bare = f"words {prompt}"  # `prompt` alone before a comma would be the header of a table
     line = bare + "".join(f" --{name} {value}" for name, value in options.items())
     assert _values(line, prompts=True) == [{"prompt": bare, **options}]
 
