@@ -14,26 +14,23 @@ caller holds.
 
 Outermost transactions take their turns before they take a connection. The server has fifteen; when
 all wait for SQLite's lock, whoever holds it gets none for its further session, and everything
-stands still for the thirty seconds after which it gives up.
+stands still for the thirty seconds after which it gives up. See `safelight.cli.server_turns`.
 
 A database that is not there yet begins as a copy, see `safelight.cli.new_database`.
 """
 
-import asyncio
-import sqlite3
 from collections.abc import AsyncGenerator
 from contextlib import asynccontextmanager
 from contextvars import ContextVar
 from typing import Any
 from urllib.parse import urlsplit
-from weakref import WeakKeyDictionary
 
 from fastapi import FastAPI
 from prefect.server.api import server
 from prefect.server.api.server import create_app
 from prefect.server.database.configurations import SQLITE_BEGIN_MODE, AioSqliteConfiguration
+from prefect.server.models import block_registration
 from prefect.settings import get_current_settings
-from sqlalchemy.exc import OperationalError
 from sqlalchemy.ext.asyncio import AsyncSession, AsyncSessionTransaction
 
 from safelight.cli.new_database import DATABASE, begin_with_tables
@@ -41,31 +38,13 @@ from safelight.cli.orchestration import keep_ends
 from safelight.cli.server_guard import ServerGuard
 from safelight.cli.server_login import Logins
 from safelight.cli.server_password import operators_password
+from safelight.cli.server_turns import turn
 
 STOCK = AioSqliteConfiguration.begin_transaction
+INSTALLATION = "_install_protected_system_blocks"
+STOCK_INSTALLATION = getattr(block_registration, INSTALLATION)
 OUTERMOST: ContextVar[AsyncSession | None] = ContextVar("OUTERMOST", default=None)
 """Session that holds the lock for whoever runs in this context."""
-TURN_SECONDS = 60.0
-"""As long as Prefect has SQLite wait for a lock."""
-TURNS: WeakKeyDictionary[asyncio.AbstractEventLoop, asyncio.Lock] = WeakKeyDictionary()
-"""Held by the outermost transaction of each event loop; first come, first served."""
-
-
-@asynccontextmanager
-async def turn() -> AsyncGenerator[None, None]:
-    """Wait until no outermost transaction is open; as a lock of SQLite that stays fails."""
-    lock = TURNS.setdefault(asyncio.get_running_loop(), asyncio.Lock())
-    try:
-        async with asyncio.timeout(TURN_SECONDS):
-            await lock.acquire()
-    except TimeoutError as error:
-        locked = sqlite3.OperationalError("database is locked")
-        locked.sqlite_errorname = "SQLITE_BUSY"
-        raise OperationalError("BEGIN IMMEDIATE", None, locked) from error
-    try:
-        yield
-    finally:
-        lock.release()
 
 
 @asynccontextmanager
@@ -86,6 +65,12 @@ async def begin_immediately(
         finally:
             OUTERMOST.reset(outermost)
             SQLITE_BEGIN_MODE.reset(mode)
+
+
+async def install_in_turn(session: AsyncSession) -> None:
+    """In the place of Prefect's own, whose transactions are begun past its configuration."""
+    async with turn():
+        await STOCK_INSTALLATION(session)
 
 
 def guarded(*args: Any, **kwargs: Any) -> FastAPI | ServerGuard:  # noqa: ANN401  (Prefect's own)
@@ -119,6 +104,7 @@ if __name__ == "__main__":
     from prefect.cli import app
 
     AioSqliteConfiguration.begin_transaction = begin_immediately
+    setattr(block_registration, INSTALLATION, install_in_turn)
     keep_ends()
     begin()
     server.create_app = guarded  # pyright: ignore[reportAttributeAccessIssue]

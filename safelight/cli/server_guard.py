@@ -9,6 +9,7 @@ import ipaddress
 import json
 import socket
 from collections.abc import Iterator
+from contextlib import nullcontext
 from typing import Any, cast
 from urllib.parse import urlsplit
 
@@ -16,6 +17,7 @@ import anyio
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from safelight.cli.server_login import Logins
+from safelight.cli.server_turns import arrived
 from safelight.loopback import LOOPBACK, is_loopback
 
 LONGEST_BYTES = 64 * 2**20
@@ -53,6 +55,10 @@ class ServerGuard:
         if scope["type"] not in ("http", "websocket"):
             await self._app(scope, receive, send)
             return
+        with arrived() if scope["type"] == "http" else nullcontext():
+            await self._answer(scope, receive, send)
+
+    async def _answer(self, scope: Scope, receive: Receive, send: Send) -> None:
         headers = {name.lower(): value.decode("latin-1") for name, value in scope["headers"]}
         problem = self._who_asks(headers) or self._whom_it_reaches(scope)
         if problem is not None:
