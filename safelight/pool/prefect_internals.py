@@ -29,7 +29,7 @@ import httpx
 from anyio.abc import TaskGroup
 from prefect.client.orchestration import PrefectClient, SyncPrefectClient
 from prefect.client.schemas.objects import FlowRun
-from prefect.client.schemas.responses import WorkerFlowRunResponse
+from prefect.client.schemas.responses import DeploymentResponse, WorkerFlowRunResponse
 from prefect.workers.base import BaseWorker
 
 # pyright: reportPrivateUsage=false
@@ -104,6 +104,24 @@ def before_requests_of(
 ) -> None:
     """The same for a worker that is set up."""
     worker.client._client.event_hooks["request"].append(guard)
+
+
+def answer_known(worker: AnyWorker, known: Callable[[], DeploymentResponse | None]) -> None:
+    """Spare a worker that is set up the question for a deployment that was read a moment ago.
+
+    Args:
+        worker: asks before it starts a run whether the run's deployment is still there.
+        known: the deployment that whoever asks has read already.
+    """
+    ask = worker.client.read_deployment
+
+    async def read(deployment_id: UUID | str) -> DeploymentResponse:
+        found = known()
+        if found is not None and str(found.id) == str(deployment_id):
+            return found
+        return await ask(deployment_id)
+
+    worker.client.read_deployment = read
 
 
 def current_task() -> "asyncio.Task[Any]":

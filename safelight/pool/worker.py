@@ -15,6 +15,7 @@ from prefect.exceptions import ObjectNotFound
 from safelight.pool import prefect_internals as internals
 from safelight.pool.configuration import (
     BATCH_TYPE,
+    KNOWN_DEPLOYMENT,
     POOL_TYPE,
     BatchJobConfiguration,
     BatchVariables,
@@ -78,6 +79,7 @@ class SafelightWorker(SupervisingWorker[PoolJobConfiguration, PoolVariables, Poo
     async def setup(self) -> None:
         """Start the processes too."""
         await super().setup()
+        internals.answer_known(self, KNOWN_DEPLOYMENT.get)
         for process in self._processes:
             await anyio.to_thread.run_sync(process.start)
 

@@ -103,6 +103,31 @@ def test_a_guard_keeps_requests_of_both_clients_back(pool: Pool):
     anyio.run(ask)
 
 
+@pytest.mark.usefixtures("api", "project")
+def test_a_deployment_that_is_known_is_not_asked_for_again(pool: Pool):
+    asked: list[str] = []
+
+    async def hear(request: httpx.Request) -> None:
+        if "/deployments/" in request.url.path:
+            asked.append(request.url.path)
+
+    async def look() -> None:
+        known = pool.deploy("pid")
+        other = pool.deploy("steps")
+        assert known != other
+        async with SafelightWorker(work_pool_name=pool.name) as worker:
+            prefect_internals.before_requests_of(worker, hear)
+            deployment = await worker.client.read_deployment(known)
+            prefect_internals.answer_known(worker, lambda: deployment)
+            asked.clear()
+            assert await worker.client.read_deployment(known) is deployment
+            assert not asked
+            assert (await worker.client.read_deployment(other)).id == other
+            assert asked == [f"/api/deployments/{other}"]
+
+    anyio.run(look)
+
+
 def test_the_settings_of_a_run_are_prefects_own():
     seen = set[str | None]()
     for retries in (3, 4, 4):
