@@ -1,6 +1,7 @@
 """Many runs of one flow: from a file, a list or a grid of parameters."""
 
 import hashlib
+from collections import Counter
 from collections.abc import Collection, Sequence
 from dataclasses import replace
 from typing import Annotated
@@ -43,9 +44,14 @@ Axis = Annotated[str | None, Field(max_length=100)]
 
 
 class BatchIncompleteError(PipelineError):
-    """Requests of a batch failed; all others are finished."""
+    """Requests of a batch failed; all others are finished. Its code is that of most of them."""
 
-    code = "UNKNOWN_ERROR"
+    def __init__(
+        self, problem: str, remedy: str | None = None, code: str = PipelineError.code
+    ) -> None:
+        super().__init__(problem, remedy)
+        self.code = code
+        self.args = (*self.args, code)  # positional: survives pickling
 
 
 @recorded_flow
@@ -236,7 +242,9 @@ def _incomplete(report: BatchReport) -> BatchIncompleteError:
     )
     more = f"; and {len(bad) - NAMED_FAILURES} more" if len(bad) > NAMED_FAILURES else ""
     remedy = next((o.error.remedy for o in bad if o.error is not None), "look at their runs")
+    codes = Counter(o.error.code for o in bad if o.error is not None)
     return BatchIncompleteError(
         f"{len(bad)} of {report.requests} requests did not succeed: {named}{more}",
         f"{remedy}; then run the batch again: finished requests are kept",
+        codes.most_common(1)[0][0] if codes else PipelineError.code,
     )

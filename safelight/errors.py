@@ -37,8 +37,8 @@ class PipelineError(Exception):
         remedy: an order that names the field, file or setting to change.
     """
 
-    code: ClassVar[str] = "UNKNOWN_ERROR"
-    """Stable name; never renamed once released."""
+    code: str = "UNKNOWN_ERROR"
+    """Stable name; never renamed once released. Of the class, except where others' are told."""
     transient: ClassVar[bool] = False
     """True when the same call may succeed a moment later; only these are retried."""
     charged: bool = False

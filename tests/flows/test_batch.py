@@ -317,7 +317,8 @@ def test_one_failed_request_stops_no_other_and_the_next_batch_runs_only_it(volum
     state, report = run_batch(flow="pipeline", requests=requests, where="here")
     assert state.is_failed()
     assert states(report) == ["succeeded", "failed", "succeeded"]
-    assert "1 of 3 requests did not succeed: request 2: [FILE_NOT_FOUND]" in state.message
+    told = "[FILE_NOT_FOUND] 1 of 3 requests did not succeed: request 2: [FILE_NOT_FOUND]"
+    assert state.message.startswith(told)
     (failure,) = report.failures()
     assert failure["code"] == "FILE_NOT_FOUND"
     assert failure["remedy"] == "correct the path"
@@ -985,7 +986,7 @@ def test_faults_of_single_requests_are_told_apart(shared_volume: Path):
         "INVALID_FIELD_VALUE",
     ]
     assert report.outcomes[4].error.remedy == "set it to 4"
-    assert "5 of 5 requests did not succeed" in state.message
+    assert state.message.startswith("[UNKNOWN_ERROR] 5 of 5 requests did not succeed")
 
 
 # --- backfill ---------------------------------------------------------------------------------
