@@ -80,7 +80,7 @@ def main(folder: Path) -> None:
         folder: of the photograph and the clip.
     """
     photo, clip = folder / PHOTO, folder / CLIP
-    console = Console()
+    console = Console(emoji=False)
     made: list[tuple[str, ArtifactRef]] = []
     failed: list[str] = []
     console.print("starting (an embedded Prefect server, a few seconds)")

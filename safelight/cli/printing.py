@@ -23,8 +23,8 @@ from safelight.provenance.endings import failure_in
 from safelight.store.artifact import ArtifactRef
 from safelight.store.store import current_store
 
-CONSOLE = Console()
-ERRORS = Console(stderr=True)
+CONSOLE = Console(emoji=False)  # or `root:x:0` of a file would be shown with a cross
+ERRORS = Console(stderr=True, emoji=False)
 
 
 def fail(error: PipelineError, *, as_json: bool = False) -> Never:

@@ -6,9 +6,18 @@ import pytest
 from prefect.client.schemas.objects import FlowRun
 from prefect.states import Completed
 
-from safelight.cli.printing import outcome_facts, show_outcome
+from safelight.cli.printing import (
+    CONSOLE,
+    ERRORS,
+    outcome_facts,
+    show_error,
+    show_line,
+    show_outcome,
+    show_rows,
+)
 from safelight.client.runs import RunEnd
 from safelight.engines.identity import EngineIdentity
+from safelight.errors import InvalidMediaError
 from safelight.provenance.manifest import Manifest, StageEntry
 
 NOTES = (
@@ -64,3 +73,17 @@ def test_programs_are_told_every_note_by_stage(ended: RunEnd):
         {"stage": "first", "status": "done", "notes": [*NOTES]},
         {"stage": "second", "status": "done", "notes": []},
     ]
+
+
+def test_what_looks_like_an_emoji_or_a_style_is_shown_as_it_is(capsys: pytest.CaptureFixture[str]):
+    told = "root:x:0 :fire: [red]a[/red]"
+    show_error(InvalidMediaError(told, told))
+    show_line(told)
+    show_rows(["prompt"], [[told]])
+    shown = capsys.readouterr()
+    assert shown.err.count(told) == 2
+    assert shown.out.count(told) == 2
+
+
+def test_no_console_turns_words_into_emoji():
+    assert not any(console._emoji for console in (CONSOLE, ERRORS))
