@@ -39,31 +39,44 @@ class Orientation:
 UPRIGHT = Orientation()
 
 
-def orientation_of(frame: "VideoFrame") -> Orientation:
-    """What a frame's display matrix says, to the nearest quarter turn.
-
-    Source:
-        ISO/IEC 14496-12, 6.2.2: (x', y') = (a x + c y, b x + d y), y downwards.
-    """
-    a, b, c, d = _matrix(frame)
-    if abs(b) + abs(c) > abs(a) + abs(d):
-        return Orientation(quarter=True, mirrored=c < 0, upside_down=b < 0)
-    return Orientation(mirrored=a < 0, upside_down=d < 0)
-
-
-def _matrix(frame: "VideoFrame") -> tuple[float, float, float, float]:
+def side_data_of(frame: "VideoFrame") -> "dict[str, SideData] | None":
+    """What came beside a frame, by FFmpeg's names of its kinds; None where one has no name."""
     from av.sidedata.sidedata import SideDataContainer
 
     try:
         # frame.side_data would keep what holds the frame: a circle, which stays until collected
         found = SideDataContainer(frame)  # pyright: ignore[reportCallIssue]
-    except ValueError:  # among it is a kind that PyAV has no name for: it tells the turn alone
-        turn = math.radians(-frame.rotation)
-        return math.cos(turn), math.sin(turn), -math.sin(turn), math.cos(turn)
+    except ValueError:
+        return None
     # iterating gives the data itself, though the types say keys
     parts: list[SideData] = list(found)  # pyright: ignore[reportAssignmentType]
-    for part in parts:
-        if part.type.name == "DISPLAYMATRIX":
-            a, b, _, c, d = (float(value) for value in np.frombuffer(bytes(part)[:20], np.int32))
-            return a, b, c, d
-    return 1.0, 0.0, 0.0, 1.0
+    return {part.type.name: part for part in parts}
+
+
+def orientation_of(frame: "VideoFrame", beside: "dict[str, SideData] | None" = None) -> Orientation:
+    """What a frame's display matrix says, to the nearest quarter turn.
+
+    Args:
+        frame: as it was decoded.
+        beside: its `side_data_of`, where it was read already.
+
+    Source:
+        ISO/IEC 14496-12, 6.2.2: (x', y') = (a x + c y, b x + d y), y downwards.
+    """
+    a, b, c, d = _matrix(frame, side_data_of(frame) if beside is None else beside)
+    if abs(b) + abs(c) > abs(a) + abs(d):
+        return Orientation(quarter=True, mirrored=c < 0, upside_down=b < 0)
+    return Orientation(mirrored=a < 0, upside_down=d < 0)
+
+
+def _matrix(
+    frame: "VideoFrame", beside: "dict[str, SideData] | None"
+) -> tuple[float, float, float, float]:
+    if beside is None:  # the frame tells the turn alone
+        turn = math.radians(-frame.rotation)
+        return math.cos(turn), math.sin(turn), -math.sin(turn), math.cos(turn)
+    if "DISPLAYMATRIX" not in beside:
+        return 1.0, 0.0, 0.0, 1.0
+    data = bytes(beside["DISPLAYMATRIX"])[:20]
+    a, b, _, c, d = (float(value) for value in np.frombuffer(data, np.int32))
+    return a, b, c, d

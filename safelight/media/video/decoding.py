@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 
 from safelight.errors import InvalidMediaError
 from safelight.media.layers import covered, joined, on_white, split
-from safelight.media.orientation import orientation_of
+from safelight.media.orientation import orientation_of, side_data_of
 from safelight.media.video.colour import has_alpha, to_rgb
 from safelight.media.video.deinterlacing import Deinterlacer
 from safelight.media.video.opening import media_errors
@@ -24,6 +24,15 @@ if TYPE_CHECKING:
 
 ALPHA_DECODERS = {"vp8": "libvpx", "vp9": "libvpx-vp9"}
 """FFmpeg's own decoders of these do not see the transparency beside the picture."""
+LEFT_ASIDE = {
+    "A53_CC": "closed captions inside its frames",
+    "AFD": "which part of its frames is meant to be seen",
+    "PANSCAN": "which part of its frames is meant to be seen",
+    "S12M_TIMECODE": "timecodes inside its frames",
+    "SPHERICAL": "that its frames are a sphere to look around in",
+    "STEREO3D": "that it is stereoscopic; both views are in the frames as before",
+}
+"""What frames that are encoded anew lose, by FFmpeg's names."""
 
 
 class Decoder:
@@ -41,6 +50,8 @@ class Decoder:
         self._codec = _alpha_decoder(stream)
         self._deinterlacer = Deinterlacer(stream)
         self._size: tuple[int, int] | None = None
+        self._lost: set[str] = set()
+        """Of `LEFT_ASIDE`, what the frames decoded so far had."""
 
     def frames(
         self,
@@ -110,7 +121,10 @@ class Decoder:
 
     def _upright(self, frame: "VideoFrame") -> Pixels:
         with media_errors(self._path):
-            return orientation_of(frame).upright(to_rgb(frame, self._stream, self._path))
+            beside = side_data_of(frame)
+            self._lost.update(LEFT_ASIDE[kind] for kind in LEFT_ASIDE.keys() & (beside or {}))
+            turned = orientation_of(frame, beside)
+            return turned.upright(to_rgb(frame, self._stream, self._path))
 
     def note_changes(self) -> None:
         """Say what was done to the frames decoded so far."""
@@ -119,6 +133,8 @@ class Decoder:
                 f"{self._deinterlacer.frames} frames were interlaced: deinterlaced, one whole "
                 "frame for each"
             )
+        for what in sorted(self._lost):
+            note(f"left aside of the source: {what}")
 
     def _decoded(
         self, others: "Sequence[Stream]", forward: "Callable[[AnyPacket], None]"

@@ -1,7 +1,7 @@
 """Videos of kinds that cameras, editors and the web have: grey, transparent, cut by edit lists."""
 
 import struct
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from fractions import Fraction
 from pathlib import Path
 
@@ -247,3 +247,52 @@ def test_parts_are_played_as_edit_lists_say(tmp_path: Path, edits, reordered: in
     map_frames(source, tmp_path / "made", lambda pixels: pixels, {})
     seen = [round((frame.mean() - 10) / 12) for frame in frames_in(tmp_path / "made")]
     assert seen == wanted
+
+
+def with_captions(source: Path, target: Path) -> Path:
+    """The H.264 of `source` with EIA-608 captions in its frames, as ATSC A/53 puts them."""
+    captions = bytes.fromhex("b50031 47413934 03 c1ff fc942c ff")
+    message = bytes([6, 4, len(captions)]) + captions + b"\x80"
+    with av.open(str(source)) as read, av.open(str(target), "w") as out:
+        video = read.streams.video[0]
+        stream = out.add_stream_from_template(video)
+        for packet in read.demux(video):
+            if packet.dts is None:
+                continue
+            made = av.Packet(len(message).to_bytes(4) + message + bytes(packet))
+            made.pts, made.dts, made.time_base = packet.pts, packet.dts, packet.time_base
+            made.stream, made.is_keyframe = stream, packet.is_keyframe
+            out.mux(made)
+    return target
+
+
+def stereoscopic(source: Path, target: Path) -> Path:
+    with av.open(str(source)) as read, av.open(str(target), "w") as out:
+        video = read.streams.video[0]
+        stream = out.add_stream_from_template(video)
+        stream.metadata["stereo_mode"] = "left_right"
+        for packet in read.demux(video):
+            if packet.dts is not None:
+                packet.stream = stream
+                out.mux(packet)
+    return target
+
+
+@pytest.mark.parametrize(
+    ("change", "ending", "lost"),
+    [
+        (with_captions, "mp4", "closed captions inside its frames"),
+        (stereoscopic, "mkv", "that it is stereoscopic; both views are in the frames as before"),
+    ],
+)
+def test_what_frames_lose_is_noted(
+    tmp_path: Path, change: Callable[[Path, Path], Path], ending: str, lost: str
+) -> None:
+    plain = encoded(tmp_path / "plain.mp4", "libx264", "yuv420p")
+    source = change(plain, tmp_path / f"a.{ending}")
+    said: list[list[str]] = []
+    for path in (plain, source):
+        with watching(None) as notes:
+            map_frames(path, tmp_path / "made", lambda pixels: pixels, {})
+        said.append(notes)
+    assert said == [[], [f"left aside of the source: {lost}"]]
