@@ -5,17 +5,24 @@ are used for is asked in this way.
 """
 
 import logging
+import os
+import ssl
 import time
 from collections.abc import Callable, Generator
 from contextlib import contextmanager
 from dataclasses import dataclass
-from functools import wraps
+from functools import lru_cache, wraps
 from typing import Any, TypeVar, cast
 
+import certifi
 import httpx
 from prefect.client.orchestration import SyncPrefectClient, get_client
 from prefect.context import SettingsContext, get_settings_context
-from prefect.settings import PREFECT_CLIENT_MAX_RETRIES
+from prefect.settings import (
+    PREFECT_API_SSL_CERT_FILE,
+    PREFECT_API_TLS_INSECURE_SKIP_VERIFY,
+    PREFECT_CLIENT_MAX_RETRIES,
+)
 
 from safelight.errors import (
     AuthInvalidError,
@@ -197,11 +204,32 @@ def patient_client(
     """
     known = get_settings_context()
     once = known.settings.copy_with_update(updates={PREFECT_CLIENT_MAX_RETRIES: 0})
-    hooks = {"event_hooks": {"response": [_refuse_at_once]}}
-    with get_client(sync_client=True, httpx_settings=hooks) as client:
+    own = {"event_hooks": {"response": [_refuse_at_once]}, **_authorities()}
+    with get_client(sync_client=True, httpx_settings=own) as client:
         context = SettingsContext(profile=known.profile, settings=once)
         asking = _Asking(client, context, seconds, stops=stops)
         yield cast("SyncPrefectClient", asking)
+
+
+def _authorities() -> dict[str, ssl.SSLContext]:
+    """Whom to trust, read once: each client of Prefect's reads it anew, for 20 ms.
+
+    Nothing where Prefect is to trust everybody, or where there is no such file: it says so.
+    """
+    file = PREFECT_API_SSL_CERT_FILE.value() or certifi.where()
+    if PREFECT_API_TLS_INSECURE_SKIP_VERIFY.value():
+        return {}
+    try:
+        changed = os.stat(file).st_mtime_ns
+    except OSError:
+        return {}
+    return {"verify": _trusting(file, changed)}
+
+
+@lru_cache(maxsize=2)
+def _trusting(file: str, changed: int) -> ssl.SSLContext:
+    del changed
+    return ssl.create_default_context(cafile=file)
 
 
 class _Asking:

@@ -1,6 +1,7 @@
 """Servers of our own, and how a configured one is asked."""
 
 import base64
+import shutil
 import socket
 import ssl
 import subprocess
@@ -9,6 +10,7 @@ from collections.abc import Iterator
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 
+import certifi
 import pytest
 from prefect.settings import (
     PREFECT_API_AUTH_STRING,
@@ -20,7 +22,8 @@ from prefect.settings import (
 )
 
 from safelight.cli.server import answers, prefect_api, running_server, silence
-from safelight.errors import EngineOfflineError, InvalidFieldValueError
+from safelight.client.asking import patient_client
+from safelight.errors import EngineOfflineError, InvalidFieldValueError, PipelineError
 
 
 class Picky(BaseHTTPRequestHandler):
@@ -83,6 +86,33 @@ def test_a_server_is_asked_with_the_settings_of_prefect(picky: str, certificate:
         assert "CERTIFICATE_VERIFY_FAILED" in (silence(picky) or "")
     with temporary_settings({PREFECT_API_SSL_CERT_FILE: str(certificate)}):
         assert "403" in (silence(picky) or "")
+
+
+def test_a_patient_client_trusts_whom_prefect_trusts(
+    picky: str, certificate: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
+    trusted = Path(shutil.copy(certificate, tmp_path / "trusted.pem"))
+    read: list[object] = []
+    reading = ssl.create_default_context
+    monkeypatch.setattr(
+        ssl, "create_default_context", lambda **how: read.append(how) or reading(**how)
+    )
+
+    def ask() -> int:
+        with patient_client(seconds=0) as client:
+            return client.hello().status_code
+
+    known = {**KNOWN, PREFECT_API_URL: picky}
+    with temporary_settings({**known, PREFECT_API_SSL_CERT_FILE: str(trusted)}):
+        assert [ask(), ask()] == [200, 200]
+        assert len(read) == 1  # for both
+        trusted.write_bytes(Path(certifi.where()).read_bytes())
+        with pytest.raises(PipelineError, match="certificate"):
+            ask()
+    with temporary_settings({**known, PREFECT_API_TLS_INSECURE_SKIP_VERIFY: True}):
+        assert ask() == 200
+    with temporary_settings(known), pytest.raises(PipelineError, match="certificate"):
+        ask()
 
 
 def test_a_file_of_certificates_that_is_not_there_is_named(picky: str, tmp_path: Path):
