@@ -27,7 +27,7 @@ from flows.running.signature import parameters_model
 from safelight.errors import ContractMismatchError, InvalidFieldValueError
 from safelight.store.artifact import MediaKind
 from safelight.store.disk import disk_errors
-from safelight.store.inputs import allowed_folder
+from safelight.store.inputs import allowed_folder, allowed_roots
 from safelight.store.store import SCHEME, current_store
 
 KINDS: Mapping[str, MediaKind] = {"image": "image", "video": "video"}
@@ -165,7 +165,8 @@ def _checked(
 def _given_members(location: str) -> Generator[Members | None]:
     folder = None if location.startswith(SCHEME) else allowed_folder(location)
     if folder is not None:
-        yield folder_members(folder)
+        below = next(root for root in allowed_roots() if folder.is_relative_to(root))
+        yield folder_members(folder, below)
         return
     with opened_file(location) as (handle, path), _zip(handle, path) as members:
         yield members
@@ -174,7 +175,7 @@ def _given_members(location: str) -> Generator[Members | None]:
 @contextmanager
 def _local_members(path: Path) -> Generator[Members | None]:
     if path.is_dir():
-        yield folder_members(path)
+        yield folder_members(path.resolve())
     elif path.is_file():
         with disk_errors(path), path.open("rb") as file, _zip(file.fileno(), path) as members:
             yield members

@@ -26,7 +26,7 @@ class FileOnDisk:
     """A plain file below a folder."""
 
     root: Path
-    """The folder, links followed."""
+    """From here on no link is followed."""
     path: Path
     """Below it, links followed."""
     name: str
@@ -48,21 +48,25 @@ class FileOnDisk:
             yield path
 
 
-def folder_members(folder: Path) -> Members:
+def folder_members(folder: Path, below: Path | None = None) -> Members:
     """Every file below a folder.
+
+    Args:
+        folder: its links followed already.
+        below: a folder above it, links followed, from which on no link is followed when a file is
+            opened, whatever has taken the place of a folder; None for the folder itself.
 
     Raises:
         ForbiddenPathError: a folder in it cannot be read.
         InvalidFieldValueError: it holds too many files.
     """
-    root = folder.resolve()
-    title = printable(root.name)
+    title = printable(folder.name)
     found: list[FileOnDisk] = []
     left: list[LeftAside] = []
     folders: list[tuple[str, ...]] = [()]
     while folders:
         above = folders.pop()
-        for entry in _entries(root.joinpath(*above)):
+        for entry in _entries(folder.joinpath(*above)):
             parts = (*above, entry.name)
             check_file_count(len(found) + len(left) + len(folders) + 1, title)
             name = printable("/".join(parts))
@@ -71,10 +75,10 @@ def folder_members(folder: Path) -> Members:
                 left.append(LeftAside(name + "/" * is_folder, why.why))
             elif is_folder:
                 folders.append(parts)
-            elif (path := _file(root, Path(entry.path))) is None:
+            elif (path := _file(folder, Path(entry.path))) is None:
                 left.append(LeftAside(name, _no_file(entry)))
             else:
-                found.append(FileOnDisk(root, path, name))
+                found.append(FileOnDisk(below or folder, path, name))
     return in_order(title, found, left)
 
 

@@ -15,11 +15,12 @@ from pydantic import JsonValue
 from flows.batching.gathering import FolderRequests, gather_given, gather_local, media_field
 from flows.batching.reading import members
 from flows.batching.reading.files import read_file
+from flows.batching.reading.folder_members import folder_members
 from flows.batching.reading.members import natural
 from flows.batching.requests import find_target
-from safelight.errors import PipelineError
+from safelight.errors import ForbiddenPathError, PipelineError
 from safelight.store.artifact import MediaKind
-from safelight.store.inputs import find_stored
+from safelight.store.inputs import allowed_folder, find_stored
 
 pytestmark = pytest.mark.usefixtures("volume")
 SHARED: dict[str, JsonValue] = {"prompt": "for all"}
@@ -130,6 +131,10 @@ def test_a_prompt_comes_from_the_table_then_the_text_then_the_picture_then_all(t
     assert of["empty.png"]["negative_prompt"] == "blur"
     assert "negative_prompt" not in of["text.png"]
     assert of["table.png"]["steps"] == 3
+    (tmp_path / "metadata.csv").write_text("file_name,steps\ntable.png,3\n")
+    (tmp_path / "table.txt").unlink()
+    assert prompts(asked(tmp_path))["table.png"] == "for all"
+    assert prompts(asked(tmp_path, read_prompts=True))["table.png"] == "inside"
 
 
 def test_values_of_a_table_reach_the_run_with_their_types(tmp_path: Path, volume: Path):
@@ -235,6 +240,33 @@ def test_links_are_followed_inside_the_folder_alone(tmp_path: Path):
     assert {each.why for each in found.left_aside} == {
         "a link that leads to no file of this folder"
     }
+
+
+def test_a_link_in_the_place_of_the_folder_is_not_followed(tmp_path: Path, volume: Path):
+    picture(volume / "inbox" / "a.png")
+    picture(tmp_path / "elsewhere" / "a.png", 7)
+    inbox = (volume / "inbox").resolve()
+    (found,) = folder_members(inbox, volume.resolve()).files
+    inbox.rename(volume / "away")
+    inbox.symlink_to(tmp_path / "elsewhere")
+    with pytest.raises(ForbiddenPathError), found.opened():
+        pass
+    assert folder_members(inbox.parent / "away", volume.resolve()).files
+
+
+def test_a_run_opens_folders_from_the_root_on(volume: Path, monkeypatch: pytest.MonkeyPatch):
+    picture(volume / "inbox" / "a.png")
+    picture(volume.parent / "elsewhere" / "a.png", 7)
+
+    def swapped(folder: Path) -> Path | None:
+        found = allowed_folder(str(folder))
+        (volume / "inbox").rename(volume / "away")
+        (volume / "inbox").symlink_to(volume.parent / "elsewhere")
+        return found
+
+    monkeypatch.setattr("flows.batching.gathering.allowed_folder", swapped)
+    with pytest.raises(PipelineError):
+        gather_given("inbox", find_target("enhance"), {}, sheet=None, read_prompts=False)
 
 
 def test_a_folder_with_nothing_for_the_flow_is_refused(tmp_path: Path):
