@@ -2,7 +2,7 @@
 
 import hashlib
 from collections import Counter
-from collections.abc import Collection, Sequence
+from collections.abc import Sequence
 from dataclasses import replace
 from typing import Annotated
 from uuid import uuid4
@@ -12,6 +12,7 @@ from prefect.logging import get_run_logger
 from pydantic import Field, JsonValue
 
 from flows.batching.dispatching import Dispatch, Where, find_workers
+from flows.batching.gathering import gather_given
 from flows.batching.laying_out import lay_out_all, lay_out_grid, publish_table, sheet_axes
 from flows.batching.reading.files import read_file
 from flows.batching.reading.rows import Row
@@ -23,7 +24,7 @@ from flows.batching.requests import (
     grid_rows,
     listed,
 )
-from flows.running.recorded import recorded_flow
+from flows.running.recorded import RecordedFlow, recorded_flow
 from flows.running.signature import parameters_model
 from safelight.errors import InvalidFieldValueError, MissingRequiredFieldError, PipelineError
 from safelight.progress import (
@@ -40,6 +41,8 @@ from tasks.base.recorder import recorder
 NOTHING: dict[str, JsonValue] = {}
 NAMED_FAILURES = 5
 """Failures that the state's message names; the report names all."""
+MOST_LEFT_ASIDE = 200
+"""Files of a folder that log and result name; `safelight batch FOLDER --check` names all."""
 Axis = Annotated[str | None, Field(max_length=100)]
 
 
@@ -65,7 +68,8 @@ def batch(
             min_length=1,
             max_length=4096,
             description="Requests: a table (CSV, .xlsx, .ods) whose header names parameters, JSON "
-            "objects, or a prompt a line. A file under the volume root, or the store: link of one.",
+            "objects, or a prompt a line; or a folder or zip of pictures or clips, each a request. "
+            "Under the volume root, or the store: link of a file.",
         ),
     ] = None,
     sheet: Annotated[
@@ -76,6 +80,13 @@ def batch(
             description="Sheet of a spreadsheet. None: the first that is shown.",
         ),
     ] = None,
+    read_prompts: Annotated[
+        bool,
+        Field(
+            description="Of a folder or zip: pictures without a prompt beside them have the one in "
+            "their metadata."
+        ),
+    ] = False,
     requests: Annotated[
         list[dict[str, JsonValue]] | None,
         Field(description="Requests, each an object of parameters; instead of a file."),
@@ -133,8 +144,11 @@ def batch(
 ) -> list[ArtifactRef]:
     """Run a flow for every request of a file, a list or a grid, and lay out what it makes."""
     target = find_target(flow)
-    known = parameters_model(target.fn).model_fields
-    rows = _rows(file, sheet, requests, grid, known)
+    _check_source(file, sheet, requests, grid, read_prompts=read_prompts)
+    if file is not None:
+        rows = _from_file(file, sheet, target, parameters, read_prompts=read_prompts)
+    else:
+        rows = grid_rows(grid) if grid is not None else listed(requests or [])
     order = sheet_axes(grid or {}, x, y, z)
     checked = check_requests(target, rows, parameters)
     name = _run_id() if again else key or batch_digest(checked)
@@ -165,13 +179,14 @@ def batch(
     return sheets
 
 
-def _rows(
+def _check_source(
     file: str | None,
     sheet: str | None,
     requests: Sequence[dict[str, JsonValue]] | None,
     grid: dict[str, list[JsonValue]] | None,
-    known: Collection[str],
-) -> list[Row]:
+    *,
+    read_prompts: bool,
+) -> None:
     given = [
         name
         for name, value in (("file", file), ("requests", requests), ("grid", grid))
@@ -185,13 +200,36 @@ def _rows(
         raise InvalidFieldValueError(
             f"batch: {' and '.join(given)} are given, expected one of them", "remove all but one"
         )
-    if file is not None:
-        return read_file(file, known, sheet)
-    if sheet is not None:
+    if file is None and sheet is not None:
         raise InvalidFieldValueError(
             f"batch: sheet is {sheet!r}, and there is no file", "give a file, or leave out sheet"
         )
-    return grid_rows(grid) if grid is not None else listed(requests or [])
+    if file is None and read_prompts:
+        raise InvalidFieldValueError(
+            "batch: read_prompts is true, and there is no file",
+            "give a folder or zip, or leave out read_prompts",
+        )
+
+
+def _from_file(
+    file: str,
+    sheet: str | None,
+    target: RecordedFlow[...],
+    shared: dict[str, JsonValue],
+    *,
+    read_prompts: bool,
+) -> list[Row]:
+    gathered = gather_given(file, target, shared, sheet=sheet, read_prompts=read_prompts)
+    if gathered is None:
+        return read_file(file, parameters_model(target.fn).model_fields, sheet)
+    rows, left_aside = gathered
+    if left_aside:
+        told = [str(each) for each in left_aside[:MOST_LEFT_ASIDE]]
+        if len(told) < len(left_aside):
+            told.append(f"and {len(left_aside) - len(told)} more")
+        recorder().answer["left_aside"] = [*told]
+        get_run_logger().warning("left aside: %s", "; ".join(told))
+    return rows
 
 
 def _seeded(request: Request, name: str) -> Request:

@@ -120,7 +120,7 @@ def test_the_commands_of_the_api_guide(served: dict[str, str], tmp_path: Path):
 @pytest.mark.slow
 @pytest.mark.timeout(900)
 def test_the_commands_of_the_batch_guide(served: dict[str, str], tmp_path: Path):
-    batch, backfill = commands("docs/batches.md")
+    batch, folder, backfill = commands("docs/batches.md")
 
     def said(command: str) -> str:
         done = subprocess.run(
@@ -138,6 +138,9 @@ def test_the_commands_of_the_batch_guide(served: dict[str, str], tmp_path: Path)
     assert first.count("succeeded") == 3
     assert len(list(tmp_path.glob("*.png"))) == 4  # three pictures and their sheet
     assert said(batch).count("succeeded before") == 3
+    looked = said(folder)
+    assert "1 requests of enhance; nothing has run" in looked
+    assert "box.mp4: a video; enhance takes a picture" in looked
     assert said(backfill).count("created") == 2
     assert said(backfill).count("was there") == 2
 

@@ -17,6 +17,7 @@ from safelight.media.previews import picture_preview
 from safelight.media.sheets import fitted
 from safelight.provenance.batches import BatchOutcome
 from safelight.store.artifact import ArtifactRef
+from safelight.store.store import SCHEME
 from tasks.base.keeping import load_image
 from tasks.sheets import GridSheetParams, SheetParams, axes, contact
 
@@ -141,8 +142,9 @@ def lay_out_all(
 
 def caption(request: Request) -> str:
     """Number and what tells the request from others, short."""
+    texts = (value for value in request.parameters.values() if isinstance(value, str))
     words = request.parameters.get("prompt") or next(
-        (value for value in request.parameters.values() if isinstance(value, str)), ""
+        (text for text in texts if not text.startswith(SCHEME)), request.where
     )
     return f"{request.number}  {words}"[:80]
 

@@ -1,4 +1,4 @@
-"""A batch from a file of this machine, and what became of each of its requests."""
+"""A batch from a file or folder of this machine, and what became of each of its requests."""
 
 import json
 from collections.abc import Mapping, Sequence
@@ -29,7 +29,8 @@ from safelight.store.store import current_store
 LARGEST_FILE = 32 * 2**20
 """Bytes; the flow reads no more."""
 READING, CHECKING = "flows.batching.reading.files", "flows.batching.requests"
-"""Read a file of requests; loaded by name, since the command sits below the flows."""
+GATHERING = "flows.batching.gathering"
+"""Read files of requests and folders; loaded by name, since the command sits below the flows."""
 FIRST = 5
 """Requests that `--check` shows."""
 
@@ -50,18 +51,30 @@ class RequestFile(NamedTuple):
     """MIME type under which it is kept."""
     requests: Sequence[CheckedRequest]
     """In the order of the file."""
+    left_aside: Sequence[str] = ()
+    """Of a folder or zip: files that take no part, each with its reason."""
 
 
 def read_requests(
-    file: Path, target: Contract, shared: Mapping[str, JsonValue], sheet: str | None
+    file: Path,
+    target: Contract,
+    shared: Mapping[str, JsonValue],
+    sheet: str | None,
+    *,
+    read_prompts: bool = False,
+    check: bool = False,
 ) -> RequestFile:
     """A file of requests, refused where it cannot be one: what is kept, others may read.
+
+    The pictures of a folder or zip are put into the store, and the file names them there.
 
     Args:
         file: as it was named.
         target: the flow that will run them.
         shared: parameters of every request; a request's own win.
         sheet: of a spreadsheet; None for the first that is shown.
+        read_prompts: of a folder or zip: take prompts out of the pictures' metadata.
+        check: keep nothing, so that the file's bytes are not to be run.
 
     Raises:
         MissingFileError: there is no such file.
@@ -69,12 +82,21 @@ def read_requests(
         PipelineError: as `parse` and `check_requests` say.
     """
     try:
-        there = file.is_file()
+        there = file.is_file() or file.is_dir()
     except (OSError, ValueError):
         there = False
     if not there:
-        what = f"{file} is a folder, no file" if file.is_dir() else f"there is no file {file}"
-        raise MissingFileError(f"{what} of requests", "correct the path")
+        raise MissingFileError(f"there is no file {file} of requests", "correct the path")
+    gathered = import_module(GATHERING).gather_local(
+        file, target.flow.name, shared, sheet=sheet, read_prompts=read_prompts, keep=not check
+    )
+    if gathered is not None:
+        return RequestFile(
+            gathered.lines,
+            "text/plain",
+            cast("Sequence[CheckedRequest]", gathered.requests),
+            [str(each) for each in gathered.left_aside],
+        )
     with disk_errors(file), file.open("rb") as opened:
         data = opened.read(LARGEST_FILE + 1)
     if len(data) > LARGEST_FILE:
@@ -90,19 +112,29 @@ def read_requests(
     return RequestFile(data, media_type, cast("Sequence[CheckedRequest]", requests))
 
 
-def show_check(flow: str, requests: Sequence[CheckedRequest], *, as_json: bool) -> None:
+def show_check(flow: str, file: RequestFile, *, as_json: bool) -> None:
     """What a file asks for, when nothing is to run."""
-    first = requests[:FIRST]
+    requests, first = file.requests, file.requests[:FIRST]
     if as_json:
         shown: list[JsonValue] = [
             {"where": each.where, "parameters": dict(each.parameters)} for each in first
         ]
-        show_json({"flow": flow, "requests": len(requests), "first": shown})
+        aside: list[JsonValue] = [*file.left_aside]
+        show_json({"flow": flow, "requests": len(requests), "first": shown, "left_aside": aside})
         return
     show_line(f"{len(requests)} requests of {flow}; nothing has run")
     names = list(dict.fromkeys(name for each in first for name in each.parameters))
     rows = [(each.where, *(_shown(each.parameters.get(name)) for name in names)) for each in first]
     show_rows(("request", *names), rows)
+    show_left_aside(file)
+
+
+def show_left_aside(file: RequestFile) -> None:
+    """Files of a folder or zip that take no part."""
+    if file.left_aside:
+        show_line(f"left aside: {len(file.left_aside)}")
+    for each in file.left_aside:
+        show_line(f"  {each}")
 
 
 def _shown(value: JsonValue) -> str:
@@ -126,6 +158,8 @@ def run_batch(
         parameters = {**parameters, "where": "here"}
     stored = current_store().put(file.data, file.media_type, folder="uploads")
     current_store().settle()
+    if not as_json:
+        show_left_aside(file)
     with session() as prefect, watching("batch", quiet=as_json) as on_progress:
         outcome = prefect.run("batch", {"file": stored.uri, **parameters}, on_progress)
     try:
@@ -133,7 +167,9 @@ def run_batch(
     except MissingFileError:  # it was refused before anything ran; the outcome says why
         report = None
     if as_json:
-        show_json(outcome_facts(outcome, output, report))
+        aside: list[JsonValue] = [*file.left_aside]
+        more: dict[str, JsonValue] = {"left_aside": aside} if aside else {}
+        show_json({**outcome_facts(outcome, output, report), **more})
         return outcome
     if report is not None:
         _show(report, output)

@@ -124,14 +124,14 @@ def inpaint(
 @app.command(
     cls=BatchCommand,
     help="Run a flow for every request of a file (a table or spreadsheet, JSON, or a prompt a "
-    "line); extra options, for instance --steps 30, are given to every request that has none of "
-    "its own. "
+    "line), or for every picture or clip of a folder or zip; extra options, for instance --steps "
+    "30, are given to every request that has none of its own. "
     "safelight batch --flow NAME --help lists them.",
 )
 @reporting
 def batch(
     context: typer.Context,
-    file: FileArgument,
+    file: Annotated[Path, typer.Argument(help="A file, folder or zip on this machine.")],
     flow: Annotated[str, typer.Option(help="Preset or other flow that each request runs.")],
     parallel: Annotated[int | None, typer.Option(help="Requests under way at once.")] = None,
     retries: Annotated[int | None, typer.Option(help="More tries after a passing fault.")] = None,
@@ -141,6 +141,10 @@ def batch(
         bool, typer.Option("--shards", help="On workers: many short requests in one flow run.")
     ] = False,
     sheet: Annotated[str | None, typer.Option(help="Of a spreadsheet; the first.")] = None,
+    read_prompts: Annotated[
+        bool,
+        typer.Option("--read-prompts", help="Of a folder: from metadata where no text has one."),
+    ] = False,
     check: Annotated[
         bool, typer.Option("--check", help="Show what the file asks for, and run nothing.")
     ] = False,
@@ -161,12 +165,12 @@ def batch(
         sheet=sheet,
     )
     contract("batch").check(given)
-    asked = read_requests(file, target, shared, sheet)
-    if check:
-        show_check(flow, asked.requests, as_json=as_json)
-        return
-    if output is not None:
+    if output is not None and not check:
         check_output(output)
+    asked = read_requests(file, target, shared, sheet, read_prompts=read_prompts, check=check)
+    if check:
+        show_check(flow, asked, as_json=as_json)
+        return
     shared = uploaded(shared, here=configured_api_url() is None)
     conclude(run_batch(asked, {**given, "parameters": shared}, output, as_json=as_json))
 

@@ -54,6 +54,23 @@ def allowed_file(location: str) -> Path:
         ForbiddenPathError: it lies outside the folders inputs may come from, or is no plain file.
         MissingFileError: there is no such file.
     """
+    return _plain_file(_allowed(location), location, looked_in=settings().volume_root.resolve())
+
+
+def allowed_folder(location: str) -> Path | None:
+    """The folder at a path that a run was given, links followed; None where no folder is.
+
+    Args:
+        location: as in `allowed_file`.
+
+    Raises:
+        ForbiddenPathError: it lies outside the folders inputs may come from.
+    """
+    path = _allowed(location)
+    return path if path.is_dir() else None
+
+
+def _allowed(location: str) -> Path:
     if "://" in location:
         raise ForbiddenPathError(
             f"{_shown(location)} is an address, expected a file or the store: link of an artifact",
@@ -69,7 +86,7 @@ def allowed_file(location: str) -> Path:
             f"{_shown(location)} lies outside the folders inputs may come from: {roots}",
             "move the file there, add its folder to SAFELIGHT_INPUT_ROOTS, or upload it",
         )
-    return _plain_file(path, location, looked_in=settings().volume_root.resolve())
+    return path
 
 
 def upload_local(file: Path, kinds: tuple[MediaKind, ...] = ("image", "video", "audio")) -> str:
@@ -85,9 +102,23 @@ def upload_local(file: Path, kinds: tuple[MediaKind, ...] = ("image", "video", "
         InvalidMediaError: it holds no picture, video or sound.
     """
     path = _plain_file(_resolved(file), str(file), looked_in=Path.cwd())
-    with opened_below(Path(path.anchor), path) as handle, _named(handle, path.name) as named:
-        # an animation for a video is kept as it came: the run that reads it says what it left aside
-        return _kept(named, _animation(named, kinds) or _looked_into(named, kinds)).uri
+    with opened_below(Path(path.anchor), path) as handle, named_handle(handle, path.name) as named:
+        return keep_as_it_came(named, kinds).uri
+
+
+def keep_as_it_came(path: Path, kinds: tuple[MediaKind, ...]) -> ArtifactRef:
+    """Look into a file and keep its bytes, also those of an animation that is to be a video.
+
+    The run that reads it makes a video of it, and says what was left aside.
+
+    Args:
+        path: a plain file that was opened safely.
+        kinds: what it may hold.
+
+    Raises:
+        InvalidMediaError: it holds nothing of these kinds.
+    """
+    return _kept(path, _animation(path, kinds) or _looked_into(path, kinds))
 
 
 def keep_input(location: str, kinds: tuple[MediaKind, ...]) -> ArtifactRef:
@@ -100,7 +131,7 @@ def keep_input(location: str, kinds: tuple[MediaKind, ...]) -> ArtifactRef:
     Raises:
         As `allowed_file` and `keep_media`.
     """
-    with open_allowed(location) as (handle, path), _named(handle, path.name) as named:
+    with open_allowed(location) as (handle, path), named_handle(handle, path.name) as named:
         return keep_media(named, kinds)
 
 
@@ -118,7 +149,7 @@ def open_allowed(location: str) -> Generator[tuple[int, Path]]:
 
 
 @contextmanager
-def _named(handle: int, name: str) -> Generator[Path]:
+def named_handle(handle: int, name: str) -> Generator[Path]:
     """A path to an open file for readers that take only paths."""
     with (
         current_store().workspace() as folder,

@@ -5,6 +5,7 @@ import os
 from pathlib import Path
 
 import pytest
+from PIL import Image
 
 from safelight.cli.batching import LARGEST_FILE, read_requests, show_check
 from safelight.client.contracts import contract
@@ -80,15 +81,42 @@ def test_a_check_shows_what_a_file_asks_for(tmp_path: Path, capsys: pytest.Captu
     file = tmp_path / "prompts.txt"
     file.write_text("".join(f"subject {n} --steps {n}\n" for n in range(1, 8)))
     asked = read_requests(file, GENERATE, {"seed": 3}, None)
-    show_check("generate", asked.requests, as_json=False)
+    show_check("generate", asked, as_json=False)
     shown = capsys.readouterr().out
     assert "7 requests of generate; nothing has run" in shown
     assert "subject 5" in shown
     assert "subject 6" not in shown
-    show_check("generate", asked.requests, as_json=True)
+    show_check("generate", asked, as_json=True)
     told = json.loads(capsys.readouterr().out)
     assert told["requests"] == 7
     assert told["first"][4] == {
         "where": "line 5",
         "parameters": {"prompt": "subject 5", "steps": 5, "seed": 3},
     }
+
+
+@pytest.mark.usefixtures("volume")
+def test_a_check_of_a_folder_names_what_was_left_aside(
+    tmp_path: Path, volume: Path, capsys: pytest.CaptureFixture[str]
+):
+    folder = tmp_path / "pictures"
+    folder.mkdir()
+    for number in range(1, 8):
+        Image.new("RGB", (8, 8), (number, 0, 0)).save(folder / f"{number}.png")
+    (folder / "Thumbs.db").touch()
+    enhance = contract("enhance")
+    asked = read_requests(folder, enhance, {"seed": 3}, None, check=True)
+    show_check("enhance", asked, as_json=False)
+    shown = capsys.readouterr().out
+    assert "7 requests of enhance; nothing has run" in shown
+    assert "5.png" in shown
+    assert "6.png" not in shown
+    assert "Thumbs.db: of the operating system" in shown
+    show_check("enhance", asked, as_json=True)
+    told = json.loads(capsys.readouterr().out)
+    assert told["first"][0] == {"where": "1.png", "parameters": {"image": "1.png", "seed": 3}}
+    assert told["left_aside"] == ["Thumbs.db: of the operating system"]
+    assert not volume.exists()
+    kept = read_requests(folder, enhance, {"seed": 3}, None)
+    assert len(kept.data.splitlines()) == 7
+    assert len(list((volume / "uploads").rglob("*.png"))) == 7

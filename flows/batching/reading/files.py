@@ -2,17 +2,26 @@
 
 import os
 import re
-from collections.abc import Collection
+from collections.abc import Collection, Generator
+from contextlib import contextmanager
+from dataclasses import replace
 from difflib import get_close_matches
 from pathlib import Path
 
 from flows.batching.reading.columns import known_among, plain, unknown
 from flows.batching.reading.json_requests import json_lines, json_list
 from flows.batching.reading.prompt_lines import prompt_rows
-from flows.batching.reading.rows import LARGEST_FILE, BadRequestError, Row
+from flows.batching.reading.rows import (
+    FILE_NAME,
+    LARGEST_FILE,
+    LONGEST_NAME,
+    BadRequestError,
+    Row,
+)
 from flows.batching.reading.sheets import sheet_requests
 from flows.batching.reading.tables import declared_delimiter, header_of, table_rows
 from safelight.errors import ForbiddenPathError, InvalidFieldValueError
+from safelight.params import shown
 from safelight.store.artifact import ArtifactRef
 from safelight.store.disk import disk_errors
 from safelight.store.inputs import open_allowed
@@ -38,21 +47,39 @@ def read_file(location: str, names: Collection[str] = (), sheet: str | None = No
         MissingFileError: there is none.
         PipelineError: as `parse` says.
     """
-    if location.startswith(SCHEME):
-        named = _STORED.fullmatch(location)
-        if named is None:
-            raise ForbiddenPathError(
-                f"file is {location[:200]!r}, no store: link of an upload or output",
-                "pass the link of a stored file",
-            )
-        ref = ArtifactRef(uri=location, sha256=named[1], media_type="text/plain", bytes=0)
-        path = current_store().fetch(ref)
-        with disk_errors(path), path.open("rb") as opened:
-            return parse(opened.read(LARGEST_FILE + 1), names, sheet, is_text(path))
-    with open_allowed(location) as (handle, path), os.fdopen(os.dup(handle), "rb") as opened:
+    with opened_file(location) as (handle, path), os.fdopen(os.dup(handle), "rb") as opened:
         with disk_errors(path):
             data = opened.read(LARGEST_FILE + 1)
     return parse(data, names, sheet, is_text(path))
+
+
+@contextmanager
+def opened_file(location: str) -> Generator[tuple[int, Path]]:
+    """A handle of a file of requests, and its path, for its name alone.
+
+    Args:
+        location: as in `read_file`.
+
+    Raises:
+        ForbiddenPathError: it lies where inputs may not come from.
+        MissingFileError: there is none.
+    """
+    if not location.startswith(SCHEME):
+        with open_allowed(location) as opened:
+            yield opened
+        return
+    named = _STORED.fullmatch(location)
+    if named is None:
+        raise ForbiddenPathError(
+            f"file is {location[:200]!r}, no store: link of an upload or output",
+            "pass the link of a stored file",
+        )
+    ref = ArtifactRef(uri=location, sha256=named[1], media_type="text/plain", bytes=0)
+    path = current_store().fetch(ref)
+    with disk_errors(path):
+        stored = path.open("rb")
+    with stored:
+        yield stored.fileno(), path
 
 
 def is_text(path: Path) -> bool:
@@ -93,7 +120,7 @@ def parse(
             f"sheet is {sheet!r}, and the file is no spreadsheet", "leave out sheet"
         )
     else:
-        rows = _text_rows(_decoded(data), names, prompts)
+        rows = _text_rows(decoded(data), names, prompts)
     if not rows:
         raise BadRequestError("the table has a header and no row", "add a row for each request")
     return rows
@@ -107,6 +134,8 @@ def _text_rows(text: str, names: Collection[str], prompts: bool) -> list[Row]:
         )
     if start in "{[":
         rows = list(json_lines(text)) if start == "{" else json_list(text)
+        if names and FILE_NAME not in names:
+            rows = [_called(row) for row in rows]
         for row in rows if names else ():
             for name in row.values.keys() - set(names):
                 raise unknown(f"{row.where}: field", name, names)
@@ -114,6 +143,18 @@ def _text_rows(text: str, names: Collection[str], prompts: bool) -> list[Row]:
     if prompts and names and not _is_table(text, names):
         return list(prompt_rows(text, names))
     return list(table_rows(text, names))
+
+
+def _called(row: Row) -> Row:
+    """The request under the name that its file gives it."""
+    values = dict(row.values)
+    name = values.pop(FILE_NAME, row.where)
+    if not isinstance(name, str) or not 1 <= len(name) <= LONGEST_NAME or not name.isprintable():
+        raise BadRequestError(
+            f"{row.where}: {FILE_NAME} is {shown(name)}, expected the name of a file",
+            f"correct {FILE_NAME}",
+        )
+    return replace(row, where=name, values=values)
 
 
 def _is_table(text: str, names: Collection[str]) -> bool:
@@ -128,7 +169,12 @@ def _nearly(cell: str, names: Collection[str]) -> bool:
     return " " not in cell.strip() and bool(get_close_matches(plain(cell), names, 1, NEARLY))
 
 
-def _decoded(data: bytes) -> str:
+def decoded(data: bytes) -> str:
+    """The text of a file.
+
+    Raises:
+        BadRequestError: it is neither UTF-8 nor UTF-16 with its mark.
+    """
     encoding = "utf-16" if data.startswith(_UTF16) else "utf-8-sig"
     try:
         return data.decode(encoding)

@@ -11,6 +11,10 @@ LARGEST_FILE = 32 * 2**20
 """Bytes of a request file; pictures are named in it, not contained."""
 LONGEST_LINE = 2**20
 """Characters of one request."""
+FILE_NAME = "file_name"
+"""What tables of pictures call the picture of a row; in JSON lines, it names the request."""
+LONGEST_NAME = 4096
+"""Characters of it."""
 
 
 class BadRequestError(InvalidFieldValueError):
@@ -22,7 +26,7 @@ class Row:
     """One request as it was written."""
 
     where: str
-    """`line 3`, `row 3`, `request 3` or `cell 3`: how an error names it."""
+    """`line 3`, `row 3`, `request 3`, `cell 3` or the name of a file: how an error names it."""
     values: Mapping[str, JsonValue]
     """Parameters by name."""
     place: tuple[int, ...] = ()
