@@ -108,6 +108,7 @@ def call(
     kind = path.split("/")[1]
     known = {f"{name.removesuffix('s')}_id": thing["id"] for name, thing in made.items()}
     known |= {"work_pool_name": made["work_pools"]["name"], "is_paused": True}
+    known["enabled"] = False  # an automation that reacts to every event reacts to its own, for ever
     known["limit"] = 1  # of what a route changes in bulk: one transaction each, in turn
     address = path
     for parameter in operation.get("parameters", []):
