@@ -15,7 +15,7 @@ from pydantic import BaseModel, JsonValue, ValidationError
 
 import flows
 from flows.batching.reading.json_requests import value_of
-from flows.batching.reading.rows import Row
+from flows.batching.reading.rows import Row, all_refused
 from flows.running.recorded import RecordedFlow
 from flows.running.signature import parameters_model
 from safelight.errors import (
@@ -129,19 +129,19 @@ def check_requests(
     textual = _textual_fields(model)
     seen: Counter[str] = Counter()
     requests: list[Request] = []
-    refused: list[tuple[Row, PipelineError]] = []
+    refused: list[tuple[str, PipelineError]] = []
     for number, row in enumerate(rows, 1):
         try:
             own = _meant(row, textual) if row.text else row.values
             parameters = _accepted(model, {**shared, **own}, f"{row.where}: {target.name}")
         except PipelineError as error:
-            refused.append((row, error))
+            refused.append((row.where, error))
             continue
         digest = _digest(target.name, parameters)
         requests.append(Request(number, row.where, parameters, digest, seen[digest], row.place))
         seen[digest] += 1
     if refused:
-        raise _all_refused(refused)
+        raise all_refused(refused)
     return requests
 
 
@@ -175,15 +175,6 @@ def _accepted(
             "shorten them",
         )
     return parameters
-
-
-def _all_refused(refused: list[tuple[Row, PipelineError]]) -> PipelineError:
-    (_, first), *others = refused
-    if not others:
-        return first
-    named = ", ".join(row.where for row, _ in others[:10])
-    more = f" and {len(others) - 10} more" if len(others) > 10 else ""
-    return type(first)(f"{first.problem}; also refused: {named}{more}", first.remedy)
 
 
 def _digest(flow: str, parameters: Mapping[str, JsonValue]) -> str:

@@ -40,9 +40,9 @@ from safelight.cli.server_login import Logins
 from safelight.cli.server_password import operators_password
 from safelight.cli.server_turns import turn
 
+# pyright: reportPrivateUsage=false
 STOCK = AioSqliteConfiguration.begin_transaction
-INSTALLATION = "_install_protected_system_blocks"
-STOCK_INSTALLATION = getattr(block_registration, INSTALLATION)
+STOCK_INSTALLATION = block_registration._install_protected_system_blocks
 OUTERMOST: ContextVar[AsyncSession | None] = ContextVar("OUTERMOST", default=None)
 """Session that holds the lock for whoever runs in this context."""
 
@@ -104,7 +104,7 @@ if __name__ == "__main__":
     from prefect.cli import app
 
     AioSqliteConfiguration.begin_transaction = begin_immediately
-    setattr(block_registration, INSTALLATION, install_in_turn)
+    block_registration._install_protected_system_blocks = install_in_turn
     keep_ends()
     begin()
     server.create_app = guarded  # pyright: ignore[reportAttributeAccessIssue]

@@ -53,17 +53,17 @@ def side_data_of(frame: "VideoFrame") -> "dict[str, SideData] | None":
     return {part.type.name: part for part in parts}
 
 
-def orientation_of(frame: "VideoFrame", beside: "dict[str, SideData] | None" = None) -> Orientation:
+def orientation_of(frame: "VideoFrame", beside: "dict[str, SideData] | None") -> Orientation:
     """What a frame's display matrix says, to the nearest quarter turn.
 
     Args:
         frame: as it was decoded.
-        beside: its `side_data_of`, where it was read already.
+        beside: its `side_data_of`.
 
     Source:
         ISO/IEC 14496-12, 6.2.2: (x', y') = (a x + c y, b x + d y), y downwards.
     """
-    a, b, c, d = _matrix(frame, side_data_of(frame) if beside is None else beside)
+    a, b, c, d = _matrix(frame, beside)
     if abs(b) + abs(c) > abs(a) + abs(d):
         return Orientation(quarter=True, mirrored=c < 0, upside_down=b < 0)
     return Orientation(mirrored=a < 0, upside_down=d < 0)

@@ -10,7 +10,7 @@ from pydantic import JsonValue
 
 from flows.batching.reading.files import decoded, parse
 from flows.batching.reading.members import LeftAside, Member, Members, file_name, natural
-from flows.batching.reading.rows import FILE_NAME, LARGEST_FILE, BadRequestError, Row
+from flows.batching.reading.rows import FILE_NAME, LARGEST_FILE, BadRequestError, Row, all_refused
 from safelight.errors import (
     ContractMismatchError,
     InvalidFieldValueError,
@@ -83,7 +83,7 @@ class Gathered:
                 continue
             rows.append(replace(row, values={**row.values, self.field.name: uri}))
         if refused:
-            raise _together(refused)
+            raise all_refused(refused)
         return rows
 
 
@@ -132,7 +132,7 @@ def gather_rows(
             else:
                 left.append(LeftAside(member.name, reason))
     if refused:
-        raise _together(refused)
+        raise all_refused(refused)
     if not files:
         told = f"; left aside: {', '.join(map(str, left[:5]))}" if left else ""
         raise InvalidFieldValueError(
@@ -289,12 +289,3 @@ def _told_inside(member: Member, names: Collection[str]) -> dict[str, JsonValue]
 
 def _stem(name: str) -> str:
     return normalize("NFC", str(PurePosixPath(name).with_suffix("")))
-
-
-def _together(refused: Sequence[tuple[str, PipelineError]]) -> PipelineError:
-    (_, first), *others = refused
-    if not others:
-        return first
-    names = ", ".join(name for name, _ in others[:10])
-    more = f" and {len(others) - 10} more" if len(others) > 10 else ""
-    return type(first)(f"{first.problem}; also refused: {names}{more}", first.remedy)

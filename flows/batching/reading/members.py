@@ -3,6 +3,7 @@
 import os
 import re
 import unicodedata
+from collections import Counter
 from collections.abc import Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
@@ -68,9 +69,9 @@ def in_order(title: str, files: Sequence[Member], left_aside: Sequence[LeftAside
         ContractMismatchError: two files have one name, so that nobody can say which is meant.
     """
     ordered = sorted(files, key=lambda member: natural(member.name))
-    names = [unicodedata.normalize("NFC", member.name) for member in ordered]
-    if len(set(names)) < len(names):
-        twice = next(name for at, name in enumerate(names) if name in names[:at])
+    names = Counter(unicodedata.normalize("NFC", member.name) for member in ordered)
+    twice = next((name for name, count in names.items() if count > 1), None)
+    if twice is not None:
         raise ContractMismatchError(
             f"{title} holds two files of the name {twice}", "rename one of them"
         )

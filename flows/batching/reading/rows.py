@@ -1,11 +1,11 @@
 """A request as it stands in a file, and what a file may hold."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 from pydantic import JsonValue
 
-from safelight.errors import InvalidFieldValueError
+from safelight.errors import InvalidFieldValueError, PipelineError
 
 LARGEST_FILE = 32 * 2**20
 """Bytes of a request file; pictures are named in it, not contained."""
@@ -33,3 +33,17 @@ class Row:
     """In a grid: position on each axis."""
     text: bool = False
     """From a table: every value is text, which the field's own type gives a meaning."""
+
+
+def all_refused(refused: Sequence[tuple[str, PipelineError]]) -> PipelineError:
+    """The first of several refusals, which names the others.
+
+    Args:
+        refused: what each is of, and why; at least one.
+    """
+    (_, first), *others = refused
+    if not others:
+        return first
+    named = ", ".join(name for name, _ in others[:10])
+    more = f" and {len(others) - 10} more" if len(others) > 10 else ""
+    return type(first)(f"{first.problem}; also refused: {named}{more}", first.remedy)

@@ -20,7 +20,7 @@ import numpy as np
 from safelight.confined.transport import Array
 from safelight.media.behind import Behind
 from safelight.media.layers import covering
-from safelight.media.orientation import orientation_of
+from safelight.media.orientation import orientation_of, side_data_of
 from safelight.media.video.colour import ColourTags, colour_tags, has_alpha
 from safelight.media.video.decoding import Decoder
 from safelight.media.video.encoding import X264, FrameWriter
@@ -162,7 +162,7 @@ def _walk(path: Path) -> Walk:
         height, width = decoder.shown(first).shape[:2]
         colours, alpha = colour_tags(first, stream), has_alpha(first)
         aspect = stream.sample_aspect_ratio or Fraction(1)
-        if orientation_of(first).quarter:
+        if orientation_of(first, side_data_of(first)).quarter:
             aspect = 1 / aspect
         first_time = first.pts
         rates = told_rates(stream)
