@@ -17,12 +17,13 @@ from safelight.errors import (
     StoreUnavailableError,
 )
 from safelight.private import make_folder
-from safelight.process_identity import here, lives, own_start
+from safelight.process_identity import here, lives
+from safelight.store.owners import claim, has_ended
 
 ABANDONED_SECONDS = 7 * 24 * 3600
 """Half-made files whose process cannot be asked, as on other machines that share a disk, are taken
 for abandoned after this."""
-_WORK = re.compile(r"work-(\d+)-([A-Za-z0-9._]+)-[^-]+")
+_WORK = re.compile(r"work-((\d+)-([A-Za-z0-9._]+))-[^-]+")
 _FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 _CROSSED = (errno.EISDIR, errno.ENOTDIR)
 """What must be a file is a folder, or the other way round."""
@@ -38,7 +39,7 @@ _REFUSED = (
 
 def work_prefix() -> str:
     """How names of half-made files and folders start, so that others see whether we still live."""
-    return f"work-{os.getpid()}-{here().tag}.{own_start()}-"
+    return f"work-{claim()}-"
 
 
 @contextmanager
@@ -58,7 +59,7 @@ def sweep_abandoned(folder: Path) -> None:
         return
     for path in folder.iterdir():
         owner = _WORK.fullmatch(path.name)
-        if owner is None or not _abandoned(path, int(owner[1]), owner[2]):
+        if owner is None or not _abandoned(path, owner[1], int(owner[2]), owner[3]):
             continue
         if path.is_dir() and not path.is_symlink():
             shutil.rmtree(path, ignore_errors=True)
@@ -119,10 +120,14 @@ def disk_errors(path: Path) -> Generator[None]:
         ) from error
 
 
-def _abandoned(path: Path, pid: int, owner: str) -> bool:
-    place, _, start = owner.rpartition(".")
+def _abandoned(path: Path, owner: str, pid: int, begun: str) -> bool:
+    place, _, start = begun.rpartition(".")
     if place == here().tag and start.isdigit():
         return not lives(pid, int(start))
+    if begun.startswith(f"{here().boot}."):  # another container of this machine
+        ended = has_ended(owner)
+        if ended is not None:
+            return ended
     try:
         return time.time() - path.lstat().st_mtime > ABANDONED_SECONDS
     except FileNotFoundError:

@@ -23,6 +23,7 @@ from safelight.store.backend import Backend
 from safelight.store.background import AGAIN_SECONDS, Uploads
 from safelight.store.disk import disk_errors, half_made, work_prefix
 from safelight.store.local import LocalFolder
+from safelight.store.owners import sweep_claims
 from safelight.store.patience import Patient
 from safelight.store.s3 import Bucket
 from safelight.store.scratch import CheckedFiles, sweep, trim, used_now
@@ -296,6 +297,7 @@ def open_store(known: Settings) -> Store:
     scratch = root / "cache" / "scratch"
     pixel_bytes = known.pixel_memory_mib * 2**20
     sweep(scratch)
+    sweep_claims()
     if not known.store:
         return Store(LocalFolder(root), scratch, pixel_bytes)
     bucket, _, prefix = known.store.removeprefix("s3://").partition("/")

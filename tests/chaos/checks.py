@@ -2,7 +2,10 @@
 
 import hashlib
 import json
+import os
 import signal
+import subprocess
+import sys
 import time
 from collections import Counter, defaultdict
 from collections.abc import Iterable
@@ -17,7 +20,6 @@ from prefect.results import ResultRecord
 from prefect.serializers import JSONSerializer
 
 from safelight.provenance.manifest import MANIFESTS, Manifest, RunResult
-from safelight.store.disk import sweep_abandoned
 from safelight.store.results import PREFIX as RECORDS
 from safelight.store.results import named_artifacts
 from tests.chaos.campaign import PREFIX, Campaign, marked
@@ -220,7 +222,8 @@ def what_does_not_stop(campaign: Campaign) -> list[str]:
 
 def what_is_left_on_disk(campaign: Campaign) -> list[str]:
     """Half-made files are gone once the next process has looked."""
-    scratch = campaign.volume / "cache" / "scratch"
-    sweep_abandoned(scratch)  # as each process does when it opens its store
+    opening = "from safelight.store.store import current_store; current_store()"
+    environment = {**os.environ, **campaign.environment}
+    subprocess.run([sys.executable, "-c", opening], env=environment, check=True)
     left = [*campaign.volume.rglob("work-*"), *campaign.temporary.rglob("*")]
     return [f"{path} is left" for path in left]

@@ -6,7 +6,7 @@ import signal
 import subprocess
 import sys
 import traceback
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import suppress
 from dataclasses import replace
 from pathlib import Path
@@ -28,9 +28,11 @@ from safelight.errors import (
 from safelight.process_identity import here, own_start
 from safelight.store.disk import half_made, sweep_abandoned, work_prefix
 from safelight.store.local import UNFINISHED, LocalFolder
+from safelight.store.owners import sweep_claims
 from safelight.store.s3 import ATTEMPTS, Bucket
 from safelight.store.scratch import trim
 from safelight.store.store import Store, current_store
+from tests.chaos.machines import CONTAINER, can_contain
 from tests.store.conftest import bucket_place, folder_place
 from tests.store.servers import ACCESS_KEY, SECRET_KEY, Line, S3Server, free_ports, until
 
@@ -285,9 +287,9 @@ def test_a_password_in_the_address_is_not_shown():
 # processes that are killed
 
 
-def python(*words: object, **environment: str) -> subprocess.Popen[str]:
+def python(*words: object, within: Sequence[str] = (), **environment: str) -> subprocess.Popen[str]:
     return subprocess.Popen(
-        [sys.executable, "-c", *map(str, words)],
+        [*within, sys.executable, "-c", *map(str, words)],
         stdin=subprocess.PIPE,
         stdout=subprocess.PIPE,
         text=True,
@@ -358,6 +360,37 @@ def test_downloads_used_longest_ago_go_first_and_fresh_ones_stay(tmp_path: Path)
     assert sorted(path.name for path in tmp_path.iterdir()) == ["2.png", "3.png", "fresh.png"]
     trim(tmp_path, kept_bytes=0)
     assert [path.name for path in tmp_path.iterdir()] == ["fresh.png"]
+
+
+@pytest.mark.skipif(not can_contain(), reason="process tables of one's own need root")
+def test_what_a_killed_container_left_is_swept_from_outside_and_by_the_next(volume: Path):
+    dead, living = (python(WORKER, within=CONTAINER, VOLUME_ROOT=str(volume)) for _ in range(2))
+    workspaces = [Path(worker.stdout.readline().strip()) for worker in (dead, living)]
+    assert all((workspace / "half.mp4").is_file() for workspace in workspaces)
+    kill(dead)  # and with it everything in its container
+    try:
+        third = python(WORKER, "", within=CONTAINER, VOLUME_ROOT=str(volume))
+        third.communicate("\n", timeout=60)
+        assert [workspace.is_dir() for workspace in workspaces] == [False, True]
+        kill(living)
+        current_store()
+        assert not any(workspace.is_dir() for workspace in workspaces)
+    finally:
+        kill(living)
+
+
+def test_locks_of_the_living_and_the_fresh_stay_and_others_go(volume: Path):
+    owners = volume / "cache" / "owners"
+    with current_store().workspace():
+        (mine,) = owners.iterdir()
+        fresh = owners / f"{mine.name}1"
+        fresh.touch()
+        old = owners / f"{mine.name}2"
+        for path in (mine, old):
+            path.touch()
+            os.utime(path, (0, 0))
+        sweep_claims()
+        assert sorted(owners.iterdir()) == sorted([mine, fresh])
 
 
 def test_only_half_made_files_are_swept(tmp_path: Path):
