@@ -1,5 +1,9 @@
 """Many requests of a batch in one flow run."""
 
+import json
+from collections.abc import Callable, Iterator, Sequence
+from functools import partial
+from itertools import groupby, islice
 from typing import Annotated
 
 from pydantic import Field
@@ -9,6 +13,7 @@ from flows.batching.outcomes import may_pass, outcome_left, outcome_told
 from flows.batching.requests import Request, find_target
 from flows.batching.shards import KEY, Shard, Sharded, load_shard
 from flows.running.recorded import RecordedFlow, recorded_flow, run_inline
+from safelight.engines.company import keep_company
 from safelight.progress import pause, step, watching
 from safelight.provenance.batches import BatchOutcome
 from safelight.store.artifact import ArtifactRef
@@ -16,6 +21,10 @@ from tasks.base.recorder import recorder
 
 AGAIN_SECONDS = 2.0
 """Before another try of a request."""
+TOGETHER = 64
+"""Requests that are under way at once, in turns, so that engines can make alike things together."""
+DIFFERENT = frozenset({"prompt", "negative_prompt", "seed"})
+"""Parameters in which pictures that are drawn together may differ."""
 
 
 @recorded_flow
@@ -28,7 +37,7 @@ def shard(
         ),
     ],
 ) -> list[ArtifactRef]:
-    """Run some requests of a batch one after the other, each with a record of its own."""
+    """Run some requests of a batch, each with a record of its own; alike pictures together."""
     given = load_shard(requests)
     outcomes = _worked_through(given)
     shown = [Request(one.number, one.where, one.parameters, "", 0) for one in given.requests]
@@ -42,21 +51,65 @@ def _worked_through(given: Shard) -> dict[int, BatchOutcome]:
     target = find_target(given.flow)
     outcomes: dict[int, BatchOutcome] = {}
     with watching(recorder().stage_listener("requests")):
-        for done, one in enumerate(given.requests):
-            step(done, len(given.requests))
+
+        def enter(outcome: BatchOutcome) -> None:
+            outcomes[outcome.number] = outcome
+            step(len(outcomes), len(given.requests))
+
+        step(0, len(given.requests))
+        left: list[Sharded] = []
+        for one in given.requests:
             before = outcome_left(one.number, one.where, one.run_id)
             if before is not None and before[0].state == "succeeded":  # it was interrupted
-                outcomes[one.number] = before[0]
-                continue
-            outcome = _run(target, one)
-            for _ in range(given.retries):
-                if not may_pass(outcome):
-                    break
-                pause(AGAIN_SECONDS)
-                outcome = _run(target, one)
-            outcomes[one.number] = outcome
-        step(len(given.requests), len(given.requests))
+                enter(before[0])
+            else:
+                left.append(one)
+        for some in _alike(left) if given.together else ([one] for one in left):
+            for one in _tried_together(target, some, given.retries > 0, enter):
+                enter(_tried_again(target, one, given.retries))
     return outcomes
+
+
+def _alike(requests: Sequence[Sharded]) -> Iterator[list[Sharded]]:
+    """Those that stand together and may be drawn together."""
+
+    def shared(one: Sharded) -> str:
+        rest = {name: one.parameters[name] for name in one.parameters.keys() - DIFFERENT}
+        return json.dumps(rest, sort_keys=True)
+
+    for _, group in groupby(requests, shared):
+        while some := list(islice(group, TOGETHER)):
+            yield some
+
+
+def _tried_together(
+    target: RecordedFlow[...],
+    some: Sequence[Sharded],
+    again: bool,
+    enter: Callable[[BatchOutcome], object],
+) -> list[Sharded]:
+    """Enter the outcome of each; those that another try may help are given back instead."""
+    passing: list[Sharded] = []
+
+    def ended(place: int, outcome: BatchOutcome) -> None:
+        if again and may_pass(outcome):
+            passing.append(some[place])
+        else:
+            enter(outcome)
+
+    if len(some) == 1:
+        ended(0, _run(target, some[0]))
+    else:
+        keep_company([partial(_run, target, one) for one in some], ended)
+    return passing
+
+
+def _tried_again(target: RecordedFlow[...], one: Sharded, retries: int) -> BatchOutcome:
+    while True:
+        pause(AGAIN_SECONDS)
+        outcome, retries = _run(target, one), retries - 1
+        if retries < 1 or not may_pass(outcome):
+            return outcome
 
 
 def _run(target: RecordedFlow[...], one: Sharded) -> BatchOutcome:

@@ -141,6 +141,17 @@ def note(text: str) -> None:
 
 
 @contextmanager
+def noting() -> Generator[list[str]]:
+    """Collect the notes made inside apart from those around it."""
+    notes: list[str] = []
+    token = _notes.set(notes)
+    try:
+        yield notes
+    finally:
+        _notes.reset(token)
+
+
+@contextmanager
 def part(index: int, count: int) -> Generator[None]:
     """Count the steps made inside as one of `count` equal parts of the stage; `index` from 0."""
     listener = _listener.get()

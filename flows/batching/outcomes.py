@@ -84,7 +84,7 @@ def outcome_told(number: int, where: str, manifest: Manifest) -> BatchOutcome:
         where=where,
         state="succeeded" if manifest.success else "failed",
         flow_run_id=manifest.flow_run_id,
-        seconds=round((ended - began).total_seconds(), 2),
+        seconds=round((ended - began).total_seconds() - manifest.waited_seconds, 2),
         results=manifest.shown if manifest.success else (),
         error=manifest.error,
     )

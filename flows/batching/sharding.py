@@ -3,7 +3,7 @@
 import json
 import time
 from collections import deque
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from datetime import datetime
 from uuid import UUID
 
@@ -32,12 +32,16 @@ class _Job:
     """Over all runs of the batch; part of the id of the request's manifest."""
     deaths: int = 0
     """Shards whose process died at it, in this run of the batch."""
+    alone: bool = False
+    """A process died while it and others were under way: one at a time tells of which."""
 
 
 @dataclass
 class _UnderWay:
     jobs: deque[_Job]
     """Those without an outcome yet, in the order in which they run."""
+    together: bool
+    """Whether several of them may be under way at once."""
     started: float = field(default_factory=time.monotonic)
 
 
@@ -91,9 +95,10 @@ class Shards:
             living = flow_run.state is not None and not flow_run.state.is_final()
             if living and isinstance(key, str):
                 self._runs.take_up(flow_run)
-                names = [one.run_id for one in load_shard(key).requests]
+                shard = load_shard(key)
+                names = [one.run_id for one in shard.requests]
                 jobs = deque(left.pop(name) for name in names if name in left)
-                self.running[flow_run.id] = _UnderWay(jobs)
+                self.running[flow_run.id] = _UnderWay(jobs, shard.together)
         self.waiting.extend(sorted(left.values(), key=_alike))
 
     def _name(self, job: _Job) -> str:
@@ -115,7 +120,10 @@ class Shards:
             )
             for job in jobs
         )
-        shard = Shard(flow=self._flow, retries=self.batch.retries, requests=requests)
+        together = not any(job.alone for job in jobs)
+        shard = Shard(
+            flow=self._flow, retries=self.batch.retries, together=together, requests=requests
+        )
         place, name = keep_shard(shard)
         first, last = requests[0].where, requests[-1].where
         where = first if count == 1 else f"{first} to {last}"
@@ -123,11 +131,11 @@ class Shards:
             self._deployment,
             task=f"{self._flow}/{FLOW}",
             where=where,
-            key=f"{FLOW}:{name}:{jobs[0].deaths}",
+            key=f"{FLOW}:{name}:{jobs[0].deaths}{'' if together else ':alone'}",
             name=BETWEEN.join((self._flow, f"{count} requests", where)),
             parameters={"requests": place},
         )
-        self.running[run_id] = _UnderWay(deque(jobs))
+        self.running[run_id] = _UnderWay(deque(jobs), together)
 
     def collected(self) -> bool:
         """Whether a shard has ended; outcomes that requests have left by now are entered."""
@@ -143,23 +151,25 @@ class Shards:
             ended = True
             del self.running[run_id]
             self._enter(under_way.jobs)  # what it left since
-            self._conclude(under_way.jobs, flow_run)
+            self._conclude(under_way, flow_run)
         return ended
 
     def _enter(self, jobs: deque[_Job]) -> None:
         """Enter what the first requests of a shard have come to."""
+        tried_again: list[_Job] = []
         while jobs and (left := self._left_by(jobs[0])) is not None:
             outcome, _ = left
-            moved_on = len(jobs) > 1 and self._left_by(jobs[1]) is not None
-            if outcome.state != "succeeded" and not moved_on:
-                return  # its shard may try it again
+            if self.batch.retries and may_pass(outcome):
+                tried_again.append(jobs.popleft())
+                continue
             self._sizes.took(outcome.seconds)
             self.batch.finished(jobs.popleft().request, outcome)
+        jobs.extendleft(reversed(tried_again))
 
-    def _conclude(self, jobs: deque[_Job], flow_run: FlowRun | None) -> None:
+    def _conclude(self, under_way: _UnderWay, flow_run: FlowRun | None) -> None:
         """What a shard that is over has not done: told of, or put into further shards."""
         state = flow_run.state if flow_run is not None else None
-        for place, job in enumerate(jobs):
+        for place, job in enumerate(under_way.jobs):
             request, left = job.request, self._left_by(job)
             if left is not None:
                 self.batch.finished(request, left[0])
@@ -170,10 +180,12 @@ class Shards:
                     number=request.number, where=request.where, state="cancelled"
                 )
                 self.batch.finished(request, stopped)
+            elif state is not None and state.is_crashed() and under_way.together:
+                self.waiting.append(replace(job, alone=True))
             elif place > 0 and state is not None and state.is_crashed():
                 self.waiting.append(job)  # the process died at the one before
             elif job.deaths < self.batch.retries:
-                self.waiting.append(_Job(request, job.attempt, job.deaths + 1))
+                self.waiting.append(replace(job, deaths=job.deaths + 1))
             else:
                 self.batch.finished(request, crashed(request, state))
 

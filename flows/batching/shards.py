@@ -42,6 +42,8 @@ class Shard(BaseModel):
 
     flow: str
     retries: int
+    together: bool = True
+    """Whether alike requests may be under way at once; not where a process died of one."""
     requests: tuple[Sharded, ...]
 
 

@@ -11,6 +11,7 @@ from types import TracebackType
 from typing import Any, ParamSpec, TypeVar, cast
 from uuid import uuid4
 
+from greenlet import GreenletExit
 from prefect import Flow
 from prefect.client.schemas.objects import FlowRun, State
 from prefect.context import FlowRunContext
@@ -27,6 +28,7 @@ from flows.running.progress import ProgressBoard
 from flows.running.signature import documented, parameters_model
 from safelight.client.page import describe, publish
 from safelight.engines.machine.device import device_class
+from safelight.engines.machine.measure import absent_seconds
 from safelight.errors import PipelineError, UnknownError
 from safelight.naming import is_drawn, run_name, tagged
 from safelight.params import refusal, refuse_unkept
@@ -281,6 +283,7 @@ class _Ledger:
         self.stopped: str | None = None
         """Why the run stopped early; None when it was not asked to."""
         self._started = datetime.now(UTC)
+        self._absent_before = absent_seconds()
         self.error: PipelineError | None = None
         """Why the run failed."""
         self.results: tuple[ArtifactRef, ...] = ()
@@ -306,6 +309,8 @@ class _Ledger:
         trace: TracebackType | None,
     ) -> bool:
         self._recording.__exit__(None, None, None)
+        if isinstance(error, GreenletExit):  # whoever takes up the run around it runs it again
+            return False
         if is_given_up():  # whoever has the run now tells what became of it
             raise Abort("the run is over or another worker has it")
         if isinstance(error, StopRequestedError):
@@ -366,6 +371,7 @@ class _Ledger:
             device_name=device_description(device_class()),
             started=self._started.isoformat(),
             ended=datetime.now(UTC).isoformat(),
+            waited_seconds=round(absent_seconds() - self._absent_before, 3),
             success=self._failure is None,
             error=self._failure,
         )

@@ -159,6 +159,8 @@ class Manifest(_Frozen):
     """ISO 8601 with its offset."""
     ended: str
     """ISO 8601 with its offset."""
+    waited_seconds: float = 0.0
+    """Of the time between them, what others worked that were drawn together with it."""
     success: bool
     """Whether the flow came to its end."""
     error: Failure | None = None

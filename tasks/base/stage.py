@@ -16,6 +16,7 @@ from prefect.states import Cancelled
 from prefect.transactions import get_transaction
 from pydantic import JsonValue
 
+from safelight.engines.company import wait_for_engines
 from safelight.engines.identity import EngineIdentity
 from safelight.engines.machine.measure import measured
 from safelight.errors import PipelineError
@@ -111,6 +112,7 @@ class Stage(Task[P, R]):
         call = Call(self.declared, arguments)
         with calling(call):
             if is_inline():
+                wait_for_engines()
                 state = inline_state(
                     lambda: self.fn(*args, **kwargs), lambda: self._kept_under(arguments), DELAYS
                 )

@@ -96,6 +96,12 @@ def on_the_encoders(drawing: Drawing) -> tuple[object, ...]:
     return (*drawing.loras, *drawing.embeddings)
 
 
+def say_unread(view: Any, drawing: Drawing) -> None:  # noqa: ANN401
+    """Note what of its prompts no text encoder reads."""
+    (pair,) = texts_of([drawing])
+    note_unread(view, pair if drawing.guidance_scale > 1 else pair[:1])
+
+
 @dataclass(frozen=True)
 class Many:
     """What differs between pictures that are drawn together."""
@@ -114,7 +120,6 @@ def through(
     """All of them in one go."""
     understood = set(inspect.signature(view.__call__).parameters)
     guided = drawing.guidance_scale > 1
-    note_unread(view, [text for pair in many.texts for text in pair[: 1 + guided]])
     encoded = model.encodings.of(view, many.texts, guided, on_the_encoders(drawing))
     prompts: dict[str, Any] = {**encoded}
     if not prompts:
@@ -156,6 +161,7 @@ def frugally(
         OutOfMemoryError: too little memory even with everything moved off the device.
     """
     text = (drawing.prompt, drawing.negative_prompt)
+    say_unread(view, drawing)
 
     def batches(size: int) -> Fetching:
         made: list[Fetching] = []

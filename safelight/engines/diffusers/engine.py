@@ -8,6 +8,7 @@ from safelight.engines.diffusers import videos
 from safelight.engines.diffusers.drawing import AddOn, Control, Drawing, add_on
 from safelight.engines.diffusers.latents import mixed
 from safelight.engines.diffusers.samplers import check_scheduler
+from safelight.engines.diffusers.together import draw_in_company
 from safelight.engines.identity import EngineIdentity
 from safelight.engines.interface import (
     NO_GUIDES,
@@ -52,9 +53,9 @@ class Diffusers(LocalEngine):
         return diffusion.identity(card, _add_ons(request))
 
     def draw(self, request: DrawRequest, guides: Guides = NO_GUIDES) -> Pictures:
-        """See `diffusion.draw`."""
+        """See `diffusion.draw`; together with what others of its company ask for."""
         drawing = drawing_of(request, guides)
-        return _drawn(drawing, diffusion.draw(drawing, request.width, request.height))
+        return _drawn(drawing, draw_in_company(drawing, request.width, request.height))
 
     def redraw(self, request: RedrawRequest, image: Pixels, guides: Guides = NO_GUIDES) -> Pictures:
         """See `diffusion.redraw`."""

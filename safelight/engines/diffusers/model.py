@@ -52,6 +52,8 @@ class DiffusionModel:
         self.account = account
         self.views: dict[str, Any] = {}
         self.encodings = Encodings()
+        self.apart: dict[tuple[object, ...], frozenset[str] | None] = {}
+        """See `exactness`."""
 
     def say_account(self) -> None:
         """Note what of the model's files takes no part in its pictures, and what was assumed."""

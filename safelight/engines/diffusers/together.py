@@ -2,11 +2,12 @@
 
 import time
 from collections.abc import Callable, Sequence
-from contextlib import nullcontext
+from contextlib import ExitStack, nullcontext
 from dataclasses import dataclass, replace
 from itertools import takewhile
 from typing import Any
 
+from safelight.engines.company import Receive, made_together
 from safelight.engines.diffusers.add_ons import put_on
 from safelight.engines.diffusers.batch_sizes import MOST, BatchSizes, batch_sizes
 from safelight.engines.diffusers.calling import (
@@ -15,11 +16,13 @@ from safelight.engines.diffusers.calling import (
     compiled,
     frugally,
     on_the_encoders,
+    say_unread,
     texts_of,
     through,
 )
-from safelight.engines.diffusers.draw import note_unknown_subject
+from safelight.engines.diffusers.draw import draw, note_unknown_subject
 from safelight.engines.diffusers.drawing import Drawing
+from safelight.engines.diffusers.exactness import NotExactError, as_alone
 from safelight.engines.diffusers.fetching import Fetching
 from safelight.engines.diffusers.frugal import (
     decoder_one_by_one,
@@ -27,10 +30,10 @@ from safelight.engines.diffusers.frugal import (
 from safelight.engines.diffusers.model import DiffusionModel, model_of, quiet
 from safelight.engines.diffusers.samplers import check_scheduler
 from safelight.engines.diffusers.weighting import length_of
-from safelight.engines.machine.device import named, resolve_device
+from safelight.engines.machine.device import device_class, named, resolve_device
 from safelight.engines.machine.memory import give_back, until_it_fits
 from safelight.pixels import Pixels
-from safelight.progress import note, part
+from safelight.progress import note, noting, part
 from safelight.settings import settings
 
 
@@ -44,6 +47,30 @@ class Drawn:
     """Pictures that went through the model together; on CUDA the last bits depend on it."""
     place: int
     """Of this one among them, from 0."""
+    seconds: float
+    """Its part of the time that they took."""
+    notes: tuple[str, ...]
+    """What is to be said of this one alone."""
+
+
+def draw_in_company(drawing: Drawing, width: int, height: int) -> list[Pixels]:
+    """As `draw`, of one picture together with what others of its company ask for."""
+    if drawing.num_images > 1:
+        return draw(drawing, width, height)
+
+    def make(wanted: Sequence[Drawing], receive: Receive[Drawn]) -> None:
+        draw_together(wanted, width, height, lambda at, drawn: receive(at, drawn, drawn.seconds))
+
+    kind = (repr(_bare(drawing)), *map(id, _seen(drawing)), width, height)
+    drawn = made_together(kind, drawing, make)
+    if drawn is None:
+        return draw(drawing, width, height)
+    note_unknown_subject(drawing.card, drawing.prompt)
+    for text in drawn.notes:
+        note(text)
+    if drawn.batch > 1 and device_class() == "cuda":
+        note(f"drawn as number {drawn.place + 1} of a batch of {drawn.batch}")
+    return [drawn.pixels]
 
 
 def draw_together(
@@ -63,8 +90,8 @@ def draw_together(
         width: pixels.
         height: pixels.
         receive: called with the place in `drawings` and the picture, in order, in this thread.
-        most: how many at a time at most; None is up to `MOST`, and 1 on the CPU, where each picture
-            has the bytes that `draw` gives it: in a batch the last bit of a level may differ.
+        most: how many at a time at most; None is up to `MOST`, on the CPU fewer where they are
+            large. There each picture has the bytes that `draw` gives it, see `exactness`.
 
     Raises:
         ValueError: the drawings differ in more, or one asks for several pictures.
@@ -74,52 +101,70 @@ def draw_together(
         return
     first = drawings[0]
     _require_alike(drawings)
-    for drawing in drawings:
-        note_unknown_subject(drawing.card, drawing.prompt)
     check_scheduler(first.scheduler, first.steps, first.card.base_model)
     model, device = model_of(first.card), resolve_device()
     model.say_account()
     kind = f"{first.card.sha256} {width}x{height} {named(device)} {settings().precision}"
-    most = most or (1 if device == "cpu" else MOST)
+    if device == "cpu":
+        most = min(most or MOST, max(PIXELS_ON_CPU // (width * height), 1))
+    most = most or MOST
     sizes = batch_sizes(kind + compiled(), most, compiled=bool(compiled()))
     extra: dict[str, object] = {"width": width, "height": height}
     way = "AutoPipelineForText2Image"
-    on_its_way: tuple[int, Fetching] | None = None
+    on_its_way: _Coming | None = None
     with model.lock, quiet(), put_on(model, first) as controlnet:
         view = model.view(way, first.scheduler, controlnet)
         call = arguments(view, first, way, extra)
         done = 0
         while done < len(drawings):
-            count, started, fetching = _together(model, view, call, drawings, done, sizes)
+            coming = _together(model, view, call, drawings, done, sizes)
             if not sizes.settled:
-                fetching.wait()
-                sizes.took(count, time.perf_counter() - started)
-            before, on_its_way = on_its_way, (done, fetching)
-            done += count
-            coming = drawings[done : done + sizes.next(len(drawings) - done)]
+                coming.fetching.wait()
+                sizes.took(len(coming.drawings), time.perf_counter() - coming.started)
+            before, on_its_way = on_its_way, coming
+            done += len(coming.drawings)
+            following = drawings[done : done + sizes.next(len(drawings) - done)]
             model.encodings.ahead(
-                view, texts_of(coming), first.guidance_scale > 1, on_the_encoders(first)
+                view, texts_of(following), first.guidance_scale > 1, on_the_encoders(first)
             )
             if before is not None:
-                _deliver(*before, receive)
+                before.deliver(receive)
         if on_its_way is not None:
-            _deliver(*on_its_way, receive)
+            on_its_way.deliver(receive)
+
+
+def _bare(drawing: Drawing) -> Drawing:
+    return replace(drawing, prompt="", negative_prompt="", seed=0)
 
 
 def _require_alike(drawings: Sequence[Drawing]) -> None:
     first = drawings[0]
-
-    def bare(drawing: Drawing) -> Drawing:
-        return replace(drawing, prompt="", negative_prompt="", seed=0)
-
     for drawing in drawings:
-        same = bare(drawing) == bare(first) and drawing.num_images == 1
+        same = _bare(drawing) == _bare(first) and drawing.num_images == 1
         if not same or any(a is not b for a, b in zip(_seen(drawing), _seen(first), strict=True)):
             raise ValueError("drawings differ in more than prompt, negative prompt and seed")
 
 
 def _seen(drawing: Drawing) -> list[Pixels]:
     return [*(control.image for control in drawing.all_controls), *drawing.reference_images]
+
+
+@dataclass(frozen=True)
+class _Coming:
+    """Pictures that were drawn together and are on their way from the device."""
+
+    first: int
+    drawings: Sequence[Drawing]
+    notes: Sequence[tuple[str, ...]]
+    started: float
+    fetching: Fetching
+
+    def deliver(self, receive: Callable[[int, Drawn], object]) -> None:
+        pictures = self.fetching.pictures()
+        count = len(pictures)
+        each = (time.perf_counter() - self.started) / count
+        for place, (pixels, notes) in enumerate(zip(pictures, self.notes, strict=True)):
+            receive(self.first + place, Drawn(pixels, count, place, each, notes))
 
 
 def _together(
@@ -129,8 +174,8 @@ def _together(
     drawings: Sequence[Drawing],
     done: int,
     sizes: BatchSizes,
-) -> tuple[int, float, Fetching]:
-    """As many pictures from `done` on as fit: how many, and when the attempt at them began."""
+) -> _Coming:
+    """As many pictures from `done` on as fit."""
 
     def coming() -> Sequence[Drawing]:
         some = drawings[done : done + sizes.next(len(drawings) - done)]
@@ -140,14 +185,20 @@ def _together(
         alike = sum(1 for _ in takewhile(lambda length: length == lengths[0], lengths))
         return some[:alike]  # encodings of one length alone stand side by side
 
-    def attempt() -> tuple[int, float, Fetching]:
+    def attempt() -> _Coming:
         some, started = coming(), time.perf_counter()
         with part(done, len(drawings)):
-            if len(some) == 1:
-                return 1, started, frugally(model, view, some[0], call)
-            many = Many(texts_of(some), [drawing.seed for drawing in some])
-            with _one_by_one(view, call):
-                return len(some), started, through(model, view, some[0], call, many)
+            if len(some) > 1:
+                try:
+                    fetching = _several(model, view, some, call)
+                    notes = [_noted(view, drawing) for drawing in some]
+                    return _Coming(done, some, notes, started, fetching)
+                except NotExactError:
+                    sizes.did_not_fit(2)  # one by one from here on
+                    some, started = some[:1], time.perf_counter()
+            with noting() as said:
+                fetching = frugally(model, view, some[0], call)
+            return _Coming(done, some, [tuple(said)], started, fetching)
 
     def save(error: Exception) -> None:
         count = len(coming())
@@ -160,18 +211,35 @@ def _together(
     return until_it_fits(attempt, save, give_back)
 
 
+def _several(
+    model: DiffusionModel,
+    view: Any,  # noqa: ANN401
+    some: Sequence[Drawing],
+    call: dict[str, object],
+) -> Fetching:
+    first = some[0]
+    many = Many(texts_of(some), [drawing.seed for drawing in some])
+    with ExitStack() as inside:
+        if view.device.type == "cpu":
+            inside.enter_context(as_alone(model, view, first, len(some)))
+        inside.enter_context(_one_by_one(view, call))
+        return through(model, view, first, call, many)
+
+
+def _noted(view: Any, drawing: Drawing) -> tuple[str, ...]:  # noqa: ANN401
+    with noting() as said:
+        say_unread(view, drawing)
+    return tuple(said)
+
+
+PIXELS_ON_CPU = 2**20
+"""Of a batch on the CPU, which large pictures keep busy one by one."""
 DECODED_TOGETHER = 512 * 512
-"""Pixels a picture above which a batch is decoded one by one on CUDA: the decoder keeps the device
-busy with one, and takes several GB for each."""
+"""Pixels a picture above which a batch is decoded one by one also on CUDA: the decoder keeps the
+device busy with one, and takes several GB for each."""
 
 
 def _one_by_one(view: Any, call: dict[str, object]) -> Any:  # noqa: ANN401
     pixels = int(str(call.get("width", 0))) * int(str(call.get("height", 0)))
-    large = view.device.type == "cuda" and pixels > DECODED_TOGETHER
-    return decoder_one_by_one(view) if large else nullcontext()
-
-
-def _deliver(first: int, fetching: Fetching, receive: Callable[[int, Drawn], object]) -> None:
-    pictures = fetching.pictures()
-    for place, pixels in enumerate(pictures):
-        receive(first + place, Drawn(pixels, len(pictures), place))
+    together = view.device.type == "cuda" and pixels <= DECODED_TOGETHER
+    return nullcontext() if together else decoder_one_by_one(view)

@@ -4,10 +4,32 @@ import sys
 import time
 from collections.abc import Generator
 from contextlib import contextmanager
+from contextvars import ContextVar
 from dataclasses import dataclass
 from pathlib import Path
 
 _CLEAR_REFS, _STATUS = Path("/proc/self/clear_refs"), Path("/proc/self/status")
+
+
+class Absence:
+    """How long a piece of work was set aside while others of its thread worked."""
+
+    def __init__(self) -> None:
+        """It was not, yet."""
+        self.seconds = 0.0
+
+    def count(self) -> None:
+        """Count it for what is measured in the current context."""
+        _absence.set(self)
+
+
+_absence: ContextVar[Absence | None] = ContextVar("absence", default=None)
+
+
+def absent_seconds() -> float:
+    """How long the work of the current context was set aside by now."""
+    absence = _absence.get()
+    return 0.0 if absence is None else absence.seconds
 
 
 @dataclass
@@ -15,7 +37,7 @@ class Measured:
     """Filled in when the measured block ends."""
 
     seconds: float = 0.0
-    """Wall time."""
+    """Wall time, less what others worked meanwhile in the same thread."""
     peak_bytes: int = 0
     """Highest resident memory of the process while the block ran; 0 where the system hides it."""
     gpu_peak_bytes: int = 0
@@ -27,11 +49,11 @@ def measured() -> Generator[Measured]:
     """Measure the block inside."""
     result = Measured()
     _reset_peak()
-    started = time.perf_counter()
+    started, absent = time.perf_counter(), absent_seconds()
     try:
         yield result
     finally:
-        result.seconds = time.perf_counter() - started
+        result.seconds = time.perf_counter() - started - (absent_seconds() - absent)
         result.peak_bytes = _resident_peak()
         result.gpu_peak_bytes = _gpu_peak()
 
