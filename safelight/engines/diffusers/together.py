@@ -120,7 +120,8 @@ def draw_together(
             coming = _together(model, view, call, drawings, done, sizes)
             if not sizes.settled:
                 coming.fetching.wait()
-                sizes.took(len(coming.drawings), time.perf_counter() - coming.started)
+                if coming.counts:
+                    sizes.took(len(coming.drawings), time.perf_counter() - coming.started)
             before, on_its_way = on_its_way, coming
             done += len(coming.drawings)
             following = drawings[done : done + sizes.next(len(drawings) - done)]
@@ -158,6 +159,8 @@ class _Coming:
     notes: Sequence[tuple[str, ...]]
     started: float
     fetching: Fetching
+    counts: bool = True
+    """Whether its time tells what another batch of the size takes."""
 
     def deliver(self, receive: Callable[[int, Drawn], object]) -> None:
         pictures = self.fetching.pictures()
@@ -189,10 +192,12 @@ def _together(
         some, started = coming(), time.perf_counter()
         with part(done, len(drawings)):
             if len(some) > 1:
+                known = len(model.apart)
                 try:
                     fetching = _several(model, view, some, call)
                     notes = [_noted(view, drawing) for drawing in some]
-                    return _Coming(done, some, notes, started, fetching)
+                    looked_at = len(model.apart) > known
+                    return _Coming(done, some, notes, started, fetching, counts=not looked_at)
                 except NotExactError:
                     sizes.did_not_fit(2)  # one by one from here on
                     some, started = some[:1], time.perf_counter()
