@@ -17,13 +17,16 @@ from flows.batching.laying_out import lay_out_all, lay_out_grid, publish_table, 
 from flows.batching.reading.files import read_file
 from flows.batching.reading.rows import Row
 from flows.batching.requests import (
+    MOST_REQUESTS,
     Request,
     batch_digest,
     check_requests,
+    check_words,
     find_target,
     grid_rows,
     listed,
 )
+from flows.batching.spreading import spread_axes
 from flows.running.recorded import RecordedFlow, recorded_flow
 from flows.running.signature import parameters_model
 from safelight.errors import InvalidFieldValueError, MissingRequiredFieldError, PipelineError
@@ -95,7 +98,8 @@ def batch(
         dict[str, list[JsonValue]] | None,
         Field(
             description="Every combination of these values, instead of a file: "
-            '{"steps": [20, 30], "guidance_scale": [5, 8]}.'
+            '{"steps": [20, 30], "seed": ["10..19"]}. {"every": PROMPT} in a list of prompts '
+            "stands for all combinations of a prompt with choices."
         ),
     ] = None,
     parameters: Annotated[
@@ -145,6 +149,7 @@ def batch(
     """Run a flow for every request of a file, a list or a grid, and lay out what it makes."""
     target = find_target(flow)
     _check_source(file, sheet, requests, grid, read_prompts=read_prompts)
+    grid = spread_axes(grid, MOST_REQUESTS) if grid is not None else None
     if file is not None:
         rows = _from_file(file, sheet, target, parameters, read_prompts=read_prompts)
     else:
@@ -154,6 +159,7 @@ def batch(
     name = _run_id() if again else key or batch_digest(checked)
     if "seed" in parameters_model(target.fn).model_fields:
         checked = [_seeded(request, name) for request in checked]
+    check_words(checked)
     deployment = find_workers(flow, where)
     get_run_logger().info(
         "batch %s: %d requests %s",

@@ -10,6 +10,7 @@ from prefect.artifacts import create_markdown_artifact
 from pydantic import JsonValue
 
 from flows.batching.requests import Request
+from flows.batching.spreading import label_of
 from safelight.client.markdown import code, table
 from safelight.client.page import on_page
 from safelight.errors import ContractMismatchError
@@ -29,6 +30,8 @@ ON_ONE_SHEET = 200
 ROWS_WITH_PICTURES = 60
 """Rows of the table that show their picture; Prefect keeps it all in its database."""
 THUMBNAIL, THUMBNAIL_CHARACTERS = 96, 8000
+MOST_CHOSEN = 600
+"""Characters of what was chosen for a prompt; the report has all."""
 HEADINGS = ("request", "state", "seconds", "picture", "error", "run")
 Grid = Mapping[str, Sequence[JsonValue]]
 
@@ -125,7 +128,7 @@ def lay_out_all(
 ) -> list[ArtifactRef]:
     """Contact sheets of everything that was made, in the order of the requests."""
     shown = [
-        (caption(request), ref)
+        (caption(request, outcomes[request.number]), ref)
         for request in requests
         if request.number in outcomes
         for ref in outcomes[request.number].results
@@ -140,11 +143,14 @@ def lay_out_all(
     return sheets
 
 
-def caption(request: Request) -> str:
-    """Number and what tells the request from others, short."""
+def caption(request: Request, outcome: BatchOutcome | None = None) -> str:
+    """Number and what tells the request from others, short; words that were drawn, once known."""
+    drawn = {one.field: one.text for one in outcome.unfolded} if outcome else {}
     texts = (value for value in request.parameters.values() if isinstance(value, str))
-    words = request.parameters.get("prompt") or next(
-        (text for text in texts if not text.startswith(SCHEME)), request.where
+    words = (
+        drawn.get("prompt")
+        or request.parameters.get("prompt")
+        or next((text for text in texts if not text.startswith(SCHEME)), request.where)
     )
     return f"{request.number}  {words}"[:80]
 
@@ -155,6 +161,7 @@ def publish_table(requests: Sequence[Request], outcomes: Mapping[int, BatchOutco
     It is Markdown: the newer UI of Prefect shows the pictures of a table artifact as characters.
     """
     left = ROWS_WITH_PICTURES
+    chose = any(outcome.unfolded for outcome in outcomes.values())
     rows: list[tuple[str, ...]] = []
     for request in requests:
         outcome = outcomes.get(request.number)
@@ -168,17 +175,27 @@ def publish_table(requests: Sequence[Request], outcomes: Mapping[int, BatchOutco
             shown = f"`{picture.uri}`"
         rows.append(
             (
-                code(f"{request.where}: {caption(request)}"),
+                code(f"{request.where}: {caption(request, outcome)}"),
                 _state(outcome),
                 f"{outcome.seconds:.1f}" if outcome else "",
                 shown,
                 code("; ".join(_errors(outcome))),
                 code(outcome.flow_run_id) if outcome else "",
+                *((code(_chosen(outcome)),) if chose else ()),
             )
         )
-    shown_table = table(HEADINGS, rows)
+    shown_table = table((*HEADINGS, "chosen") if chose else HEADINGS, rows)
     about = "How each request of the batch ended"
     on_page(lambda: create_markdown_artifact(shown_table, key="requests", description=about))
+
+
+def _chosen(outcome: BatchOutcome | None) -> str:
+    """Templates of its prompts, and what was chosen for each of their choices."""
+    told: list[str] = []
+    for one in outcome.unfolded if outcome else ():
+        took = (f"{each.source[:80]} {', '.join(each.took)[:80]}" for each in one.choices)
+        told.append(f"{one.template[:200]}: {'; '.join(took)}"[:MOST_CHOSEN])
+    return " / ".join(told)
 
 
 def _state(outcome: BatchOutcome | None) -> str:
@@ -194,4 +211,4 @@ def _errors(outcome: BatchOutcome | None) -> Iterator[str]:
 
 
 def _label(name: str, value: JsonValue) -> str:
-    return f"{name} {value if isinstance(value, str) else json.dumps(value)}"
+    return f"{name} {label_of(name, value) if isinstance(value, str) else json.dumps(value)}"

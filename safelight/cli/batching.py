@@ -112,6 +112,12 @@ def read_requests(
     return RequestFile(data, media_type, cast("Sequence[CheckedRequest]", requests))
 
 
+def without_seed_rows(shared: Mapping[str, JsonValue]) -> dict[str, JsonValue]:
+    """The parameters of every request without `10..19`, which is a row of seeds and no seed."""
+    rows = isinstance(seed := shared.get("seed"), str) and ".." in seed
+    return {name: value for name, value in shared.items() if not (rows and name == "seed")}
+
+
 def show_check(flow: str, file: RequestFile, *, as_json: bool) -> None:
     """What a file asks for, when nothing is to run."""
     requests, first = file.requests, file.requests[:FIRST]

@@ -11,7 +11,7 @@ from typing import Annotated, ParamSpec
 import typer
 from pydantic import JsonValue
 
-from safelight.cli.batching import read_requests, run_batch, show_check
+from safelight.cli.batching import read_requests, run_batch, show_check, without_seed_rows
 from safelight.cli.inputs import local, offered, parse_options, uploaded
 from safelight.cli.launching import (
     FileArgument,
@@ -154,7 +154,7 @@ def batch(
     """Run a batch."""
     target = contract(flow)
     shared = parse_options(flow_words(context), target.described)
-    target.check(shared, partly=True)
+    target.check(without_seed_rows(shared), partly=True)
     given = offered(
         flow=flow,
         parallel=parallel,
