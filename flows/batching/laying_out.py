@@ -9,11 +9,11 @@ from itertools import product
 from prefect.artifacts import create_markdown_artifact
 from pydantic import JsonValue
 
+from flows.batching.axes import axis_label
 from flows.batching.requests import Request
-from flows.batching.spreading import label_of
 from safelight.client.markdown import code, table
 from safelight.client.page import on_page
-from safelight.errors import ContractMismatchError
+from safelight.errors import ContractMismatchError, InvalidFieldValueError
 from safelight.media.previews import picture_preview
 from safelight.media.sheets import fitted
 from safelight.provenance.batches import BatchOutcome
@@ -71,13 +71,38 @@ def sheet_axes(grid: Grid, x: str | None, y: str | None, z: str | None) -> Sheet
     return SheetAxes(across, down, ((z,) if z else ()) + tuple(rest))
 
 
+def check_cell(grid: Grid, order: SheetAxes, cell: int) -> None:
+    """Refuse cells of which a sheet of the grid would be too large.
+
+    Raises:
+        InvalidFieldValueError: with the largest that there may be.
+    """
+    axes_there = (name for name in (order.across, order.down) if name is not None)
+    count = math.prod(len(grid[name]) for name in axes_there)
+    largest = math.isqrt(LARGEST_SHEET // count)
+    if cell > largest:
+        raise InvalidFieldValueError(
+            f"cell is {cell} px, and a sheet of {count} such cells has over {LARGEST_SHEET} px",
+            f"set cell to at most {largest}, or move an axis to z",
+        )
+
+
 def lay_out_grid(
     grid: Grid,
     order: SheetAxes,
     requests: Sequence[Request],
     outcomes: Mapping[int, BatchOutcome],
+    cell: int | None = None,
 ) -> list[ArtifactRef]:
-    """X/Y sheets, one for each combination of the values on all other axes."""
+    """X/Y sheets, one for each combination of the values on all other axes.
+
+    Args:
+        grid: axis to its values.
+        order: which axis runs where.
+        requests: the cells.
+        outcomes: of the cells that ended, by number.
+        cell: side of a picture on the sheet, px; None makes it as small as the grid is large.
+    """
     made = {
         request.place: outcomes[request.number].results[0]
         for request in requests
@@ -88,7 +113,7 @@ def lay_out_grid(
     sheets: list[ArtifactRef] = []
     for places in product(*(range(len(grid[name])) for name in order.others)):
         fixed = dict(zip(order.others, places, strict=True))
-        sheet = _grid_sheet(grid, order.across, order.down, fixed, made)
+        sheet = _grid_sheet(grid, order.across, order.down, fixed, made, cell)
         if sheet is not None:
             sheets.append(sheet)
     return sheets
@@ -100,6 +125,7 @@ def _grid_sheet(
     down: str | None,
     fixed: Mapping[str, int],
     made: Mapping[tuple[int, ...], ArtifactRef],
+    cell: int | None,
 ) -> ArtifactRef | None:
     columns, rows = len(grid[across]), len(grid[down]) if down else 1
     pictures: list[ArtifactRef] = []
@@ -112,19 +138,19 @@ def _grid_sheet(
             pictures.append(ref)
     if not pictures:
         return None
-    cell = min(CELL, math.isqrt(LARGEST_SHEET // (columns * rows)))
+    fitting = max(SMALLEST_CELL, min(CELL, math.isqrt(LARGEST_SHEET // (columns * rows))))
     params = GridSheetParams(
         columns=tuple(_label(across, value) for value in grid[across]),
         rows=tuple(_label(down, value) for value in grid[down]) if down else ("",),
         cells=tuple(cells),
         title=", ".join(_label(name, grid[name][at]) for name, at in fixed.items()),
-        cell=max(SMALLEST_CELL, cell),
+        cell=cell or fitting,
     )
     return axes(pictures, params)
 
 
 def lay_out_all(
-    requests: Sequence[Request], outcomes: Mapping[int, BatchOutcome]
+    requests: Sequence[Request], outcomes: Mapping[int, BatchOutcome], cell: int = CELL
 ) -> list[ArtifactRef]:
     """Contact sheets of everything that was made, in the order of the requests."""
     shown = [
@@ -138,7 +164,7 @@ def lay_out_all(
     for start in range(0, len(shown), ON_ONE_SHEET):
         some = shown[start : start + ON_ONE_SHEET]
         columns = min(10, max(1, math.ceil(math.sqrt(len(some)))))
-        params = SheetParams(captions=tuple(text for text, _ in some), columns=columns, cell=CELL)
+        params = SheetParams(captions=tuple(text for text, _ in some), columns=columns, cell=cell)
         sheets.append(contact([ref for _, ref in some], params))
     return sheets
 
@@ -211,4 +237,4 @@ def _errors(outcome: BatchOutcome | None) -> Iterator[str]:
 
 
 def _label(name: str, value: JsonValue) -> str:
-    return f"{name} {label_of(name, value) if isinstance(value, str) else json.dumps(value)}"
+    return axis_label(name, value, value if isinstance(value, str) else json.dumps(value))

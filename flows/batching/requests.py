@@ -14,6 +14,7 @@ from typing import Any, cast
 from pydantic import BaseModel, JsonValue, ValidationError
 
 import flows
+from flows.batching.axes import cell_values
 from flows.batching.reading.json_requests import value_of
 from flows.batching.reading.rows import Row, all_refused
 from flows.batching.spreading import spread_rows
@@ -95,11 +96,18 @@ def listed(values: Sequence[Mapping[str, JsonValue]]) -> list[Row]:
     return [Row(f"request {n}", dict(given)) for n, given in enumerate(values, 1)]
 
 
-def grid_rows(grid: Mapping[str, Sequence[JsonValue]]) -> list[Row]:
+def grid_rows(
+    grid: Mapping[str, Sequence[JsonValue]], shared: Mapping[str, JsonValue] | None = None
+) -> list[Row]:
     """Every combination of the values on each axis, the last axis changing fastest.
+
+    Args:
+        grid: axis to its values, see `cell_values`.
+        shared: parameters of every cell, whose prompt and LoRAs axes may change.
 
     Raises:
         InvalidFieldValueError: no axis, an axis without values, or too many combinations.
+        PipelineError: as `cell_values` says.
     """
     if not grid:
         raise InvalidFieldValueError("grid has no axis", "give grid at least one list of values")
@@ -111,7 +119,12 @@ def grid_rows(grid: Mapping[str, Sequence[JsonValue]]) -> list[Row]:
     return [
         Row(
             f"cell {number}",
-            {name: grid[name][at] for name, at in zip(grid, place, strict=True)},
+            cell_values(
+                {name: grid[name][at] for name, at in zip(grid, place, strict=True)},
+                grid,
+                f"cell {number}",
+                shared or {},
+            ),
             place,
         )
         for number, place in enumerate(places, 1)

@@ -11,7 +11,14 @@ from typing import Annotated, ParamSpec
 import typer
 from pydantic import JsonValue
 
-from safelight.cli.batching import read_requests, run_batch, show_check, without_seed_rows
+from safelight.cli.batching import (
+    read_requests,
+    run_batch,
+    run_requests,
+    show_check,
+    without_seed_rows,
+)
+from safelight.cli.grids import read_grid
 from safelight.cli.inputs import local, offered, parse_options, uploaded
 from safelight.cli.launching import (
     FileArgument,
@@ -25,6 +32,7 @@ from safelight.cli.launching import (
 from safelight.cli.models import models
 from safelight.cli.options import (
     BatchCommand,
+    GridCommand,
     PresetCommand,
     flow_words,
     of_flow,
@@ -173,6 +181,57 @@ def batch(
         return
     shared = uploaded(shared, here=configured_api_url() is None)
     conclude(run_batch(asked, {**given, "parameters": shared}, output, as_json=as_json))
+
+
+@app.command(
+    cls=GridCommand,
+    help="Run a flow for every combination of values, on sheets with a label for each: --x "
+    "steps=10,20 --y replace:red=red,blue --z model=a,b. All other options are the flow's own. "
+    "safelight grid FLOW --help lists them.",
+)
+@reporting
+def grid(
+    context: typer.Context,
+    flow: Annotated[str, typer.Argument(help="Preset or other flow that each cell runs.")],
+    x: Annotated[str, typer.Option(help="Axis across the sheets: NAME=VALUE,VALUE.")],
+    y: Annotated[str | None, typer.Option(help="Axis down the sheets.")] = None,
+    z: Annotated[str | None, typer.Option(help="Axis with a sheet for each value.")] = None,
+    parallel: Annotated[int | None, typer.Option(help="Cells under way at once.")] = None,
+    key: Annotated[str | None, typer.Option(help="Batches of one key share results.")] = None,
+    cell: Annotated[int | None, typer.Option(help="Side of a picture on the sheets, px.")] = None,
+    no_sheets: Annotated[bool, typer.Option("--no-sheets", help="Results alone.")] = False,
+    shards: Annotated[
+        bool, typer.Option("--shards", help="On workers: many short cells in one flow run.")
+    ] = False,
+    check: Annotated[
+        bool, typer.Option("--check", help="Show what the grid asks for, and run nothing.")
+    ] = False,
+    output: OutputOption = None,
+    as_json: JsonOption = False,
+) -> None:
+    """Run a grid."""
+    target = contract(flow)
+    shared = parse_options(flow_words(context), target.described)
+    target.check(shared, partly=True)
+    asked = read_grid(target, shared, {"x": x, "y": y, "z": z})
+    given = offered(
+        flow=flow,
+        parallel=parallel,
+        key=key,
+        shards=shards,
+        cell=cell,
+        sheets=not no_sheets,
+        grid=asked.grid,
+        **asked.axes,
+    )
+    contract("batch").check(given)
+    if check:
+        show_check(flow, asked.cells, as_json=as_json)
+        return
+    if output is not None:
+        check_output(output)
+    shared = uploaded(shared, here=configured_api_url() is None)
+    conclude(run_requests({**given, "parameters": shared}, output, as_json=as_json))
 
 
 @app.command("backfill", help="Create the runs that a paused or missed schedule would have made.")

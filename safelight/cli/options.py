@@ -105,6 +105,15 @@ class BatchCommand(FlowCommand):
         return "", {}
 
 
+class GridCommand(FlowCommand):
+    """`grid`: the parameters are those of the flow that each cell runs."""
+
+    def subject(self, args: list[str]) -> tuple[str, Described]:
+        """The first word, when it is a flow."""
+        name = next((word for word in args if not word.startswith("-")), "")
+        return (name, contract(name).described) if name else ("", {})
+
+
 class PipelineCommand(FlowCommand):
     """`pipeline`: the parameters are those of the stages in the file."""
 

@@ -263,3 +263,35 @@ def test_a_row_of_seeds_for_all_is_one_for_each():
         ("request 1 seed 3", 3),
         ("request 2", 5),
     ]
+
+
+@pytest.mark.usefixtures("server", "volume")
+def test_a_grid_replaces_words_and_has_cells_of_a_size_or_no_sheets():
+    asked = {
+        "flow": "generate",
+        "grid": {"replace:red": ["red", "blue"], "steps+guidance_scale": [[1, 2], [2, 5]]},
+        "parameters": {"prompt": "a red heart", "seed": 3, "width": 64, "height": 64},
+        "where": "here",
+    }
+    result = batch(**asked, cell=64)
+    sheet, _ = load_manifest(str(result.data["flow_run_id"])).stages
+    assert sheet.parameters["columns"] == ["red", "blue"]
+    assert sheet.parameters["rows"] == [
+        "steps 1, guidance_scale 2",
+        "steps 2, guidance_scale 5",
+    ]
+    assert sheet.parameters["cell"] == 64
+    drawn = [
+        load_manifest(outcome.flow_run_id).stages[0].parameters
+        for outcome in load_report(str(result.data["flow_run_id"])).outcomes
+    ]
+    assert [(one["prompt"], one["steps"], one["guidance_scale"]) for one in drawn] == [
+        ("a red heart", 1, 2.0),
+        ("a red heart", 2, 5.0),
+        ("a blue heart", 1, 2.0),
+        ("a blue heart", 2, 5.0),
+    ]
+    assert batch(**asked, sheets=False).results == ()
+    wide = {**asked, "grid": {"seed": ["0..99"], "steps": [*range(1, 21)]}}
+    state = batch(**wide, cell=1024, return_state=True)
+    assert "set cell to at most 154" in state.message
