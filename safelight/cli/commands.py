@@ -63,6 +63,14 @@ app.add_typer(image, name="image")
 app.add_typer(presets, name="presets")
 app.add_typer(models, name="models")
 app.add_typer(pipeline, name="pipeline")
+CheckOption = Annotated[
+    bool, typer.Option("--check", help="Show what would be asked for, and run nothing.")
+]
+KeyOption = Annotated[str | None, typer.Option(help="Batches of one key share results.")]
+ParallelOption = Annotated[int | None, typer.Option(help="Requests under way at once.")]
+ShardsOption = Annotated[
+    bool, typer.Option("--shards", help="On workers: many short requests in one flow run.")
+]
 PromptArgument = Annotated[str, typer.Argument(help="What the picture shows.")]
 
 
@@ -141,21 +149,17 @@ def batch(
     context: typer.Context,
     file: Annotated[Path, typer.Argument(help="A file, folder or zip on this machine.")],
     flow: Annotated[str, typer.Option(help="Preset or other flow that each request runs.")],
-    parallel: Annotated[int | None, typer.Option(help="Requests under way at once.")] = None,
+    parallel: ParallelOption = None,
     retries: Annotated[int | None, typer.Option(help="More tries after a passing fault.")] = None,
-    key: Annotated[str | None, typer.Option(help="Batches of one key share results.")] = None,
+    key: KeyOption = None,
     again: Annotated[bool, typer.Option(help="Also what is finished, with other seeds.")] = False,
-    shards: Annotated[
-        bool, typer.Option("--shards", help="On workers: many short requests in one flow run.")
-    ] = False,
+    shards: ShardsOption = False,
     sheet: Annotated[str | None, typer.Option(help="Of a spreadsheet; the first.")] = None,
     read_prompts: Annotated[
         bool,
         typer.Option("--read-prompts", help="Of a folder: from metadata where no text has one."),
     ] = False,
-    check: Annotated[
-        bool, typer.Option("--check", help="Show what the file asks for, and run nothing.")
-    ] = False,
+    check: CheckOption = False,
     output: OutputOption = None,
     as_json: JsonOption = False,
 ) -> None:
@@ -196,16 +200,12 @@ def grid(
     x: Annotated[str, typer.Option(help="Axis across the sheets: NAME=VALUE,VALUE.")],
     y: Annotated[str | None, typer.Option(help="Axis down the sheets.")] = None,
     z: Annotated[str | None, typer.Option(help="Axis with a sheet for each value.")] = None,
-    parallel: Annotated[int | None, typer.Option(help="Cells under way at once.")] = None,
-    key: Annotated[str | None, typer.Option(help="Batches of one key share results.")] = None,
+    parallel: ParallelOption = None,
+    key: KeyOption = None,
     cell: Annotated[int | None, typer.Option(help="Side of a picture on the sheets, px.")] = None,
     no_sheets: Annotated[bool, typer.Option("--no-sheets", help="Results alone.")] = False,
-    shards: Annotated[
-        bool, typer.Option("--shards", help="On workers: many short cells in one flow run.")
-    ] = False,
-    check: Annotated[
-        bool, typer.Option("--check", help="Show what the grid asks for, and run nothing.")
-    ] = False,
+    shards: ShardsOption = False,
+    check: CheckOption = False,
     output: OutputOption = None,
     as_json: JsonOption = False,
 ) -> None:
