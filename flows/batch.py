@@ -13,17 +13,27 @@ from pydantic import Field, JsonValue
 
 from flows.batching.dispatching import Dispatch, Where, find_workers
 from flows.batching.gathering import gather_given
-from flows.batching.laying_out import lay_out_all, lay_out_grid, publish_table, sheet_axes
+from flows.batching.laying_out import (
+    CELL,
+    check_cell,
+    lay_out_all,
+    lay_out_grid,
+    publish_table,
+    sheet_axes,
+)
 from flows.batching.reading.files import read_file
 from flows.batching.reading.rows import Row
 from flows.batching.requests import (
+    MOST_REQUESTS,
     Request,
     batch_digest,
     check_requests,
+    check_words,
     find_target,
     grid_rows,
     listed,
 )
+from flows.batching.spreading import spread_axes
 from flows.running.recorded import RecordedFlow, recorded_flow
 from flows.running.signature import parameters_model
 from safelight.errors import InvalidFieldValueError, MissingRequiredFieldError, PipelineError
@@ -95,7 +105,8 @@ def batch(
         dict[str, list[JsonValue]] | None,
         Field(
             description="Every combination of these values, instead of a file: "
-            '{"steps": [20, 30], "guidance_scale": [5, 8]}.'
+            '{"steps": [20, 30], "seed": ["10..19"]}. {"every": PROMPT} in a list of prompts '
+            "stands for all combinations of a prompt with choices."
         ),
     ] = None,
     parameters: Annotated[
@@ -141,19 +152,30 @@ def batch(
     x: Annotated[Axis, Field(description="Key of the grid that runs across a sheet.")] = None,
     y: Annotated[Axis, Field(description="Key of the grid that runs down a sheet.")] = None,
     z: Annotated[Axis, Field(description="Key of the grid with a sheet for each value.")] = None,
+    sheets: Annotated[
+        bool, Field(description="Lay out what was made on sheets. False: the results alone.")
+    ] = True,
+    cell: Annotated[
+        int | None,
+        Field(ge=32, le=1024, description="Side of a picture on sheets, px. None: up to 256."),
+    ] = None,
 ) -> list[ArtifactRef]:
     """Run a flow for every request of a file, a list or a grid, and lay out what it makes."""
     target = find_target(flow)
     _check_source(file, sheet, requests, grid, read_prompts=read_prompts)
+    grid = spread_axes(grid, MOST_REQUESTS) if grid is not None else None
     if file is not None:
         rows = _from_file(file, sheet, target, parameters, read_prompts=read_prompts)
     else:
-        rows = grid_rows(grid) if grid is not None else listed(requests or [])
+        rows = grid_rows(grid, parameters) if grid is not None else listed(requests or [])
     order = sheet_axes(grid or {}, x, y, z)
+    if cell is not None and grid:
+        check_cell(grid, order, cell)
     checked = check_requests(target, rows, parameters)
     name = _run_id() if again else key or batch_digest(checked)
     if "seed" in parameters_model(target.fn).model_fields:
         checked = [_seeded(request, name) for request in checked]
+    check_words(checked)
     deployment = find_workers(flow, where)
     get_run_logger().info(
         "batch %s: %d requests %s",
@@ -171,12 +193,14 @@ def batch(
         _conclude(dispatch, on_workers=deployment is not None)
         raise
     report = _conclude(dispatch, on_workers=deployment is not None)
-    sheets = lay_out_grid(grid, order, checked, dispatch.outcomes) if grid else []
-    sheets += lay_out_all(checked, dispatch.outcomes)
+    made: list[ArtifactRef] = []
+    if sheets:
+        made = lay_out_grid(grid, order, checked, dispatch.outcomes, cell) if grid else []
+        made += lay_out_all(checked, dispatch.outcomes, cell or CELL)
     counts = report.counts()
     if counts["succeeded"] != len(checked) and not allow_failures:
         raise _incomplete(report)
-    return sheets
+    return made
 
 
 def _check_source(

@@ -46,7 +46,7 @@ def pipeline(
 ) -> list[ArtifactRef]:
     """Run any list of stages in the order that what they read asks for, branches side by side."""
     described = Pipeline(stages=tuple(stages), parameters=parameters)
-    plan = plan_pipeline(described, call_input, seed)
+    plan = plan_pipeline(described, call_input, seed, runs=True)
     recorder().expected_stages = len(plan.stages)
     made: Made = {
         name: _ingested(name, call_input[name], kind)

@@ -16,6 +16,7 @@ from flows.running.inputs import (
 )
 from flows.running.recorded import recorded_flow
 from presets.storyboard_builder_v1 import PRESET
+from safelight.params import SEEDS
 from safelight.store.artifact import ArtifactRef
 from tasks.base.recorder import recorder
 from tasks.base.sampling import lora_tags
@@ -55,7 +56,7 @@ def storyboard_builder_v1(
     for at, text in enumerate(texts):
         first = (seed or 0) + at
         shot = draw(
-            knobs.generate, knobs.aspect, text, first % 2**32, identity_reference, overrides
+            knobs.generate, knobs.aspect, text, first % SEEDS, identity_reference, overrides
         )
         shots.append(shot if knobs.grade is None else grade(shot, knobs.grade.but(seed=seed)))
     captions = knobs.storyboard.captions or tuple(lora_tags(text)[0] for text in texts)

@@ -5,7 +5,14 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from types import UnionType
 from typing import Annotated, Any, Self, TypeVar, Union, cast, get_args, get_origin
 
-from pydantic import BaseModel, ConfigDict, ValidationError, model_validator
+from pydantic import (
+    AfterValidator,
+    BaseModel,
+    ConfigDict,
+    Field,
+    ValidationError,
+    model_validator,
+)
 from pydantic_core import ErrorDetails
 
 from safelight.errors import (
@@ -15,6 +22,18 @@ from safelight.errors import (
     PipelineError,
 )
 
+SEEDS = 2**64
+"""How many there are; after the last comes 0."""
+
+
+def _none_for_any(seed: int | None) -> int | None:
+    return None if seed == ANY_SEED else seed
+
+
+ANY_SEED = -1
+"""What other programs write for a seed that is to be drawn."""
+Seed = Annotated[int | None, Field(ge=ANY_SEED, le=SEEDS - 1), AfterValidator(_none_for_any)]
+"""Of what is drawn; None where it is to be drawn itself."""
 _UNKEPT = re.compile("[\\x00\\ud800-\\udfff]")
 
 
@@ -120,6 +139,11 @@ def _refused(found: ErrorDetails, where: str, more: str) -> PipelineError:
     return InvalidFieldValueError(
         f"{where}: field {field} is {shown(found['input'])}: {expected}{more}", f"correct {field}"
     )
+
+
+def number_said(limit: float) -> str:
+    """A limit as people write it: whole numbers with all their digits."""
+    return str(limit) if isinstance(limit, int) else f"{limit:.15g}"
 
 
 def shown(value: object) -> str:

@@ -19,7 +19,7 @@ from safelight.engines.interface import (
 from safelight.media.camera import Camera
 from safelight.media.video.retiming import Pending, in_order, retimed_at
 from safelight.media.video.stream import FrameWriter, probe
-from safelight.params import Params
+from safelight.params import Params, Seed
 from safelight.pixels import Pixels
 from safelight.progress import step
 from safelight.provenance.embed import video_tags
@@ -45,7 +45,7 @@ class AnimateParams(Params):
     """How much moves: of a model that has such a setting, or how far the camera goes."""
     camera: Camera = "zoom_in"
     """Where no video model is installed: how a camera moves over the picture."""
-    seed: int | None = Field(default=None, ge=0, le=2**32 - 1)
+    seed: Seed = None
     """Same seed, same video. Flows draw it when missing."""
     steps: int = Field(default=25, ge=1, le=150)
     """Denoising steps of a model."""

@@ -18,21 +18,20 @@ from safelight.engines.interface import (
 from safelight.errors import DependencyMissingError, MissingRequiredFieldError
 from safelight.media.regions import BLOCK, Box, redrawn
 from safelight.media.texture import with_fine_waves
-from safelight.params import Params
+from safelight.params import SEEDS, Params, Seed
 from safelight.pixels import Pixels
 from safelight.progress import note, part
+from safelight.prompts.lora_tags import lora_tags
 from safelight.store.artifact import ArtifactRef
 from safelight.weights.checkpoints import find_checkpoint
 from tasks.base.calling import serving
 from tasks.base.keeping import keep_image, load_layers, record_of
-from tasks.base.sampling import Prompt, lora_tags
+from tasks.base.sampling import Prompt
 from tasks.base.stage import stage
 from tasks.base.texturing import texture_of
 
 REVISION = 3
 """Raised when cutting out or blending changes the pixels."""
-SEEDS = 2**32
-"""Seeds start again at 0 behind the largest."""
 
 
 class DetailParams(Params):
@@ -50,7 +49,7 @@ class DetailParams(Params):
     """What it shows; the prompt of the whole picture does well."""
     negative_prompt: str = Field(default="", max_length=2000)
     """What it must not show."""
-    seed: int | None = Field(default=None, ge=0, le=2**32 - 1)
+    seed: Seed = None
     """Same seed, same picture; each region takes the next. Flows draw it when missing."""
     steps: int = Field(default=20, ge=1, le=150)
     """Denoising steps of a whole drawing; strength of them are taken."""
@@ -149,7 +148,7 @@ def _drawing(params: DetailParams, seed: int | None) -> RedrawRequest:
     return RedrawRequest(
         model=params.model,
         prompt=prompt,
-        loras=tuple(AddOnUse(lora.name, lora.weight) for lora in loras),
+        loras=tuple(AddOnUse(name, weight) for name, weight in loras),
         negative_prompt=params.negative_prompt,
         seed=seed,
         steps=params.steps,

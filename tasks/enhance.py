@@ -8,7 +8,7 @@ from pydantic import Field
 from safelight.engines.interface import EnlargeRequest, Enlarges
 from safelight.errors import InvalidFieldValueError
 from safelight.media.images import inspect_image
-from safelight.params import Params
+from safelight.params import SEEDS, Params
 from safelight.progress import note
 from safelight.provenance.embed import LONGEST_SIDE
 from safelight.store.artifact import ArtifactRef
@@ -29,7 +29,7 @@ class EnhanceParams(Params):
     texture: float | None = Field(default=None, ge=0, le=1)
     """How much of the source's fine texture and grain is laid over the result again. None is 1 for
     photographs and 0 for drawings; the notes say which it was taken for, and why."""
-    seed: int = Field(default=0, ge=0, le=2**32 - 1)
+    seed: int = Field(default=0, ge=0, le=SEEDS - 1)
     """Draws the grain of `texture`; frame n of an animation takes the n-th draw of it."""
 
 

@@ -13,7 +13,7 @@ from safelight.media.images import to_float, to_uint8
 from safelight.media.noise import add_grain
 from safelight.media.tone import log_average, map_tones
 from safelight.media.video.stream import read_frames
-from safelight.params import Params
+from safelight.params import SEEDS, Params
 from safelight.pixels import Pixels
 from safelight.progress import note, step
 from safelight.store.artifact import ArtifactRef
@@ -44,7 +44,7 @@ class GradeParams(Params):
     """Strength of the film grain; 0.25 is a fine stock, 1 a pushed one."""
     film: Literal["35mm", "16mm", "8mm"] = "16mm"
     """What the grain lies in; it is the larger the smaller the film."""
-    seed: int = Field(default=0, ge=0, le=2**32 - 1)
+    seed: int = Field(default=0, ge=0, le=SEEDS - 1)
     """Draws the grain; frame n of a video takes the n-th draw of it."""
 
     @property

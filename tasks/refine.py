@@ -10,7 +10,7 @@ from safelight.engines.interface import RedrawRequest, Redraws
 from safelight.errors import InvalidFieldValueError
 from safelight.media.fitting import resized
 from safelight.media.images import rounded
-from safelight.params import Params
+from safelight.params import Params, Seed
 from safelight.pixels import Pixels
 from safelight.store.artifact import ArtifactRef
 from safelight.weights.checkpoints import WeightsCard, find_checkpoint
@@ -30,7 +30,7 @@ class RefineParams(Params):
     """What the picture shows; the same as when it was drawn works best."""
     negative_prompt: str = Field(default="", max_length=2000)
     """What it must not show."""
-    seed: int | None = Field(default=None, ge=0, le=2**32 - 1)
+    seed: Seed = None
     """Same seed, same picture."""
     refinement_level: float = Field(default=0.3, ge=0, le=1)
     """Share of the drawing that is done again: 0 only enlarges, above 0.5 it becomes another."""

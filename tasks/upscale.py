@@ -11,7 +11,7 @@ from safelight.engines.interface import EnlargeRequest, Enlarges
 from safelight.media.ahead import several_at_once
 from safelight.media.guided import smooth
 from safelight.media.layers import as_grey
-from safelight.params import Params
+from safelight.params import SEEDS, Params
 from safelight.pixels import Pixels
 from safelight.progress import StopRequestedError, stop_requested
 from safelight.store.artifact import ArtifactRef, MediaKind
@@ -41,7 +41,7 @@ class UpscaleParams(Params):
     texture: float | None = Field(default=None, ge=0, le=1)
     """How much of the source's fine texture and grain is laid over the result again. None is 1 for
     photographs and 0 for drawings; the notes say which it was taken for, and why."""
-    seed: int = Field(default=0, ge=0, le=2**32 - 1)
+    seed: int = Field(default=0, ge=0, le=SEEDS - 1)
     """Draws the grain of `texture`; frame n of a video takes the n-th draw of it."""
 
     def for_kind(self, kind: MediaKind) -> "UpscaleParams":

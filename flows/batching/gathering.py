@@ -21,6 +21,7 @@ from flows.batching.reading.folders import Gathered, MediaField, gather_rows
 from flows.batching.reading.members import LeftAside, Members, printable
 from flows.batching.reading.rows import FILE_NAME, Row
 from flows.batching.requests import Request, check_requests, find_target
+from flows.batching.spreading import SEED
 from flows.running.inputs import Media, Several
 from flows.running.recorded import RecordedFlow
 from flows.running.signature import parameters_model
@@ -198,8 +199,11 @@ def _zip(handle: int, path: Path) -> Generator[Members | None]:
 def _lines(gathered: Gathered, requests: Sequence[Request]) -> bytes:
     """A file of requests, one a line, each with the name of its file and values of its own."""
     written: list[str] = []
-    for row, request in zip(gathered.kept(), requests, strict=True):
-        own = {name: request.parameters[name] for name in row.values}
+    rows = gathered.kept()
+    for request in requests:
+        row = rows[request.row]
+        names = [*row.values, *([SEED] if request.spread and SEED not in row.values else [])]
+        own = {name: request.parameters[name] for name in names}
         file = {gathered.field.name: row.values[gathered.field.name]}
-        written.append(json.dumps({FILE_NAME: row.where, **own, **file}))
+        written.append(json.dumps({FILE_NAME: request.where, **own, **file}))
     return "\n".join(written).encode()

@@ -9,10 +9,11 @@ from itertools import product
 from prefect.artifacts import create_markdown_artifact
 from pydantic import JsonValue
 
+from flows.batching.axes import axis_label
 from flows.batching.requests import Request
 from safelight.client.markdown import code, table
 from safelight.client.page import on_page
-from safelight.errors import ContractMismatchError
+from safelight.errors import ContractMismatchError, InvalidFieldValueError
 from safelight.media.previews import picture_preview
 from safelight.media.sheets import fitted
 from safelight.provenance.batches import BatchOutcome
@@ -29,6 +30,8 @@ ON_ONE_SHEET = 200
 ROWS_WITH_PICTURES = 60
 """Rows of the table that show their picture; Prefect keeps it all in its database."""
 THUMBNAIL, THUMBNAIL_CHARACTERS = 96, 8000
+MOST_CHOSEN = 600
+"""Characters of what was chosen for a prompt; the report has all."""
 HEADINGS = ("request", "state", "seconds", "picture", "error", "run")
 Grid = Mapping[str, Sequence[JsonValue]]
 
@@ -68,13 +71,38 @@ def sheet_axes(grid: Grid, x: str | None, y: str | None, z: str | None) -> Sheet
     return SheetAxes(across, down, ((z,) if z else ()) + tuple(rest))
 
 
+def check_cell(grid: Grid, order: SheetAxes, cell: int) -> None:
+    """Refuse cells of which a sheet of the grid would be too large.
+
+    Raises:
+        InvalidFieldValueError: with the largest that there may be.
+    """
+    axes_there = (name for name in (order.across, order.down) if name is not None)
+    count = math.prod(len(grid[name]) for name in axes_there)
+    largest = math.isqrt(LARGEST_SHEET // count)
+    if cell > largest:
+        raise InvalidFieldValueError(
+            f"cell is {cell} px, and a sheet of {count} such cells has over {LARGEST_SHEET} px",
+            f"set cell to at most {largest}, or move an axis to z",
+        )
+
+
 def lay_out_grid(
     grid: Grid,
     order: SheetAxes,
     requests: Sequence[Request],
     outcomes: Mapping[int, BatchOutcome],
+    cell: int | None = None,
 ) -> list[ArtifactRef]:
-    """X/Y sheets, one for each combination of the values on all other axes."""
+    """X/Y sheets, one for each combination of the values on all other axes.
+
+    Args:
+        grid: axis to its values.
+        order: which axis runs where.
+        requests: the cells.
+        outcomes: of the cells that ended, by number.
+        cell: side of a picture on the sheet, px; None makes it as small as the grid is large.
+    """
     made = {
         request.place: outcomes[request.number].results[0]
         for request in requests
@@ -85,7 +113,7 @@ def lay_out_grid(
     sheets: list[ArtifactRef] = []
     for places in product(*(range(len(grid[name])) for name in order.others)):
         fixed = dict(zip(order.others, places, strict=True))
-        sheet = _grid_sheet(grid, order.across, order.down, fixed, made)
+        sheet = _grid_sheet(grid, order.across, order.down, fixed, made, cell)
         if sheet is not None:
             sheets.append(sheet)
     return sheets
@@ -97,6 +125,7 @@ def _grid_sheet(
     down: str | None,
     fixed: Mapping[str, int],
     made: Mapping[tuple[int, ...], ArtifactRef],
+    cell: int | None,
 ) -> ArtifactRef | None:
     columns, rows = len(grid[across]), len(grid[down]) if down else 1
     pictures: list[ArtifactRef] = []
@@ -109,23 +138,23 @@ def _grid_sheet(
             pictures.append(ref)
     if not pictures:
         return None
-    cell = min(CELL, math.isqrt(LARGEST_SHEET // (columns * rows)))
+    fitting = max(SMALLEST_CELL, min(CELL, math.isqrt(LARGEST_SHEET // (columns * rows))))
     params = GridSheetParams(
         columns=tuple(_label(across, value) for value in grid[across]),
         rows=tuple(_label(down, value) for value in grid[down]) if down else ("",),
         cells=tuple(cells),
         title=", ".join(_label(name, grid[name][at]) for name, at in fixed.items()),
-        cell=max(SMALLEST_CELL, cell),
+        cell=cell or fitting,
     )
     return axes(pictures, params)
 
 
 def lay_out_all(
-    requests: Sequence[Request], outcomes: Mapping[int, BatchOutcome]
+    requests: Sequence[Request], outcomes: Mapping[int, BatchOutcome], cell: int = CELL
 ) -> list[ArtifactRef]:
     """Contact sheets of everything that was made, in the order of the requests."""
     shown = [
-        (caption(request), ref)
+        (caption(request, outcomes[request.number]), ref)
         for request in requests
         if request.number in outcomes
         for ref in outcomes[request.number].results
@@ -135,16 +164,19 @@ def lay_out_all(
     for start in range(0, len(shown), ON_ONE_SHEET):
         some = shown[start : start + ON_ONE_SHEET]
         columns = min(10, max(1, math.ceil(math.sqrt(len(some)))))
-        params = SheetParams(captions=tuple(text for text, _ in some), columns=columns, cell=CELL)
+        params = SheetParams(captions=tuple(text for text, _ in some), columns=columns, cell=cell)
         sheets.append(contact([ref for _, ref in some], params))
     return sheets
 
 
-def caption(request: Request) -> str:
-    """Number and what tells the request from others, short."""
+def caption(request: Request, outcome: BatchOutcome | None = None) -> str:
+    """Number and what tells the request from others, short; words that were drawn, once known."""
+    drawn = {one.field: one.text for one in outcome.unfolded} if outcome else {}
     texts = (value for value in request.parameters.values() if isinstance(value, str))
-    words = request.parameters.get("prompt") or next(
-        (text for text in texts if not text.startswith(SCHEME)), request.where
+    words = (
+        drawn.get("prompt")
+        or request.parameters.get("prompt")
+        or next((text for text in texts if not text.startswith(SCHEME)), request.where)
     )
     return f"{request.number}  {words}"[:80]
 
@@ -155,6 +187,7 @@ def publish_table(requests: Sequence[Request], outcomes: Mapping[int, BatchOutco
     It is Markdown: the newer UI of Prefect shows the pictures of a table artifact as characters.
     """
     left = ROWS_WITH_PICTURES
+    chose = any(outcome.unfolded for outcome in outcomes.values())
     rows: list[tuple[str, ...]] = []
     for request in requests:
         outcome = outcomes.get(request.number)
@@ -168,17 +201,27 @@ def publish_table(requests: Sequence[Request], outcomes: Mapping[int, BatchOutco
             shown = f"`{picture.uri}`"
         rows.append(
             (
-                code(f"{request.where}: {caption(request)}"),
+                code(f"{request.where}: {caption(request, outcome)}"),
                 _state(outcome),
                 f"{outcome.seconds:.1f}" if outcome else "",
                 shown,
                 code("; ".join(_errors(outcome))),
                 code(outcome.flow_run_id) if outcome else "",
+                *((code(_chosen(outcome)),) if chose else ()),
             )
         )
-    shown_table = table(HEADINGS, rows)
+    shown_table = table((*HEADINGS, "chosen") if chose else HEADINGS, rows)
     about = "How each request of the batch ended"
     on_page(lambda: create_markdown_artifact(shown_table, key="requests", description=about))
+
+
+def _chosen(outcome: BatchOutcome | None) -> str:
+    """Templates of its prompts, and what was chosen for each of their choices."""
+    told: list[str] = []
+    for one in outcome.unfolded if outcome else ():
+        took = (f"{each.source[:80]} {', '.join(each.took)[:80]}" for each in one.choices)
+        told.append(f"{one.template[:200]}: {'; '.join(took)}"[:MOST_CHOSEN])
+    return " / ".join(told)
 
 
 def _state(outcome: BatchOutcome | None) -> str:
@@ -194,4 +237,4 @@ def _errors(outcome: BatchOutcome | None) -> Iterator[str]:
 
 
 def _label(name: str, value: JsonValue) -> str:
-    return f"{name} {value if isinstance(value, str) else json.dumps(value)}"
+    return axis_label(name, value, value if isinstance(value, str) else json.dumps(value))

@@ -41,7 +41,7 @@ def outcome_in(
         results = _last_results(manifest)
     except PipelineError as error:  # its results were deleted
         return BatchOutcome(state="failed", error=Failure.of(error), **ended)
-    return BatchOutcome(state="succeeded", results=results, **ended)
+    return BatchOutcome(state="succeeded", results=results, unfolded=manifest.unfolded, **ended)
 
 
 def crashed(request: Request, state: State[Any] | None) -> BatchOutcome:
@@ -86,6 +86,7 @@ def outcome_told(number: int, where: str, manifest: Manifest) -> BatchOutcome:
         flow_run_id=manifest.flow_run_id,
         seconds=round((ended - began).total_seconds() - manifest.waited_seconds, 2),
         results=manifest.shown if manifest.success else (),
+        unfolded=manifest.unfolded,
         error=manifest.error,
     )
 

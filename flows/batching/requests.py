@@ -14,8 +14,11 @@ from typing import Any, cast
 from pydantic import BaseModel, JsonValue, ValidationError
 
 import flows
+from flows.batching.axes import cell_values
 from flows.batching.reading.json_requests import value_of
 from flows.batching.reading.rows import Row, all_refused
+from flows.batching.spreading import spread_rows
+from flows.running.prompts import check_prompts, unfolded
 from flows.running.recorded import RecordedFlow
 from flows.running.signature import parameters_model
 from safelight.errors import (
@@ -24,6 +27,7 @@ from safelight.errors import (
     PipelineError,
 )
 from safelight.params import refusal, refuse_unkept
+from safelight.prompts.wildcards import current_wildcards
 
 MOST_REQUESTS = 2000
 """Each becomes a flow run and a row of a table that people look at."""
@@ -48,6 +52,10 @@ class Request:
     """How many equal requests stand before it."""
     place: tuple[int, ...] = field(default=())
     """In a grid: position on each axis."""
+    row: int = 0
+    """From 0: which of those that were read it comes from."""
+    spread: bool = False
+    """Whether its row names several seeds, and this is one of them."""
 
     @property
     def identity(self) -> str:
@@ -88,11 +96,18 @@ def listed(values: Sequence[Mapping[str, JsonValue]]) -> list[Row]:
     return [Row(f"request {n}", dict(given)) for n, given in enumerate(values, 1)]
 
 
-def grid_rows(grid: Mapping[str, Sequence[JsonValue]]) -> list[Row]:
+def grid_rows(
+    grid: Mapping[str, Sequence[JsonValue]], shared: Mapping[str, JsonValue] | None = None
+) -> list[Row]:
     """Every combination of the values on each axis, the last axis changing fastest.
+
+    Args:
+        grid: axis to its values, see `cell_values`.
+        shared: parameters of every cell, whose prompt and LoRAs axes may change.
 
     Raises:
         InvalidFieldValueError: no axis, an axis without values, or too many combinations.
+        PipelineError: as `cell_values` says.
     """
     if not grid:
         raise InvalidFieldValueError("grid has no axis", "give grid at least one list of values")
@@ -104,7 +119,12 @@ def grid_rows(grid: Mapping[str, Sequence[JsonValue]]) -> list[Row]:
     return [
         Row(
             f"cell {number}",
-            {name: grid[name][at] for name, at in zip(grid, place, strict=True)},
+            cell_values(
+                {name: grid[name][at] for name, at in zip(grid, place, strict=True)},
+                grid,
+                f"cell {number}",
+                shared or {},
+            ),
             place,
         )
         for number, place in enumerate(places, 1)
@@ -130,7 +150,9 @@ def check_requests(
     seen: Counter[str] = Counter()
     requests: list[Request] = []
     refused: list[tuple[str, PipelineError]] = []
-    for number, row in enumerate(rows, 1):
+    spread, shared = spread_rows(rows, shared, MOST_REQUESTS)
+    for number, one in enumerate(spread, 1):
+        row = one.row
         try:
             own = _meant(row, textual) if row.text else row.values
             parameters = _accepted(model, {**shared, **own}, f"{row.where}: {target.name}")
@@ -138,11 +160,40 @@ def check_requests(
             refused.append((row.where, error))
             continue
         digest = _digest(target.name, parameters)
-        requests.append(Request(number, row.where, parameters, digest, seen[digest], row.place))
+        requests.append(
+            Request(
+                number,
+                row.where,
+                parameters,
+                digest,
+                seen[digest],
+                row.place,
+                one.number,
+                one.several,
+            )
+        )
         seen[digest] += 1
     if refused:
         raise all_refused(refused)
     return requests
+
+
+def check_words(requests: Sequence[Request]) -> None:
+    """Unfold the prompts of all requests once, by the seeds that they have.
+
+    Raises:
+        PipelineError: what is wrong with the first that does not, and which others do not.
+    """
+    wildcards = current_wildcards()
+    refused: list[tuple[str, PipelineError]] = []
+    for request in requests:
+        try:
+            unfolded(request.parameters, wildcards)
+        except PipelineError as error:
+            told = type(error)(f"{request.where}: {error.problem}", error.remedy)
+            refused.append((request.where, told))
+    if refused:
+        raise all_refused(refused)
 
 
 def batch_digest(requests: Sequence[Request]) -> str:
@@ -168,6 +219,7 @@ def _accepted(
         raise refusal(error, where) from error
     parameters = filled.model_dump(mode="json", exclude_unset=True)
     refuse_unkept(parameters, where)
+    check_prompts(parameters)
     size = len(json.dumps(parameters))
     if size > MOST_BYTES:
         raise InvalidFieldValueError(

@@ -6,10 +6,12 @@ from typing import Any
 
 from pydantic import Field, JsonValue, ValidationError
 
+from flows.running.prompts import unfolded_stage
 from safelight.errors import ContractMismatchError, MissingRequiredFieldError
-from safelight.params import Params, refusal
+from safelight.params import ANY_SEED, Params, refusal
 from safelight.store.artifact import MediaKind
 from tasks.base.catalog import find_stage
+from tasks.base.recorder import recorder
 from tasks.base.stage import Makes, Stage
 
 MEDIA_INPUTS: dict[str, MediaKind] = {
@@ -80,7 +82,11 @@ class Plan:
 
 
 def plan_pipeline(
-    pipeline: Pipeline, call_input: dict[str, JsonValue], seed: int | None = None
+    pipeline: Pipeline,
+    call_input: dict[str, JsonValue],
+    seed: int | None = None,
+    *,
+    runs: bool = False,
 ) -> Plan:
     """Check a pipeline and its call, and put the stages in order; no model and no file is opened.
 
@@ -89,6 +95,7 @@ def plan_pipeline(
         call_input: media under image, mask, video or audio; every other key is a parameter that
             wins over the pipeline's. `name.field` addresses one stage.
         seed: of the run; taken by every stage that draws noise and was given no other.
+        runs: its prompts unfold, and are entered in the run's record; else they are looked at.
 
     Raises:
         ContractMismatchError: unknown stage or field, a name used twice, a cycle, a stage that
@@ -117,7 +124,9 @@ def plan_pipeline(
     }
     planned: list[PlannedStage] = []
     params = {
-        name: _params_of(specs[name], stages[name], pipeline.parameters, call_input, used, seed)
+        name: _params_of(
+            specs[name], stages[name], pipeline.parameters, call_input, used, seed, runs
+        )
         for name in order
     }
     for name in order:
@@ -214,6 +223,7 @@ def _params_of(
     call_input: dict[str, JsonValue],
     used: set[str],
     seed: int | None,
+    runs: bool,
 ) -> Params:
     fields = stage.params_type.model_fields
     drawn: dict[str, JsonValue] = {"seed": seed} if "seed" in fields and seed is not None else {}
@@ -228,6 +238,10 @@ def _params_of(
             merged[field] = value
             used.add(key)
     used.update(name for name in fields if name in shared or name in call_input)
+    if merged.get("seed") in (None, ANY_SEED) and "seed" in drawn:
+        merged["seed"] = seed
+    merged, prompts = unfolded_stage(spec.name, merged, seed if runs else None)
+    recorder().unfolded.extend(prompts)
     try:
         return stage.params_type.model_validate(merged)
     except ValidationError as error:

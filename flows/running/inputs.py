@@ -6,6 +6,7 @@ from pydantic import Field
 
 from presets.base.preset import K, Overrides, Preset, Quality
 from safelight.errors import ConsentMissingError
+from safelight.params import Seed as DrawnSeed
 from safelight.store.artifact import ArtifactRef, MediaKind
 from tasks.base.ingest import ingest
 from tasks.base.recorder import recorder
@@ -15,11 +16,9 @@ Prompt = Annotated[
     Field(min_length=1, max_length=2000, description="What the picture shows."),
 ]
 Seed = Annotated[
-    int | None,
+    DrawnSeed,
     Field(
-        ge=0,
-        le=2**32 - 1,
-        description="Same seed, same picture. None: one is drawn and recorded in the manifest.",
+        description="Same seed, same picture. None or -1: one is drawn, and kept in the manifest."
     ),
 ]
 Media = Annotated[

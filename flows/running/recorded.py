@@ -1,9 +1,8 @@
 """What all flows share: checked parameters, one explicit seed, a manifest whatever happens."""
 
-import hashlib
 import inspect
 import logging
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from contextvars import ContextVar
 from datetime import UTC, datetime
 from functools import wraps
@@ -25,6 +24,8 @@ from pydantic import (
 )
 
 from flows.running.progress import ProgressBoard
+from flows.running.prompts import check_prompts, unfolded
+from flows.running.seeds import with_seed
 from flows.running.signature import documented, parameters_model
 from safelight.client.page import describe, publish
 from safelight.engines.machine.device import device_class
@@ -33,6 +34,7 @@ from safelight.errors import PipelineError, UnknownError
 from safelight.naming import is_drawn, run_name, tagged
 from safelight.params import refusal, refuse_unkept
 from safelight.progress import StopReason, StopRequestedError, is_given_up, stop_reason
+from safelight.prompts.unfolded import Unfolded
 from safelight.provenance.endings import UNDER_WAY, never_begun
 from safelight.provenance.manifest import (
     Failure,
@@ -106,7 +108,9 @@ class RecordedFlow(Flow[P, RunResult]):
         except ValidationError as error:
             raise refusal(error, self.name) from error
         refuse_unkept(filled.model_dump(mode="json", exclude_unset=True), self.name)
-        return {name: getattr(filled, name) for name in model.model_fields}
+        called = {name: getattr(filled, name) for name in model.model_fields}
+        check_prompts(called)
+        return called
 
 
 def recorded_flow(body: Callable[P, Any]) -> RecordedFlow[P]:
@@ -138,14 +142,20 @@ def _recorded(body: Callable[..., Any]) -> Callable[..., Any]:
                 _leave_refusal(body.__name__, flow_run, parameters, error)
             return _failed(error, flow_run, run_name(body.__name__, parameters))
         run_id = str(flow_run.id if flow_run else uuid4())
-        called = _with_seed(inspect.signature(body).bind(*args, **kwargs).arguments, run_id)
-        ledger = _Ledger(body.__name__, run_id, called, flow_run)
-        name = run_name(body.__name__, called)
+        called = with_seed(inspect.signature(body).bind(*args, **kwargs).arguments, run_id)
+        try:
+            given, prompts = unfolded(called)
+        except PipelineError as error:
+            if flow_run is not None:
+                _leave_refusal(body.__name__, flow_run, called, error)
+            return _failed(error, flow_run, run_name(body.__name__, called))
+        ledger = _Ledger(body.__name__, run_id, called, prompts, flow_run)
+        name = run_name(body.__name__, given)
         if flow_run is not None:
             ledger.board.beside(_describe, flow_run, name)
         try:
             with ledger:
-                ledger.results = _listed(body(**called))
+                ledger.results = _listed(body(**given))
                 current_store().settle()
         except TerminationSignal:
             raise
@@ -179,15 +189,16 @@ def run_inline(
         PipelineError: the manifest of a run that is refused cannot be kept.
     """
     try:
-        called = _with_seed(target.checked(parameters), run_id)
+        called = with_seed(target.checked(parameters), run_id)
+        given, prompts = unfolded(called)
     except PipelineError as refused:
         manifest = never_begun(target.name, run_id, _plain(parameters), Failure.of(refused))
         keep_manifest(current_store(), manifest)
         return manifest
-    ledger = _Ledger(target.name, run_id, called, report=report)
+    ledger = _Ledger(target.name, run_id, called, prompts, report=report)
     try:
         with inline(), ledger:
-            ledger.results = _listed(inspect.unwrap(target.fn)(**called))
+            ledger.results = _listed(inspect.unwrap(target.fn)(**given))
     except TerminationSignal:
         raise
     except (Exception, SystemExit) as error:  # noqa: BLE001  (each failure gets a code)
@@ -258,14 +269,6 @@ def _listed(made: object) -> tuple[ArtifactRef, ...]:
     return tuple(ref for ref in several if isinstance(ref, ArtifactRef))
 
 
-def _with_seed(called: Mapping[str, Any], run_id: str) -> dict[str, Any]:
-    """What a body is called with; a seed that was left out is drawn from the run's id."""
-    filled = dict(called)
-    if "seed" in filled and filled["seed"] is None:
-        filled["seed"] = int.from_bytes(hashlib.sha256(run_id.encode()).digest()[:4], "big")
-    return filled
-
-
 class _Ledger:
     """Keeps the run's record while its body runs and writes the manifest however it ends."""
 
@@ -274,12 +277,14 @@ class _Ledger:
         flow: str,
         run_id: str,
         called: dict[str, Any],
+        prompts: tuple[Unfolded, ...],
         flow_run: FlowRun | None = None,
         report: Report | None = None,
     ) -> None:
         self.flow = flow
         self.run_id = run_id
         self.called = called
+        self._prompts = prompts
         self.stopped: str | None = None
         """Why the run stopped early; None when it was not asked to."""
         self._started = datetime.now(UTC)
@@ -298,6 +303,7 @@ class _Ledger:
 
     def __enter__(self) -> None:
         self._recorder = self._recording.__enter__()
+        self._recorder.unfolded.extend(self._prompts)
         self.board.recorder = self._recorder
         if self._flow_run is not None:
             self._recorder.added = self._keep_so_far
@@ -363,6 +369,7 @@ class _Ledger:
             flow=self.flow,
             flow_run_id=self.run_id,
             parameters=_plain(self.called),
+            unfolded=tuple(self._recorder.unfolded),
             inputs=self._recorder.inputs,
             stages=tuple(_entry(facts, licences[facts.identity.weights]) for facts in done),
             results=self.results if self._failure is None else (),

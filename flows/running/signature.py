@@ -26,7 +26,7 @@ from pydantic import (
 )
 
 from flows.running.inputs import Media, Several
-from safelight.params import refuse_boolean_numbers
+from safelight.params import number_said, refuse_boolean_numbers
 from safelight.weights.offered import said_of_offered
 from tasks.base.stage import Stage
 
@@ -72,13 +72,13 @@ def _limits(schema: dict[str, Any]) -> str:
     low, high = number.get("minimum"), number.get("maximum")
     parts: list[str] = []
     if low is not None and high is not None:
-        parts.append(f"{low:.15g} to {high:.15g}")
+        parts.append(f"{number_said(low)} to {number_said(high)}")
     elif low is not None:
-        parts.append(f"at least {low:.15g}")
+        parts.append(f"at least {number_said(low)}")
     elif high is not None:
-        parts.append(f"at most {high:.15g}")
+        parts.append(f"at most {number_said(high)}")
     if "multipleOf" in number:
-        parts.append(f"a multiple of {number['multipleOf']:.15g}")
+        parts.append(f"a multiple of {number_said(number['multipleOf'])}")
     sentence = ", ".join(parts)
     return f"{sentence[:1].upper()}{sentence[1:]}." if sentence else ""
 

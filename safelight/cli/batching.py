@@ -112,6 +112,12 @@ def read_requests(
     return RequestFile(data, media_type, cast("Sequence[CheckedRequest]", requests))
 
 
+def without_seed_rows(shared: Mapping[str, JsonValue]) -> dict[str, JsonValue]:
+    """The parameters of every request without `10..19`, which is a row of seeds and no seed."""
+    rows = isinstance(seed := shared.get("seed"), str) and ".." in seed
+    return {name: value for name, value in shared.items() if not (rows and name == "seed")}
+
+
 def show_check(flow: str, file: RequestFile, *, as_json: bool) -> None:
     """What a file asks for, when nothing is to run."""
     requests, first = file.requests, file.requests[:FIRST]
@@ -154,20 +160,32 @@ def run_batch(
 
     Without a configured server there are no workers, so the requests run one by one.
     """
-    if configured_api_url() is None:
-        parameters = {**parameters, "where": "here"}
     stored = current_store().put(file.data, file.media_type, folder="uploads")
     current_store().settle()
     if not as_json:
         show_left_aside(file)
+    asked = {"file": stored.uri, **parameters}
+    return run_requests(asked, output, file.left_aside, as_json=as_json)
+
+
+def run_requests(
+    parameters: dict[str, JsonValue],
+    output: Path | None,
+    left_aside: Sequence[str] = (),
+    *,
+    as_json: bool = False,
+) -> RunEnd:
+    """Run the flow `batch` and show each request; see `run_batch`."""
+    if configured_api_url() is None:
+        parameters = {**parameters, "where": "here"}
     with session() as prefect, watching("batch", quiet=as_json) as on_progress:
-        outcome = prefect.run("batch", {"file": stored.uri, **parameters}, on_progress)
+        outcome = prefect.run("batch", parameters, on_progress)
     try:
         report = load_report(outcome.flow_run.id)
     except MissingFileError:  # it was refused before anything ran; the outcome says why
         report = None
     if as_json:
-        aside: list[JsonValue] = [*file.left_aside]
+        aside: list[JsonValue] = [*left_aside]
         more: dict[str, JsonValue] = {"left_aside": aside} if aside else {}
         show_json({**outcome_facts(outcome, output, report), **more})
         return outcome

@@ -11,7 +11,14 @@ from typing import Annotated, ParamSpec
 import typer
 from pydantic import JsonValue
 
-from safelight.cli.batching import read_requests, run_batch, show_check
+from safelight.cli.batching import (
+    read_requests,
+    run_batch,
+    run_requests,
+    show_check,
+    without_seed_rows,
+)
+from safelight.cli.grids import read_grid
 from safelight.cli.inputs import local, offered, parse_options, uploaded
 from safelight.cli.launching import (
     FileArgument,
@@ -25,6 +32,7 @@ from safelight.cli.launching import (
 from safelight.cli.models import models
 from safelight.cli.options import (
     BatchCommand,
+    GridCommand,
     PresetCommand,
     flow_words,
     of_flow,
@@ -55,6 +63,14 @@ app.add_typer(image, name="image")
 app.add_typer(presets, name="presets")
 app.add_typer(models, name="models")
 app.add_typer(pipeline, name="pipeline")
+CheckOption = Annotated[
+    bool, typer.Option("--check", help="Show what would be asked for, and run nothing.")
+]
+KeyOption = Annotated[str | None, typer.Option(help="Batches of one key share results.")]
+ParallelOption = Annotated[int | None, typer.Option(help="Requests under way at once.")]
+ShardsOption = Annotated[
+    bool, typer.Option("--shards", help="On workers: many short requests in one flow run.")
+]
 PromptArgument = Annotated[str, typer.Argument(help="What the picture shows.")]
 
 
@@ -133,28 +149,24 @@ def batch(
     context: typer.Context,
     file: Annotated[Path, typer.Argument(help="A file, folder or zip on this machine.")],
     flow: Annotated[str, typer.Option(help="Preset or other flow that each request runs.")],
-    parallel: Annotated[int | None, typer.Option(help="Requests under way at once.")] = None,
+    parallel: ParallelOption = None,
     retries: Annotated[int | None, typer.Option(help="More tries after a passing fault.")] = None,
-    key: Annotated[str | None, typer.Option(help="Batches of one key share results.")] = None,
+    key: KeyOption = None,
     again: Annotated[bool, typer.Option(help="Also what is finished, with other seeds.")] = False,
-    shards: Annotated[
-        bool, typer.Option("--shards", help="On workers: many short requests in one flow run.")
-    ] = False,
+    shards: ShardsOption = False,
     sheet: Annotated[str | None, typer.Option(help="Of a spreadsheet; the first.")] = None,
     read_prompts: Annotated[
         bool,
         typer.Option("--read-prompts", help="Of a folder: from metadata where no text has one."),
     ] = False,
-    check: Annotated[
-        bool, typer.Option("--check", help="Show what the file asks for, and run nothing.")
-    ] = False,
+    check: CheckOption = False,
     output: OutputOption = None,
     as_json: JsonOption = False,
 ) -> None:
     """Run a batch."""
     target = contract(flow)
     shared = parse_options(flow_words(context), target.described)
-    target.check(shared, partly=True)
+    target.check(without_seed_rows(shared), partly=True)
     given = offered(
         flow=flow,
         parallel=parallel,
@@ -173,6 +185,53 @@ def batch(
         return
     shared = uploaded(shared, here=configured_api_url() is None)
     conclude(run_batch(asked, {**given, "parameters": shared}, output, as_json=as_json))
+
+
+@app.command(
+    cls=GridCommand,
+    help="Run a flow for every combination of values, on sheets with a label for each: --x "
+    "steps=10,20 --y replace:red=red,blue --z model=a,b. All other options are the flow's own. "
+    "safelight grid FLOW --help lists them.",
+)
+@reporting
+def grid(
+    context: typer.Context,
+    flow: Annotated[str, typer.Argument(help="Preset or other flow that each cell runs.")],
+    x: Annotated[str, typer.Option(help="Axis across the sheets: NAME=VALUE,VALUE.")],
+    y: Annotated[str | None, typer.Option(help="Axis down the sheets.")] = None,
+    z: Annotated[str | None, typer.Option(help="Axis with a sheet for each value.")] = None,
+    parallel: ParallelOption = None,
+    key: KeyOption = None,
+    cell: Annotated[int | None, typer.Option(help="Side of a picture on the sheets, px.")] = None,
+    no_sheets: Annotated[bool, typer.Option("--no-sheets", help="Results alone.")] = False,
+    shards: ShardsOption = False,
+    check: CheckOption = False,
+    output: OutputOption = None,
+    as_json: JsonOption = False,
+) -> None:
+    """Run a grid."""
+    target = contract(flow)
+    shared = parse_options(flow_words(context), target.described)
+    target.check(shared, partly=True)
+    asked = read_grid(target, shared, {"x": x, "y": y, "z": z})
+    given = offered(
+        flow=flow,
+        parallel=parallel,
+        key=key,
+        shards=shards,
+        cell=cell,
+        sheets=not no_sheets,
+        grid=asked.grid,
+        **asked.axes,
+    )
+    contract("batch").check(given)
+    if check:
+        show_check(flow, asked.cells, as_json=as_json)
+        return
+    if output is not None:
+        check_output(output)
+    shared = uploaded(shared, here=configured_api_url() is None)
+    conclude(run_requests({**given, "parameters": shared}, output, as_json=as_json))
 
 
 @app.command("backfill", help="Create the runs that a paused or missed schedule would have made.")

@@ -12,6 +12,7 @@ from safelight.cli.printing import CONSOLE
 from safelight.client.catalog import catalog, pipelines
 from safelight.client.contracts import Described, contract, described, kinds, option
 from safelight.errors import PipelineError
+from safelight.params import number_said
 
 WORDS = "safelight.words"
 """Key of the context's `meta` under which the flow's own options wait for `flow_words`."""
@@ -104,6 +105,15 @@ class BatchCommand(FlowCommand):
         return "", {}
 
 
+class GridCommand(FlowCommand):
+    """`grid`: the parameters are those of the flow that each cell runs."""
+
+    def subject(self, args: list[str]) -> tuple[str, Described]:
+        """The first word, when it is a flow."""
+        name = next((word for word in args if not word.startswith("-")), "")
+        return (name, contract(name).described) if name else ("", {})
+
+
 class PipelineCommand(FlowCommand):
     """`pipeline`: the parameters are those of the stages in the file."""
 
@@ -186,14 +196,14 @@ def _facts(part: Any) -> list[str]:  # noqa: ANN401
         low, high = kind.get("minimum"), kind.get("maximum")
         above, below = kind.get("exclusiveMinimum"), kind.get("exclusiveMaximum")
         if low is not None and high is not None:
-            facts.append(f"{low:.15g} to {high:.15g}")
+            facts.append(f"{number_said(low)} to {number_said(high)}")
         else:
-            facts += [f"at least {low:.15g}"] if low is not None else []
-            facts += [f"at most {high:.15g}"] if high is not None else []
-        facts += [f"above {above:.15g}"] if above is not None else []
-        facts += [f"below {below:.15g}"] if below is not None else []
+            facts += [f"at least {number_said(low)}"] if low is not None else []
+            facts += [f"at most {number_said(high)}"] if high is not None else []
+        facts += [f"above {number_said(above)}"] if above is not None else []
+        facts += [f"below {number_said(below)}"] if below is not None else []
         if "multipleOf" in kind:
-            facts.append(f"a multiple of {kind['multipleOf']:.15g}")
+            facts.append(f"a multiple of {number_said(kind['multipleOf'])}")
         if "maxLength" in kind:
             facts.append(f"{kind.get('minLength', 0)} to {kind['maxLength']} characters")
     default = part.get("default")

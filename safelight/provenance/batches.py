@@ -5,6 +5,7 @@ from uuid import UUID
 
 from pydantic import BaseModel, ConfigDict, JsonValue, ValidationError
 
+from safelight.prompts.unfolded import Unfolded
 from safelight.provenance.manifest import Failure, ManifestUnreadableError
 from safelight.store.artifact import ArtifactRef
 from safelight.store.store import current_store
@@ -35,6 +36,8 @@ class BatchOutcome(_Frozen):
     """An earlier run of the same batch had finished it."""
     results: tuple[ArtifactRef, ...] = ()
     """What the last stage of the run made."""
+    unfolded: tuple[Unfolded, ...] = ()
+    """Its prompts that held choices, with the words that were drawn."""
     error: Failure | None = None
     """Why it did not succeed."""
 

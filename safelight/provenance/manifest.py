@@ -21,6 +21,7 @@ from pydantic import (
 from safelight.digests import sha256_of
 from safelight.errors import InvalidFieldValueError, MissingFileError, PipelineError
 from safelight.installed import version
+from safelight.prompts.unfolded import Unfolded
 from safelight.provenance.embed import read_record
 from safelight.provenance.identity import EngineIdentity, PassedOver
 from safelight.provenance.record import Origin
@@ -138,6 +139,9 @@ class Manifest(_Frozen):
     """Prefect's id of the run."""
     parameters: dict[str, JsonValue]
     """As the flow was called, with the seed that was drawn when none was given."""
+    unfolded: tuple[Unfolded, ...] = ()
+    """Prompts that held choices, with the words that were drawn for them; empty in manifests of
+    earlier versions."""
     inputs: dict[str, ArtifactRef] = Field(default_factory=dict[str, ArtifactRef])
     """Media it was given, by the name of the parameter."""
     stages: tuple[StageEntry, ...] = ()
@@ -225,6 +229,8 @@ class RunResult(_Frozen):
             "seeds": dict(manifest.seeds),
             "manifest": SCHEME + manifest.key,
         }
+        if manifest.unfolded:
+            data["prompts"] = {one.field: one.text for one in manifest.unfolded}
         return cls(
             success=manifest.success,
             data=data,

@@ -6,6 +6,7 @@ import re
 from pydantic import BaseModel, ConfigDict, JsonValue
 
 from safelight.installed import version
+from safelight.prompts.lora_tags import lora_tags
 from safelight.provenance.record import FileRecord
 
 SAMPLERS = {
@@ -41,7 +42,6 @@ SCHEDULES = {
 _NEGATIVE = "Negative prompt:"
 _FIELD = re.compile(r'\s*(\w[\w \-/]+):\s*("(?:\\.|[^\\"])+"|[^,]*)(?:,|$)')
 _SIZE = re.compile(r"(\d+)x(\d+)")
-_LORA = re.compile(r" ?<lora:([^:<>]+):(-?\d+(?:\.\d+)?)>")
 _FEWEST_FIELDS = 3
 """With fewer, the last line belongs to the prompt."""
 _UNPRINTABLE = re.compile("[^\t\n\x20-\x7e\x85\xa0-\ud7ff\ue000-\ufffd\U00010000-\U0010ffff]")
@@ -66,12 +66,13 @@ class GenerationSettings(BaseModel):
             ValueError: a number is not one.
         """
         found: dict[str, JsonValue] = {"prompt": self.prompt}
-        loras: list[JsonValue] = [
-            {"name": name, "weight": float(weight)} for name, weight in _LORA.findall(self.prompt)
-        ]
-        if loras:
-            found["prompt"] = _LORA.sub("", self.prompt).strip()
-            found["loras"] = loras
+        try:
+            text, tags = lora_tags(self.prompt)
+        except ValueError:  # whoever draws by it says what is wrong
+            text, tags = self.prompt, []
+        if tags:
+            found["prompt"] = text.strip()
+            found["loras"] = [{"name": name, "weight": weight} for name, weight in tags]
         if self.negative_prompt:
             found["negative_prompt"] = self.negative_prompt
         for name, theirs, kind in _NUMBERS:
@@ -185,8 +186,16 @@ def _fields(drawing: FileRecord, later: list[FileRecord]) -> dict[str, JsonValue
         "Mask blur": given.get("mask_blur"),
         "Hires upscale": refined.get("scale"),
         "Hires steps": refined.get("steps"),
+        "Template": _template(drawing, "prompt"),
+        "Negative Template": _template(drawing, "negative_prompt"),
         "Version": creator_tool(),
     }
+
+
+def _template(drawing: FileRecord, name: str) -> str | None:
+    """What was written for a prompt that held choices, under the name sd-dynamic-prompts has."""
+    written = (each.template for each in drawing.unfolded if each.field.rpartition(".")[2] == name)
+    return next(written, None)
 
 
 def _lora_tags(drawing: FileRecord) -> str:

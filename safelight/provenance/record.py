@@ -12,6 +12,8 @@ from pydantic import (
     model_serializer,
 )
 
+from safelight.prompts.unfolded import Unfolded
+
 Origin = Literal["creates", "redraws", "enhances", "edits"]
 """What a stage does to pixels: all of them come out of a model that was trained on pictures; such
 pixels get into a picture that may be a photograph; they are made better; they are arranged or
@@ -51,6 +53,9 @@ class FileRecord(BaseModel):
     """sha256 of each weights file."""
     sampler: str = ""
     """Sampler that drew, also where the model's own did; left out of files that none drew."""
+    unfolded: tuple[Unfolded, ...] = ()
+    """Its prompts that held choices, as they were written, and what was chosen; left out of files
+    without any."""
     history: tuple["FileRecord", ...] = ()
     """Records of the inputs, oldest first, as read from their files."""
 
@@ -59,6 +64,7 @@ class FileRecord(BaseModel):
         written = cast("dict[str, Any]", handler(self))
         if self.origin == usual_origin({"sources": self.sources, "parameters": self.parameters}):
             written.pop("origin", None)
-        if not self.sampler:
-            written.pop("sampler", None)
+        for name in ("sampler", "unfolded"):
+            if not getattr(self, name):
+                written.pop(name, None)
         return written

@@ -14,6 +14,7 @@ from safelight.media.animation import frames_of
 from safelight.media.images import decode_still
 from safelight.media.video.stream import read_frames
 from safelight.pixels import Pixels
+from safelight.prompts.again import with_same_words
 from safelight.provenance.manifest import (
     Manifest,
     ManifestUnreadableError,
@@ -120,7 +121,15 @@ def find_run(
             "pixels may differ by a few levels"
         )
     stored: dict[str, JsonValue] = {name: ref.uri for name, ref in manifest.inputs.items()}
-    return Rerun(manifest.flow, _given(manifest.parameters, stored), manifest, tuple(notes))
+    parameters, changed = with_same_words(
+        manifest.parameters, manifest.unfolded, knew="unfolded" in manifest.model_fields_set
+    )
+    notes += [
+        f"{name} unfolds to other words than it did: those of then are drawn, and the file has "
+        "them alone"
+        for name in changed
+    ]
+    return Rerun(manifest.flow, _given(parameters, stored), manifest, tuple(notes))
 
 
 def version_differences(before: dict[str, str], after: dict[str, str]) -> tuple[str, ...]:

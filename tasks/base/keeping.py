@@ -25,6 +25,7 @@ from safelight.provenance.record import FileRecord
 from safelight.store.artifact import ArtifactRef
 from safelight.store.store import current_store
 from tasks.base.calling import current_call
+from tasks.base.unfolded import unfolded_in
 
 
 @dataclass(frozen=True)
@@ -119,6 +120,7 @@ def record_of(params: Params, sources: Sequence[ArtifactRef]) -> FileRecord:
         engine_id=identity.engine_id,
         engine_version=identity.version,
         weights=identity.weights,
+        unfolded=unfolded_in(params),
         history=tuple(history.values()),
     )
 

@@ -11,6 +11,7 @@ from pydantic import JsonValue
 
 from safelight.engines.identity import EngineIdentity, PassedOver
 from safelight.errors import PipelineError
+from safelight.prompts.unfolded import Unfolded
 from safelight.provenance.record import Origin
 from safelight.store.artifact import ArtifactRef
 
@@ -60,6 +61,8 @@ class Recorder:
     """In the order the stages finished."""
     inputs: dict[str, ArtifactRef] = field(default_factory=dict[str, ArtifactRef])
     """Media the run was given, by the name of the parameter."""
+    unfolded: list[Unfolded] = field(default_factory=list[Unfolded])
+    """Prompts of the run that held choices."""
     answer: dict[str, JsonValue] = field(default_factory=dict[str, JsonValue])
     """What the flow adds to the `data` of its result."""
     _lock: Lock = field(default_factory=Lock)

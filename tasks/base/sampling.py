@@ -1,6 +1,5 @@
 """What stages that draw with a prompt share: parameters, and what engines make of them."""
 
-import re
 from collections.abc import Callable, Sequence
 from typing import Annotated, Self, cast
 
@@ -8,14 +7,12 @@ from pydantic import AfterValidator, Field, model_validator
 
 from safelight.engines.interface import AddOnUse, ControlUse, Guides, PromptFields
 from safelight.errors import MissingRequiredFieldError
-from safelight.params import Params
+from safelight.params import SEEDS, Params, Seed
 from safelight.pixels import Pixels
+from safelight.prompts.lora_tags import lora_tags
 from safelight.store.artifact import ArtifactRef
 from tasks.base.ingest import ingest
 from tasks.base.keeping import keep_image, load_image, record_of
-
-_LORA_TAG = re.compile(r"\s?<lora:([^:<>]*)(?::([^<>]*))?>")
-"""LoRAs as Stable Diffusion web UI has people write them into the prompt."""
 
 
 class LoraUse(Params):
@@ -58,8 +55,8 @@ class SamplingParams(Params):
     """What the picture shows."""
     negative_prompt: str = Field(default="", max_length=2000)
     """What it must not show."""
-    seed: int | None = Field(default=None, ge=0, le=2**32 - 1)
-    """Same seed, same picture; further pictures take the next ones. Flows draw it when missing."""
+    seed: Seed = None
+    """Same seed, same picture; further pictures take the next ones. None or -1: one is drawn."""
     steps: int = Field(default=20, ge=1, le=150)
     """Denoising steps."""
     guidance_scale: float = Field(default=7.5, ge=0, le=30)
@@ -112,7 +109,8 @@ class SamplingParams(Params):
         text, tagged = lora_tags(prompt)
         if not tagged:
             return fields
-        return {**fields, "prompt": text, "loras": [*cast("list[object]", loras), *tagged]}
+        named = [LoraUse(name=name, weight=weight) for name, weight in tagged]
+        return {**fields, "prompt": text, "loras": [*cast("list[object]", loras), *named]}
 
     def located(self, keep: Callable[[str], str]) -> Self:
         """With the control and reference pictures as links, and without those not used."""
@@ -145,27 +143,6 @@ class SamplingParams(Params):
                 f"use_ipadapter needs 1 to 3 ipadapter_images, found {len(self.ipadapter_images)}"
             )
         return self
-
-
-def lora_tags(prompt: str) -> tuple[str, list[LoraUse]]:
-    """A prompt without its LoRA tags, and the LoRAs that they name.
-
-    Raises:
-        ValueError: a tag has no name, or a weight that is none.
-    """
-    loras: list[LoraUse] = []
-    for tag in _LORA_TAG.finditer(prompt):
-        try:
-            weight = float(tag[2]) if tag[2] is not None else 1.0
-        except ValueError:
-            weight = None
-        if not tag[1].strip() or weight is None or not -4 <= weight <= 4:
-            raise ValueError(
-                f"the tag {tag[0].strip()[:80]} names no LoRA with a weight from -4 to 4; "
-                "write <lora:NAME:WEIGHT>"
-            )
-        loras.append(LoraUse(name=tag[1].strip(), weight=weight))
-    return (_LORA_TAG.sub("", prompt).strip() or " ", loras) if loras else (prompt, [])
 
 
 def _whole_tags(prompt: str) -> str:
@@ -233,7 +210,7 @@ def keep_drawn(
     """Store drawn pictures, each with the seed that makes it alone, and what drew it."""
     kept: list[ArtifactRef] = []
     for position, pixels in enumerate(pictures):
-        alone = params.but(seed=(params.seed or 0) + position, num_images=1)
+        alone = params.but(seed=((params.seed or 0) + position) % SEEDS, num_images=1)
         record = record_of(alone, sources).model_copy(update={"sampler": sampler})
         kept.append(keep_image(pixels, record))
     return kept

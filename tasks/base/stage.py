@@ -30,6 +30,7 @@ from tasks.base.facts import facts_of
 from tasks.base.inline import inline_state, is_inline
 from tasks.base.recorder import recorder
 from tasks.base.retrying import worth_retrying
+from tasks.base.unfolded import unfolded_in
 
 P = ParamSpec("P")
 R = TypeVar("R")
@@ -262,6 +263,9 @@ def cache_key(stage: Stage[..., Any], arguments: list[Any]) -> str:
         "inputs": [_input_key(value) for value in arguments if not isinstance(value, Params)],
         "engine": call.identity.model_dump(mode="json"),
     }
+    prompts = [one.model_dump(mode="json") for one in unfolded_in(call.located)]
+    if prompts:  # they stand in the file
+        described["unfolded"] = prompts
     if stage.revision > 1:
         described["stage_revision"] = stage.revision
     canonical = json.dumps(described, sort_keys=True, separators=(",", ":"), ensure_ascii=False)

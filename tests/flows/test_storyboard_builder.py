@@ -26,7 +26,7 @@ def test_shots_are_drawn_in_order_and_laid_out(quality: str, shots: int, graded:
     result = storyboard_builder_v1(
         prompt_template="a red heart, shot {shot_number}",
         shot_count=shots,
-        seed=2**32 - 2,
+        seed=2**64 - 2,
         quality=quality,
         overrides=SMALL,
     )
@@ -35,7 +35,7 @@ def test_shots_are_drawn_in_order_and_laid_out(quality: str, shots: int, graded:
     assert len(drawn) == shots
     for at, entry in enumerate(drawn):
         assert f"a red heart, shot {at + 1}, storyboard frame" in str(entry.parameters["prompt"])
-        assert entry.parameters["seed"] == (2**32 - 2 + at) % 2**32
+        assert entry.parameters["seed"] == (2**64 - 2 + at) % 2**64
     assert sum(entry.stage_type == "grade" for entry in manifest.stages) == graded
     sheet = manifest.stages[-1]
     assert sheet.stage_type == "storyboard"

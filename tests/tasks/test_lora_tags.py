@@ -82,3 +82,39 @@ def test_other_words_in_angles_are_text():
     assert CAT.but(prompt="a cat <lora:x>").loras[0].weight == 1
     assert RefineParams(prompt="x <lora:y:0.5>").sampling.loras[0].name == "y"
     assert CAT.but(prompt="<lora:x:1>").prompt == " "
+
+
+@pytest.mark.parametrize(
+    "tag",
+    [
+        "<lora:x:0.5>",
+        "<LoRA: x : 0.5 >",
+        "<lyco:x:.5>",
+        "<lora:styles/x:0.5>",
+        "<lora:styles\\x.safetensors:0.5>",
+        "<lora:x:0.5:0.5>",
+        "<lora:x:te=0.5:unet=0.5>",
+        "<lora:x:unet=0.5:te=0.5>",
+        "<lora:x:0.5:unet=5e-1>",
+    ],
+)
+def test_a_tag_has_many_spellings(tag: str):
+    params = CAT.but(prompt=f"a cat {tag}")
+    assert [(use.name, use.weight) for use in params.loras] == [("x", 0.5)]
+    assert params.prompt == "a cat"
+
+
+@pytest.mark.parametrize(
+    ("tag", "said"),
+    [
+        ("<lora:x:0.5:1>", "0.5 for the text and 1 for the picture"),
+        ("<lora:x:te=0.5:unet=1>", "0.5 for the text and 1 for the picture"),
+        ("<lora:x:1:lbw=ALL>", "'lbw=ALL', which takes no part"),
+        ("<lora:x:1:1:8>", "'8', which takes no part"),
+        ("<lora:x:1:te=1>", "'te=1', which takes no part"),
+        ("<lora:styles/:1>", "<lora:NAME:WEIGHT>"),
+    ],
+)
+def test_a_tag_that_says_more_than_counts_is_refused(tag: str, said: str):
+    with pytest.raises(InvalidFieldValueError, match=said):
+        CAT.but(prompt=f"a cat {tag}")

@@ -20,6 +20,7 @@ from safelight.errors import (
     PipelineError,
 )
 from safelight.media.still_formats import HEAD, other_kind, still_format
+from safelight.prompts.grammar import literal
 from safelight.provenance.remixing.reading import understand
 from safelight.store.artifact import MediaKind
 from safelight.store.inputs import keep_as_it_came
@@ -284,7 +285,8 @@ def _told_inside(member: Member, names: Collection[str]) -> dict[str, JsonValue]
             told = understand(path).parameters
         except InvalidFieldValueError:
             return {}
-    return {name: told[name] for name in (PROMPT, NEGATIVE) if name in told and name in names}
+    taken = {name: told[name] for name in (PROMPT, NEGATIVE) if name in told and name in names}
+    return {name: literal(text) if isinstance(text, str) else text for name, text in taken.items()}
 
 
 def _stem(name: str) -> str:

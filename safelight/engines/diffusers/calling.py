@@ -23,6 +23,7 @@ from safelight.engines.machine.device import device_class, resolve_device
 from safelight.engines.machine.memory import is_out_of_memory, with_less_memory
 from safelight.errors import InvalidMediaError
 from safelight.installed import version
+from safelight.params import SEEDS
 from safelight.progress import part, step
 from safelight.settings import settings
 
@@ -168,7 +169,7 @@ def frugally(
         firsts = range(0, drawing.num_images, size)
         for index, first in enumerate(firsts):
             count = min(size, drawing.num_images - first)
-            many = Many([text] * count, [drawing.seed + first + i for i in range(count)])
+            many = Many([text] * count, [(drawing.seed + first + i) % SEEDS for i in range(count)])
             with part(index, len(firsts)):
                 made.append(through(model, view, drawing, call, many))
         return Fetching([landing for part in made for landing in part.landings])

@@ -5,9 +5,10 @@ from typing import Any
 
 from pydantic import BaseModel, ConfigDict, JsonValue
 
+from safelight.params import SEEDS
 from safelight.provenance.parameters_text import is_sampler, model_name
 
-MOST_SEED = 2**32 - 1
+MOST_SEED = SEEDS - 1
 SHOWN = 120
 """Characters of a value that is left."""
 

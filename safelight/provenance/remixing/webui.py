@@ -6,6 +6,7 @@ from safelight.provenance.remixing.understood import Reading, Understood
 _NUMBERS = {"steps": "Steps", "seed": "Seed", "guidance_scale": "CFG scale"}
 _TAKEN = {*_NUMBERS.values(), "Size", "Model", "VAE", "Sampler", "Schedule type"}
 _TELLS = {"Version", "Model hash", "VAE hash", "Lora hashes", "TI hashes", "Hashes", "App"}
+_TEMPLATES = {"Template", "Negative Template"}
 _PLAIN = {"", "Uniform", "Normal"}
 _AUTOMATIC = {
     **dict.fromkeys(("DPM++ 2M", "DPM++ SDE", "DPM++ 2S a", "DPM2", "DPM2 a"), "_karras"),
@@ -57,6 +58,8 @@ def _take_sampler(reading: Reading, ours: str, fields: dict[str, str]) -> None:
 def _reason(name: str) -> str:
     if name in _TELLS or name.endswith(" hash"):
         return "it describes the files, and sets nothing"
+    if name in _TEMPLATES:
+        return "the words that were drawn for it are taken"
     if name in _SECOND:
         return "a pass over another picture, which is not repeated"
     if name.startswith("Hires"):

@@ -67,7 +67,7 @@ def test_webui_vae(vae: str, ours: str | None):
 
 
 def test_numbers_that_are_none_are_left():
-    found = understand_webui("x\nSteps: many, Seed: 99999999999, CFG scale: 7, Size: wide")
+    found = understand_webui("x\nSteps: many, Seed: 99999999999999999999, CFG scale: 7, Size: wide")
     assert found.parameters == {"prompt": "x", "guidance_scale": 7.0}
     assert [text.split(" ")[0] for text in found.left] == ["steps", "seed", "Size"]
 

@@ -1,0 +1,1 @@
+"""Prompts that unfold: choices and wildcards become words."""
