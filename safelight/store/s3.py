@@ -4,7 +4,7 @@ import hashlib
 import io
 import time
 from base64 import b64encode
-from collections.abc import Generator
+from collections.abc import Generator, Sequence
 from contextlib import closing, contextmanager
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
@@ -28,6 +28,8 @@ if TYPE_CHECKING:
 
 MULTIPART_BYTES = 8 * 2**20
 """Size of one part, and the size above which an object is sent in parts."""
+LARGEST_PUT = 5 * 2**30
+"""Bytes that one request takes."""
 CONNECTIONS = 16
 ATTEMPTS = 4
 """How often a request is tried, and how often a download that breaks off is taken up again."""
@@ -187,12 +189,13 @@ class Bucket:
         with self._errors(key):
             self._client.delete_object(Bucket=self.bucket, Key=self._name(key))
 
-    def link(self, key: str, seconds: int) -> str:
+    def link(self, key: str, seconds: int, saved_as: str = "") -> str:
         """See `Backend.link`; presigned, so whoever holds it can read the object until it ends."""
+        said = {"ResponseContentDisposition": saved_as} if saved_as else {}
         with self._errors(key):
             return self._links.generate_presigned_url(
                 "get_object",
-                Params={"Bucket": self.bucket, "Key": self._name(key)},
+                Params={"Bucket": self.bucket, "Key": self._name(key), **said},
                 ExpiresIn=seconds,
             )
 
@@ -204,6 +207,55 @@ class Bucket:
                 Params={"Bucket": self.bucket, "Key": self.prefix + key},
                 ExpiresIn=seconds,
             )
+
+    def names(self, prefix: str) -> Sequence[tuple[str, bool]]:
+        """What lies right below a prefix that ends in a slash, and whether it is one itself.
+
+        Here and in `digest_of` and `write_once` a name may have any characters.
+        """
+        found: list[tuple[str, bool]] = []
+        top = self.prefix + prefix
+        with self._errors(prefix):
+            pages = self._client.get_paginator("list_objects_v2").paginate(
+                Bucket=self.bucket, Prefix=top, Delimiter="/"
+            )
+            for page in pages:
+                found += [(o["Key"].removeprefix(top), False) for o in page.get("Contents", [])]
+                deeper = page.get("CommonPrefixes", [])
+                found += [(p["Prefix"].removeprefix(top).rstrip("/"), True) for p in deeper]
+        return [(name, is_prefix) for name, is_prefix in found if name]
+
+    def digest_of(self, name: str) -> str | None:
+        """The sha256 that stands beside an object, empty where none does; None without one."""
+        try:
+            with self._errors(name):
+                head = self._client.head_object(Bucket=self.bucket, Key=self.prefix + name)
+        except MissingFileError:
+            return None
+        return head["Metadata"].get(DIGEST, "")
+
+    def write_once(self, name: str, source: Path, media_type: str, sha256: str) -> bool:
+        """Keep a file under a name that nothing has; False where anything has it.
+
+        The service itself keeps two writers apart, but for files beyond what one request takes.
+        """
+        from botocore.exceptions import ClientError
+
+        facts = {"ContentType": media_type, "Metadata": {DIGEST: sha256}, **self._facts}
+        target = {"Bucket": self.bucket, "Key": self.prefix + name}
+        with disk_errors(source), source.open("rb") as file, self._errors(name):
+            if source.stat().st_size > LARGEST_PUT:
+                if self.digest_of(name) is not None:
+                    return False
+                self._client.upload_fileobj(file, *target.values(), ExtraArgs=facts)
+                return True
+            try:
+                self._client.put_object(**target, Body=file, IfNoneMatch="*", **facts)
+            except ClientError as error:
+                if error.response["ResponseMetadata"]["HTTPStatusCode"] == 412:
+                    return False
+                raise
+        return True
 
     def link_ends(self, seconds: int) -> str:
         """See `Backend.link_ends`; a link that temporary keys have signed ends with them."""
