@@ -12,6 +12,7 @@ from prefect.logging import get_run_logger
 from pydantic import Field, JsonValue
 
 from flows.batching.dispatching import Dispatch, Where, find_workers
+from flows.batching.exporting import export_results, export_template
 from flows.batching.gathering import gather_given
 from flows.batching.laying_out import lay_out_all, lay_out_grid, publish_table, sheet_axes
 from flows.batching.reading.files import read_file
@@ -27,6 +28,7 @@ from flows.batching.requests import (
 from flows.running.recorded import RecordedFlow, recorded_flow
 from flows.running.signature import parameters_model
 from safelight.errors import InvalidFieldValueError, MissingRequiredFieldError, PipelineError
+from safelight.exports.template import LONGEST_TEMPLATE, Template
 from safelight.progress import (
     StopReason,
     StopRequestedError,
@@ -134,6 +136,14 @@ def batch(
     again: Annotated[
         bool, Field(description="Run finished requests again, with other seeds.")
     ] = False,
+    export: Annotated[
+        str | None,
+        Field(
+            max_length=LONGEST_TEMPLATE,
+            description="Template by which each result is also copied to exports/ beside the "
+            "store: {batch}/{prompt:40}-{number:04}. None: as SAFELIGHT_EXPORT_NAMES says.",
+        ),
+    ] = None,
     allow_failures: Annotated[
         bool,
         Field(description="End as completed though requests failed; the result lists them."),
@@ -144,6 +154,7 @@ def batch(
 ) -> list[ArtifactRef]:
     """Run a flow for every request of a file, a list or a grid, and lay out what it makes."""
     target = find_target(flow)
+    template = export_template(export, parameters_model(target.fn).model_fields)
     _check_source(file, sheet, requests, grid, read_prompts=read_prompts)
     if file is not None:
         rows = _from_file(file, sheet, target, parameters, read_prompts=read_prompts)
@@ -168,9 +179,9 @@ def batch(
     except StopRequestedError:
         if stop_requested() and stop_reason() is not StopReason.CANCEL:
             raise  # whoever goes on with it says how it ends
-        _conclude(dispatch, on_workers=deployment is not None)
+        _conclude(dispatch, template, on_workers=deployment is not None)
         raise
-    report = _conclude(dispatch, on_workers=deployment is not None)
+    report = _conclude(dispatch, template, on_workers=deployment is not None)
     sheets = lay_out_grid(grid, order, checked, dispatch.outcomes) if grid else []
     sheets += lay_out_all(checked, dispatch.outcomes)
     counts = report.counts()
@@ -249,7 +260,7 @@ def _run_id() -> str:
     return str(context.flow_run.id if context and context.flow_run else uuid4())
 
 
-def _conclude(dispatch: Dispatch, *, on_workers: bool) -> BatchReport:
+def _conclude(dispatch: Dispatch, template: Template | None, *, on_workers: bool) -> BatchReport:
     """Keep the report, show the table, and put the counts into the result."""
     outcomes = [outcome for _, outcome in sorted(dispatch.outcomes.items())]
     report = BatchReport(
@@ -269,6 +280,8 @@ def _conclude(dispatch: Dispatch, *, on_workers: bool) -> BatchReport:
         }
     )
     publish_table(dispatch.requests, dispatch.outcomes)
+    if template is not None:
+        recorder().answer["exports"] = export_results(report, template)
     return report
 
 

@@ -12,10 +12,13 @@ import typer
 from pydantic import JsonValue
 
 from safelight.cli.batching import read_requests, run_batch, show_check
+from safelight.cli.copies import NOWHERE, Copies, Wanted
+from safelight.cli.exporting import export_run
 from safelight.cli.inputs import local, offered, parse_options, uploaded
 from safelight.cli.launching import (
     FileArgument,
     JsonOption,
+    NamesOption,
     OutputOption,
     conclude,
     launch,
@@ -32,7 +35,6 @@ from safelight.cli.options import (
 from safelight.cli.pipelines import pipeline
 from safelight.cli.printing import (
     CONSOLE,
-    check_output,
     show_line,
     show_preset,
     show_presets,
@@ -55,6 +57,7 @@ app.add_typer(image, name="image")
 app.add_typer(presets, name="presets")
 app.add_typer(models, name="models")
 app.add_typer(pipeline, name="pipeline")
+ZipOption = Annotated[Path | None, typer.Option("--zip", help="A file: the results as one zip.")]
 PromptArgument = Annotated[str, typer.Argument(help="What the picture shows.")]
 
 
@@ -68,11 +71,12 @@ def run(
     context: typer.Context,
     preset: Annotated[str, typer.Argument(help="Id, see: safelight presets list")],
     output: OutputOption = None,
+    names: NamesOption = None,
     as_json: JsonOption = False,
 ) -> None:
     """Run a preset."""
     catalog().find_preset(preset)
-    launch(preset, {}, context, output, as_json)
+    launch(preset, {}, context, Wanted(output, names), as_json)
 
 
 @image.command(cls=of_flow("generate", "prompt"), help="Text to image.")
@@ -81,10 +85,11 @@ def generate(
     context: typer.Context,
     prompt: PromptArgument,
     output: OutputOption = None,
+    names: NamesOption = None,
     as_json: JsonOption = False,
 ) -> None:
     """Text to image."""
-    launch("generate", {"prompt": prompt}, context, output, as_json)
+    launch("generate", {"prompt": prompt}, context, Wanted(output, names), as_json)
 
 
 @image.command(cls=of_flow("transform", "image", "prompt"), help="Image to image.")
@@ -94,10 +99,17 @@ def transform(
     file: FileArgument,
     prompt: PromptArgument,
     output: OutputOption = None,
+    names: NamesOption = None,
     as_json: JsonOption = False,
 ) -> None:
     """Image to image."""
-    launch("transform", {"image": local(file), "prompt": prompt}, context, output, as_json)
+    launch(
+        "transform",
+        {"image": local(file), "prompt": prompt},
+        context,
+        Wanted(output, names),
+        as_json,
+    )
 
 
 @image.command(
@@ -110,6 +122,7 @@ def inpaint(
     mask: Annotated[Path, typer.Argument(help="White is repainted.")],
     prompt: PromptArgument,
     output: OutputOption = None,
+    names: NamesOption = None,
     as_json: JsonOption = False,
 ) -> None:
     """Repaint the white part of a mask."""
@@ -118,7 +131,7 @@ def inpaint(
         "mask": local(mask),
         "prompt": prompt,
     }
-    launch("inpaint", arguments, context, output, as_json)
+    launch("inpaint", arguments, context, Wanted(output, names), as_json)
 
 
 @app.command(
@@ -145,10 +158,16 @@ def batch(
         bool,
         typer.Option("--read-prompts", help="Of a folder: from metadata where no text has one."),
     ] = False,
+    export: Annotated[
+        str | None,
+        typer.Option(help="Names, as --names, of copies in exports/ beside the store."),
+    ] = None,
+    zipped: ZipOption = None,
     check: Annotated[
         bool, typer.Option("--check", help="Show what the file asks for, and run nothing.")
     ] = False,
     output: OutputOption = None,
+    names: NamesOption = None,
     as_json: JsonOption = False,
 ) -> None:
     """Run a batch."""
@@ -163,16 +182,32 @@ def batch(
         again=again,
         shards=shards,
         sheet=sheet,
+        export=export,
     )
     contract("batch").check(given)
-    if output is not None and not check:
-        check_output(output)
+    copies = Copies(NOWHERE if check else Wanted(output, names, zipped), flow)
     asked = read_requests(file, target, shared, sheet, read_prompts=read_prompts, check=check)
     if check:
         show_check(flow, asked, as_json=as_json)
         return
     shared = uploaded(shared, here=configured_api_url() is None)
-    conclude(run_batch(asked, {**given, "parameters": shared}, output, as_json=as_json))
+    conclude(run_batch(asked, {**given, "parameters": shared}, copies, as_json=as_json))
+
+
+@app.command(
+    "export",
+    help="Copy what a run or batch has made, under names of your choice or as one zip.",
+)
+@reporting
+def export_results(
+    run: Annotated[str, typer.Argument(help="Id of a run, also of a batch.")],
+    output: OutputOption = None,
+    names: NamesOption = None,
+    zipped: ZipOption = None,
+    as_json: JsonOption = False,
+) -> None:
+    """Copy results."""
+    export_run(run, Wanted(output, names, zipped), as_json=as_json)
 
 
 @app.command("backfill", help="Create the runs that a paused or missed schedule would have made.")
@@ -198,10 +233,11 @@ def enhance(
     context: typer.Context,
     file: FileArgument,
     output: OutputOption = None,
+    names: NamesOption = None,
     as_json: JsonOption = False,
 ) -> None:
     """Enlarge and clean up a picture."""
-    launch("enhance", {"image": local(file)}, context, output, as_json)
+    launch("enhance", {"image": local(file)}, context, Wanted(output, names), as_json)
 
 
 @app.command(cls=of_flow("interpolate", "video"), help="Raise a video's frame rate.")
@@ -210,10 +246,11 @@ def interpolate(
     context: typer.Context,
     file: FileArgument,
     output: OutputOption = None,
+    names: NamesOption = None,
     as_json: JsonOption = False,
 ) -> None:
     """Raise a video's frame rate."""
-    launch("interpolate", {"video": local(file)}, context, output, as_json)
+    launch("interpolate", {"video": local(file)}, context, Wanted(output, names), as_json)
 
 
 @app.command(
@@ -227,12 +264,18 @@ def remix(
     file: FileArgument,
     show: Annotated[bool, typer.Option("--show", help="Say what was understood, no more.")] = False,
     output: OutputOption = None,
+    names: NamesOption = None,
     as_json: JsonOption = False,
 ) -> None:
     """Draw a picture again, with changes."""
     changes = read_changes(file, flow_words(context), show=show, as_json=as_json)
     if not show:
-        run_flow("remix", {"image": local(file), "changes": changes}, output, as_json=as_json)
+        run_flow(
+            "remix",
+            {"image": local(file), "changes": changes},
+            Wanted(output, names),
+            as_json=as_json,
+        )
 
 
 @presets.command("list", help="All presets.")
