@@ -1,9 +1,7 @@
 """Many runs of one flow: from a file, a list or a grid of parameters."""
 
-import hashlib
 from collections import Counter
 from collections.abc import Sequence
-from dataclasses import replace
 from typing import Annotated
 from uuid import uuid4
 
@@ -18,12 +16,12 @@ from flows.batching.laying_out import lay_out_all, lay_out_grid, publish_table, 
 from flows.batching.reading.files import read_file
 from flows.batching.reading.rows import Row
 from flows.batching.requests import (
-    Request,
     batch_digest,
     check_requests,
     find_target,
     grid_rows,
     listed,
+    seeded,
 )
 from flows.running.recorded import RecordedFlow, recorded_flow
 from flows.running.signature import parameters_model
@@ -164,7 +162,7 @@ def batch(
     checked = check_requests(target, rows, parameters)
     name = _run_id() if again else key or batch_digest(checked)
     if "seed" in parameters_model(target.fn).model_fields:
-        checked = [_seeded(request, name) for request in checked]
+        checked = [seeded(request, name) for request in checked]
     deployment = find_workers(flow, where)
     get_run_logger().info(
         "batch %s: %d requests %s",
@@ -241,18 +239,6 @@ def _from_file(
         recorder().answer["left_aside"] = [*told]
         get_run_logger().warning("left aside: %s", "; ".join(told))
     return rows
-
-
-def _seeded(request: Request, name: str) -> Request:
-    """With a seed of its own where none was given; every cell of a grid has the same.
-
-    A retry of the request then draws the same picture and finds its finished stages.
-    """
-    if request.parameters.get("seed") is not None:
-        return request
-    source = name if request.place else f"{name}:{request.identity}"
-    seed = int.from_bytes(hashlib.sha256(source.encode()).digest()[:4], "big")
-    return replace(request, parameters={**request.parameters, "seed": seed})
 
 
 def _run_id() -> str:

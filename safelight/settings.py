@@ -51,6 +51,9 @@ class Settings(BaseSettings):
     export_names: str = ""
     """Template by which every batch also copies its results to `exports` beside the store; empty
     copies only for batches that ask for it."""
+    watch_roots: str = ""
+    """Folders and `s3://` prefixes, separated by commas, in which runs of `watch` may write results
+    and move or delete originals; `exports` of the volume always."""
     server_auth: Literal["token", "none"] = "token"
     """Whether an embedded server asks for a random password; `none` only where nobody but you can
     reach this machine's loopback."""

@@ -147,6 +147,13 @@ def test_the_commands_of_the_batch_guide(served: dict[str, str], tmp_path: Path)
     assert names[2] == "a red heart-7-0001.png"
     with zipfile.ZipFile(tmp_path / "hearts.zip") as archive:
         assert sorted(archive.namelist()) == [f"{pictures.name}/{name}" for name in names]
+    (watching,) = commands("docs/watch.md")
+    inbox = tmp_path / "inbox"
+    small_examples(inbox)
+    watching = watching.replace("watch uploads", f"watch {inbox}")
+    once = said(watching.replace("--to enlarged", f"--to {tmp_path / 'enlarged'}"))
+    assert "done astronaut.png" in once
+    assert "refused box.mp4" in once
     assert said(batch).count("succeeded before") == 3
     looked = said(folder)
     assert "1 requests of enhance; nothing has run" in looked

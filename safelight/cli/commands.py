@@ -42,6 +42,7 @@ from safelight.cli.printing import (
 from safelight.cli.remixing import read_changes
 from safelight.cli.replaying import replay_run
 from safelight.cli.server import configured_api_url
+from safelight.cli.watch_command import WATCH_HELP, watch
 from safelight.client.catalog import catalog
 from safelight.client.contracts import contract
 
@@ -192,6 +193,9 @@ def batch(
         return
     shared = uploaded(shared, here=configured_api_url() is None)
     conclude(run_batch(asked, {**given, "parameters": shared}, copies, as_json=as_json))
+
+
+app.command(cls=BatchCommand, help=WATCH_HELP)(watch)
 
 
 @app.command(

@@ -225,6 +225,38 @@ class Bucket:
                 found += [(p["Prefix"].removeprefix(top).rstrip("/"), True) for p in deeper]
         return [(name, is_prefix) for name, is_prefix in found if name]
 
+    def objects(self) -> Sequence[tuple[str, int, int]]:
+        """Name, bytes and time of the last change, in nanoseconds, of every object."""
+        found: list[tuple[str, int, int]] = []
+        with self._errors(""):
+            pages = self._client.get_paginator("list_objects_v2").paginate(
+                Bucket=self.bucket, Prefix=self.prefix
+            )
+            for page in pages:
+                for each in page.get("Contents", []):
+                    changed = int(each["LastModified"].timestamp() * 1e9)
+                    found.append((each["Key"].removeprefix(self.prefix), each["Size"], changed))
+        return found
+
+    def facts_of(self, name: str) -> tuple[int, int] | None:
+        """Bytes and time of the last change of an object; None without one."""
+        try:
+            with self._errors(name):
+                head = self._client.head_object(Bucket=self.bucket, Key=self.prefix + name)
+        except MissingFileError:
+            return None
+        return head["ContentLength"], int(head["LastModified"].timestamp() * 1e9)
+
+    def fetch_named(self, name: str, target: Path) -> None:
+        """Download an object, whatever its name looks like."""
+        with disk_errors(target), target.open("xb") as sink:
+            self._stream(name, sink, self.prefix + name)
+
+    def delete_named(self, name: str) -> None:
+        """Forget an object, whatever its name looks like."""
+        with self._errors(name):
+            self._client.delete_object(Bucket=self.bucket, Key=self.prefix + name)
+
     def digest_of(self, name: str) -> str | None:
         """The sha256 that stands beside an object, empty where none does; None without one."""
         try:
@@ -292,11 +324,12 @@ class Bucket:
     def _name(self, key: str) -> str:
         return self.prefix + checked_key(key)
 
-    def _stream(self, key: str, sink: BinaryIO) -> None:
+    def _stream(self, key: str, sink: BinaryIO, named: str | None = None) -> None:
         """Download into `sink`; what breaks off is taken up where it stopped."""
         from botocore.exceptions import HTTPClientError, IncompleteReadError
 
-        name, seen, done, failures = self._name(key), hashlib.sha256(), 0, 0
+        name = self._name(key) if named is None else named
+        seen, done, failures = hashlib.sha256(), 0, 0
         wanted: dict[str, str] = {}
         while True:
             with self._errors(key):

@@ -304,11 +304,18 @@ def open_store(known: Settings) -> Store:
     if not known.store:
         return Store(LocalFolder(root), scratch, pixel_bytes)
     patience = known.store_patience_seconds
-    return Store(_bucket(known), scratch, pixel_bytes, remote=True, patience_seconds=patience)
+    return Store(
+        open_bucket(known, known.store),
+        scratch,
+        pixel_bytes,
+        remote=True,
+        patience_seconds=patience,
+    )
 
 
-def _bucket(known: Settings) -> Bucket:
-    bucket, _, prefix = known.store.removeprefix("s3://").partition("/")
+def open_bucket(known: Settings, url: str) -> Bucket:
+    """The bucket and prefix of an `s3://` address, with the keys of given settings."""
+    bucket, _, prefix = url.removeprefix("s3://").partition("/")
     return Bucket(
         bucket,
         prefix,
@@ -327,7 +334,7 @@ def open_exports(known: Settings) -> Place:
     """The place for copies under names of people's choice, beside the store of given settings."""
     if not known.store:
         return DiskPlace(known.volume_root.resolve() / EXPORTS, private=True)
-    return BucketPlace(_bucket(known), f"{EXPORTS}/", known.store_patience_seconds)
+    return BucketPlace(open_bucket(known, known.store), f"{EXPORTS}/", known.store_patience_seconds)
 
 
 def _altered(ref: ArtifactRef) -> ChecksumMismatchError:
