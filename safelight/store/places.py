@@ -155,7 +155,8 @@ class BucketPlace:
     def holds(self, path: PurePosixPath, ref: ArtifactRef) -> bool:
         """See `Place.holds`; by the digest that stands beside the object."""
         name = f"{self._prefix}{path}"
-        return self._patient.answer(lambda: self._bucket.digest_of(name)) == ref.sha256
+        facts = self._patient.answer(lambda: self._bucket.facts_of(name))
+        return facts is not None and facts[2] == ref.sha256
 
     def put(self, path: PurePosixPath, source: Path, ref: ArtifactRef) -> bool:
         """See `Place.put`; False also where the answer was lost, and asked for again."""

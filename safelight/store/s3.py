@@ -4,7 +4,7 @@ import hashlib
 import io
 import time
 from base64 import b64encode
-from collections.abc import Generator, Sequence
+from collections.abc import Generator, Iterator, Sequence
 from contextlib import closing, contextmanager
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
@@ -173,16 +173,8 @@ class Bucket:
 
     def list(self, prefix: str) -> list[str]:
         """See `Backend.list`."""
-        found: list[str] = []
-        with self._errors(prefix):
-            pages = self._client.get_paginator("list_objects_v2").paginate(
-                Bucket=self.bucket, Prefix=self.prefix + checked_prefix(prefix)
-            )
-            for page in pages:
-                found.extend(
-                    item["Key"].removeprefix(self.prefix) for item in page.get("Contents", [])
-                )
-        return sorted(found)
+        found = [each["Key"] for each in self._listed(self.prefix + checked_prefix(prefix))]
+        return sorted(key.removeprefix(self.prefix) for key in found)
 
     def delete(self, key: str) -> None:
         """See `Backend.delete`."""
@@ -211,41 +203,35 @@ class Bucket:
     def names(self, prefix: str) -> Sequence[tuple[str, bool]]:
         """What lies right below a prefix that ends in a slash, and whether it is one itself.
 
-        Here and in `digest_of` and `write_once` a name may have any characters.
+        From here to `write_once` a name may have any characters.
         """
-        found: list[tuple[str, bool]] = []
         top = self.prefix + prefix
-        with self._errors(prefix):
-            pages = self._client.get_paginator("list_objects_v2").paginate(
-                Bucket=self.bucket, Prefix=top, Delimiter="/"
-            )
-            for page in pages:
-                found += [(o["Key"].removeprefix(top), False) for o in page.get("Contents", [])]
-                deeper = page.get("CommonPrefixes", [])
-                found += [(p["Prefix"].removeprefix(top).rstrip("/"), True) for p in deeper]
-        return [(name, is_prefix) for name, is_prefix in found if name]
+        found = [each.get("Prefix") or each["Key"] for each in self._listed(top, Delimiter="/")]
+        below = [name.removeprefix(top) for name in found if name != top]
+        return [(name.rstrip("/"), name.endswith("/")) for name in below]
 
     def objects(self) -> Sequence[tuple[str, int, int]]:
-        """Name, bytes and time of the last change, in nanoseconds, of every object."""
-        found: list[tuple[str, int, int]] = []
-        with self._errors(""):
-            pages = self._client.get_paginator("list_objects_v2").paginate(
-                Bucket=self.bucket, Prefix=self.prefix
-            )
-            for page in pages:
-                for each in page.get("Contents", []):
-                    changed = int(each["LastModified"].timestamp() * 1e9)
-                    found.append((each["Key"].removeprefix(self.prefix), each["Size"], changed))
-        return found
+        """Name, bytes and time of the last change, in nanoseconds of whole seconds, of each object."""
+        return [
+            (each["Key"].removeprefix(self.prefix), each["Size"], _nanoseconds(each))
+            for each in self._listed(self.prefix)
+        ]
 
-    def facts_of(self, name: str) -> tuple[int, int] | None:
-        """Bytes and time of the last change of an object; None without one."""
+    def facts_of(self, name: str) -> tuple[int, int, str] | None:
+        """Bytes, time of the last change, and sha256, empty where none stands beside the object."""
         try:
             with self._errors(name):
                 head = self._client.head_object(Bucket=self.bucket, Key=self.prefix + name)
         except MissingFileError:
             return None
-        return head["ContentLength"], int(head["LastModified"].timestamp() * 1e9)
+        return head["ContentLength"], _nanoseconds(head), head["Metadata"].get(DIGEST, "")
+
+    def _listed(self, prefix: str, **more: str) -> Iterator[Any]:
+        """Objects below a whole prefix, and with a delimiter prefixes."""
+        pages = self._client.get_paginator("list_objects_v2")
+        with self._errors(prefix):
+            for page in pages.paginate(Bucket=self.bucket, Prefix=prefix, **more):
+                yield from (*page.get("Contents", ()), *page.get("CommonPrefixes", ()))
 
     def fetch_named(self, name: str, target: Path) -> None:
         """Download an object, whatever its name looks like."""
@@ -256,15 +242,6 @@ class Bucket:
         """Forget an object, whatever its name looks like."""
         with self._errors(name):
             self._client.delete_object(Bucket=self.bucket, Key=self.prefix + name)
-
-    def digest_of(self, name: str) -> str | None:
-        """The sha256 that stands beside an object, empty where none does; None without one."""
-        try:
-            with self._errors(name):
-                head = self._client.head_object(Bucket=self.bucket, Key=self.prefix + name)
-        except MissingFileError:
-            return None
-        return head["Metadata"].get(DIGEST, "")
 
     def write_once(self, name: str, source: Path, media_type: str, sha256: str) -> bool:
         """Keep a file under a name that nothing has; False where anything has it.
@@ -277,7 +254,7 @@ class Bucket:
         target = {"Bucket": self.bucket, "Key": self.prefix + name}
         with disk_errors(source), source.open("rb") as file, self._errors(name):
             if source.stat().st_size > LARGEST_PUT:
-                if self.digest_of(name) is not None:
+                if self.facts_of(name) is not None:
                     return False
                 self._client.upload_fileobj(file, *target.values(), ExtraArgs=facts)
                 return True
@@ -396,6 +373,10 @@ class Bucket:
             f"{self._where} did not answer for {key}: {type(error).__name__}",
             "check SAFELIGHT_S3_ENDPOINT_URL and that the service runs, then run the flow again",
         )
+
+
+def _nanoseconds(known: Any) -> int:  # noqa: ANN401  (botocore's)
+    return int(known["LastModified"].timestamp()) * 10**9  # a list may be finer than a HEAD
 
 
 def _opened(source: Path | bytes) -> io.BytesIO | io.BufferedReader:

@@ -46,7 +46,8 @@ class BucketSource:
 
     def is_as(self, seen: Seen) -> bool:
         """Whether the object is still the one that was met."""
-        return self._bucket.facts_of(seen.name) == (seen.size, seen.changed)
+        facts = self._bucket.facts_of(seen.name)
+        return facts is not None and facts[:2] == (seen.size, seen.changed)
 
     def remove(self, seen: Seen) -> None:
         """Delete the object that was met."""
