@@ -211,7 +211,7 @@ class Bucket:
         return [(name.rstrip("/"), name.endswith("/")) for name in below]
 
     def objects(self) -> Sequence[tuple[str, int, int]]:
-        """Name, bytes and time of the last change, in nanoseconds of whole seconds, of each object."""
+        """Name, bytes and time of change of each object, in nanoseconds of whole seconds."""
         return [
             (each["Key"].removeprefix(self.prefix), each["Size"], _nanoseconds(each))
             for each in self._listed(self.prefix)
