@@ -14,6 +14,7 @@ from PIL import Image
 from pydantic import JsonValue
 from rich.console import Console
 
+from safelight.cli.copies import LINKS
 from safelight.cli.printing import fail, show_outcome, watching
 from safelight.cli.runs import session
 from safelight.errors import PipelineError
@@ -88,7 +89,7 @@ def main(folder: Path) -> None:
         for title, flow, parameters in jobs(photo, clip):
             with watching(title) as on_progress:
                 outcome = prefect.run(flow, parameters, on_progress)
-            show_outcome(outcome, None)
+            show_outcome(outcome, LINKS)
             if outcome.succeeded and outcome.manifest is not None:
                 made.append((title, _last(outcome.manifest)))
             else:

@@ -1,9 +1,7 @@
 """Many runs of one flow: from a file, a list or a grid of parameters."""
 
-import hashlib
 from collections import Counter
 from collections.abc import Sequence
-from dataclasses import replace
 from typing import Annotated
 from uuid import uuid4
 
@@ -12,6 +10,7 @@ from prefect.logging import get_run_logger
 from pydantic import Field, JsonValue
 
 from flows.batching.dispatching import Dispatch, Where, find_workers
+from flows.batching.exporting import export_results, export_template
 from flows.batching.gathering import gather_given
 from flows.batching.laying_out import (
     CELL,
@@ -25,18 +24,19 @@ from flows.batching.reading.files import read_file
 from flows.batching.reading.rows import Row
 from flows.batching.requests import (
     MOST_REQUESTS,
-    Request,
     batch_digest,
     check_requests,
     check_words,
     find_target,
     grid_rows,
     listed,
+    seeded,
 )
 from flows.batching.spreading import spread_axes
 from flows.running.recorded import RecordedFlow, recorded_flow
 from flows.running.signature import parameters_model
 from safelight.errors import InvalidFieldValueError, MissingRequiredFieldError, PipelineError
+from safelight.exports.template import LONGEST_TEMPLATE, Template
 from safelight.progress import (
     StopReason,
     StopRequestedError,
@@ -145,6 +145,14 @@ def batch(
     again: Annotated[
         bool, Field(description="Run finished requests again, with other seeds.")
     ] = False,
+    export: Annotated[
+        str | None,
+        Field(
+            max_length=LONGEST_TEMPLATE,
+            description="Template by which each result is also copied to exports/ beside the "
+            "store: {batch}/{prompt:40}-{number:04}. None: as SAFELIGHT_EXPORT_NAMES says.",
+        ),
+    ] = None,
     allow_failures: Annotated[
         bool,
         Field(description="End as completed though requests failed; the result lists them."),
@@ -162,6 +170,7 @@ def batch(
 ) -> list[ArtifactRef]:
     """Run a flow for every request of a file, a list or a grid, and lay out what it makes."""
     target = find_target(flow)
+    template = export_template(export, parameters_model(target.fn).model_fields)
     _check_source(file, sheet, requests, grid, read_prompts=read_prompts)
     grid = spread_axes(grid, MOST_REQUESTS) if grid is not None else None
     if file is not None:
@@ -174,7 +183,7 @@ def batch(
     checked = check_requests(target, rows, parameters)
     name = _run_id() if again else key or batch_digest(checked)
     if "seed" in parameters_model(target.fn).model_fields:
-        checked = [_seeded(request, name) for request in checked]
+        checked = [seeded(request, name) for request in checked]
     check_words(checked)
     deployment = find_workers(flow, where)
     get_run_logger().info(
@@ -190,9 +199,9 @@ def batch(
     except StopRequestedError:
         if stop_requested() and stop_reason() is not StopReason.CANCEL:
             raise  # whoever goes on with it says how it ends
-        _conclude(dispatch, on_workers=deployment is not None)
+        _conclude(dispatch, template, on_workers=deployment is not None)
         raise
-    report = _conclude(dispatch, on_workers=deployment is not None)
+    report = _conclude(dispatch, template, on_workers=deployment is not None)
     made: list[ArtifactRef] = []
     if sheets:
         made = lay_out_grid(grid, order, checked, dispatch.outcomes, cell) if grid else []
@@ -256,24 +265,12 @@ def _from_file(
     return rows
 
 
-def _seeded(request: Request, name: str) -> Request:
-    """With a seed of its own where none was given; every cell of a grid has the same.
-
-    A retry of the request then draws the same picture and finds its finished stages.
-    """
-    if request.parameters.get("seed") is not None:
-        return request
-    source = name if request.place else f"{name}:{request.identity}"
-    seed = int.from_bytes(hashlib.sha256(source.encode()).digest()[:4], "big")
-    return replace(request, parameters={**request.parameters, "seed": seed})
-
-
 def _run_id() -> str:
     context = FlowRunContext.get()
     return str(context.flow_run.id if context and context.flow_run else uuid4())
 
 
-def _conclude(dispatch: Dispatch, *, on_workers: bool) -> BatchReport:
+def _conclude(dispatch: Dispatch, template: Template | None, *, on_workers: bool) -> BatchReport:
     """Keep the report, show the table, and put the counts into the result."""
     outcomes = [outcome for _, outcome in sorted(dispatch.outcomes.items())]
     report = BatchReport(
@@ -293,6 +290,8 @@ def _conclude(dispatch: Dispatch, *, on_workers: bool) -> BatchReport:
         }
     )
     publish_table(dispatch.requests, dispatch.outcomes)
+    if template is not None:
+        recorder().answer["exports"] = export_results(report, template)
     return report
 
 

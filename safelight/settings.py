@@ -46,6 +46,14 @@ class Settings(BaseSettings):
     """Key of `aws:kms`; None is the account's own."""
     store_patience_seconds: float = Field(default=120.0, ge=0)
     """A bucket that does not answer is asked again for this long before a run fails."""
+    result_names: str = "{folder}/{name}"
+    """Template of what results are called in folders, zips and downloads."""
+    export_names: str = ""
+    """Template by which every batch also copies its results to `exports` beside the store; empty
+    copies only for batches that ask for it."""
+    watch_roots: str = ""
+    """Folders and `s3://` prefixes, separated by commas, in which runs of `watch` may write results
+    and move or delete originals; `exports` of the volume always."""
     server_auth: Literal["token", "none"] = "token"
     """Whether an embedded server asks for a random password; `none` only where nobody but you can
     reach this machine's loopback."""

@@ -5,6 +5,7 @@ import re
 import shlex
 import subprocess
 import sys
+import zipfile
 from collections.abc import Iterator
 from itertools import takewhile
 from pathlib import Path
@@ -136,7 +137,23 @@ def test_the_commands_of_the_batch_guide(served: dict[str, str], tmp_path: Path)
 
     first = said(f"{batch} --output {tmp_path}")
     assert first.count("succeeded") == 3
-    assert len(list(tmp_path.glob("*.png"))) == 4  # three pictures and their sheet
+    assert len(list(tmp_path.rglob("*.png"))) == 4  # three pictures and their sheet
+    (named,) = commands("docs/names.md")
+    folder_too = f"--output {tmp_path / 'named'}"
+    named = named.replace("hearts.zip", str(tmp_path / "hearts.zip"))
+    said(named.replace("--output hearts", folder_too))
+    (pictures,) = [path for path in (tmp_path / "named").iterdir() if path.name != "sheets"]
+    names = sorted(path.name for path in pictures.iterdir())
+    assert names[2] == "a red heart-7-0001.png"
+    with zipfile.ZipFile(tmp_path / "hearts.zip") as archive:
+        assert sorted(archive.namelist()) == [f"{pictures.name}/{name}" for name in names]
+    (watching,) = commands("docs/watch.md")
+    inbox = tmp_path / "inbox"
+    small_examples(inbox)
+    watching = watching.replace("watch uploads", f"watch {inbox}")
+    once = said(watching.replace("--to enlarged", f"--to {tmp_path / 'enlarged'}"))
+    assert "done astronaut.png" in once
+    assert "refused box.mp4" in once
     assert said(batch).count("succeeded before") == 3
     looked = said(folder)
     assert "1 requests of enhance; nothing has run" in looked

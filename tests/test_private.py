@@ -3,16 +3,16 @@
 import os
 import subprocess
 import sys
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 
 import pytest
 
-from safelight.cli.printing import place_of
 from safelight.cli.server import make_home
 from safelight.errors import InvalidFieldValueError
 from safelight.private import as_started, keep_private, make_folder
 from safelight.remembered import Remembered
 from safelight.settings import reload_settings
+from safelight.store.places import DiskPlace
 from safelight.store.store import current_store
 
 
@@ -66,7 +66,10 @@ def test_a_home_of_before_is_closed(volume: Path):
 def test_copies_that_a_person_asks_for_are_made_as_usual(volume: Path, tmp_path: Path):
     ref = current_store().put(b"x", "text/plain")
     keep_private()
-    assert rights(Path(place_of(ref, tmp_path / "out"))) == "0o644"
+    place = DiskPlace(tmp_path / "out", private=False)
+    assert place.put(PurePosixPath("a/x.txt"), current_store().fetch(ref), ref)
+    assert rights(tmp_path / "out" / "a" / "x.txt") == "0o644"
+    assert rights(tmp_path / "out" / "a") == "0o755"
     assert rights(tmp_path / "out") == "0o755"
     make_folder(tmp_path / "ours")
     assert rights(tmp_path / "ours") == "0o700"

@@ -7,7 +7,7 @@ import math
 import pkgutil
 from collections import Counter
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from itertools import product
 from typing import Any, cast
 
@@ -33,7 +33,7 @@ MOST_REQUESTS = 2000
 """Each becomes a flow run and a row of a table that people look at."""
 MOST_BYTES = 512 * 1024
 """Of a request's parameters as JSON: a Prefect server takes no more."""
-NOT_FOR_BATCHES = ("batch", "shard")
+NOT_FOR_BATCHES = ("batch", "shard", "watch")
 
 
 @dataclass(frozen=True)
@@ -200,6 +200,18 @@ def batch_digest(requests: Sequence[Request]) -> str:
     """Names a batch by what it asks for; the order of its requests does not matter."""
     together = "\n".join(sorted(request.identity for request in requests))
     return hashlib.sha256(together.encode()).hexdigest()[:24]
+
+
+def seeded(request: Request, name: str) -> Request:
+    """With a seed of its own where none was given; every cell of a grid has the same.
+
+    A retry of the request then draws the same picture and finds its finished stages.
+    """
+    if request.parameters.get("seed") is not None:
+        return request
+    source = name if request.place else f"{name}:{request.identity}"
+    seed = int.from_bytes(hashlib.sha256(source.encode()).digest()[:4], "big")
+    return replace(request, parameters={**request.parameters, "seed": seed})
 
 
 def _check_count(count: int) -> None:

@@ -8,9 +8,9 @@ from typing import NamedTuple, Protocol, cast
 
 from pydantic import JsonValue
 
+from safelight.cli.copies import Copies
 from safelight.cli.printing import (
     outcome_facts,
-    place_of,
     show_json,
     show_line,
     show_outcome,
@@ -152,7 +152,7 @@ def _shown(value: JsonValue) -> str:
 def run_batch(
     file: RequestFile,
     parameters: dict[str, JsonValue],
-    output: Path | None,
+    copies: Copies,
     *,
     as_json: bool = False,
 ) -> RunEnd:
@@ -165,12 +165,12 @@ def run_batch(
     if not as_json:
         show_left_aside(file)
     asked = {"file": stored.uri, **parameters}
-    return run_requests(asked, output, file.left_aside, as_json=as_json)
+    return run_requests(asked, copies, file.left_aside, as_json=as_json)
 
 
 def run_requests(
     parameters: dict[str, JsonValue],
-    output: Path | None,
+    copies: Copies,
     left_aside: Sequence[str] = (),
     *,
     as_json: bool = False,
@@ -187,22 +187,32 @@ def run_requests(
     if as_json:
         aside: list[JsonValue] = [*left_aside]
         more: dict[str, JsonValue] = {"left_aside": aside} if aside else {}
-        show_json({**outcome_facts(outcome, output, report), **more})
+        if report is not None:
+            more["places"] = [
+                {"request": one.where, "places": [*copies.of_request(report, one)]}
+                for one in report.outcomes
+            ]
+            zipped = copies.zipped(report)
+            more["zip"] = str(zipped) if zipped else None
+        show_json({**outcome_facts(outcome, copies, report), **more})
         return outcome
     if report is not None:
-        _show(report, output)
+        _show(report, copies)
     else:
         show_line("no request ran")
-    show_outcome(outcome, output)
+    show_outcome(outcome, copies)
+    zipped = copies.zipped(report) if report is not None else None
+    if zipped is not None:
+        show_line(f"zip: {zipped}")
     return outcome
 
 
-def _show(report: BatchReport, output: Path | None) -> None:
+def _show(report: BatchReport, copies: Copies) -> None:
     show_line(f"{report.requests} requests of {report.flow}")
     rows: list[tuple[str, ...]] = []
     for outcome in report.outcomes:
         state = f"{outcome.state} before" if outcome.reused else outcome.state
-        made = [place_of(ref, output) for ref in outcome.results]
+        made = copies.of_request(report, outcome)
         if outcome.error is not None:
             made.append(f"{outcome.error.code} {outcome.error.problem}")
             made.append(f"Fix: {outcome.error.remedy}")

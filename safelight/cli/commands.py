@@ -11,20 +11,15 @@ from typing import Annotated, ParamSpec
 import typer
 from pydantic import JsonValue
 
-from safelight.cli.batching import (
-    read_requests,
-    run_batch,
-    run_requests,
-    show_check,
-    without_seed_rows,
-)
-from safelight.cli.grids import read_grid
-from safelight.cli.inputs import local, offered, parse_options, uploaded
+from safelight.cli.batch_commands import BATCH_HELP, GRID_HELP, ZipOption, batch, grid
+from safelight.cli.copies import Wanted
+from safelight.cli.exporting import export_run
+from safelight.cli.inputs import local
 from safelight.cli.launching import (
     FileArgument,
     JsonOption,
+    NamesOption,
     OutputOption,
-    conclude,
     launch,
     reporting,
     run_flow,
@@ -40,16 +35,14 @@ from safelight.cli.options import (
 from safelight.cli.pipelines import pipeline
 from safelight.cli.printing import (
     CONSOLE,
-    check_output,
     show_line,
     show_preset,
     show_presets,
 )
 from safelight.cli.remixing import read_changes
 from safelight.cli.replaying import replay_run
-from safelight.cli.server import configured_api_url
+from safelight.cli.watch_command import WATCH_HELP, watch
 from safelight.client.catalog import catalog
-from safelight.client.contracts import contract
 
 P = ParamSpec("P")
 app = typer.Typer(
@@ -63,14 +56,6 @@ app.add_typer(image, name="image")
 app.add_typer(presets, name="presets")
 app.add_typer(models, name="models")
 app.add_typer(pipeline, name="pipeline")
-CheckOption = Annotated[
-    bool, typer.Option("--check", help="Show what would be asked for, and run nothing.")
-]
-KeyOption = Annotated[str | None, typer.Option(help="Batches of one key share results.")]
-ParallelOption = Annotated[int | None, typer.Option(help="Requests under way at once.")]
-ShardsOption = Annotated[
-    bool, typer.Option("--shards", help="On workers: many short requests in one flow run.")
-]
 PromptArgument = Annotated[str, typer.Argument(help="What the picture shows.")]
 
 
@@ -84,11 +69,12 @@ def run(
     context: typer.Context,
     preset: Annotated[str, typer.Argument(help="Id, see: safelight presets list")],
     output: OutputOption = None,
+    names: NamesOption = None,
     as_json: JsonOption = False,
 ) -> None:
     """Run a preset."""
     catalog().find_preset(preset)
-    launch(preset, {}, context, output, as_json)
+    launch(preset, {}, context, Wanted(output, names), as_json)
 
 
 @image.command(cls=of_flow("generate", "prompt"), help="Text to image.")
@@ -97,10 +83,11 @@ def generate(
     context: typer.Context,
     prompt: PromptArgument,
     output: OutputOption = None,
+    names: NamesOption = None,
     as_json: JsonOption = False,
 ) -> None:
     """Text to image."""
-    launch("generate", {"prompt": prompt}, context, output, as_json)
+    launch("generate", {"prompt": prompt}, context, Wanted(output, names), as_json)
 
 
 @image.command(cls=of_flow("transform", "image", "prompt"), help="Image to image.")
@@ -110,10 +97,17 @@ def transform(
     file: FileArgument,
     prompt: PromptArgument,
     output: OutputOption = None,
+    names: NamesOption = None,
     as_json: JsonOption = False,
 ) -> None:
     """Image to image."""
-    launch("transform", {"image": local(file), "prompt": prompt}, context, output, as_json)
+    launch(
+        "transform",
+        {"image": local(file), "prompt": prompt},
+        context,
+        Wanted(output, names),
+        as_json,
+    )
 
 
 @image.command(
@@ -126,6 +120,7 @@ def inpaint(
     mask: Annotated[Path, typer.Argument(help="White is repainted.")],
     prompt: PromptArgument,
     output: OutputOption = None,
+    names: NamesOption = None,
     as_json: JsonOption = False,
 ) -> None:
     """Repaint the white part of a mask."""
@@ -134,104 +129,28 @@ def inpaint(
         "mask": local(mask),
         "prompt": prompt,
     }
-    launch("inpaint", arguments, context, output, as_json)
+    launch("inpaint", arguments, context, Wanted(output, names), as_json)
+
+
+app.command(cls=BatchCommand, help=BATCH_HELP)(batch)
+app.command(cls=GridCommand, help=GRID_HELP)(grid)
+app.command(cls=BatchCommand, help=WATCH_HELP)(watch)
 
 
 @app.command(
-    cls=BatchCommand,
-    help="Run a flow for every request of a file (a table or spreadsheet, JSON, or a prompt a "
-    "line), or for every picture or clip of a folder or zip; extra options, for instance --steps "
-    "30, are given to every request that has none of its own. "
-    "safelight batch --flow NAME --help lists them.",
+    "export",
+    help="Copy what a run or batch has made, under names of your choice or as one zip.",
 )
 @reporting
-def batch(
-    context: typer.Context,
-    file: Annotated[Path, typer.Argument(help="A file, folder or zip on this machine.")],
-    flow: Annotated[str, typer.Option(help="Preset or other flow that each request runs.")],
-    parallel: ParallelOption = None,
-    retries: Annotated[int | None, typer.Option(help="More tries after a passing fault.")] = None,
-    key: KeyOption = None,
-    again: Annotated[bool, typer.Option(help="Also what is finished, with other seeds.")] = False,
-    shards: ShardsOption = False,
-    sheet: Annotated[str | None, typer.Option(help="Of a spreadsheet; the first.")] = None,
-    read_prompts: Annotated[
-        bool,
-        typer.Option("--read-prompts", help="Of a folder: from metadata where no text has one."),
-    ] = False,
-    check: CheckOption = False,
+def export_results(
+    run: Annotated[str, typer.Argument(help="Id of a run, also of a batch.")],
     output: OutputOption = None,
+    names: NamesOption = None,
+    zipped: ZipOption = None,
     as_json: JsonOption = False,
 ) -> None:
-    """Run a batch."""
-    target = contract(flow)
-    shared = parse_options(flow_words(context), target.described)
-    target.check(without_seed_rows(shared), partly=True)
-    given = offered(
-        flow=flow,
-        parallel=parallel,
-        retries=retries,
-        key=key,
-        again=again,
-        shards=shards,
-        sheet=sheet,
-    )
-    contract("batch").check(given)
-    if output is not None and not check:
-        check_output(output)
-    asked = read_requests(file, target, shared, sheet, read_prompts=read_prompts, check=check)
-    if check:
-        show_check(flow, asked, as_json=as_json)
-        return
-    shared = uploaded(shared, here=configured_api_url() is None)
-    conclude(run_batch(asked, {**given, "parameters": shared}, output, as_json=as_json))
-
-
-@app.command(
-    cls=GridCommand,
-    help="Run a flow for every combination of values, on sheets with a label for each: --x "
-    "steps=10,20 --y replace:red=red,blue --z model=a,b. All other options are the flow's own. "
-    "safelight grid FLOW --help lists them.",
-)
-@reporting
-def grid(
-    context: typer.Context,
-    flow: Annotated[str, typer.Argument(help="Preset or other flow that each cell runs.")],
-    x: Annotated[str, typer.Option(help="Axis across the sheets: NAME=VALUE,VALUE.")],
-    y: Annotated[str | None, typer.Option(help="Axis down the sheets.")] = None,
-    z: Annotated[str | None, typer.Option(help="Axis with a sheet for each value.")] = None,
-    parallel: ParallelOption = None,
-    key: KeyOption = None,
-    cell: Annotated[int | None, typer.Option(help="Side of a picture on the sheets, px.")] = None,
-    no_sheets: Annotated[bool, typer.Option("--no-sheets", help="Results alone.")] = False,
-    shards: ShardsOption = False,
-    check: CheckOption = False,
-    output: OutputOption = None,
-    as_json: JsonOption = False,
-) -> None:
-    """Run a grid."""
-    target = contract(flow)
-    shared = parse_options(flow_words(context), target.described)
-    target.check(shared, partly=True)
-    asked = read_grid(target, shared, {"x": x, "y": y, "z": z})
-    given = offered(
-        flow=flow,
-        parallel=parallel,
-        key=key,
-        shards=shards,
-        cell=cell,
-        sheets=not no_sheets,
-        grid=asked.grid,
-        **asked.axes,
-    )
-    contract("batch").check(given)
-    if check:
-        show_check(flow, asked.cells, as_json=as_json)
-        return
-    if output is not None:
-        check_output(output)
-    shared = uploaded(shared, here=configured_api_url() is None)
-    conclude(run_requests({**given, "parameters": shared}, output, as_json=as_json))
+    """Copy results."""
+    export_run(run, Wanted(output, names, zipped), as_json=as_json)
 
 
 @app.command("backfill", help="Create the runs that a paused or missed schedule would have made.")
@@ -257,10 +176,11 @@ def enhance(
     context: typer.Context,
     file: FileArgument,
     output: OutputOption = None,
+    names: NamesOption = None,
     as_json: JsonOption = False,
 ) -> None:
     """Enlarge and clean up a picture."""
-    launch("enhance", {"image": local(file)}, context, output, as_json)
+    launch("enhance", {"image": local(file)}, context, Wanted(output, names), as_json)
 
 
 @app.command(cls=of_flow("interpolate", "video"), help="Raise a video's frame rate.")
@@ -269,10 +189,11 @@ def interpolate(
     context: typer.Context,
     file: FileArgument,
     output: OutputOption = None,
+    names: NamesOption = None,
     as_json: JsonOption = False,
 ) -> None:
     """Raise a video's frame rate."""
-    launch("interpolate", {"video": local(file)}, context, output, as_json)
+    launch("interpolate", {"video": local(file)}, context, Wanted(output, names), as_json)
 
 
 @app.command(
@@ -286,12 +207,18 @@ def remix(
     file: FileArgument,
     show: Annotated[bool, typer.Option("--show", help="Say what was understood, no more.")] = False,
     output: OutputOption = None,
+    names: NamesOption = None,
     as_json: JsonOption = False,
 ) -> None:
     """Draw a picture again, with changes."""
     changes = read_changes(file, flow_words(context), show=show, as_json=as_json)
     if not show:
-        run_flow("remix", {"image": local(file), "changes": changes}, output, as_json=as_json)
+        run_flow(
+            "remix",
+            {"image": local(file), "changes": changes},
+            Wanted(output, names),
+            as_json=as_json,
+        )
 
 
 @presets.command("list", help="All presets.")

@@ -137,6 +137,13 @@ def local(file: Path) -> str:
     return str(file.absolute())
 
 
+def given_file(parameters: Mapping[str, JsonValue]) -> str:
+    """Name of the one file that a run works on, as it was typed; empty where none is."""
+    names = (parameters.get(name) for name in ("image", "video"))
+    found = next((name for name in names if isinstance(name, str)), "")
+    return "" if found.startswith(SCHEME) else Path(found).name
+
+
 def uploaded(parameters: dict[str, JsonValue], *, here: bool) -> dict[str, JsonValue]:
     """The parameters with the files of this machine put into the store.
 

@@ -8,11 +8,11 @@ from typing import Annotated, ParamSpec
 import typer
 from pydantic import JsonValue
 
-from safelight.cli.inputs import parse_options, uploaded
+from safelight.cli.copies import Copies, Wanted
+from safelight.cli.inputs import given_file, parse_options, uploaded
 from safelight.cli.main import stopped_status
 from safelight.cli.options import flow_words
 from safelight.cli.printing import (
-    check_output,
     fail,
     outcome_facts,
     show_json,
@@ -33,6 +33,13 @@ FileArgument = Annotated[Path, typer.Argument(help="A file on this machine.")]
 OutputOption = Annotated[
     Path | None,
     typer.Option("--output", "-o", help="Folder that also gets a copy of the results."),
+]
+NamesOption = Annotated[
+    str | None,
+    typer.Option(
+        help="What the copies are called: fields in braces, such as {prompt:40}-{seed}, and / for "
+        "folders."
+    ),
 ]
 JsonOption = Annotated[
     bool, typer.Option("--json", help="Print the result as one JSON object, for programs.")
@@ -59,7 +66,7 @@ def launch(
     flow: str,
     arguments: dict[str, JsonValue],
     context: typer.Context,
-    output: Path | None,
+    wanted: Wanted,
     as_json: bool,
 ) -> None:
     """Check what one flow was given, then run it.
@@ -68,7 +75,7 @@ def launch(
         flow: name of the flow.
         arguments: what click parsed.
         context: holds the words of the flow's own options.
-        output: folder for copies.
+        wanted: where copies go.
         as_json: for programs.
     """
     known = contract(flow)
@@ -77,22 +84,34 @@ def launch(
     if "overrides" in given and flow in catalog().preset_ids():
         quality = given.get("quality")
         catalog().check_overrides(flow, str(quality) if quality else None, given["overrides"])
-    run_flow(flow, given, output, as_json=as_json)
+    run_flow(flow, given, wanted, as_json=as_json)
 
 
 def run_flow(
-    flow: str, parameters: dict[str, JsonValue], output: Path | None, *, as_json: bool
+    flow: str,
+    parameters: dict[str, JsonValue],
+    wanted: Wanted,
+    *,
+    as_json: bool,
+    source: str | None = None,
 ) -> None:
-    """Run one flow, show its progress and where the results lie; exit status 1 unless it worked."""
-    if output is not None:
-        check_output(output)
+    """Run one flow, show its progress and where the results lie; exit status 1 unless it worked.
+
+    Args:
+        flow: its name.
+        parameters: as the flow takes them.
+        wanted: where copies go.
+        as_json: for programs.
+        source: name of the file that it works on; None looks for it in the parameters.
+    """
+    copies = Copies(wanted, flow, given_file(parameters) if source is None else source)
     parameters = uploaded(parameters, here=configured_api_url() is None)
     with session() as prefect, watching(flow, quiet=as_json) as on_progress:
         outcome = prefect.run(flow, parameters, on_progress)
     if as_json:
-        show_json(outcome_facts(outcome, output))
+        show_json(outcome_facts(outcome, copies))
     else:
-        show_outcome(outcome, output)
+        show_outcome(outcome, copies)
     conclude(outcome)
 
 

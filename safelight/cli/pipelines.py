@@ -7,11 +7,12 @@ import typer
 from pydantic import JsonValue
 from typer.core import TyperGroup
 
-from safelight.cli.inputs import parse_options, uploaded
-from safelight.cli.launching import JsonOption, OutputOption, reporting, run_flow
+from safelight.cli.copies import Copies, Wanted
+from safelight.cli.inputs import given_file, parse_options, uploaded
+from safelight.cli.launching import JsonOption, NamesOption, OutputOption, reporting, run_flow
 from safelight.cli.options import PipelineCommand, flow_words, pipeline_options
 from safelight.cli.pipeline_files import line_of, pipeline_in, pipeline_text, read_pipeline
-from safelight.cli.printing import check_output, show_json, show_line
+from safelight.cli.printing import show_json, show_line
 from safelight.cli.server import configured_api_url
 from safelight.client.catalog import pipelines
 from safelight.client.contracts import contract, refuse_unknown
@@ -55,6 +56,7 @@ def run(
     context: typer.Context,
     file: PipelineArgument,
     output: OutputOption = None,
+    names: NamesOption = None,
     as_json: JsonOption = False,
 ) -> None:
     """Run a pipeline file."""
@@ -65,10 +67,11 @@ def run(
     call = parse_options(flow_words(context), options)
     refuse_unknown(call, options, file.name)
     pipelines().check_pipeline(described, call)
-    if output is not None:
-        check_output(output)
+    wanted = Wanted(output, names)
+    Copies(wanted, "pipeline")  # refuses them before any file is kept
+    source = given_file(call)
     call = uploaded(call, here=configured_api_url() is None)
-    run_flow("pipeline", {**described, "call_input": call}, output, as_json=as_json)
+    run_flow("pipeline", {**described, "call_input": call}, wanted, as_json=as_json, source=source)
 
 
 @pipeline.command(

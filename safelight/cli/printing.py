@@ -1,11 +1,8 @@
 """What the command prints: tables in a terminal, plain lines in a pipe, or one JSON object."""
 
 import json
-import os
-import secrets
 from collections.abc import Generator, Sequence
 from contextlib import contextmanager
-from pathlib import Path
 from typing import Never, cast
 
 import typer
@@ -15,13 +12,12 @@ from rich.markup import escape
 from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn
 from rich.table import Table
 
+from safelight.cli.copies import Copies
 from safelight.client.runs import OnProgress, RunEnd
-from safelight.errors import ForbiddenPathError, PipelineError
-from safelight.private import as_started
+from safelight.errors import PipelineError
 from safelight.provenance.batches import BatchReport
 from safelight.provenance.endings import failure_in
 from safelight.store.artifact import ArtifactRef
-from safelight.store.store import current_store
 
 CONSOLE = Console(emoji=False)  # or `root:x:0` of a file would be shown with a cross
 ERRORS = Console(stderr=True, emoji=False)
@@ -43,8 +39,6 @@ def show_error(error: PipelineError, *, as_json: bool = False) -> None:
         show_json({**_NO_RUN, "error": failure})
 
 
-STAGES = "stages"
-"""Folder below `--output` for what is no result of the run: what later stages read."""
 _NO_RUN: dict[str, JsonValue] = {
     "flow": None,
     "flow_run_id": None,
@@ -106,7 +100,7 @@ def watching(title: str, *, quiet: bool = False) -> Generator[OnProgress]:
 
 
 def outcome_facts(
-    outcome: RunEnd, output: Path | None, report: BatchReport | None = None
+    outcome: RunEnd, copies: Copies, report: BatchReport | None = None
 ) -> dict[str, JsonValue]:
     """What a program wants to know about a run that ended."""
     manifest, state = outcome.manifest, outcome.flow_run.state
@@ -120,11 +114,12 @@ def outcome_facts(
     stages: list[JsonValue] = [
         {"stage": entry.name, "status": entry.status, "notes": [*entry.notes]} for entry in entries
     ]
+    places = copies.of_run(manifest)
     artifacts: list[JsonValue] = [
         {
             "stage": entry.name,
             "uri": ref.uri,
-            "place": place_of(ref, _folder(ref, results, output)),
+            "place": places[ref.sha256],
             "sha256": ref.sha256,
             "media_type": ref.media_type,
             "bytes": ref.bytes,
@@ -149,7 +144,7 @@ def outcome_facts(
     return facts
 
 
-def show_outcome(outcome: RunEnd, output: Path | None) -> None:
+def show_outcome(outcome: RunEnd, copies: Copies) -> None:
     """How a run ended, its stages, and where its results lie."""
     manifest = outcome.manifest
     if manifest is not None:
@@ -165,10 +160,10 @@ def show_outcome(outcome: RunEnd, output: Path | None) -> None:
             for entry in manifest.stages
         ]
         show_rows(("stage", "status", "seconds", "result", "notes"), rows)
+        places = copies.of_run(manifest)
         for entry in manifest.stages:
             for ref in entry.results:
-                place = place_of(ref, _folder(ref, manifest.results, output))
-                show_line(f"{entry.name}: {place}")
+                show_line(f"{entry.name}: {places[ref.sha256]}")
         show_line(f"manifest: {manifest.key}")
     if not outcome.succeeded:
         ERRORS.print(outcome.message, markup=False, highlight=False, soft_wrap=True, style="red")
@@ -177,54 +172,6 @@ def show_outcome(outcome: RunEnd, output: Path | None) -> None:
 def _facts(ref: ArtifactRef) -> str:
     size = f"{ref.width}x{ref.height}" if ref.width else f"{ref.bytes} bytes"
     return f"{size}, {ref.frames} frames at {ref.fps:g}" if ref.frames and ref.fps else size
-
-
-def _folder(ref: ArtifactRef, results: Sequence[ArtifactRef], output: Path | None) -> Path | None:
-    """Where a copy goes: results into the folder itself, what other stages made apart from them."""
-    if output is None or any(ref.sha256 == result.sha256 for result in results):
-        return output
-    return output / STAGES
-
-
-def place_of(ref: ArtifactRef, output: Path | None) -> str:
-    """Where a result can be opened; copies it to `output` when that is given."""
-    store = current_store()
-    if output is not None:
-        check_output(output)
-        target = output / f"{ref.sha256[:16]}{ref.extension}"
-        half = output / f".{target.name}.{secrets.token_hex(4)}"
-        try:
-            with as_started():
-                half.write_bytes(store.read(ref))
-            os.replace(half, target)  # also a link of this name, not what it leads to
-        finally:
-            half.unlink(missing_ok=True)
-        return str(target)
-    link = store.link(ref)
-    return link.removeprefix("file://") if link.startswith("file://") else link
-
-
-def check_output(output: Path) -> None:
-    """Make the folder that copies go to, before anything is computed for it.
-
-    Raises:
-        ForbiddenPathError: it cannot be one.
-    """
-    try:
-        with as_started():
-            output.mkdir(parents=True, exist_ok=True)
-        usable = os.access(output, os.W_OK | os.X_OK)
-    except (OSError, ValueError) as error:
-        why = error.strerror if isinstance(error, OSError) else str(error)
-        raise ForbiddenPathError(
-            f"--output is {str(output)[:200]!r}, which is no folder and cannot be made one: {why}",
-            "name a folder with --output",
-        ) from error
-    if not usable:
-        raise ForbiddenPathError(
-            f"--output is {str(output)!r}, which cannot be written to",
-            "name a folder of yours with --output",
-        )
 
 
 def show_presets(found: Sequence[BaseModel]) -> None:

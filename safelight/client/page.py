@@ -14,6 +14,9 @@ from prefect.client.schemas.actions import ArtifactCreate
 from safelight.client.asking import ask, patient_client
 from safelight.client.markdown import cell, code
 from safelight.errors import EngineOfflineError, PipelineError
+from safelight.exports.facts import Result, run_results
+from safelight.exports.placing import disposition, saved_as
+from safelight.exports.template import result_template
 from safelight.media.images import decode_image
 from safelight.media.layers import on_white
 from safelight.media.previews import picture_preview, video_preview
@@ -95,14 +98,25 @@ def _leaves(manifest: Manifest) -> Generator[ArtifactCreate]:
             data=json.dumps([_row(entry) for entry in manifest.stages]),
         )
     ends = current_store().link_ends(LINK_SECONDS)
-    for ref in results[:MOST_LINKS]:
+    for result in run_results(manifest)[:MOST_LINKS]:
+        ref = result.ref
         name = ref.sha256[:12]
         yield ArtifactCreate(
             type="markdown",
             key=f"file-{name}",
             description=f"{ref.media_type}, {ref.bytes} bytes" + (f"; {ends}" if ends else ""),
-            data=f"[{name}{ref.extension}]({current_store().link(ref, LINK_SECONDS)})",
+            data=f"[{name}{ref.extension}]({_link(result)})",
         )
+
+
+def _link(result: Result) -> str:
+    """A link under which a browser saves the file by the name that the settings' template gives."""
+    try:
+        name = saved_as(result, result_template([*result.facts]))
+    except PipelineError as error:  # of the settings; the file is what counts
+        LOG.warning("the link's file is called by its content: %s", error)
+        name = f"{result.otherwise}{result.ref.extension}"
+    return current_store().link(result.ref, LINK_SECONDS, disposition(name))
 
 
 def _shown(ref: ArtifactRef) -> str:

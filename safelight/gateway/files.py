@@ -14,7 +14,11 @@ from starlette.responses import FileResponse, Response
 
 from safelight.client.runs import manifest_of
 from safelight.errors import ForbiddenPathError, InvalidFieldValueError, MissingFileError
+from safelight.exports.facts import Result, run_results, stage_results
+from safelight.exports.placing import saved_as
+from safelight.exports.template import Template, parse, result_template
 from safelight.gateway.problems import UploadDamagedError
+from safelight.gateway.workflows import contract_of
 from safelight.provenance.manifest import Manifest
 from safelight.store.artifact import ArtifactRef, MediaKind
 from safelight.store.disk import disk_errors
@@ -25,7 +29,7 @@ MEDIA: tuple[MediaKind, ...] = ("image", "video", "audio")
 FOR_EVER = "private, max-age=31536000, immutable"
 """How long what is named by its content may be kept."""
 _ONE = r"(\d{1,18}-\d{0,18}|-\d{1,18})"
-_RANGE = re.compile(rf"bytes=\s*{_ONE}(\s*,\s*{_ONE}){{0,15}}")
+RANGE = re.compile(rf"bytes=\s*{_ONE}(\s*,\s*{_ONE}){{0,15}}")
 
 
 class _Frozen(BaseModel):
@@ -116,13 +120,18 @@ def _facts(ref: ArtifactRef) -> dict[str, JsonValue]:
 
 
 def download(
-    job_id: UUID, sha256: str, wanted_range: str | None, known_tags: str | None
+    job_id: UUID,
+    sha256: str,
+    names: str | None,
+    wanted_range: str | None,
+    known_tags: str | None,
 ) -> Response:
     """The bytes of a file that a job made, checked against their sha256 before any is sent.
 
     Args:
         job_id: of the job.
         sha256: of the file.
+        names: template of what it is to be saved as; None is that of the settings.
         wanted_range: header Range, which the answer reads itself.
         known_tags: header If-None-Match.
 
@@ -131,25 +140,27 @@ def download(
         ForbiddenPathError: the manifest names a key that is none of an artifact.
         ChecksumMismatchError: the stored bytes are damaged.
         InvalidFieldValueError: the range is none.
+        PipelineError: `names` is no template.
     """
     manifest = manifest_of(job_id)
-    refs = () if manifest is None else (*manifest.results, *manifest.artifacts)
-    ref = next((ref for ref in refs if ref.sha256 == sha256), None)
-    if ref is None:
+    found = [] if manifest is None else [*run_results(manifest), *stages_of(manifest)]
+    result = next((each for each in found if each.ref.sha256 == sha256), None)
+    if manifest is None or result is None:
         raise MissingFileError(
             f"job {job_id} has no artifact {sha256}", f"take an id of /api/jobs/{job_id}/artifacts"
         )
+    ref = result.ref
     _require_artifact(ref)
-    if wanted_range is not None and not _RANGE.fullmatch(wanted_range.strip()):
+    name = saved_as(result, template_of(names, manifest.flow))
+    if wanted_range is not None and not RANGE.fullmatch(wanted_range.strip()):
         raise InvalidFieldValueError(
             f"Range is {wanted_range[:80]!r}, expected bytes=FIRST-LAST", "correct the header Range"
         )
     tag = f'"{ref.sha256}"'
     headers = {"ETag": tag, "Cache-Control": FOR_EVER, "Content-Security-Policy": "sandbox"}
-    if known_tags is not None and _names(known_tags, tag):
+    if known_tags is not None and names_tag(known_tags, tag):
         return Response(status_code=304, headers=headers)
     path = current_store().fetch(ref)
-    name = f"{ref.sha256[:16]}{ref.extension}"
     return FileResponse(
         path,
         headers=headers,
@@ -157,6 +168,21 @@ def download(
         filename=name,
         content_disposition_type="inline",
     )
+
+
+def stages_of(manifest: Manifest) -> list[Result]:
+    """What is no result of a run."""
+    return [result for _, result in stage_results(manifest)]
+
+
+def template_of(names: str | None, flow: str) -> Template:
+    """The template of a caller, else of the settings.
+
+    Raises:
+        PipelineError: it is none.
+    """
+    parameters = contract_of(flow).described
+    return result_template(parameters) if names is None else parse(names, "names", parameters)
 
 
 def _require_artifact(ref: ArtifactRef) -> None:
@@ -168,7 +194,8 @@ def _require_artifact(ref: ArtifactRef) -> None:
         )
 
 
-def _names(listed: str, tag: str) -> bool:
+def names_tag(listed: str, tag: str) -> bool:
+    """Whether a header If-None-Match names a tag."""
     tags = [each.strip().removeprefix("W/") for each in listed.split(",")]
     return "*" in tags or tag in tags
 

@@ -8,6 +8,7 @@ from fastapi import APIRouter, Header, Path, Query, Request, Response
 from starlette.concurrency import run_in_threadpool
 from starlette.responses import StreamingResponse
 
+from safelight.exports.template import LONGEST_TEMPLATE
 from safelight.gateway.correlating import correlation_id
 from safelight.gateway.files import Artifacts, artifacts_of, download
 from safelight.gateway.following import JobEvent, Told
@@ -23,6 +24,10 @@ LARGEST_LOG_PAGE = 150
 NO_REASON = Reason()
 router = APIRouter(prefix="/api/jobs", tags=["jobs"])
 Sha256 = Annotated[str, Path(pattern=r"^[0-9a-f]{64}$", description="Of the file.")]
+Names = Annotated[
+    str | None,
+    Query(max_length=LONGEST_TEMPLATE, description="Template of the names that files get."),
+]
 IdempotencyKey = Annotated[
     str | None,
     Header(
@@ -164,9 +169,10 @@ def download_artifact(
     job_id: UUID,
     sha256: Sha256,
     shared: Everything,
+    names: Names = None,
     wanted_range: Annotated[str | None, Header(alias="Range")] = None,
     known_tags: Annotated[str | None, Header(alias="If-None-Match")] = None,
 ) -> Response:
     """Download a file that a job has made."""
     find_run(shared.client, shared.flows, job_id)
-    return download(job_id, sha256, wanted_range, known_tags)
+    return download(job_id, sha256, names, wanted_range, known_tags)

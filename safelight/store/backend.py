@@ -58,8 +58,14 @@ class Backend(Protocol):
         """Forget `key`; no error when nothing is there."""
         ...
 
-    def link(self, key: str, seconds: int) -> str:
-        """A link a browser can open: presigned for S3, file: for a folder."""
+    def link(self, key: str, seconds: int, saved_as: str = "") -> str:
+        """A link a browser can open: presigned for S3, file: for a folder.
+
+        Args:
+            key: of what.
+            seconds: it is good for.
+            saved_as: header Content-Disposition that its answer has.
+        """
         ...
 
     def link_ends(self, seconds: int) -> str:

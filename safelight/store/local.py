@@ -140,9 +140,9 @@ class LocalFolder:
         with disk_errors(path):
             path.unlink(missing_ok=True)
 
-    def link(self, key: str, seconds: int) -> str:
-        """See `Backend.link`; a file: link does not expire."""
-        del seconds
+    def link(self, key: str, seconds: int, saved_as: str = "") -> str:
+        """See `Backend.link`; a file: link does not expire, and has the name of its file."""
+        del seconds, saved_as
         return self.path(key).as_uri()
 
     def link_ends(self, seconds: int) -> str:

@@ -35,41 +35,47 @@ class Patient:
         self, key: str, source: Path | bytes, media_type: str, sha256: str | None = None
     ) -> None:
         """See `Backend.write`."""
-        self._answer(lambda: self._backend.write(key, source, media_type, sha256))
+        self.answer(lambda: self._backend.write(key, source, media_type, sha256))
 
     def read(self, key: str) -> bytes:
         """See `Backend.read`."""
-        return self._answer(lambda: self._backend.read(key))
+        return self.answer(lambda: self._backend.read(key))
 
     def fetch(self, key: str, target: Path) -> Path:
         """See `Backend.fetch`."""
-        return self._answer(lambda: self._backend.fetch(key, target))
+        return self.answer(lambda: self._backend.fetch(key, target))
 
     def exists(self, key: str) -> bool:
         """See `Backend.exists`."""
-        return self._answer(lambda: self._backend.exists(key))
+        return self.answer(lambda: self._backend.exists(key))
 
     def size(self, key: str) -> int | None:
         """See `Backend.size`."""
-        return self._answer(lambda: self._backend.size(key))
+        return self.answer(lambda: self._backend.size(key))
 
     def list(self, prefix: str) -> list[str]:
         """See `Backend.list`."""
-        return self._answer(lambda: self._backend.list(prefix))
+        return self.answer(lambda: self._backend.list(prefix))
 
     def delete(self, key: str) -> None:
         """See `Backend.delete`."""
-        self._answer(lambda: self._backend.delete(key))
+        self.answer(lambda: self._backend.delete(key))
 
-    def link(self, key: str, seconds: int) -> str:
+    def link(self, key: str, seconds: int, saved_as: str = "") -> str:
         """See `Backend.link`."""
-        return self._backend.link(key, seconds)
+        return self._backend.link(key, seconds, saved_as)
 
     def link_ends(self, seconds: int) -> str:
         """See `Backend.link_ends`."""
         return self._backend.link_ends(seconds)
 
-    def _answer(self, ask: Callable[[], T]) -> T:
+    def answer(self, ask: Callable[[], T]) -> T:
+        """What `ask` gives, asked again while there is no answer.
+
+        Raises:
+            StoreUnavailableError: there was none for too long.
+            StopRequestedError: the run was asked to stop meanwhile.
+        """
         end = time.monotonic() + self._seconds
         seconds = FIRST_SECONDS
         while True:

@@ -4,7 +4,7 @@ import hashlib
 import io
 import time
 from base64 import b64encode
-from collections.abc import Generator
+from collections.abc import Generator, Iterator, Sequence
 from contextlib import closing, contextmanager
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
@@ -28,6 +28,8 @@ if TYPE_CHECKING:
 
 MULTIPART_BYTES = 8 * 2**20
 """Size of one part, and the size above which an object is sent in parts."""
+LARGEST_PUT = 5 * 2**30
+"""Bytes that one request takes."""
 CONNECTIONS = 16
 ATTEMPTS = 4
 """How often a request is tried, and how often a download that breaks off is taken up again."""
@@ -171,28 +173,21 @@ class Bucket:
 
     def list(self, prefix: str) -> list[str]:
         """See `Backend.list`."""
-        found: list[str] = []
-        with self._errors(prefix):
-            pages = self._client.get_paginator("list_objects_v2").paginate(
-                Bucket=self.bucket, Prefix=self.prefix + checked_prefix(prefix)
-            )
-            for page in pages:
-                found.extend(
-                    item["Key"].removeprefix(self.prefix) for item in page.get("Contents", [])
-                )
-        return sorted(found)
+        found = [each["Key"] for each in self._listed(self.prefix + checked_prefix(prefix))]
+        return sorted(key.removeprefix(self.prefix) for key in found)
 
     def delete(self, key: str) -> None:
         """See `Backend.delete`."""
         with self._errors(key):
             self._client.delete_object(Bucket=self.bucket, Key=self._name(key))
 
-    def link(self, key: str, seconds: int) -> str:
+    def link(self, key: str, seconds: int, saved_as: str = "") -> str:
         """See `Backend.link`; presigned, so whoever holds it can read the object until it ends."""
+        said = {"ResponseContentDisposition": saved_as} if saved_as else {}
         with self._errors(key):
             return self._links.generate_presigned_url(
                 "get_object",
-                Params={"Bucket": self.bucket, "Key": self._name(key)},
+                Params={"Bucket": self.bucket, "Key": self._name(key), **said},
                 ExpiresIn=seconds,
             )
 
@@ -204,6 +199,72 @@ class Bucket:
                 Params={"Bucket": self.bucket, "Key": self.prefix + key},
                 ExpiresIn=seconds,
             )
+
+    def names(self, prefix: str) -> Sequence[tuple[str, bool]]:
+        """What lies right below a prefix that ends in a slash, and whether it is one itself.
+
+        From here to `write_once` a name may have any characters.
+        """
+        top = self.prefix + prefix
+        found = [each.get("Prefix") or each["Key"] for each in self._listed(top, Delimiter="/")]
+        below = [name.removeprefix(top) for name in found if name != top]
+        return [(name.rstrip("/"), name.endswith("/")) for name in below]
+
+    def objects(self) -> Sequence[tuple[str, int, int]]:
+        """Name, bytes and time of change of each object, in nanoseconds of whole seconds."""
+        return [
+            (each["Key"].removeprefix(self.prefix), each["Size"], _nanoseconds(each))
+            for each in self._listed(self.prefix)
+        ]
+
+    def facts_of(self, name: str) -> tuple[int, int, str] | None:
+        """Bytes, time of the last change, and sha256, empty where none stands beside the object."""
+        try:
+            with self._errors(name):
+                head = self._client.head_object(Bucket=self.bucket, Key=self.prefix + name)
+        except MissingFileError:
+            return None
+        return head["ContentLength"], _nanoseconds(head), head["Metadata"].get(DIGEST, "")
+
+    def _listed(self, prefix: str, **more: str) -> Iterator[Any]:
+        """Objects below a whole prefix, and with a delimiter prefixes."""
+        pages = self._client.get_paginator("list_objects_v2")
+        with self._errors(prefix):
+            for page in pages.paginate(Bucket=self.bucket, Prefix=prefix, **more):
+                yield from (*page.get("Contents", ()), *page.get("CommonPrefixes", ()))
+
+    def fetch_named(self, name: str, target: Path) -> None:
+        """Download an object, whatever its name looks like."""
+        with disk_errors(target), target.open("xb") as sink:
+            self._stream(name, sink, self.prefix + name)
+
+    def delete_named(self, name: str) -> None:
+        """Forget an object, whatever its name looks like."""
+        with self._errors(name):
+            self._client.delete_object(Bucket=self.bucket, Key=self.prefix + name)
+
+    def write_once(self, name: str, source: Path, media_type: str, sha256: str) -> bool:
+        """Keep a file under a name that nothing has; False where anything has it.
+
+        The service itself keeps two writers apart, but for files beyond what one request takes.
+        """
+        from botocore.exceptions import ClientError
+
+        facts = {"ContentType": media_type, "Metadata": {DIGEST: sha256}, **self._facts}
+        target = {"Bucket": self.bucket, "Key": self.prefix + name}
+        with disk_errors(source), source.open("rb") as file, self._errors(name):
+            if source.stat().st_size > LARGEST_PUT:
+                if self.facts_of(name) is not None:
+                    return False
+                self._client.upload_fileobj(file, *target.values(), ExtraArgs=facts)
+                return True
+            try:
+                self._client.put_object(**target, Body=file, IfNoneMatch="*", **facts)
+            except ClientError as error:
+                if error.response["ResponseMetadata"]["HTTPStatusCode"] == 412:
+                    return False
+                raise
+        return True
 
     def link_ends(self, seconds: int) -> str:
         """See `Backend.link_ends`; a link that temporary keys have signed ends with them."""
@@ -240,11 +301,12 @@ class Bucket:
     def _name(self, key: str) -> str:
         return self.prefix + checked_key(key)
 
-    def _stream(self, key: str, sink: BinaryIO) -> None:
+    def _stream(self, key: str, sink: BinaryIO, named: str | None = None) -> None:
         """Download into `sink`; what breaks off is taken up where it stopped."""
         from botocore.exceptions import HTTPClientError, IncompleteReadError
 
-        name, seen, done, failures = self._name(key), hashlib.sha256(), 0, 0
+        name = self._name(key) if named is None else named
+        seen, done, failures = hashlib.sha256(), 0, 0
         wanted: dict[str, str] = {}
         while True:
             with self._errors(key):
@@ -311,6 +373,10 @@ class Bucket:
             f"{self._where} did not answer for {key}: {type(error).__name__}",
             "check SAFELIGHT_S3_ENDPOINT_URL and that the service runs, then run the flow again",
         )
+
+
+def _nanoseconds(known: Any) -> int:  # noqa: ANN401  (botocore's)
+    return int(known["LastModified"].timestamp()) * 10**9  # a list may be finer than a HEAD
 
 
 def _opened(source: Path | bytes) -> io.BytesIO | io.BufferedReader:

@@ -25,10 +25,13 @@ from safelight.store.disk import disk_errors, half_made, work_prefix
 from safelight.store.local import LocalFolder
 from safelight.store.owners import sweep_claims
 from safelight.store.patience import Patient
+from safelight.store.places import BucketPlace, DiskPlace, Place
 from safelight.store.s3 import Bucket
 from safelight.store.scratch import CheckedFiles, sweep, trim, used_now
 
 SCHEME = "store:"
+EXPORTS = "exports"
+"""Folder of the volume, or prefix of the bucket, for copies under names that people chose."""
 
 
 class Store:
@@ -181,9 +184,9 @@ class Store:
         waiting = self._uploads.on_its_way(key) if self._uploads else None
         return waiting is not None or self.backend.size(key) == size
 
-    def link(self, ref: ArtifactRef, seconds: int = 3600) -> str:
-        """A link a browser can open."""
-        return self.backend.link(key_of(ref), seconds)
+    def link(self, ref: ArtifactRef, seconds: int = 3600, saved_as: str = "") -> str:
+        """A link a browser can open; `saved_as` is the header Content-Disposition of its answer."""
+        return self.backend.link(key_of(ref), seconds, saved_as)
 
     def link_ends(self, seconds: int) -> str:
         """How long a link of `seconds` that is made now is good; empty when it does not end."""
@@ -300,8 +303,20 @@ def open_store(known: Settings) -> Store:
     sweep_claims()
     if not known.store:
         return Store(LocalFolder(root), scratch, pixel_bytes)
-    bucket, _, prefix = known.store.removeprefix("s3://").partition("/")
-    remote = Bucket(
+    patience = known.store_patience_seconds
+    return Store(
+        open_bucket(known, known.store),
+        scratch,
+        pixel_bytes,
+        remote=True,
+        patience_seconds=patience,
+    )
+
+
+def open_bucket(known: Settings, url: str) -> Bucket:
+    """The bucket and prefix of an `s3://` address, with the keys of given settings."""
+    bucket, _, prefix = url.removeprefix("s3://").partition("/")
+    return Bucket(
         bucket,
         prefix,
         endpoint_url=known.s3_endpoint_url,
@@ -313,9 +328,13 @@ def open_store(known: Settings) -> Store:
         encryption=known.s3_encryption,
         kms_key=known.s3_kms_key,
     )
-    return Store(
-        remote, scratch, pixel_bytes, remote=True, patience_seconds=known.store_patience_seconds
-    )
+
+
+def open_exports(known: Settings) -> Place:
+    """The place for copies under names of people's choice, beside the store of given settings."""
+    if not known.store:
+        return DiskPlace(known.volume_root.resolve() / EXPORTS, private=True)
+    return BucketPlace(open_bucket(known, known.store), f"{EXPORTS}/", known.store_patience_seconds)
 
 
 def _altered(ref: ArtifactRef) -> ChecksumMismatchError:

@@ -71,7 +71,8 @@ def test_a_preset_runs_is_found_again_and_replays(tmp_path: Path, prepared: Path
     assert first.returncode == 0, first.stderr
     (manifest,) = (prepared / "outputs" / "manifests").glob("*.json")
     assert len(list(output.glob("*.png"))) == 1  # the result, and apart from it what it was made of
-    assert len(list((output / "stages").glob("*.png"))) == 1
+    assert len(list((output / "stages").rglob("*.png"))) == 1
+    assert [path.name for path in output.glob("*.png")] == ["small.png"]
     again = run(prepared, "replay", str(manifest))
     assert again.returncode == 0, again.stderr
     assert again.stdout.count("yes") == 2

@@ -6,6 +6,7 @@ import pytest
 from prefect.client.schemas.objects import FlowRun
 from prefect.states import Completed
 
+from safelight.cli.copies import LINKS
 from safelight.cli.printing import (
     CONSOLE,
     ERRORS,
@@ -60,7 +61,7 @@ def ended_run() -> RunEnd:
 def test_every_note_of_a_run_is_on_the_line_of_its_stage(
     ended: RunEnd, capsys: pytest.CaptureFixture[str]
 ):
-    show_outcome(ended, None)
+    show_outcome(ended, LINKS)
     lines = capsys.readouterr().out.splitlines()
     assert "stage\tstatus\tseconds\tresult\tnotes" in lines
     (told,) = [line for line in lines if line.startswith("first\tdone")]
@@ -69,7 +70,7 @@ def test_every_note_of_a_run_is_on_the_line_of_its_stage(
 
 
 def test_programs_are_told_every_note_by_stage(ended: RunEnd):
-    assert outcome_facts(ended, None)["stages"] == [
+    assert outcome_facts(ended, LINKS)["stages"] == [
         {"stage": "first", "status": "done", "notes": [*NOTES]},
         {"stage": "second", "status": "done", "notes": []},
     ]

@@ -151,3 +151,31 @@ def test_a_failed_run_sends_its_code_and_remedy(
         clean.set_flow_run_state(late, Failed(), force=True)
         eventually(lambda run=late: any(str(run) in text and "Failed" in text for text in sent))
     assert sum("no worker for watched" in text for text in sent) == 1
+
+
+@flow(name="batch")
+def some_batch() -> None:
+    return None
+
+
+@pytest.mark.slow
+def test_a_round_that_ends_sends_its_page_and_other_runs_send_nothing(
+    clean: SyncPrefectClient, tmp_path: Path, inbox: tuple[str, list[str]]
+):
+    url, sent = inbox
+    block = CustomWebhookNotificationBlock(
+        name="hook", url=url, json_data={"text": "{{subject}}: {{body}}"}
+    )
+    CustomWebhookNotificationBlock.register_type_and_schema()
+    block_id = str(block.save(f"hook-{uuid4().hex[:8]}"))
+    text = (AUTOMATIONS / "round-ended.yaml").read_text().replace("BLOCK", block_id)
+    create(clean, text.replace("PAGE", "http://farm:4200"), tmp_path)
+    other, ended = clean.create_flow_run(watched).id, clean.create_flow_run(some_batch).id
+    clean.set_flow_run_state(other, Completed(), force=True)
+    message = "[OUT_OF_MEMORY] 2 of 9 requests did not succeed"
+    clean.set_flow_run_state(ended, Failed(message=message), force=True)
+    eventually(lambda: any(str(ended) in text for text in sent))
+    (said,) = sent
+    assert "batch Failed" in said
+    assert message in said
+    assert f"http://farm:4200/runs/flow-run/{ended}" in said

@@ -2,7 +2,7 @@
 
 import os
 import re
-from collections.abc import Collection, Generator
+from collections.abc import Collection, Generator, Iterable
 from contextlib import contextmanager
 from dataclasses import replace
 from difflib import get_close_matches
@@ -114,7 +114,7 @@ def parse(
             f"the file has more than {LARGEST_FILE} bytes", "split it into several batches"
         )
     if workbook_type(data) is not None:
-        rows = list(sheet_requests(data, sheet, names))
+        rows = _all_called(sheet_requests(data, sheet, _with_name(names)), names)
     elif sheet is not None:
         raise InvalidFieldValueError(
             f"sheet is {sheet!r}, and the file is no spreadsheet", "leave out sheet"
@@ -134,15 +134,23 @@ def _text_rows(text: str, names: Collection[str], prompts: bool) -> list[Row]:
         )
     if start in "{[":
         rows = list(json_lines(text)) if start == "{" else json_list(text)
-        if names and FILE_NAME not in names:
-            rows = [_called(row) for row in rows]
+        rows = _all_called(rows, names)
         for row in rows if names else ():
             for name in row.values.keys() - set(names):
                 raise unknown(f"{row.where}: field", name, names)
         return rows
     if prompts and names and not _is_table(text, names):
         return list(prompt_rows(text, names))
-    return list(table_rows(text, names))
+    return _all_called(table_rows(text, _with_name(names)), names)
+
+
+def _with_name(names: Collection[str]) -> Collection[str]:
+    """What a column may be called; all are taken where nobody knows the parameters."""
+    return [*names, *({FILE_NAME} - {*names})] if names else names
+
+
+def _all_called(rows: Iterable[Row], names: Collection[str]) -> list[Row]:
+    return [_called(row) for row in rows] if names and FILE_NAME not in names else [*rows]
 
 
 def _called(row: Row) -> Row:

@@ -1,0 +1,1 @@
+"""What results are called outside the store, and how they get there: folders, zips, links."""

@@ -1,0 +1,3 @@
+"""A bucket to watch."""
+
+from tests.store.conftest import moto  # noqa: F401
