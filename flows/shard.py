@@ -13,7 +13,7 @@ from flows.batching.outcomes import may_pass, outcome_left, outcome_told
 from flows.batching.requests import Request, find_target
 from flows.batching.shards import KEY, Shard, Sharded, load_shard
 from flows.running.recorded import RecordedFlow, recorded_flow, run_inline
-from safelight.engines.company import keep_company
+from safelight.engines.machine.company import keep_company
 from safelight.progress import pause, step, watching
 from safelight.provenance.batches import BatchOutcome
 from safelight.store.artifact import ArtifactRef

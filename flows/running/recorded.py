@@ -23,6 +23,7 @@ from pydantic import (
     ValidationError,
 )
 
+from flows.running.entries import stage_entries
 from flows.running.progress import ProgressBoard
 from flows.running.prompts import check_prompts, unfolded
 from flows.running.seeds import with_seed
@@ -40,20 +41,17 @@ from safelight.provenance.manifest import (
     Failure,
     Manifest,
     RunResult,
-    StageEntry,
-    device_description,
     keep_manifest,
-    versions,
 )
+from safelight.provenance.surroundings import device_description, versions
 from safelight.reports import as_known
 from safelight.restarts import ELSEWHERE
 from safelight.run_logs import say_it_once
 from safelight.store.artifact import ArtifactRef
 from safelight.store.results import RESULTS
 from safelight.store.store import current_store
-from safelight.weights.used import licence_remarks
 from tasks.base.inline import inline
-from tasks.base.recorder import Recorder, Report, StageFacts, recording
+from tasks.base.recorder import Recorder, Report, recording
 
 LOG = logging.getLogger(__name__)
 P = ParamSpec("P")
@@ -363,15 +361,13 @@ class _Ledger:
 
     def manifest(self) -> Manifest:
         """Everything that is known about the run by now."""
-        done = [*self._recorder.facts]  # others may be entered meanwhile
-        licences = {w: licence_remarks(w) for w in {facts.identity.weights for facts in done}}
         return Manifest(
             flow=self.flow,
             flow_run_id=self.run_id,
             parameters=_plain(self.called),
             unfolded=tuple(self._recorder.unfolded),
             inputs=self._recorder.inputs,
-            stages=tuple(_entry(facts, licences[facts.identity.weights]) for facts in done),
+            stages=stage_entries(self._recorder.facts),
             results=self.results if self._failure is None else (),
             versions=versions(),
             device_class=device_class(),
@@ -382,24 +378,3 @@ class _Ledger:
             success=self._failure is None,
             error=self._failure,
         )
-
-
-def _entry(facts: StageFacts, licences: tuple[str, ...]) -> StageEntry:
-    first = facts.results[0].metadata if facts.results else {}
-    return StageEntry(
-        name=facts.name,
-        stage_type=facts.stage_type,
-        status=facts.status,
-        parameters=facts.parameters,
-        sources=tuple(ref.sha256 for ref in facts.sources),
-        results=facts.results,
-        engine=facts.identity,
-        passed_over=facts.passed_over,
-        origin=facts.origin,
-        seconds=cast(float, first.get("seconds", 0.0)),
-        peak_bytes=cast(int, first.get("peak_bytes", 0)),
-        gpu_peak_bytes=cast(int, first.get("gpu_peak_bytes", 0)),
-        notes=tuple(str(note) for note in cast("list[JsonValue]", first.get("notes", []))),
-        licences=licences,
-        error=None if facts.error is None else Failure.of(facts.error),
-    )

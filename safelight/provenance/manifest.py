@@ -1,10 +1,8 @@
 """The manifest of a run: everything needed to know what happened and to make it again."""
 
-import platform
 import re
 from collections.abc import Iterator
 from datetime import datetime
-from importlib.metadata import PackageNotFoundError
 from pathlib import Path
 from typing import Any, Literal, Self, cast
 
@@ -33,21 +31,6 @@ BY_ARTIFACT = MANIFESTS + "by-artifact/"
 SCHEMA_VERSION = 1
 LARGEST_MANIFEST = 64 * 2**20
 """Bytes; a larger JSON file is not one of ours."""
-PACKAGES = (
-    "safelight",
-    "torch",
-    "diffusers",
-    "transformers",
-    "peft",
-    "safetensors",
-    "ncnn",
-    "av",
-    "numpy",
-    "pillow",
-    "prefect",
-    "pydantic",
-)
-"""Whose versions can change a result or how a run goes."""
 Status = Literal["done", "cached", "failed", "cancelled"]
 
 
@@ -249,27 +232,6 @@ class _MadeBy(_Frozen):
     success: bool
 
 
-def versions() -> dict[str, str]:
-    """Versions of Python and of the installed packages that take part; imports none of them."""
-    found = {"python": platform.python_version()}
-    for name in PACKAGES:
-        try:
-            found[name] = version(name)
-        except PackageNotFoundError:
-            continue  # an optional engine
-    return found
-
-
-def device_description(device_class: str) -> str:
-    """What the device of a class calls itself, read from the system without a GPU library."""
-    if device_class.startswith("cuda"):
-        cards = sorted(Path("/proc/driver/nvidia/gpus").glob("*/information"))
-        names = [_line(card, "Model") for card in cards]
-        return ", ".join(dict.fromkeys(name for name in names if name)) or "CUDA device"
-    listed = _line(Path("/proc/cpuinfo"), "model name")
-    return listed or platform.processor() or platform.machine()
-
-
 def keep_manifest(store: Store, manifest: Manifest) -> str:
     """Store a manifest and, for each artifact it made, a record that leads back to it.
 
@@ -389,13 +351,3 @@ def _stage_metadata(manifest: Manifest) -> Iterator[tuple[str, dict[str, JsonVal
         facts = entry.model_dump(mode="json", exclude={"name", "results"})
         facts["results"] = [ref.uri for ref in entry.results]
         yield entry.name if times == 1 else f"{entry.name} {times}", facts
-
-
-def _line(file: Path, label: str) -> str:
-    if not file.is_file():
-        return ""
-    for line in file.read_text("utf-8", "replace").splitlines():
-        name, _, value = line.partition(":")
-        if name.strip() == label:
-            return value.strip()
-    return ""

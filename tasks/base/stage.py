@@ -16,8 +16,8 @@ from prefect.states import Cancelled
 from prefect.transactions import get_transaction
 from pydantic import JsonValue
 
-from safelight.engines.company import wait_for_engines
 from safelight.engines.identity import EngineIdentity
+from safelight.engines.machine.company import wait_for_engines
 from safelight.engines.machine.measure import measured
 from safelight.errors import PipelineError
 from safelight.params import Params

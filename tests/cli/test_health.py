@@ -19,7 +19,7 @@ from safelight.cli.findings import Finding
 from safelight.cli.pools import make_batches_pool
 from safelight.cli.server import embedded_server, free_port, prefect_home
 from safelight.pool.announcing import Announcement, announced
-from safelight.provenance.manifest import versions
+from safelight.provenance.surroundings import versions
 from safelight.settings import reload_settings
 from safelight.store.results import RESULTS, register_results
 from safelight.store.store import current_store

@@ -7,7 +7,6 @@ from dataclasses import dataclass, replace
 from itertools import takewhile
 from typing import Any
 
-from safelight.engines.company import Receive, made_together
 from safelight.engines.diffusers.add_ons import put_on
 from safelight.engines.diffusers.batch_sizes import MOST, BatchSizes, batch_sizes
 from safelight.engines.diffusers.calling import (
@@ -30,6 +29,7 @@ from safelight.engines.diffusers.frugal import (
 from safelight.engines.diffusers.model import DiffusionModel, model_of, quiet
 from safelight.engines.diffusers.samplers import check_scheduler
 from safelight.engines.diffusers.weighting import length_of
+from safelight.engines.machine.company import Receive, made_together
 from safelight.engines.machine.device import device_class, named, resolve_device
 from safelight.engines.machine.memory import give_back, until_it_fits
 from safelight.pixels import Pixels

@@ -7,7 +7,7 @@ from contextvars import ContextVar
 import pytest
 from greenlet import GreenletExit
 
-from safelight.engines.company import Receive, keep_company, made_together, wait_for_engines
+from safelight.engines.machine.company import Receive, keep_company, made_together, wait_for_engines
 from safelight.engines.machine.measure import absent_seconds, measured
 from safelight.errors import InvalidMediaError
 from safelight.progress import note, watching
