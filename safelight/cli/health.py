@@ -13,7 +13,7 @@ from safelight.cli.server_health import server_findings
 from safelight.engines.machine.device import resolve_device
 from safelight.errors import PipelineError
 from safelight.pool.devices import find_devices
-from safelight.provenance.manifest import device_description, versions
+from safelight.provenance.surroundings import device_description, versions
 from safelight.settings import settings
 from safelight.store.store import open_store
 

@@ -35,7 +35,7 @@ from safelight.client.paging import every_deployment, every_worker, pages
 from safelight.loopback import is_loopback
 from safelight.pool.announcing import announced
 from safelight.pool.configuration import BATCH_TYPE, POOL_TYPE
-from safelight.provenance.manifest import versions
+from safelight.provenance.surroundings import versions
 from safelight.store.results import RESULTS
 
 OUR_TYPES = (POOL_TYPE, BATCH_TYPE)

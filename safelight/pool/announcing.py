@@ -8,7 +8,7 @@ from prefect.events.filters import EventFilter, EventNameFilter, EventResourceFi
 from pydantic import BaseModel, ValidationError
 
 from safelight.pool.devices import Device
-from safelight.provenance.manifest import versions
+from safelight.provenance.surroundings import versions
 
 ONLINE = "safelight.worker.online"
 """Event a worker sends when it starts, and from time to time afterwards."""

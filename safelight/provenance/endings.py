@@ -11,7 +11,8 @@ from datetime import UTC, datetime
 from pydantic import JsonValue, ValidationError
 
 from safelight.errors import NO_REMEDY, MissingFileError, PipelineError, UnknownError
-from safelight.provenance.manifest import MANIFESTS, Failure, Manifest, load_manifest, versions
+from safelight.provenance.manifest import MANIFESTS, Failure, Manifest, load_manifest
+from safelight.provenance.surroundings import versions
 from safelight.store.store import Store
 
 UNDER_WAY = Failure(

@@ -19,8 +19,8 @@ from safelight.provenance.manifest import (
     Manifest,
     ManifestUnreadableError,
     load_manifest,
-    versions,
 )
+from safelight.provenance.surroundings import versions
 from safelight.store.artifact import ArtifactRef
 from safelight.store.store import SCHEME, Store, current_store
 

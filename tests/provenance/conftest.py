@@ -7,8 +7,9 @@ import pytest
 
 from safelight.provenance.embed import image_bytes
 from safelight.provenance.identity import EngineIdentity
-from safelight.provenance.manifest import Manifest, StageEntry, versions
+from safelight.provenance.manifest import Manifest, StageEntry
 from safelight.provenance.record import FileRecord
+from safelight.provenance.surroundings import versions
 from safelight.store.artifact import ArtifactRef
 from safelight.store.store import Store, current_store
 

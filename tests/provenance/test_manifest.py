@@ -12,11 +12,10 @@ from safelight.provenance.manifest import (
     ManifestUnreadableError,
     RunResult,
     UnknownArtifactError,
-    device_description,
     keep_manifest,
     load_manifest,
-    versions,
 )
+from safelight.provenance.surroundings import device_description, versions
 
 FAILURE = Failure.of(OutOfMemoryError("found 2 GB, expected 6", "lower upscale.tile"))
 
@@ -170,7 +169,8 @@ def test_the_answer_of_a_flow(manifest, entry, kept):
 
 def test_versions_are_those_installed_and_nothing_is_imported():
     program = (
-        "import sys; from safelight.provenance.manifest import versions, device_description;"
+        "import sys;"
+        "from safelight.provenance.surroundings import device_description, versions;"
         "import json; device_description('cpu'); print(json.dumps(versions()));"
         "assert not {'torch', 'diffusers', 'av', 'ncnn', 'prefect'} & set(sys.modules)"
     )
