@@ -10,10 +10,11 @@ from prefect.logging import get_run_logger
 from pydantic import Field, JsonValue
 
 from flows.batching.dispatching import Dispatch, Where, find_workers
+from flows.batching.durations import Durations
 from flows.batching.exporting import export_results, export_template
 from flows.batching.gathering import gather_given
 from flows.batching.laying_out import (
-    CELL,
+    SheetStyle,
     check_cell,
     lay_out_all,
     lay_out_grid,
@@ -47,6 +48,7 @@ from safelight.progress import (
 from safelight.provenance.batches import BatchReport, keep_report
 from safelight.store.artifact import ArtifactRef
 from tasks.base.recorder import recorder
+from tasks.sheets import Form
 
 NOTHING: dict[str, JsonValue] = {}
 NAMED_FAILURES = 5
@@ -167,6 +169,11 @@ def batch(
         int | None,
         Field(ge=32, le=1024, description="Side of a picture on sheets, px. None: up to 256."),
     ] = None,
+    title: Annotated[str, Field(max_length=200, description="Written above each sheet.")] = "",
+    legends: Annotated[
+        bool, Field(description="The values of a grid beside its rows and above its columns.")
+    ] = True,
+    sheet_form: Annotated[Form, Field(description="Of the sheets' files.")] = "png",
 ) -> list[ArtifactRef]:
     """Run a flow for every request of a file, a list or a grid, and lay out what it makes."""
     target = find_target(flow)
@@ -178,8 +185,9 @@ def batch(
     else:
         rows = grid_rows(grid, parameters) if grid is not None else listed(requests or [])
     order = sheet_axes(grid or {}, x, y, z)
-    if cell is not None and grid:
-        check_cell(grid, order, cell)
+    style = SheetStyle(title, legends, cell, sheet_form)
+    if sheets and grid:
+        check_cell(grid, order, style)
     checked = check_requests(target, rows, parameters)
     name = _run_id() if again else key or batch_digest(checked)
     if "seed" in parameters_model(target.fn).model_fields:
@@ -204,8 +212,8 @@ def batch(
     report = _conclude(dispatch, template, on_workers=deployment is not None)
     made: list[ArtifactRef] = []
     if sheets:
-        made = lay_out_grid(grid, order, checked, dispatch.outcomes, cell) if grid else []
-        made += lay_out_all(checked, dispatch.outcomes, cell or CELL)
+        made = lay_out_grid(grid, order, checked, dispatch.outcomes, style) if grid else []
+        made += lay_out_all(checked, dispatch.outcomes, style)
     counts = report.counts()
     if counts["succeeded"] != len(checked) and not allow_failures:
         raise _incomplete(report)
@@ -282,6 +290,7 @@ def _conclude(dispatch: Dispatch, template: Template | None, *, on_workers: bool
         outcomes=tuple(outcomes),
     )
     keep_report(report)
+    Durations(report.flow).learn(dispatch.requests, outcomes)
     recorder().answer.update(
         {
             "batch": {"key": report.batch, "ran": report.ran, **report.counts()},

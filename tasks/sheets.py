@@ -1,13 +1,13 @@
 """Many results on one picture: contact sheets, and grids with a parameter along each side."""
 
+import math
 from collections.abc import Sequence
-from typing import Self
+from typing import Literal, Self
 
-import numpy as np
 from pydantic import Field, model_validator
 
 from safelight.engines.identity import EngineIdentity
-from safelight.media.sheets import PAPER, contact_sheet, grid
+from safelight.media.sheets import contact_sheet, grid, together
 from safelight.params import Params
 from safelight.pixels import Pixels
 from safelight.store.artifact import ArtifactRef
@@ -15,8 +15,12 @@ from tasks.base.keeping import keep_image, record_of
 from tasks.base.stage import stage
 from tasks.base.thumbnails import thumbnails
 
-REVISION = "2"
+REVISION = "3"
 """Raised when the same sheet would look different."""
+
+
+Form = Literal["png", "webp"]
+"""Of a sheet's file; WebP is the smaller one, at most 16383 px a side."""
 
 
 class SheetParams(Params):
@@ -26,8 +30,12 @@ class SheetParams(Params):
     """One for each picture, written below it."""
     columns: int = Field(default=8, ge=1, le=64)
     """Pictures in a row."""
+    title: str = ""
+    """Written above."""
     cell: int = Field(default=256, ge=16, le=1024)
     """Side of the square that each picture has, px."""
+    form: Form = "png"
+    """Of the file."""
 
 
 class GridSheetParams(Params):
@@ -37,12 +45,14 @@ class GridSheetParams(Params):
     """Label of each column."""
     rows: tuple[str, ...] = Field(min_length=1)
     """Label of each row."""
-    cells: tuple[int | None, ...]
-    """Row by row, which of the pictures stands there, from 0; None leaves the cell empty."""
+    cells: tuple[tuple[int, ...], ...]
+    """Row by row, which of the pictures stand there, from 0; none leave the cell empty."""
     title: str = ""
     """Written above."""
     cell: int = Field(default=256, ge=16, le=1024)
     """Side of the square that each picture has, px."""
+    form: Form = "png"
+    """Of the file."""
 
     @model_validator(mode="after")
     def _every_cell_is_described(self) -> Self:
@@ -77,7 +87,8 @@ def contact(pictures: list[ArtifactRef], params: SheetParams) -> ArtifactRef:
     """
     shown = thumbnails(pictures, params.cell)
     captioned = list(zip(params.captions, shown, strict=True))
-    return _kept(contact_sheet(captioned, params.columns, params.cell), pictures, params)
+    sheet = contact_sheet(captioned, params.columns, params.cell, title=params.title)
+    return _kept(sheet, pictures, params)
 
 
 @stage(
@@ -96,9 +107,9 @@ def axes(pictures: list[ArtifactRef], params: GridSheetParams) -> ArtifactRef:
     Returns:
         A new picture.
     """
-    shown = thumbnails(pictures, params.cell)
-    blank = _empty(params.cell)
-    placed = [blank if at is None else shown[at] for at in params.cells]
+    several = math.isqrt(max(max(map(len, params.cells)), 1) - 1) + 1
+    shown = thumbnails(pictures, params.cell // several)
+    placed = [together([shown[at] for at in cell], params.cell) for cell in params.cells]
     width = len(params.columns)
     rows = [
         (label, placed[row * width : (row + 1) * width]) for row, label in enumerate(params.rows)
@@ -107,14 +118,11 @@ def axes(pictures: list[ArtifactRef], params: GridSheetParams) -> ArtifactRef:
     return _kept(sheet, pictures, params)
 
 
-def _empty(cell: int) -> Pixels:
-    return np.full((cell, cell, 3), PAPER, np.uint8)
-
-
 def _kept(
     sheet: Pixels, pictures: list[ArtifactRef], params: SheetParams | GridSheetParams
 ) -> ArtifactRef:
     """Stored with the names of its sources; their histories stay in their own files."""
     record = record_of(params, [])
     sources = tuple(ref.sha256 for ref in pictures)
-    return keep_image(sheet, record.model_copy(update={"sources": sources}))
+    record = record.model_copy(update={"sources": sources})
+    return keep_image(sheet, record, f"image/{params.form}")

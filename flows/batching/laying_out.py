@@ -20,11 +20,13 @@ from safelight.provenance.batches import BatchOutcome
 from safelight.store.artifact import ArtifactRef
 from safelight.store.store import SCHEME
 from tasks.base.keeping import load_image
-from tasks.sheets import GridSheetParams, SheetParams, axes, contact
+from tasks.sheets import Form, GridSheetParams, SheetParams, axes, contact
 
 CELL, SMALLEST_CELL = 256, 32
 LARGEST_SHEET = 48_000_000
 """Pixels; a grid with more cells gets smaller ones."""
+LONGEST_WEBP = 16383
+"""Pixels of a side that the format has."""
 ON_ONE_SHEET = 200
 """Pictures; more go on further sheets."""
 ROWS_WITH_PICTURES = 60
@@ -71,20 +73,51 @@ def sheet_axes(grid: Grid, x: str | None, y: str | None, z: str | None) -> Sheet
     return SheetAxes(across, down, ((z,) if z else ()) + tuple(rest))
 
 
-def check_cell(grid: Grid, order: SheetAxes, cell: int) -> None:
+@dataclass(frozen=True)
+class SheetStyle:
+    """How sheets look."""
+
+    title: str = ""
+    """Written above each."""
+    legends: bool = True
+    """Whether a grid's values stand beside its rows and above its columns."""
+    cell: int | None = None
+    """Side of a picture, px; None makes it as small as the grid is large."""
+    form: Form = "png"
+    """Of the files."""
+
+
+def largest_cell(columns: int, rows: int, form: Form) -> int:
+    """The largest side of a picture, px, of which a sheet of so many may be made."""
+    largest = math.isqrt(LARGEST_SHEET // (columns * rows))
+    # a cell has a gap of a 32nd of it, labels take one more cell along each side
+    return (
+        largest
+        if form == "png"
+        else min(largest, LONGEST_WEBP * 31 // 32 // (max(columns, rows) + 1))
+    )
+
+
+def check_cell(grid: Grid, order: SheetAxes, style: SheetStyle) -> None:
     """Refuse cells of which a sheet of the grid would be too large.
 
     Raises:
         InvalidFieldValueError: with the largest that there may be.
     """
-    axes_there = (name for name in (order.across, order.down) if name is not None)
-    count = math.prod(len(grid[name]) for name in axes_there)
-    largest = math.isqrt(LARGEST_SHEET // count)
-    if cell > largest:
+    cell = style.cell or SMALLEST_CELL
+    columns, rows = (len(grid[name]) if name else 1 for name in (order.across, order.down))
+    count = columns * rows
+    largest = largest_cell(columns, rows, style.form)
+    if cell > largest and (style.cell or style.form == "webp"):
         raise InvalidFieldValueError(
-            f"cell is {cell} px, and a sheet of {count} such cells has over {LARGEST_SHEET} px",
-            f"set cell to at most {largest}, or move an axis to z",
+            f"cell is {cell} px, and a {style.form} of {count} such cells is too large",
+            f"set cell to at most {largest}, or move an axis to z"
+            if largest >= SMALLEST_CELL
+            else "take png, or move an axis to z",
         )
+
+
+PLAIN = SheetStyle()
 
 
 def lay_out_grid(
@@ -92,7 +125,7 @@ def lay_out_grid(
     order: SheetAxes,
     requests: Sequence[Request],
     outcomes: Mapping[int, BatchOutcome],
-    cell: int | None = None,
+    style: SheetStyle = PLAIN,
 ) -> list[ArtifactRef]:
     """X/Y sheets, one for each combination of the values on all other axes.
 
@@ -101,10 +134,10 @@ def lay_out_grid(
         order: which axis runs where.
         requests: the cells.
         outcomes: of the cells that ended, by number.
-        cell: side of a picture on the sheet, px; None makes it as small as the grid is large.
+        style: how they look.
     """
     made = {
-        request.place: outcomes[request.number].results[0]
+        request.place: _seen(outcomes[request.number])
         for request in requests
         if request.number in outcomes and outcomes[request.number].results
     }
@@ -113,7 +146,7 @@ def lay_out_grid(
     sheets: list[ArtifactRef] = []
     for places in product(*(range(len(grid[name])) for name in order.others)):
         fixed = dict(zip(order.others, places, strict=True))
-        sheet = _grid_sheet(grid, order.across, order.down, fixed, made, cell)
+        sheet = _grid_sheet(grid, order.across, order.down, fixed, made, style)
         if sheet is not None:
             sheets.append(sheet)
     return sheets
@@ -124,49 +157,64 @@ def _grid_sheet(
     across: str,
     down: str | None,
     fixed: Mapping[str, int],
-    made: Mapping[tuple[int, ...], ArtifactRef],
-    cell: int | None,
+    made: Mapping[tuple[int, ...], list[ArtifactRef]],
+    style: SheetStyle,
 ) -> ArtifactRef | None:
     columns, rows = len(grid[across]), len(grid[down]) if down else 1
     pictures: list[ArtifactRef] = []
-    cells: list[int | None] = []
+    cells: list[tuple[int, ...]] = []
     for row, column in product(range(rows), range(columns)):
         at = {**fixed, across: column, **({down: row} if down else {})}
-        ref = made.get(tuple(at[name] for name in grid))
-        cells.append(None if ref is None else len(pictures))
-        if ref is not None:
-            pictures.append(ref)
+        refs = made.get(tuple(at[name] for name in grid), [])
+        cells.append(tuple(range(len(pictures), len(pictures) + len(refs))))
+        pictures += refs
     if not pictures:
         return None
-    fitting = max(SMALLEST_CELL, min(CELL, math.isqrt(LARGEST_SHEET // (columns * rows))))
+    fitting = max(SMALLEST_CELL, min(CELL, largest_cell(columns, rows, style.form)))
+    here = (_label(name, grid[name][at]) for name, at in fixed.items())
+    named = down if style.legends else None
     params = GridSheetParams(
-        columns=tuple(_label(across, value) for value in grid[across]),
-        rows=tuple(_label(down, value) for value in grid[down]) if down else ("",),
+        columns=tuple(_label(across, value) if style.legends else "" for value in grid[across]),
+        rows=tuple(_label(named, value) for value in grid[named]) if named else ("",) * rows,
         cells=tuple(cells),
-        title=", ".join(_label(name, grid[name][at]) for name, at in fixed.items()),
-        cell=cell or fitting,
+        title=", ".join(filter(None, (style.title, *here))),
+        cell=style.cell or fitting,
+        form=style.form,
     )
     return axes(pictures, params)
 
 
 def lay_out_all(
-    requests: Sequence[Request], outcomes: Mapping[int, BatchOutcome], cell: int = CELL
+    requests: Sequence[Request],
+    outcomes: Mapping[int, BatchOutcome],
+    style: SheetStyle = PLAIN,
 ) -> list[ArtifactRef]:
     """Contact sheets of everything that was made, in the order of the requests."""
     shown = [
         (caption(request, outcomes[request.number]), ref)
         for request in requests
         if request.number in outcomes
-        for ref in outcomes[request.number].results
-        if ref.kind in ("image", "video")
+        for ref in _seen(outcomes[request.number])
     ]
     sheets: list[ArtifactRef] = []
-    for start in range(0, len(shown), ON_ONE_SHEET):
-        some = shown[start : start + ON_ONE_SHEET]
+    cell = style.cell or CELL
+    most = min(ON_ONE_SHEET, LARGEST_SHEET // cell**2)
+    for start in range(0, len(shown), most):
+        some = shown[start : start + most]
         columns = min(10, max(1, math.ceil(math.sqrt(len(some)))))
-        params = SheetParams(captions=tuple(text for text, _ in some), columns=columns, cell=cell)
+        params = SheetParams(
+            captions=tuple(text for text, _ in some),
+            columns=columns,
+            title=style.title,
+            cell=cell,
+            form=style.form,
+        )
         sheets.append(contact([ref for _, ref in some], params))
     return sheets
+
+
+def _seen(outcome: BatchOutcome) -> list[ArtifactRef]:
+    return [ref for ref in outcome.results if ref.kind in ("image", "video")]
 
 
 def caption(request: Request, outcome: BatchOutcome | None = None) -> str:

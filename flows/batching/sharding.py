@@ -12,6 +12,7 @@ from prefect.client.schemas.objects import FlowRun
 from prefect.client.schemas.responses import DeploymentResponse
 from prefect.exceptions import ObjectNotFound
 
+from flows.batching.durations import Durations
 from flows.batching.outcomes import crashed, deleted, may_pass, not_run, outcome_left
 from flows.batching.requests import Request
 from flows.batching.runs import NEW_SECONDS, Batch, BatchRuns
@@ -61,7 +62,9 @@ class Shards:
         self._flow = flow
         self.waiting: deque[_Job] = deque()
         self.running: dict[UUID, _UnderWay] = {}
-        self._sizes = Sizes()
+        known = Durations(flow)
+        each = [known.expected(request.parameters) for request in batch.requests]
+        self._sizes = Sizes(max((one for one in each if one is not None), default=None))
 
     def run(self) -> None:
         """Run everything that is not finished.

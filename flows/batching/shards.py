@@ -16,6 +16,8 @@ WORK_SECONDS = 45.0
 """Of a shard: long against what a run costs, short against what a lost process costs."""
 FIRST = 4
 """Requests of a shard while nobody knows how long they take."""
+MOST_BEFORE = 64
+"""Requests of a shard while only earlier batches tell."""
 MOST = 500
 """Of one shard."""
 KNOWN = 40
@@ -86,8 +88,14 @@ def load_shard(key: str) -> Shard:
 class Sizes:
     """How many requests the next shard has, learnt from how long the last ones took."""
 
-    def __init__(self) -> None:
+    def __init__(self, expected: float | None = None) -> None:
+        """Begin.
+
+        Args:
+            expected: seconds that a request took in earlier batches; None is not known.
+        """
         self._seconds = deque[float](maxlen=KNOWN)
+        self._expected = expected
 
     def took(self, seconds: float) -> None:
         """A request that was not found finished took so long."""
@@ -104,5 +112,7 @@ class Sizes:
         wanted = FIRST
         if self._seconds:
             wanted = int(WORK_SECONDS / max(median(self._seconds), 0.01))
+        elif self._expected is not None:
+            wanted = min(MOST_BEFORE, int(WORK_SECONDS / max(self._expected, 0.01)))
         share = -(-left // (2 * places))
         return max(1, min(wanted, share, MOST, left))

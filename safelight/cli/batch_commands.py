@@ -32,6 +32,13 @@ ExportOption = Annotated[
     str | None, typer.Option(help="Names, as --names, of copies in exports/ beside the store.")
 ]
 ZipOption = Annotated[Path | None, typer.Option("--zip", help="A file: the results as one zip.")]
+HtmlOption = Annotated[
+    Path | None, typer.Option("--html", help="A file: the results as one page that opens offline.")
+]
+TitleOption = Annotated[str | None, typer.Option(help="Written above each sheet.")]
+FormOption = Annotated[str | None, typer.Option(help="Of the sheets: png or webp.")]
+NoSheetsOption = Annotated[bool, typer.Option("--no-sheets", help="Results alone.")]
+CellOption = Annotated[int | None, typer.Option(help="Side of a picture on the sheets, px.")]
 BATCH_HELP = (
     "Run a flow for every request of a file (a table or spreadsheet, JSON, or a prompt a "
     "line), or for every picture or clip of a folder or zip; extra options, for instance --steps "
@@ -62,6 +69,11 @@ def batch(
     ] = False,
     export: ExportOption = None,
     zipped: ZipOption = None,
+    html: HtmlOption = None,
+    cell: CellOption = None,
+    title: TitleOption = None,
+    sheet_form: FormOption = None,
+    no_sheets: NoSheetsOption = False,
     check: CheckOption = False,
     output: OutputOption = None,
     names: NamesOption = None,
@@ -80,9 +92,13 @@ def batch(
         shards=shards,
         sheet=sheet,
         export=export,
+        cell=cell,
+        title=title,
+        sheet_form=sheet_form,
+        sheets=not no_sheets,
     )
     contract("batch").check(given)
-    copies = Copies(NOWHERE if check else Wanted(output, names, zipped), flow)
+    copies = Copies(NOWHERE if check else Wanted(output, names, zipped, html), flow)
     asked = read_requests(file, target, shared, sheet, read_prompts=read_prompts, check=check)
     if check:
         show_check(flow, asked, as_json=as_json)
@@ -100,12 +116,18 @@ def grid(
     z: Annotated[str | None, typer.Option(help="Axis with a sheet for each value.")] = None,
     parallel: ParallelOption = None,
     key: KeyOption = None,
-    cell: Annotated[int | None, typer.Option(help="Side of a picture on the sheets, px.")] = None,
-    no_sheets: Annotated[bool, typer.Option("--no-sheets", help="Results alone.")] = False,
+    cell: CellOption = None,
+    title: TitleOption = None,
+    no_legends: Annotated[
+        bool, typer.Option("--no-legends", help="No values beside rows and above columns.")
+    ] = False,
+    sheet_form: FormOption = None,
+    no_sheets: NoSheetsOption = False,
     shards: ShardsOption = False,
     check: CheckOption = False,
     export: ExportOption = None,
     zipped: ZipOption = None,
+    html: HtmlOption = None,
     output: OutputOption = None,
     names: NamesOption = None,
     as_json: JsonOption = False,
@@ -121,13 +143,16 @@ def grid(
         key=key,
         shards=shards,
         cell=cell,
+        title=title,
+        legends=not no_legends,
+        sheet_form=sheet_form,
         sheets=not no_sheets,
         export=export,
         grid=asked.grid,
         **asked.axes,
     )
     contract("batch").check(given)
-    copies = Copies(NOWHERE if check else Wanted(output, names, zipped), flow)
+    copies = Copies(NOWHERE if check else Wanted(output, names, zipped, html), flow)
     if check:
         show_check(flow, asked.cells, as_json=as_json)
         return

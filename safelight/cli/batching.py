@@ -29,7 +29,7 @@ from safelight.store.store import current_store
 LARGEST_FILE = 32 * 2**20
 """Bytes; the flow reads no more."""
 READING, CHECKING = "flows.batching.reading.files", "flows.batching.requests"
-GATHERING = "flows.batching.gathering"
+GATHERING, DURATIONS = "flows.batching.gathering", "flows.batching.durations"
 """Read files of requests and folders; loaded by name, since the command sits below the flows."""
 FIRST = 5
 """Requests that `--check` shows."""
@@ -121,17 +121,22 @@ def without_seed_rows(shared: Mapping[str, JsonValue]) -> dict[str, JsonValue]:
 def show_check(flow: str, file: RequestFile, *, as_json: bool) -> None:
     """What a file asks for, when nothing is to run."""
     requests, first = file.requests, file.requests[:FIRST]
+    durations = import_module(DURATIONS)
+    takes, costs = durations.estimate(flow, requests), durations.charges()
     if as_json:
         shown: list[JsonValue] = [
             {"where": each.where, "parameters": dict(each.parameters)} for each in first
         ]
         aside: list[JsonValue] = [*file.left_aside]
-        show_json({"flow": flow, "requests": len(requests), "first": shown, "left_aside": aside})
+        told: dict[str, JsonValue] = {"flow": flow, "requests": len(requests)}
+        show_json({**told, "takes": takes, "costs": costs, "first": shown, "left_aside": aside})
         return
     show_line(f"{len(requests)} requests of {flow}; nothing has run")
     names = list(dict.fromkeys(name for each in first for name in each.parameters))
     rows = [(each.where, *(_shown(each.parameters.get(name)) for name in names)) for each in first]
     show_rows(("request", *names), rows)
+    show_line(takes)
+    show_line(costs)
     show_left_aside(file)
 
 
@@ -194,6 +199,8 @@ def run_requests(
             ]
             zipped = copies.zipped(report)
             more["zip"] = str(zipped) if zipped else None
+            page = copies.page(report)
+            more["html"] = str(page) if page else None
         show_json({**outcome_facts(outcome, copies, report), **more})
         return outcome
     if report is not None:
@@ -204,6 +211,9 @@ def run_requests(
     zipped = copies.zipped(report) if report is not None else None
     if zipped is not None:
         show_line(f"zip: {zipped}")
+    page = copies.page(report) if report is not None else None
+    if page is not None:
+        show_line(f"page: {page}")
     return outcome
 
 

@@ -11,7 +11,7 @@ from typing import Annotated, ParamSpec
 import typer
 from pydantic import JsonValue
 
-from safelight.cli.batch_commands import BATCH_HELP, GRID_HELP, ZipOption, batch, grid
+from safelight.cli.batch_commands import BATCH_HELP, GRID_HELP, HtmlOption, ZipOption, batch, grid
 from safelight.cli.copies import Wanted
 from safelight.cli.exporting import export_run
 from safelight.cli.inputs import local
@@ -147,10 +147,11 @@ def export_results(
     output: OutputOption = None,
     names: NamesOption = None,
     zipped: ZipOption = None,
+    html: HtmlOption = None,
     as_json: JsonOption = False,
 ) -> None:
     """Copy results."""
-    export_run(run, Wanted(output, names, zipped), as_json=as_json)
+    export_run(run, Wanted(output, names, zipped, html), as_json=as_json)
 
 
 @app.command("backfill", help="Create the runs that a paused or missed schedule would have made.")

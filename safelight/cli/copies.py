@@ -5,7 +5,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 from safelight.client.contracts import contract
-from safelight.errors import ForbiddenPathError, MissingRequiredFieldError
+from safelight.errors import ForbiddenPathError, MissingFileError, MissingRequiredFieldError
 from safelight.exports.facts import (
     Result,
     batch_results,
@@ -13,12 +13,13 @@ from safelight.exports.facts import (
     run_results,
     stage_results,
 )
+from safelight.exports.pages import check_page, write_page
 from safelight.exports.placing import Placing, named
 from safelight.exports.template import Template, parse, result_template
 from safelight.exports.zips import check_zip, plan_zip, write_zip
 from safelight.private import as_started
 from safelight.provenance.batches import BatchOutcome, BatchReport
-from safelight.provenance.manifest import Manifest
+from safelight.provenance.manifest import MANIFESTS, Manifest, load_manifest
 from safelight.store.artifact import ArtifactRef
 from safelight.store.places import DiskPlace
 from safelight.store.store import current_store
@@ -38,6 +39,8 @@ class Wanted(NamedTuple):
     """`--names`."""
     zip: Path | None = None
     """`--zip`."""
+    html: Path | None = None
+    """`--html`."""
 
 
 NOWHERE = Wanted(None, None)
@@ -61,9 +64,11 @@ class Copies:
         self.template = SHEETS if wanted == NOWHERE else template_for(wanted, flow)
         self.folder = wanted.folder
         self._source = source
-        self._zip = wanted.zip
+        self._zip, self._html = wanted.zip, wanted.html
         if wanted.zip is not None:
             check_zip(wanted.zip, "--zip")
+        if wanted.html is not None:
+            check_page(wanted.html, "--html")
         self._placings: dict[Template, Placing] = {}
         if self.folder is not None:
             check_output(self.folder)
@@ -92,6 +97,16 @@ class Copies:
             return None
         results = batch_results(report)
         return write_zip(plan_zip(named(results, self.template), report), report, self._zip)
+
+    def page(self, report: BatchReport) -> Path | None:
+        """The page of a batch, where one was asked for and something was made."""
+        if self._html is None or not any(one.results for one in report.outcomes):
+            return None
+        try:
+            manifest = load_manifest(f"{MANIFESTS}{report.flow_run_id}.json")
+        except MissingFileError:  # it was deleted; what it made is there
+            manifest = None
+        return write_page(report, manifest, self._html)
 
     def _put(self, result: Result, template: Template, *below: str) -> str:
         if self.folder is None:

@@ -21,12 +21,12 @@ def export_run(run: str, wanted: Wanted, *, as_json: bool) -> None:
     """
     if wanted._replace(names=None) == NOWHERE:
         raise MissingRequiredFieldError(
-            "nothing says where copies go", "add --output FOLDER or --zip FILE"
+            "nothing says where copies go", "add --output FOLDER, --zip FILE or --html FILE"
         )
     report = _report_of(run)
-    if report is None and wanted.zip is not None:
+    if report is None and (wanted.zip or wanted.html) is not None:
         raise MissingFileError(
-            f"no batch has the id {run[:80]!r}, and a zip is made of a batch",
+            f"no batch has the id {run[:80]!r}, and zip and page are made of a batch",
             "name the run of a batch, or give --output alone",
         )
     places: list[str] = []
@@ -35,8 +35,7 @@ def export_run(run: str, wanted: Wanted, *, as_json: bool) -> None:
         if wanted.folder is not None:
             for outcome in report.outcomes:
                 places += copies.of_request(report, outcome)
-        zipped = copies.zipped(report)
-        places += [str(zipped)] if zipped else []
+        places += [str(made) for made in (copies.zipped(report), copies.page(report)) if made]
     else:
         manifest = load_manifest(run)
         places += Copies(wanted, manifest.flow).of_run(manifest).values()

@@ -22,6 +22,7 @@ def contact_sheet(
     columns: int,
     cell: int = 256,
     lines: int = CAPTION_LINES,
+    title: str = "",
 ) -> Pixels:
     """Lay out pictures row by row, each with its caption below; a row is as high as it must be.
 
@@ -31,6 +32,7 @@ def contact_sheet(
         columns: cells per row; fewer pictures make a narrower sheet.
         cell: side of the square a picture has, in pixels.
         lines: of each caption; a longer one ends in an ellipsis.
+        title: written above.
 
     Returns:
         (H, W, 3) uint8 sRGB.
@@ -50,8 +52,10 @@ def contact_sheet(
     rows = [fitted[start : start + columns] for start in range(0, len(fitted), columns)]
     heights = [max(image.height for _, image in row) + caption + style.gap for row in rows]
     step = cell + style.gap
-    sheet = Image.new("RGB", (columns * step + style.gap, sum(heights) + style.gap), PAPER)
-    bottom = 0
+    bottom = style.height(1) + style.gap if title else 0
+    measures = (columns * step + style.gap, bottom + sum(heights) + style.gap)
+    sheet = Image.new("RGB", measures, PAPER)
+    style.write(sheet, title, style.gap, style.gap, sheet.width - 2 * style.gap, 1)
     for row, height in zip(rows, heights, strict=True):
         bottom += height
         for place, (text, image) in enumerate(row):
@@ -111,6 +115,28 @@ def grid(
             across, down = (cell - image.width) // 2, (cell - image.height) // 2
             sheet.paste(image, (margin + place * step + across, top + down))
     return np.array(sheet)
+
+
+def together(pictures: Sequence[Pixels], cell: int) -> Pixels:
+    """Several pictures in the cell of one, in rows of as many as there are rows.
+
+    Args:
+        pictures: (H, W, 3) uint8 sRGB each; none leave it empty.
+        cell: side of the square, in pixels.
+
+    Returns:
+        (H, W, 3) uint8 sRGB; a single picture as it is.
+    """
+    if len(pictures) == 1:
+        return pictures[0]
+    square = Image.new("RGB", (cell, cell), PAPER)
+    across = max(1, math.isqrt(max(len(pictures) - 1, 0)) + 1)
+    side = cell // across
+    for place, pixels in enumerate(pictures):
+        image = _fitted(pixels, side)
+        left, top = place % across * side, place // across * side
+        square.paste(image, (left + (side - image.width) // 2, top + (side - image.height) // 2))
+    return np.array(square)
 
 
 def fitted(pixels: Pixels, cell: int) -> Pixels:

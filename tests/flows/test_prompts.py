@@ -295,3 +295,25 @@ def test_a_grid_replaces_words_and_has_cells_of_a_size_or_no_sheets():
     wide = {**asked, "grid": {"seed": ["0..99"], "steps": [*range(1, 21)]}}
     state = batch(**wide, cell=1024, return_state=True)
     assert "set cell to at most 154" in state.message
+
+
+@pytest.mark.usefixtures("server", "volume")
+def test_a_sheet_has_a_title_all_pictures_of_a_cell_and_a_form():
+    asked = {
+        "flow": "generate",
+        "grid": {"seed": [1, 2, 3]},
+        "parameters": {"prompt": "a red heart", "num_images": 3, **SMALL},
+        "where": "here",
+    }
+    result = batch(**asked, title="hearts", legends=False, sheet_form="webp", cell=64)
+    grid, everything = result.results
+    assert grid.media_type == everything.media_type == "image/webp"
+    sheet, _ = load_manifest(str(result.data["flow_run_id"])).stages
+    assert sheet.parameters["title"] == "hearts"
+    assert sheet.parameters["columns"] == ["", "", ""]
+    assert sheet.parameters["cells"] == [[0, 1, 2], [3, 4, 5], [6, 7, 8]]
+    drawn = [one.results for one in load_report(str(result.data["flow_run_id"])).outcomes]
+    assert sheet.sources == tuple(ref.sha256 for refs in drawn for ref in refs)
+    wide = {**asked, "grid": {"seed": ["0..599"]}}
+    state = batch(**wide, sheet_form="webp", return_state=True)
+    assert "take png, or move an axis to z" in state.message

@@ -2,7 +2,7 @@ import numpy as np
 import pytest
 from PIL import features
 
-from safelight.media.sheets import PAPER, contact_sheet, grid
+from safelight.media.sheets import PAPER, contact_sheet, grid, together
 
 
 def flat(level: int, height: int = 300, width: int = 300) -> np.ndarray:
@@ -128,3 +128,26 @@ def test_arabic_runs_from_right_to_left_and_its_letters_join():
         pytest.skip("Pillow has no raqm here")
     apart = sum(int(inked(written(char)).any(axis=0).sum()) for char in "بيت")
     assert int(inked(written("بيت")).any(axis=0).sum()) < apart
+
+
+@pytest.mark.parametrize(("count", "across"), [(2, 2), (4, 2), (5, 3), (16, 4)])
+def test_several_pictures_share_the_cell_of_one(count: int, across: int):
+    square = together([flat(20 + 10 * n) for n in range(count)], 96)
+    assert square.shape == (96, 96, 3)
+    side = 96 // across
+    for n in range(count):
+        left, top = n % across * side, n // across * side
+        assert areas(square, 20 + 10 * n) == (left, top, side, side)
+
+
+def test_one_picture_has_the_cell_to_itself_and_none_leaves_it_empty():
+    assert together([flat(50)], 64).shape == (300, 300, 3)
+    assert (together([], 64) == PAPER).all()
+
+
+def test_a_title_stands_above_the_first_row():
+    plain = contact_sheet([("", flat(90))], 1, 128)
+    titled = contact_sheet([("", flat(90))], 1, 128, title="spring")
+    added = titled.shape[0] - plain.shape[0]
+    assert inked(titled)[:added].any()
+    assert areas(titled, 90)[1] == areas(plain, 90)[1] + added

@@ -1,0 +1,98 @@
+"""How long requests take, as those of earlier batches did: for estimates, and the first shards."""
+
+import hashlib
+import json
+from collections.abc import Iterable, Mapping, Sequence
+from contextlib import suppress
+from statistics import median
+
+from pydantic import BaseModel, ConfigDict, JsonValue, ValidationError
+
+from flows.batching.requests import Request
+from safelight.engines.choosing import engines
+from safelight.errors import PipelineError
+from safelight.provenance.batches import BatchOutcome
+from safelight.store.store import SCHEME, current_store
+
+PREFIX = "outputs/batches/durations/"
+KINDS = 200
+"""Kinds of requests of a flow that are remembered, those of the latest batches."""
+KNOWN = 40
+"""Requests of a kind that count, the latest."""
+_SAME_TIME = ("prompt", "negative_prompt", "seed")
+"""Parameters that change how long nothing takes."""
+
+
+class _Durations(BaseModel):
+    model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
+
+    kinds: dict[str, tuple[float, ...]] = {}
+    """Seconds of the latest requests of each kind, the kind of the latest batch last."""
+
+
+class Durations:
+    """Of one flow, as the store has them; what cannot be read is not known."""
+
+    def __init__(self, flow: str) -> None:
+        """Read them."""
+        self._key = f"{PREFIX}{flow}.json"
+        self._known = _Durations()
+        with suppress(PipelineError, ValidationError):
+            self._known = _Durations.model_validate_json(current_store().read_record(self._key))
+
+    def expected(self, parameters: Mapping[str, JsonValue]) -> float | None:
+        """Seconds that a request probably takes: as the last ones of its kind; None if none ran."""
+        seconds = self._known.kinds.get(_kind(parameters))
+        return median(seconds) if seconds else None
+
+    def learn(self, requests: Sequence[Request], outcomes: Iterable[BatchOutcome]) -> None:
+        """Keep how long requests of a batch took that were not found finished."""
+        parameters = {request.number: request.parameters for request in requests}
+        kinds = dict(self._known.kinds)
+        for one in outcomes:
+            if one.state == "succeeded" and not one.reused and one.number in parameters:
+                kind = _kind(parameters[one.number])
+                kinds[kind] = (*kinds.pop(kind, ()), one.seconds)[-KNOWN:]
+        if kinds == self._known.kinds:
+            return
+        self._known = _Durations(kinds=dict([*kinds.items()][-KINDS:]))
+        with suppress(PipelineError):  # the next batch learns it anew
+            current_store().write_record(self._key, self._known.model_dump_json().encode())
+
+
+def estimate(flow: str, requests: Sequence[Request]) -> str:
+    """What a batch will take, in words."""
+    known = Durations(flow)
+    seconds = [known.expected(request.parameters) for request in requests]
+    there = [each for each in seconds if each is not None]
+    if not there:
+        return f"how long it takes is not known: no batch of {flow} with such parameters has run"
+    whole = sum(there) / len(there) * len(seconds)
+    told = f"takes about {_said(whole)} of one device's work, as earlier requests did"
+    unlike = len(seconds) - len(there)
+    return f"{told}; {unlike} of them are unlike any before" if unlike else told
+
+
+def charges() -> str:
+    """What a batch costs, in words."""
+    if any(engine.engine_type == "remote" for engine in engines().values()):
+        return "what remote engines charge for it is not known"
+    return "costs nothing: all engines work on your own machines"
+
+
+def _said(seconds: float) -> str:
+    if seconds < 90:
+        return f"{max(seconds, 1):.0f} s"
+    if seconds < 90 * 60:
+        return f"{seconds / 60:.0f} min"
+    return f"{seconds / 3600:.1f} h"
+
+
+def _kind(parameters: Mapping[str, JsonValue]) -> str:
+    """What requests share that take as long: all but words, seeds and links to their files."""
+    rest = {
+        name: value
+        for name, value in parameters.items()
+        if name not in _SAME_TIME and not (isinstance(value, str) and value.startswith(SCHEME))
+    }
+    return hashlib.sha256(json.dumps(rest, sort_keys=True).encode()).hexdigest()[:16]
