@@ -121,7 +121,7 @@ def test_the_commands_of_the_api_guide(served: dict[str, str], tmp_path: Path):
 @pytest.mark.slow
 @pytest.mark.timeout(900)
 def test_the_commands_of_the_batch_guide(served: dict[str, str], tmp_path: Path):
-    batch, folder, backfill = commands("docs/batches.md")
+    batch, folder, grid, backfill = commands("docs/batches.md")
 
     def said(command: str) -> str:
         done = subprocess.run(
@@ -158,6 +158,13 @@ def test_the_commands_of_the_batch_guide(served: dict[str, str], tmp_path: Path)
     looked = said(folder)
     assert "1 requests of enhance; nothing has run" in looked
     assert "box.mp4: a video; enhance takes a picture" in looked
+    page = tmp_path / "grid.html"
+    drawn = said(f"{grid} --html {page}")
+    assert drawn.count("succeeded") == 8
+    assert str(page) in drawn
+    shown = page.read_text()
+    assert shown.count("<table>") == 2
+    assert shown.count("data:image/png") == 8
     assert said(backfill).count("created") == 2
     assert said(backfill).count("was there") == 2
 

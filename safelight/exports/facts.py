@@ -12,6 +12,7 @@ from pydantic import JsonValue
 from safelight.errors import MissingFileError
 from safelight.exports.parts import cut, plain
 from safelight.exports.template import CHOICES, Value
+from safelight.params import SEEDS
 from safelight.provenance.batches import BatchOutcome, BatchReport
 from safelight.provenance.manifest import MANIFESTS, Manifest, StageEntry, load_manifest
 from safelight.store.artifact import EXTENSIONS, ArtifactRef
@@ -95,7 +96,7 @@ def _results(
         if manifest is not None:
             entry = _drawn_by(manifest, ref)
             facts = {**_scalars(entry.parameters if entry else {}), **_scalars(manifest.parameters)}
-            facts |= {**_choices(manifest), **_of_run(manifest, entry)}
+            facts |= {**_choices(manifest), **_of_run(manifest, entry), **_own_seed(entry, ref)}
             moment = datetime.fromisoformat(manifest.ended)
             source = source or _path_in(manifest.parameters)
         facts |= {**_of_file(ref), **_of_source(source), **more}
@@ -109,6 +110,15 @@ def _drawn_by(manifest: Manifest, ref: ArtifactRef) -> StageEntry | None:
     prompted = [e for e in manifest.stages if isinstance(e.parameters.get("prompt"), str)]
     own = (entry for entry in prompted if ref.sha256 in {made.sha256 for made in entry.results})
     return next(own, prompted[0] if prompted else None)
+
+
+def _own_seed(entry: StageEntry | None, ref: ArtifactRef) -> dict[str, Value]:
+    """Of one of several pictures that a stage drew: the first has the stage's, each the next."""
+    digests = [made.sha256 for made in entry.results] if entry else []
+    seed = entry.parameters.get("seed") if entry else None
+    if len(digests) < 2 or ref.sha256 not in digests or not isinstance(seed, int):
+        return {}
+    return {"seed": (seed + digests.index(ref.sha256)) % SEEDS}
 
 
 def _of_run(manifest: Manifest, entry: StageEntry | None) -> dict[str, Value]:

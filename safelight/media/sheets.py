@@ -132,9 +132,10 @@ def together(pictures: Sequence[Pixels], cell: int) -> Pixels:
     square = Image.new("RGB", (cell, cell), PAPER)
     across = max(1, math.isqrt(max(len(pictures) - 1, 0)) + 1)
     side = cell // across
+    above = (cell - -(-len(pictures) // across) * side) // 2
     for place, pixels in enumerate(pictures):
         image = _fitted(pixels, side)
-        left, top = place % across * side, place // across * side
+        left, top = place % across * side, above + place // across * side
         square.paste(image, (left + (side - image.width) // 2, top + (side - image.height) // 2))
     return np.array(square)
 

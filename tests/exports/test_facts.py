@@ -155,6 +155,14 @@ def test_words_that_took_the_place_of_choices_are_fields(volume: Path):
     assert filled("{choices.none}{seed}", *run_results(manifest)) == ["5"]
 
 
+def test_each_of_several_pictures_has_its_own_seed():
+    refs = [kept(content) for content in (b"1", b"22", b"333")]
+    drawn = entry("generate", refs[0], seed=2**64 - 2, prompt="a heart")
+    drawn = drawn.model_copy(update={"results": tuple(refs)})
+    manifest = manifest_of(drawn, parameters={"seed": 2**64 - 2})
+    assert filled("{seed}", *run_results(manifest)) == [str(2**64 - 2), str(2**64 - 1), "0"]
+
+
 def test_a_result_whose_manifest_was_deleted_still_has_a_name(volume: Path):
     ref = kept(b"x")
     outcome = BatchOutcome(

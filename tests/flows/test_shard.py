@@ -9,18 +9,26 @@ import torch
 
 from flows.batching.shards import Shard, Sharded, keep_shard
 from flows.shard import shard
+from safelight.engines.diffusers import batch_sizes
 from safelight.engines.diffusers.batch_sizes import BatchSizes
 from safelight.engines.diffusers.model import model_of
 from safelight.engines.diffusion import Drawing, draw
 from safelight.errors import InvalidMediaError, StoreUnavailableError
 from safelight.progress import clear_stop, request_stop
 from safelight.provenance.manifest import MANIFESTS, Manifest, load_manifest
+from safelight.remembered import Remembered
 from safelight.store.store import current_store
 from safelight.weights.checkpoints import find_checkpoint
 from tasks.base.keeping import load_image
 
 pytestmark = pytest.mark.usefixtures("server", "volume")
 SIZE = {"width": 64, "height": 64, "steps": 2}
+
+
+@pytest.fixture(autouse=True)
+def _sizes_not_known(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(batch_sizes, "_known", {})
+    monkeypatch.setattr(batch_sizes, "_remembered", Remembered("batch-sizes.json"))
 
 
 @pytest.fixture

@@ -101,7 +101,6 @@ def test_on_the_cpu_each_has_the_bytes_of_the_one_alone(configured: Configure):
         pytest.skip("the shapes are too large for a CPU where there is a GPU")
     wanted = drawings("sd15")
     for drawing, drawn in zip(wanted, together(wanted, 64), strict=True):
-        assert drawn.batch == 1
         assert drawn.pixels.tobytes() == draw(drawing, 64, 64)[0].tobytes()
 
 

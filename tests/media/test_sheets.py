@@ -135,8 +135,9 @@ def test_several_pictures_share_the_cell_of_one(count: int, across: int):
     square = together([flat(20 + 10 * n) for n in range(count)], 96)
     assert square.shape == (96, 96, 3)
     side = 96 // across
+    above = (96 - side * ((count - 1) // across + 1)) // 2
     for n in range(count):
-        left, top = n % across * side, n // across * side
+        left, top = n % across * side, above + n // across * side
         assert areas(square, 20 + 10 * n) == (left, top, side, side)
 
 

@@ -229,7 +229,7 @@ def test_an_unknown_model_and_a_missing_seed_are_refused(photo: np.ndarray):
         {"padding": -0.1},
         {"strength": 2},
         {"region": "foot"},
-        {"seed": -1},
+        {"seed": -2},
         {"steps": 0},
         {"regions": 3},
     ],

@@ -210,7 +210,7 @@ def test_a_model_is_a_name_and_never_a_path(name: str):
 @pytest.mark.parametrize(
     "changes",
     [
-        *({"width": 513}, {"height": 0}, {"prompt": ""}, {"steps": 0}, {"seed": -1}),
+        *({"width": 513}, {"height": 0}, {"prompt": ""}, {"steps": 0}, {"seed": -2}),
         *({"num_images": 99}, {"loras": [{"name": "a", "weight": 4.01}]}),
         {"loras": [{"name": "a", "weight": -4.01}]},
         *({"controlnet_weight": 2.01}, {"controlnet_weight": -0.01}),

@@ -12,7 +12,7 @@ from PIL import Image
 from prefect.states import Completed
 
 import safelight.engines as folder
-from flows.running.recorded import _entry
+from flows.running.entries import stage_entries
 from safelight.client.page import _served
 from safelight.engines import choosing
 from safelight.errors import EngineTimeoutError
@@ -114,7 +114,7 @@ def test_the_next_engine_takes_over_and_everything_names_it(picture: ArtifactRef
     pixels = decode_image(current_store().read(made))
     assert np.array_equal(pixels[::2, ::2], decode_image(current_store().read(picture)))
     assert "ENGINE_TIMEOUT: too slow" in " ".join(made.metadata["notes"])
-    entry = _entry(facts_of("larger", Completed(data=made), call), ())
+    (entry,) = stage_entries([facts_of("larger", Completed(data=made), call)])
     assert (entry.name, entry.stage_type, entry.origin) == ("larger", "upscale", "enhances")
     assert entry.engine == call.identity
     assert [(each.engine_id, each.code) for each in entry.passed_over] == [
