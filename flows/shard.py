@@ -39,7 +39,7 @@ def shard(
 ) -> list[ArtifactRef]:
     """Run some requests of a batch, each with a record of its own; alike pictures together."""
     given = load_shard(requests)
-    outcomes = _worked_through(given)
+    outcomes = worked_through(given)
     shown = [Request(one.number, one.where, one.parameters, "", 0) for one in given.requests]
     publish_table(shown, outcomes)
     states = [outcome.state for outcome in outcomes.values()]
@@ -47,7 +47,8 @@ def shard(
     return []
 
 
-def _worked_through(given: Shard) -> dict[int, BatchOutcome]:
+def worked_through(given: Shard) -> dict[int, BatchOutcome]:
+    """Run its requests, those that were not before; what has become of each, by number."""
     target = find_target(given.flow)
     outcomes: dict[int, BatchOutcome] = {}
     with watching(recorder().stage_listener("requests")):

@@ -3,7 +3,17 @@
 import subprocess
 import sys
 
-NAMES = ("imports", "looking", "png", "registry", "pipeline", "upscale", "interpolate", "pool")
+NAMES = (
+    "imports",
+    "looking",
+    "png",
+    "registry",
+    "pipeline",
+    "upscale",
+    "interpolate",
+    "shard",
+    "pool",
+)
 
 
 def main() -> int:
