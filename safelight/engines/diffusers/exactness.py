@@ -4,8 +4,8 @@ The libraries behind torch choose another order of additions for some layers whe
 through them at once, which changes the last bits. Which layers those are depends on shapes, threads
 and the machine, so it is looked at once for each: layers that differ get the rows of each picture
 by themselves, and the whole network is compared before any of it is relied on. Few values can agree
-by chance where a curve is computed value by value, so there the rule is followed by which torch
-divides them, not what is seen.
+by chance: layers that make few are given further inputs, and where a curve is computed value by
+value the rule is followed by which torch divides them, not what is seen.
 """
 
 from collections.abc import Callable, Generator, Iterator
@@ -25,6 +25,8 @@ Rows = tuple[tuple[int, ...], ...]
 LANES = 32
 """Values that torch's vectorized loops take at a time; the rest of a thread's part goes one by one,
 through other code for curves such as SiLU (ATen/native/cpu/Loops.h)."""
+ENOUGH = 8192
+"""Values that must agree before a layer counts as one that does not mind a batch."""
 GRAIN = 32768
 """Values of a part at least, where several threads share them (ATen/TensorIterator.h)."""
 _Arguments = tuple[Any, ...]
@@ -121,6 +123,10 @@ def _different(
             if not (
                 _is_divided_alike(layer, rows, made)
                 and _is_as_alone(layer, rows, given, named, made)
+                and all(
+                    _is_as_alone(layer, rows, *other, layer(*other[0], **other[1]))
+                    for other in _further(given, named, made)
+                )
             ):
                 different.add(name)
         finally:
@@ -184,6 +190,23 @@ def _rows_of(args: object, kwargs: object, pictures: int) -> Rows | None:
 
 def _rows(count: int, pictures: int) -> Rows:
     return tuple(tuple(range(at, count, pictures)) for at in range(pictures))
+
+
+def _further(given: _Arguments, named: _Named, made: object) -> Iterator[tuple[_Arguments, _Named]]:
+    """Other inputs of a layer that makes few values, until enough are compared."""
+    import torch
+
+    counts: list[int] = []
+    _mapped(lambda tensor: counts.append(tensor.numel()), made)
+    drawn = torch.Generator().manual_seed(0)
+
+    def other(tensor: "torch.Tensor") -> "torch.Tensor":
+        if not tensor.is_floating_point():
+            return tensor
+        return tensor * torch.empty_like(tensor).uniform_(0.5, 1.5, generator=drawn)
+
+    for _ in range(ENOUGH // max(sum(counts), 1)):
+        yield cast("tuple[_Arguments, _Named]", _mapped(other, (given, named)))
 
 
 def _is_as_alone(

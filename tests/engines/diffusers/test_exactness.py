@@ -98,7 +98,10 @@ def test_plain_batches_would_differ(monkeypatch: pytest.MonkeyPatch):
 
 
 @hypothesis_settings(
-    max_examples=12, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture]
+    max_examples=12,
+    derandomize=True,
+    deadline=None,
+    suppress_health_check=[HealthCheck.function_scoped_fixture],
 )
 @given(
     scheduler=st.sampled_from([None, "euler_a", "dpmpp_2m_karras", "ddim", "unipc"]),
