@@ -11,7 +11,7 @@ from pydantic import Field
 from flows.batching.laying_out import publish_table
 from flows.batching.outcomes import may_pass, outcome_left, outcome_told
 from flows.batching.requests import Request, find_target
-from flows.batching.shards import KEY, Shard, Sharded, load_shard
+from flows.batching.shards import KEY, WORDS_AND_SEED, Shard, Sharded, load_shard
 from flows.running.recorded import RecordedFlow, recorded_flow, run_inline
 from safelight.engines.machine.company import keep_company
 from safelight.progress import pause, step, watching
@@ -23,8 +23,6 @@ AGAIN_SECONDS = 2.0
 """Before another try of a request."""
 TOGETHER = 64
 """Requests that are under way at once, in turns, so that engines can make alike things together."""
-DIFFERENT = frozenset({"prompt", "negative_prompt", "seed"})
-"""Parameters in which pictures that are drawn together may differ."""
 
 
 @recorded_flow
@@ -75,7 +73,7 @@ def _alike(requests: Sequence[Sharded]) -> Iterator[list[Sharded]]:
     """Those that stand together and may be drawn together."""
 
     def shared(one: Sharded) -> str:
-        rest = {name: one.parameters[name] for name in one.parameters.keys() - DIFFERENT}
+        rest = {name: one.parameters[name] for name in one.parameters.keys() - WORDS_AND_SEED}
         return json.dumps(rest, sort_keys=True)
 
     for _, group in groupby(requests, shared):

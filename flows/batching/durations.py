@@ -9,6 +9,7 @@ from statistics import median
 from pydantic import BaseModel, ConfigDict, JsonValue, ValidationError
 
 from flows.batching.requests import Request
+from flows.batching.shards import WORDS_AND_SEED
 from safelight.engines.choosing import engines
 from safelight.errors import PipelineError
 from safelight.provenance.batches import BatchOutcome
@@ -19,8 +20,6 @@ KINDS = 200
 """Kinds of requests of a flow that are remembered, those of the latest batches."""
 KNOWN = 40
 """Requests of a kind that count, the latest."""
-_SAME_TIME = ("prompt", "negative_prompt", "seed")
-"""Parameters that change how long nothing takes."""
 
 
 class _Durations(BaseModel):
@@ -93,6 +92,6 @@ def _kind(parameters: Mapping[str, JsonValue]) -> str:
     rest = {
         name: value
         for name, value in parameters.items()
-        if name not in _SAME_TIME and not (isinstance(value, str) and value.startswith(SCHEME))
+        if name not in WORDS_AND_SEED and not (isinstance(value, str) and value.startswith(SCHEME))
     }
     return hashlib.sha256(json.dumps(rest, sort_keys=True).encode()).hexdigest()[:16]

@@ -90,12 +90,9 @@ class SheetStyle:
 def largest_cell(columns: int, rows: int, form: Form) -> int:
     """The largest side of a picture, px, of which a sheet of so many may be made."""
     largest = math.isqrt(LARGEST_SHEET // (columns * rows))
-    # a cell has a gap of a 32nd of it, labels take one more cell along each side
-    return (
-        largest
-        if form == "png"
-        else min(largest, LONGEST_WEBP * 31 // 32 // (max(columns, rows) + 1))
-    )
+    if form == "webp":  # a cell has a gap of a 32nd of it, labels take one more along each side
+        largest = min(largest, LONGEST_WEBP * 31 // 32 // (max(columns, rows) + 1))
+    return largest
 
 
 def check_cell(grid: Grid, order: SheetAxes, style: SheetStyle) -> None:

@@ -20,6 +20,8 @@ MOST_BEFORE = 64
 """Requests of a shard while only earlier batches tell."""
 MOST = 500
 """Of one shard."""
+WORDS_AND_SEED = frozenset({"prompt", "negative_prompt", "seed"})
+"""Parameters in which requests may differ that are drawn together, and that take as long."""
 KNOWN = 40
 """The latest requests say how long the next ones take."""
 _NAMES = UUID("a4cf6a0e-5b0f-5f0e-9d0b-6a1f4f2f7f11")

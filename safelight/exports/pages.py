@@ -1,23 +1,21 @@
 """What a batch has made as one HTML file: opens without a network, full pictures on a click."""
 
-import os
 from base64 import b64encode, standard_b64encode
 from collections.abc import Iterator, Mapping, Sequence
 from hashlib import sha256
 from html import escape
+from itertools import chain
 from pathlib import Path
 from typing import cast
 
 from pydantic import JsonValue
 
-from safelight.errors import ForbiddenPathError, InvalidFieldValueError
+from safelight.errors import InvalidFieldValueError
 from safelight.exports.facts import Result, outcome_results
-from safelight.private import as_started
+from safelight.exports.single_files import check_file, write_file
 from safelight.provenance.batches import BatchReport
 from safelight.provenance.manifest import Manifest, StageEntry
 from safelight.store.artifact import ArtifactRef
-from safelight.store.disk import disk_errors, half_made, sweep_abandoned
-from safelight.store.places import named_once
 from safelight.store.store import current_store
 
 MOST_BYTES = 512 * 2**20
@@ -57,16 +55,7 @@ def check_page(file: Path, where: str) -> None:
     Raises:
         ForbiddenPathError: its folder is none, or something lies there that is no batch's page.
     """
-    if not file.parent.is_dir() or not os.access(file.parent, os.W_OK | os.X_OK):
-        raise ForbiddenPathError(
-            f"{where} is {str(file)!r}, and {file.parent} is no folder that can be written to",
-            f"name a file in a folder of yours with {where}",
-        )
-    if os.path.lexists(file) and not _begins(file, _BEGINNING):
-        raise ForbiddenPathError(
-            f"{where} is {str(file)!r}, which is there and no page of a batch",
-            f"name another file with {where}, or move that one away",
-        )
+    check_file(file, where, "page", lambda there: _begins(there, _BEGINNING))
 
 
 def write_page(report: BatchReport, manifest: Manifest | None, file: Path) -> Path:
@@ -93,23 +82,8 @@ def write_page(report: BatchReport, manifest: Manifest | None, file: Path) -> Pa
             "take a zip, or draw smaller pictures",
         )
     own = f"{_BEGINNING}{escape(report.batch)} -->"
-    sweep_abandoned(file.parent)
-    with disk_errors(file), half_made(file.parent) as half:
-        with as_started(), half.open("x", encoding="utf-8") as opened:
-            opened.write(own)
-            for text in _page(report, manifest, results):
-                opened.write(text)
-            opened.flush()
-            os.fsync(opened.fileno())
-        number, target = 1, file
-        while True:
-            if _begins(target, own):
-                half.replace(target)
-                return target
-            if named_once(half, target):
-                return target
-            number += 1
-            target = file.with_stem(f"{file.stem}-{number}")
+    texts = chain([own], _page(report, manifest, results))
+    return write_file(file, map(str.encode, texts), lambda there: _begins(there, own))
 
 
 def _begins(file: Path, text: str) -> bool:

@@ -20,14 +20,13 @@ from pathlib import Path, PurePosixPath
 
 from pydantic import Base64Bytes, BaseModel, ConfigDict, ValidationError
 
-from safelight.errors import ForbiddenPathError, MissingFileError
+from safelight.errors import MissingFileError
 from safelight.exports.facts import Result
 from safelight.exports.placing import NOT_MADE
-from safelight.private import as_started
+from safelight.exports.single_files import check_file, write_file
 from safelight.provenance.batches import BatchReport
 from safelight.store.artifact import ArtifactRef
-from safelight.store.disk import disk_errors, half_made, sweep_abandoned
-from safelight.store.places import named_once
+from safelight.store.disk import disk_errors
 from safelight.store.store import current_store, key_of
 
 HEADERS = "cache/zips/"
@@ -236,16 +235,7 @@ def check_zip(file: Path, where: str) -> None:
     Raises:
         ForbiddenPathError: its folder is none, or something lies there that is no batch's zip.
     """
-    if not file.parent.is_dir() or not os.access(file.parent, os.W_OK | os.X_OK):
-        raise ForbiddenPathError(
-            f"{where} is {str(file)!r}, and {file.parent} is no folder that can be written to",
-            f"name a file in a folder of yours with {where}",
-        )
-    if os.path.lexists(file) and not _comment_of(file).startswith(MARK):
-        raise ForbiddenPathError(
-            f"{where} is {str(file)!r}, which is there and no zip of a batch",
-            f"name another file with {where}, or move that one away",
-        )
+    check_file(file, where, "zip", lambda there: _comment_of(there).startswith(MARK))
 
 
 def write_zip(planned: Zip, report: BatchReport, file: Path) -> Path:
@@ -256,22 +246,8 @@ def write_zip(planned: Zip, report: BatchReport, file: Path) -> Path:
     Returns:
         Where it lies: `file`, or beside it with -2, -3 and so on.
     """
-    sweep_abandoned(file.parent)
-    with disk_errors(file), half_made(file.parent) as half:
-        with as_started(), half.open("xb") as opened:
-            for chunk in planned.chunks():
-                opened.write(chunk)
-            opened.flush()
-            os.fsync(opened.fileno())
-        number, target = 1, file
-        while True:
-            if _comment_of(target) == f"{MARK}{report.batch}":
-                half.replace(target)
-                return target
-            if named_once(half, target):
-                return target
-            number += 1
-            target = file.with_stem(f"{file.stem}-{number}")
+    mark = f"{MARK}{report.batch}"
+    return write_file(file, planned.chunks(), lambda there: _comment_of(there) == mark)
 
 
 def _comment_of(file: Path) -> str:
