@@ -21,6 +21,8 @@ from functools import cache
 from pathlib import Path
 from typing import IO
 
+from safelight.garbage import collect_seldom
+
 PR_SET_PDEATHSIG = 1
 """From <linux/prctl.h>; see prctl(2)."""
 GRACE_SECONDS = 20.0
@@ -167,6 +169,7 @@ def main() -> None:
     """Entry point: run the module that the command line names, tied to the parent."""
     parent, pipe, module, *arguments = sys.argv[1:]
     end_with_parent(int(parent), int(pipe))
+    collect_seldom()
     sys.argv = [module, *arguments]
     runpy.run_module(module, run_name="__main__", alter_sys=True)
 

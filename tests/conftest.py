@@ -8,6 +8,8 @@ import hypothesis
 import numpy as np
 import pytest
 
+from safelight.garbage import collect_seldom
+
 os.environ.setdefault("DO_NOT_TRACK", "1")
 os.environ.setdefault("PREFECT_SERVER_ANALYTICS_ENABLED", "false")
 os.environ.setdefault("HF_HUB_OFFLINE", "1")
@@ -15,6 +17,7 @@ os.environ.setdefault("HF_HUB_OFFLINE", "1")
 # a busy machine takes its time: no example fails for being slow
 hypothesis.settings.register_profile("safelight", deadline=None)
 hypothesis.settings.load_profile("safelight")
+collect_seldom()
 
 
 def _forget() -> None:

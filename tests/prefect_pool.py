@@ -110,13 +110,13 @@ FLOWS = """
 
 
 def eventually(what: Callable[[], T], seconds: float = PATIENCE) -> T:
-    """Ask until the answer is true."""
-    end = time.monotonic() + seconds
-    while time.monotonic() < end:
+    """Ask until the answer is true, less often the longer it takes: each question costs the server."""
+    begun = time.monotonic()
+    while (waited := time.monotonic() - begun) < seconds:
         answer = what()
         if answer:
             return answer
-        time.sleep(0.1)  # each question costs the server
+        time.sleep(min(max(0.05, waited / 8), 0.5))
     raise AssertionError(f"{what} was never true")
 
 

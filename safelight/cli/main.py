@@ -10,9 +10,8 @@ import signal
 import sys
 from types import FrameType
 
-GARBAGE_AFTER = 50_000
-"""New objects after which they are looked through for cycles. Python's 700 make it go over the
-hundred thousands that the imports leave again and again: a fifth of the time of a short command."""
+from safelight.garbage import collect_seldom
+
 _STOPPED: list[int] = []
 """Signals that came, in order."""
 
@@ -32,7 +31,7 @@ def main() -> None:
     """Run the command; SIGTERM ends it as Ctrl-C does, also where SIGINT is ignored."""
     signal.signal(signal.SIGTERM, _on_signal)
     signal.signal(signal.SIGINT, _on_signal)
-    gc.set_threshold(GARBAGE_AFTER)
+    collect_seldom()
     try:
         from safelight.cli.edge import guarded
 

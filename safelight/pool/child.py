@@ -36,6 +36,7 @@ from prefect.logging.loggers import flow_run_logger
 
 from safelight.confined.calling import prepare
 from safelight.errors import ContractMismatchError
+from safelight.garbage import collect_seldom
 from safelight.pool.fencing import Fence, awake
 from safelight.pool.freshness import ImportedModules
 from safelight.pool.messages import (
@@ -325,6 +326,7 @@ def _models_bytes() -> int:
 
 def main() -> int:
     """Entry point."""
+    collect_seldom()
     keep_private()
     say_it_once()
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is for the worker, which tells us

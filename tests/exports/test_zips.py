@@ -213,8 +213,7 @@ def test_more_than_4_gib_are_one_zip(tmp_path: Path):
     with large.open("wb") as file:
         file.truncate(4 * 2**30 + 5)  # nothing but a hole: it takes no room
     ref = current_store().put(b"", "video/mp4").model_copy(update={"bytes": 4 * 2**30 + 5})
-    digest = subprocess.run(["sha256sum", large], capture_output=True, text=True, check=True)
-    sha256 = digest.stdout.split()[0]
+    sha256 = "709fc0b74f7c916cedccb212d681c035f36ffbb31ebfe806eb40c31592744eb5"  # of so many zeros
     ref = ref.model_copy(
         update={"sha256": sha256, "uri": f"store:outputs/{sha256[:2]}/{sha256}.mp4"}
     )

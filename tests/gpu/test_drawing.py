@@ -27,9 +27,9 @@ from tests.gpu.shapes import SHAPES, build, build_controlnet, build_lora
 Configure = Callable[[str, str], None]
 PROMPTS = ("a red heart", "a house on a hill", "a red heart", "the sea at night, a boat", "x")
 SIDES = {"cpu": 64, "cuda:0": 512}
-LEVELS = {"cpu": 1, "cuda:0": 12}
+LEVELS = {"cuda:0": 12}
 """How far a picture may be from that drawn alone: in half precision the order of a sum counts, and
-untrained weights damp nothing."""
+untrained weights damp nothing. On a CPU it is the same to the byte."""
 
 
 @pytest.fixture(scope="module")
@@ -83,6 +83,8 @@ def levels_off(found: np.ndarray, expected: np.ndarray) -> float:
 def test_pictures_drawn_together_are_those_drawn_alone(
     device: str, name: str, precision: str, configured: Configure
 ):
+    if device == "cpu" and precision != "fp16":
+        pytest.skip("a CPU draws in single precision alone")
     configured(device, "fp32" if device == "cpu" else precision)
     wanted, side = drawings(name), SIDES[device]
     found = together(wanted, side, most=4)
@@ -91,17 +93,11 @@ def test_pictures_drawn_together_are_those_drawn_alone(
     for drawing, drawn in zip(wanted, found, strict=True):
         alone = draw(drawing, side, side)[0]
         assert alone.std() > 1
-        allowed = LEVELS[device] * (4 if precision == "bf16" and device != "cpu" else 1)
-        assert levels_off(drawn.pixels, alone) <= allowed
-
-
-def test_on_the_cpu_each_has_the_bytes_of_the_one_alone(configured: Configure):
-    configured("cpu", "fp32")
-    if torch.cuda.is_available():
-        pytest.skip("the shapes are too large for a CPU where there is a GPU")
-    wanted = drawings("sd15")
-    for drawing, drawn in zip(wanted, together(wanted, 64), strict=True):
-        assert drawn.pixels.tobytes() == draw(drawing, 64, 64)[0].tobytes()
+        if device == "cpu":
+            assert drawn.pixels.tobytes() == alone.tobytes()
+        else:
+            allowed = LEVELS[device] * (4 if precision == "bf16" else 1)
+            assert levels_off(drawn.pixels, alone) <= allowed
 
 
 def test_the_same_batch_has_the_same_bytes_again(device: str, configured: Configure):

@@ -45,7 +45,7 @@ def threads(request: pytest.FixtureRequest):
 
 
 def wanted(count: int, **changes: object) -> list[Drawing]:
-    fields: dict[str, object] = {"model": "tiny", "steps": 3, **changes}
+    fields: dict[str, object] = {"model": "tiny", "steps": 2, **changes}
     card = find_checkpoint(str(fields.pop("model")))
     words = ("a red cat", "a photo of the blue dog on grass", "a flower")
     return [
