@@ -7,14 +7,15 @@ import shutil
 import tempfile
 import threading
 from collections import OrderedDict
-from contextlib import suppress
+from collections.abc import Generator
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Literal
 
 from pydantic import JsonValue
 
 from safelight.digests import sha256_of
-from safelight.errors import ChecksumMismatchError, InvalidMediaError
+from safelight.errors import ChecksumMismatchError, InvalidMediaError, PipelineError
 from safelight.pixels import Pixels
 from safelight.private import make_folder
 from safelight.settings import Settings, settings
@@ -50,11 +51,12 @@ class Store:
         """Where the bytes lie."""
         self.scratch = scratch
         """Local folder for downloads and half-made videos."""
-        self._uploads: Uploads | None = None
-        if remote:
-            again = AGAIN_SECONDS if patience_seconds else ()  # who does not wait at all
-            patient = Patient(backend, patience_seconds, stops=False)
-            self._uploads = Uploads(patient, again_seconds=again)
+        self._remote = remote
+        again = AGAIN_SECONDS if patience_seconds else ()  # who does not wait at all
+        self._uploads = Uploads(
+            Patient(backend, patience_seconds, stops=False), again_seconds=again
+        )
+        self._behind = remote
         self._checked = CheckedFiles()
         self._pixel_bytes = pixel_bytes
         self._pixels: OrderedDict[str, Pixels] = OrderedDict()
@@ -75,7 +77,8 @@ class Store:
     ) -> ArtifactRef:
         """Keep bytes or a file; `pixels`, if given, are what it decodes to.
 
-        A remote store gets the bytes in the background; the caller may delete the file at once.
+        A remote store gets the bytes in the background; the caller may delete the file at once. So
+        does a folder while `writing_behind`, but not files.
         What is stored already is not written again, unless its size shows damage.
 
         Raises:
@@ -84,7 +87,7 @@ class Store:
             StoreUnavailableError: the store did not answer; a remote one says so in `settle`.
         """
         kept = source
-        if isinstance(source, Path) and self._uploads is not None:
+        if isinstance(source, Path) and self._remote:
             kept = self._own(source)
         with disk_errors(source if isinstance(source, Path) else self.scratch):
             digest = sha256_of(kept)
@@ -101,7 +104,7 @@ class Store:
             fps=fps,
             metadata=metadata or {},
         )
-        if self._uploads is not None:
+        if self._remote or (self._behind and isinstance(kept, bytes)):
             if isinstance(kept, Path):
                 with suppress(OSError):  # no hard links here: the next `fetch` downloads it
                     self._scratch_path(ref).hardlink_to(kept)
@@ -134,7 +137,8 @@ class Store:
         """
         key = key_of(ref)
         target = self._scratch_path(ref)
-        if self._uploads is None:
+        if not self._remote:
+            self._uploads.wait_for(key)
             path = self.backend.fetch(key, target)
             with disk_errors(path):
                 if not self._checked.intact(path, ref.sha256):
@@ -174,14 +178,14 @@ class Store:
 
     def write_record(self, key: str, content: bytes) -> None:
         """Keep small bytes; they are never there before an artifact that was put before them."""
-        if self._uploads is not None:
+        if self._behind:
             self._uploads.record(key, content)
         else:
             self.backend.write(key, content, "application/json")
 
     def holds(self, key: str, size: int) -> bool:
         """Whether an artifact of this size is stored, or on its way."""
-        waiting = self._uploads.on_its_way(key) if self._uploads else None
+        waiting = self._uploads.on_its_way(key)
         return waiting is not None or self.backend.size(key) == size
 
     def link(self, ref: ArtifactRef, seconds: int = 3600, saved_as: str = "") -> str:
@@ -199,8 +203,30 @@ class Store:
             PipelineError: an upload failed; its records were dropped, so the stage runs again.
             StopRequestedError: the run was asked to stop; the rest goes on in the background.
         """
-        if self._uploads is not None:
-            self._uploads.settle()
+        self._uploads.settle()
+
+    @contextmanager
+    def writing_behind(self) -> Generator[None]:
+        """Have a folder written while the caller goes on, as a remote store always is.
+
+        Raises:
+            PipelineError, StopRequestedError: as `settle`, in the end. What was not written has
+                left no record either.
+        """
+        if self._behind:
+            yield
+            return
+        self._behind = True
+        try:
+            yield
+            self.settle()
+        except BaseException:
+            self._uploads.wait()
+            with suppress(PipelineError):  # another one is on its way up
+                self.settle()
+            raise
+        finally:
+            self._behind = False
 
     def workspace(self) -> tempfile.TemporaryDirectory[str]:
         """A scratch folder that is gone when its `with` ends."""
@@ -212,7 +238,7 @@ class Store:
         sweep(self.scratch)
 
     def _read(self, key: str) -> bytes:
-        waiting = self._uploads.on_its_way(key) if self._uploads else None
+        waiting = self._uploads.on_its_way(key)
         if isinstance(waiting, bytes):
             return waiting
         if waiting is not None:
@@ -231,7 +257,7 @@ class Store:
         return False
 
     def _copy_to(self, target: Path, key: str) -> None:
-        waiting = self._uploads.on_its_way(key) if self._uploads else None
+        waiting = self._uploads.on_its_way(key)
         if isinstance(waiting, bytes):
             target.write_bytes(waiting)
             return
