@@ -9,7 +9,7 @@ import os
 import ssl
 import time
 from collections.abc import Callable, Generator
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass
 from functools import lru_cache, wraps
 from typing import Any, TypeVar, cast
@@ -22,6 +22,7 @@ from prefect.settings import (
     PREFECT_API_SSL_CERT_FILE,
     PREFECT_API_TLS_INSECURE_SKIP_VERIFY,
     PREFECT_CLIENT_MAX_RETRIES,
+    Settings,
 )
 
 from safelight.errors import (
@@ -43,6 +44,9 @@ FIRST_SECONDS, LONGEST_SECONDS = 0.5, 5.0
 """The pause between two tries doubles from the first to the longest."""
 LONGEST_TEXT = 500
 """Characters of an answer that an error repeats."""
+_Opened = tuple[SyncPrefectClient, SettingsContext]
+_kept: list[tuple[Settings, _Opened]] = []
+"""The client of `keep_client`, with the settings that it is for."""
 
 
 @dataclass(frozen=True)
@@ -203,12 +207,38 @@ def patient_client(
     Prefect's own repetition is off: it knows neither 500 nor a request to stop.
     """
     known = get_settings_context()
+    with _kept_for(known) or _opened(known) as (client, context):
+        asking = _Asking(client, context, seconds, stops=stops)
+        yield cast("SyncPrefectClient", asking)
+
+
+@contextmanager
+def keep_client() -> Generator[None]:
+    """Have each `patient_client` of this process that has the settings of now use one open client.
+
+    For a process that runs one short run after another: opening a client takes as long as several
+    questions.
+    """
+    known = get_settings_context()
+    with _opened(known) as opened:
+        _kept.append((known.settings, opened))
+        try:
+            yield
+        finally:
+            _kept.clear()
+
+
+def _kept_for(known: SettingsContext) -> nullcontext[_Opened] | None:
+    opened = next((opened for settings, opened in _kept if settings is known.settings), None)
+    return nullcontext(opened) if opened is not None else None
+
+
+@contextmanager
+def _opened(known: SettingsContext) -> Generator[_Opened]:
     once = known.settings.copy_with_update(updates={PREFECT_CLIENT_MAX_RETRIES: 0})
     own = {"event_hooks": {"response": [_refuse_at_once]}, **_authorities()}
     with get_client(sync_client=True, httpx_settings=own) as client:
-        context = SettingsContext(profile=known.profile, settings=once)
-        asking = _Asking(client, context, seconds, stops=stops)
-        yield cast("SyncPrefectClient", asking)
+        yield client, SettingsContext(profile=known.profile, settings=once)
 
 
 def _authorities() -> dict[str, ssl.SSLContext]:

@@ -20,6 +20,7 @@ from prefect.exceptions import ObjectNotFound
 from prefect.flows import Flow, load_flow_from_flow_run
 from prefect.settings import PREFECT_FLOWS_HEARTBEAT_FREQUENCY, Settings
 
+from safelight.client.asking import keep_client
 from safelight.pool import prefect_internals as internals
 from safelight.pool.freshness import Stamp, stamp_of
 
@@ -65,6 +66,7 @@ class ApiSession:
         with ExitStack() as stack:
             stack.enter_context(SettingsContext(profile=profile, settings=settings))
             self._client = stack.enter_context(SyncClientContext()).client
+            stack.enter_context(keep_client())
             self._loop = stack.enter_context(asyncio.Runner())
             beside = self._loop.run(_opened())
             internals.before_requests(self._client, beside.client, self._guard)

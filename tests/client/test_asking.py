@@ -12,7 +12,7 @@ from prefect.client.orchestration import SyncPrefectClient
 from prefect.exceptions import ObjectNotFound
 from prefect.settings import PREFECT_API_URL, temporary_settings
 
-from safelight.client.asking import OTHER, PASSING, RULES, ask, patient_client
+from safelight.client.asking import OTHER, PASSING, RULES, ask, keep_client, patient_client
 from safelight.errors import (
     AuthInvalidError,
     ContractMismatchError,
@@ -247,3 +247,23 @@ def test_a_patient_client_has_all_that_a_client_has():
         assert callable(client.read_flow_runs)
         assert client.read_flow_runs.__doc__ == SyncPrefectClient.read_flow_runs.__doc__
         assert str(client.api_url).startswith("http")
+
+
+def test_a_process_of_many_runs_keeps_one_client(told: Service):
+    told.answer = lambda asked: Answer(200, FLOW if "name/draw" in asked.path else TOKEN)
+
+    def inner(client: SyncPrefectClient) -> object:
+        assert client.read_flow_by_name("draw").name == "draw"  # it is open
+        return vars(client)["_client"]
+
+    with keep_client():
+        with patient_client() as one, patient_client() as other:
+            kept = inner(one)
+            assert inner(other) is kept
+        with patient_client() as again:
+            assert inner(again) is kept
+        elsewhere = temporary_settings({PREFECT_API_URL: f"{told.url}/other/api"})
+        with elsewhere, patient_client() as apart:
+            assert inner(apart) is not kept
+    with patient_client() as later:
+        assert inner(later) is not kept
