@@ -225,7 +225,8 @@ def batch(
     made: list[ArtifactRef] = []
     if sheets:
         made = lay_out_grid(grid, order, checked, dispatch.outcomes, style) if grid else []
-        made += lay_out_all(checked, dispatch.outcomes, style)
+        if not (grid and order.wraps(grid)):  # else its sheets show all
+            made += lay_out_all(checked, dispatch.outcomes, style)
     counts = report.counts()
     if counts["succeeded"] != len(checked) and not allow_failures:
         raise _incomplete(report)
