@@ -149,6 +149,25 @@ def test_pictures_of_this_machine_are_run_elsewhere_and_come_back_as_a_zip(
                 assert picture.size == (64, 64)
 
 
+def test_a_folder_of_fifty_pictures_is_run_to_its_end(farm: Farm, tmp_path: Path):
+    folder, out = tmp_path / "photos", tmp_path / "out"
+    names = {f"sub{number % 5}/photo {number}.png": number for number in range(50)}
+    for name, number in names.items():
+        drop(folder, name, 200 + number % 50)
+        with Image.open(folder / name) as picture:
+            picture.putpixel((0, 0), (number, 0, 0))
+            picture.save(folder / name)
+    words = ["--flow", "enhance", "--quality-preset", "low", "--output", str(out), "--shards"]
+    done = farm.command(tmp_path, "batch", str(folder), *words, "--key", "fifty", "--json")
+    assert done.returncode == 0, done.stdout + done.stderr
+    made = {path.relative_to(out).as_posix(): path for path in out.rglob("sub*/*.png")}
+    assert made.keys() == names.keys()
+    for path in made.values():
+        with Image.open(path) as picture:
+            assert picture.size == (64, 64)
+    assert set(farm.made(folder).values()) == {1}
+
+
 @pytest.mark.parametrize("shards", [False, True])
 def test_a_watch_whose_process_is_killed_goes_on_and_does_each_content_once(
     farm: Farm, shards: bool
