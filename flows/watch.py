@@ -116,7 +116,9 @@ def watch(
     )
 
     def tell(told: Sequence[Told]) -> None:
-        tell_round(told, flow, folder, place)
+        made = [each.result for each in told if each.state == "done"]
+        errors = [each.error for each in told if each.state == "refused"]
+        tell_round(made, errors, flow, folder, place)
 
     return _looked(watched, for_seconds, tell)
 

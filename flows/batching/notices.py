@@ -23,7 +23,6 @@ from safelight.errors import (
 from safelight.exports.facts import Result, outcome_results
 from safelight.provenance.batches import BatchOutcome, BatchReport
 from safelight.provenance.manifest import Failure
-from safelight.watching.watch import Told
 
 T = TypeVar("T")
 LABEL = "safelight."
@@ -79,23 +78,23 @@ def label_batch(report: BatchReport) -> None:
         client.update_flow_run_labels(run, labels)
 
 
-def tell_round(told: Sequence[Told], flow: str, folder: str, to: str) -> None:
-    """Send the event that a round of a watched folder has ended.
+def tell_round(
+    made: Sequence[Result | None], errors: Sequence[Failure | None], flow: str, folder: str, to: str
+) -> None:
+    """Send the event that a round of a watched folder has ended, unless nothing was done in it.
 
     Args:
-        told: what became of its contents.
+        made: the first result of each content that is done.
+        errors: of each that is refused.
         flow: that each of them ran.
         folder: that is watched.
         to: where results are.
     """
     run = _own_run()
-    ended = [each for each in told if each.state != "tried"]
-    if run is None or not ended:
+    if run is None or not (made or errors):
         return
-    errors = [each.error for each in ended if each.state == "refused"]
-    counts = _counts(errors, len(ended) - len(errors))
-    made = [each.result for each in ended if each.result is not None]
-    links: list[JsonValue] = [*_links(_spread(made))]
+    counts = _counts(errors, len(made))
+    links: list[JsonValue] = [*_links(_spread([each for each in made if each is not None]))]
     payload: dict[str, JsonValue] = {"flow": flow, "folder": folder, "to": to}
     event = {
         "id": str(uuid4()),
