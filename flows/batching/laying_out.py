@@ -113,7 +113,6 @@ def check_cell(grid: Grid, order: SheetAxes, style: SheetStyle) -> None:
     Raises:
         InvalidFieldValueError: with the largest that there may be.
     """
-    cell = style.cell or SMALLEST_CELL
     sides = [len(grid[name]) if name else 1 for name in (order.across, order.down)]
     count = math.prod(math.ceil(side / ALONG) for side in sides)
     sheets = math.prod(len(grid[name]) for name in order.others) * count
@@ -128,12 +127,10 @@ def check_cell(grid: Grid, order: SheetAxes, style: SheetStyle) -> None:
     columns, rows = (min(side, ALONG) for side in sides)
     count = columns * rows
     largest = largest_cell(columns, rows, style.form)
-    if cell > largest and (style.cell or style.form == "webp"):
+    if style.cell is not None and style.cell > largest:
         raise InvalidFieldValueError(
-            f"cell is {cell} px, and a {style.form} of {count} such cells is too large",
-            f"set cell to at most {largest}, or move an axis to z"
-            if largest >= SMALLEST_CELL
-            else "take png, or move an axis to z",
+            f"cell is {style.cell} px, and a {style.form} of {count} such cells is too large",
+            f"set cell to at most {largest}",
         )
 
 
