@@ -11,7 +11,7 @@ from pydantic import Field, JsonValue
 
 from flows.batching.dispatching import Dispatch, Where, find_workers
 from flows.batching.durations import Durations
-from flows.batching.exporting import export_results, export_template
+from flows.batching.exporting import Exporting, export_template
 from flows.batching.gathering import gather_given
 from flows.batching.laying_out import (
     SheetStyle,
@@ -21,6 +21,7 @@ from flows.batching.laying_out import (
     publish_table,
     sheet_axes,
 )
+from flows.batching.notices import label_batch
 from flows.batching.reading.files import read_file
 from flows.batching.reading.rows import Row
 from flows.batching.requests import (
@@ -33,11 +34,11 @@ from flows.batching.requests import (
     listed,
     seeded,
 )
-from flows.batching.spreading import spread_axes
+from flows.batching.spreading import spread_axes, with_seed_axis
 from flows.running.recorded import RecordedFlow, recorded_flow
 from flows.running.signature import parameters_model
 from safelight.errors import InvalidFieldValueError, MissingRequiredFieldError, PipelineError
-from safelight.exports.template import LONGEST_TEMPLATE, Template
+from safelight.exports.template import LONGEST_TEMPLATE
 from safelight.progress import (
     StopReason,
     StopRequestedError,
@@ -179,7 +180,9 @@ def batch(
     target = find_target(flow)
     template = export_template(export, parameters_model(target.fn).model_fields)
     _check_source(file, sheet, requests, grid, read_prompts=read_prompts)
-    grid = spread_axes(grid, MOST_REQUESTS) if grid is not None else None
+    if grid is not None:
+        grid, parameters = with_seed_axis(grid, parameters)
+        grid = spread_axes(grid, MOST_REQUESTS)
     if file is not None:
         rows = _from_file(file, sheet, target, parameters, read_prompts=read_prompts)
     else:
@@ -200,20 +203,30 @@ def batch(
         len(checked),
         f"in work pool {deployment.work_pool_name}" if deployment else "in this process",
     )
-    dispatch = Dispatch(target, checked, name, parallel, retries, shards)
+    begun = BatchReport(
+        flow_run_id=_run_id(),
+        flow=target.name,
+        batch=name,
+        ran="workers" if deployment else "here",
+        requests=len(checked),
+    )
+    exporting = Exporting(begun, template) if template is not None else None
+    ended = exporting.ended if exporting is not None else None
+    dispatch = Dispatch(target, checked, name, parallel, retries, shards, ended)
     try:
         with watching(recorder().stage_listener("requests")):
             dispatch.run(deployment)
     except StopRequestedError:
         if stop_requested() and stop_reason() is not StopReason.CANCEL:
             raise  # whoever goes on with it says how it ends
-        _conclude(dispatch, template, on_workers=deployment is not None)
+        _conclude(begun, dispatch, exporting)
         raise
-    report = _conclude(dispatch, template, on_workers=deployment is not None)
+    report = _conclude(begun, dispatch, exporting)
     made: list[ArtifactRef] = []
     if sheets:
         made = lay_out_grid(grid, order, checked, dispatch.outcomes, style) if grid else []
-        made += lay_out_all(checked, dispatch.outcomes, style)
+        if not (grid and order.wraps(grid)):  # else its sheets show all
+            made += lay_out_all(checked, dispatch.outcomes, style)
     counts = report.counts()
     if counts["succeeded"] != len(checked) and not allow_failures:
         raise _incomplete(report)
@@ -278,17 +291,10 @@ def _run_id() -> str:
     return str(context.flow_run.id if context and context.flow_run else uuid4())
 
 
-def _conclude(dispatch: Dispatch, template: Template | None, *, on_workers: bool) -> BatchReport:
+def _conclude(begun: BatchReport, dispatch: Dispatch, exporting: Exporting | None) -> BatchReport:
     """Keep the report, show the table, and put the counts into the result."""
     outcomes = [outcome for _, outcome in sorted(dispatch.outcomes.items())]
-    report = BatchReport(
-        flow_run_id=_run_id(),
-        flow=dispatch.target.name,
-        batch=dispatch.key,
-        ran="workers" if on_workers else "here",
-        requests=len(dispatch.requests),
-        outcomes=tuple(outcomes),
-    )
+    report = begun.model_copy(update={"outcomes": tuple(outcomes)})
     keep_report(report)
     Durations(report.flow).learn(dispatch.requests, outcomes)
     recorder().answer.update(
@@ -299,8 +305,9 @@ def _conclude(dispatch: Dispatch, template: Template | None, *, on_workers: bool
         }
     )
     publish_table(dispatch.requests, dispatch.outcomes)
-    if template is not None:
-        recorder().answer["exports"] = export_results(report, template)
+    label_batch(report)
+    if exporting is not None:
+        recorder().answer["exports"] = exporting.rest(report)
     return report
 
 

@@ -1,7 +1,7 @@
 """Every new file of a folder through one flow, once."""
 
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Annotated, Literal
 
 from prefect.logging import get_run_logger
@@ -9,6 +9,7 @@ from pydantic import Field, JsonValue
 
 from flows.batching.dispatching import Dispatch, Where, find_workers
 from flows.batching.gathering import media_field
+from flows.batching.notices import tell_round
 from flows.batching.reading.rows import Row
 from flows.batching.requests import check_requests, find_target, seeded
 from flows.running.recorded import RecordedFlow, recorded_flow
@@ -21,7 +22,7 @@ from safelight.store.artifact import ArtifactRef
 from safelight.store.inputs import allowed_folder
 from safelight.watching.ledger import Ledger, watch_id
 from safelight.watching.opening import S3, allowed_to_change, open_watched
-from safelight.watching.watch import Look, Watch
+from safelight.watching.watch import Look, Told, Watch
 from tasks.base.recorder import recorder
 
 NOTHING: dict[str, JsonValue] = {}
@@ -113,7 +114,13 @@ def watch(
         original=original,
         settle_seconds=settle_seconds,
     )
-    return _looked(watched, for_seconds)
+
+    def tell(told: Sequence[Told]) -> None:
+        made = [each.result for each in told if each.state == "done"]
+        errors = [each.error for each in told if each.state == "refused"]
+        tell_round(made, errors, flow, folder, place)
+
+    return _looked(watched, for_seconds, tell)
 
 
 def _watched(folder: str, original: str) -> str:
@@ -126,10 +133,13 @@ def _watched(folder: str, original: str) -> str:
     return str(found)
 
 
-def _looked(watched: Watch, for_seconds: float) -> list[ArtifactRef]:
+def _looked(
+    watched: Watch, for_seconds: float, tell: Callable[[Sequence[Told]], None]
+) -> list[ArtifactRef]:
     log, end = get_run_logger(), time.monotonic() + for_seconds
     counts = {"done": 0, "refused": 0, "tried": 0}
     told: list[JsonValue] = []
+    untold: list[Told] = []
     while True:
         look: Look = watched.look()
         for each in look.told:
@@ -137,7 +147,11 @@ def _looked(watched: Watch, for_seconds: float) -> list[ArtifactRef]:
             log.info("%s %s: %s", each.name, each.state, each.text)
             if len(told) < MOST_TOLD:
                 told.append(f"{each.name} {each.state}: {each.text}")
+        untold += look.told
         recorder().answer.update({"watch": {**counts}, "files": [*told]})
+        if not look.waiting and untold:
+            tell(untold)
+            untold = []
         if not look.waiting and time.monotonic() >= end:
             return []
         pause(POLL_SECONDS)

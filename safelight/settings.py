@@ -40,6 +40,9 @@ class Settings(BaseSettings):
     """Bucket in the path, as most services outside AWS need it."""
     s3_public_url: str | None = None
     """Where browsers reach the S3 service, for links; None is `s3_endpoint_url`."""
+    gateway_url: str | None = Field(default=None, pattern=r"^https?://[^\s/]+\S*$")
+    """Where people reach the gateway, for links on pages and in notices; None links into the
+    store."""
     s3_encryption: Literal["", "AES256", "aws:kms", "aws:kms:dsse"] = ""
     """How the service encrypts what is stored; empty leaves it to the bucket."""
     s3_kms_key: str | None = None

@@ -148,7 +148,9 @@ def _drawing(params: DetailParams, seed: int | None) -> RedrawRequest:
     return RedrawRequest(
         model=params.model,
         prompt=prompt,
-        loras=tuple(AddOnUse(name, weight) for name, weight in loras),
+        loras=tuple(
+            AddOnUse(lora.name, lora.weight, text_weight=lora.text_weight) for lora in loras
+        ),
         negative_prompt=params.negative_prompt,
         seed=seed,
         steps=params.steps,

@@ -1,8 +1,11 @@
 """The commands of the README do what it says."""
 
 import os
+import re
 import shlex
 import subprocess
+import sys
+import zipfile
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -13,6 +16,8 @@ from safelight.media.images import decode_image
 from tests.documents import commands, small_examples
 from tests.prefect_database import put_database
 from tests.served import CHECKOUT
+
+PRODUCTS = Path(__file__).parent / "data" / "products.xlsx"
 
 
 def main_job(words: Sequence[str], volume: Path) -> Path:
@@ -68,6 +73,37 @@ def test_the_first_picture_is_large_clean_and_red(results: Path):
     red, green, blue = picture[328:440, 200:312].reshape(-1, 3).mean(0)
     assert red > 180
     assert max(green, blue) < 100
+
+
+@pytest.mark.slow
+def test_a_spreadsheet_of_products_becomes_named_pictures_in_a_zip(tmp_path: Path, database: Path):
+    """As the README says, in a fresh folder, on 20 products that LibreOffice saved."""
+    text = (CHECKOUT / "README.md").read_text()
+    said = re.findall(r"`([^`]*(?:batch products|--width)[^`]*)`", text)
+    assert len(said) == 2  # the command, and what the small model needs
+    command, *words = shlex.split(" ".join(said))
+    (tmp_path / "products.xlsx").write_bytes(PRODUCTS.read_bytes())
+    put_database(database, tmp_path / "data")
+    environment = {
+        name: value
+        for name, value in os.environ.items()
+        if name not in ("PREFECT_API_URL", "VOLUME_ROOT")
+    }
+    done = subprocess.run(
+        [str(Path(sys.executable).parent / Path(command).name), *words],
+        cwd=tmp_path,
+        env=environment,
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert done.returncode == 0, done.stdout[-2000:] + done.stderr[-2000:]
+    with zipfile.ZipFile(tmp_path / "products.zip") as archive:
+        names = archive.namelist()
+        assert len(names) == 20
+        assert {"Red mug.png", "Brown bear toy.png"} < set(names)
+        for name in names:
+            assert decode_image(archive.read(name)).shape == (64, 64, 3)
 
 
 @pytest.mark.soak

@@ -4,13 +4,11 @@ from collections.abc import Mapping, Sequence
 
 from pydantic import JsonValue
 
-from flows.batching.spreading import label_of
+from flows.batching.spreading import TOGETHER, label_of
 from safelight.errors import ContractMismatchError, InvalidFieldValueError
 from safelight.params import shown
 from safelight.prompts.unfolded import PROMPTS
 
-TOGETHER = "+"
-"""Between the names of parameters that move together; their values are lists."""
 REPLACE, LORA = "replace", "lora"
 """Before a colon and the word that is replaced, or the name of the LoRA whose weight it is."""
 

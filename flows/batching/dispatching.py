@@ -4,7 +4,7 @@ import logging
 import re
 import time
 from collections import Counter, deque
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
 from datetime import datetime
 from typing import Any, Literal, cast
@@ -55,6 +55,8 @@ class Dispatch:
     """More tries for a request whose failure may pass."""
     shards: bool = False
     """On workers: many requests a flow run, instead of one."""
+    ended: Callable[[BatchOutcome], None] | None = None
+    """Told of each outcome as it comes; of a batch that goes on, also of those from before."""
     outcomes: dict[int, BatchOutcome] = field(default_factory=dict[int, BatchOutcome])
     """Of the finished requests, by number."""
 
@@ -77,6 +79,8 @@ class Dispatch:
     def finished(self, request: Request, outcome: BatchOutcome) -> None:
         """Enter the outcome of a request, and report progress."""
         self.outcomes[request.number] = outcome
+        if self.ended is not None:
+            self.ended(outcome)
         step(len(self.outcomes), len(self.requests))
 
     def _run_here(self) -> None:

@@ -29,9 +29,17 @@ LONGEST_WEBP = 16383
 """Pixels of a side that the format has."""
 ON_ONE_SHEET = 200
 """Pictures; more go on further sheets."""
+ALONG = 40
+"""Cells along a side of a grid's sheet; longer axes go on on further sheets."""
+IN_A_ROW = 20
+"""Values of a grid that has no other axis; more are laid out row by row, each with its value."""
+MOST_SHEETS = 200
+"""Of a grid."""
 ROWS_WITH_PICTURES = 60
 """Rows of the table that show their picture; Prefect keeps it all in its database."""
 THUMBNAIL, THUMBNAIL_CHARACTERS = 96, 8000
+LONGEST_CAPTION = 80
+"""Characters."""
 MOST_CHOSEN = 600
 """Characters of what was chosen for a prompt; the report has all."""
 HEADINGS = ("request", "state", "seconds", "picture", "error", "run")
@@ -48,6 +56,10 @@ class SheetAxes:
     """Its values are the rows; None makes sheets of one row."""
     others: tuple[str, ...]
     """Each combination of their values is a sheet, the last changing fastest."""
+
+    def wraps(self, grid: "Grid") -> bool:
+        """Whether the values across are too many for one row, and there is nothing down."""
+        return self.down is None and len(grid[self.across or ""]) > IN_A_ROW
 
 
 def sheet_axes(grid: Grid, x: str | None, y: str | None, z: str | None) -> SheetAxes:
@@ -96,21 +108,29 @@ def largest_cell(columns: int, rows: int, form: Form) -> int:
 
 
 def check_cell(grid: Grid, order: SheetAxes, style: SheetStyle) -> None:
-    """Refuse cells of which a sheet of the grid would be too large.
+    """Refuse cells of which a sheet of the grid would be too large, and too many sheets.
 
     Raises:
         InvalidFieldValueError: with the largest that there may be.
     """
-    cell = style.cell or SMALLEST_CELL
-    columns, rows = (len(grid[name]) if name else 1 for name in (order.across, order.down))
+    sides = [len(grid[name]) if name else 1 for name in (order.across, order.down)]
+    count = math.prod(math.ceil(side / ALONG) for side in sides)
+    sheets = math.prod(len(grid[name]) for name in order.others) * count
+    if sheets > MOST_SHEETS:
+        raise InvalidFieldValueError(
+            f"the grid has {sheets} sheets, one for each of {', '.join(order.others)}, expected at "
+            f"most {MOST_SHEETS}",
+            "name the longest axes as x and y, or set sheets to false",
+        )
+    if order.wraps(grid):
+        return
+    columns, rows = (min(side, ALONG) for side in sides)
     count = columns * rows
     largest = largest_cell(columns, rows, style.form)
-    if cell > largest and (style.cell or style.form == "webp"):
+    if style.cell is not None and style.cell > largest:
         raise InvalidFieldValueError(
-            f"cell is {cell} px, and a {style.form} of {count} such cells is too large",
-            f"set cell to at most {largest}, or move an axis to z"
-            if largest >= SMALLEST_CELL
-            else "take png, or move an axis to z",
+            f"cell is {style.cell} px, and a {style.form} of {count} such cells is too large",
+            f"set cell to at most {largest}",
         )
 
 
@@ -143,38 +163,83 @@ def lay_out_grid(
     sheets: list[ArtifactRef] = []
     for places in product(*(range(len(grid[name])) for name in order.others)):
         fixed = dict(zip(order.others, places, strict=True))
-        sheet = _grid_sheet(grid, order.across, order.down, fixed, made, style)
-        if sheet is not None:
-            sheets.append(sheet)
+        if order.wraps(grid):
+            sheets += _wrapped(grid, order.across, fixed, made, style)
+        else:
+            sheets += _pages(grid, order.across, order.down, fixed, made, style)
     return sheets
 
 
-def _grid_sheet(
+def _pages(
     grid: Grid,
     across: str,
     down: str | None,
     fixed: Mapping[str, int],
     made: Mapping[tuple[int, ...], list[ArtifactRef]],
     style: SheetStyle,
+) -> Iterator[ArtifactRef]:
+    """Sheets of as many columns and rows as people can look at."""
+    columns = list(_places(len(grid[across])))
+    rows = list(_places(len(grid[down]))) if down else [range(1)]
+    for number, (here, there) in enumerate(product(rows, columns), 1):
+        page = f"{number} of {len(rows) * len(columns)}" if len(rows) * len(columns) > 1 else ""
+        sheet = _grid_sheet(grid, (across, there), (down, here), fixed, made, style, page)
+        if sheet is not None:
+            yield sheet
+
+
+def _places(count: int) -> Iterator[range]:
+    """The places on an axis, sheet by sheet."""
+    return (range(start, min(start + ALONG, count)) for start in range(0, count, ALONG))
+
+
+def _wrapped(
+    grid: Grid,
+    across: str,
+    fixed: Mapping[str, int],
+    made: Mapping[tuple[int, ...], list[ArtifactRef]],
+    style: SheetStyle,
+) -> list[ArtifactRef]:
+    """Sheets of one axis, row by row, with the value below each picture."""
+    shown: list[tuple[str, ArtifactRef]] = []
+    for at, value in enumerate(grid[across]):
+        places = {**fixed, across: at}
+        label = _label(across, value)[:LONGEST_CAPTION] if style.legends else ""
+        shown += [(label, ref) for ref in made.get(tuple(places[name] for name in grid), [])]
+    return _contacts(shown, style, _title(grid, fixed, style))
+
+
+def _title(grid: Grid, fixed: Mapping[str, int], style: SheetStyle, page: str = "") -> str:
+    here = (_label(name, grid[name][at]) for name, at in fixed.items())
+    return ", ".join(filter(None, (style.title, *here, page)))
+
+
+def _grid_sheet(
+    grid: Grid,
+    across: tuple[str, range],
+    down: tuple[str | None, range],
+    fixed: Mapping[str, int],
+    made: Mapping[tuple[int, ...], list[ArtifactRef]],
+    style: SheetStyle,
+    page: str,
 ) -> ArtifactRef | None:
-    columns, rows = len(grid[across]), len(grid[down]) if down else 1
+    (x, columns), (y, rows) = across, down
     pictures: list[ArtifactRef] = []
     cells: list[tuple[int, ...]] = []
-    for row, column in product(range(rows), range(columns)):
-        at = {**fixed, across: column, **({down: row} if down else {})}
+    for row, column in product(rows, columns):
+        at = {**fixed, x: column, **({y: row} if y else {})}
         refs = made.get(tuple(at[name] for name in grid), [])
         cells.append(tuple(range(len(pictures), len(pictures) + len(refs))))
         pictures += refs
     if not pictures:
         return None
-    fitting = max(SMALLEST_CELL, min(CELL, largest_cell(columns, rows, style.form)))
-    here = (_label(name, grid[name][at]) for name, at in fixed.items())
-    named = down if style.legends else None
+    fitting = max(SMALLEST_CELL, min(CELL, largest_cell(len(columns), len(rows), style.form)))
+    named = y if style.legends else None
     params = GridSheetParams(
-        columns=tuple(_label(across, value) if style.legends else "" for value in grid[across]),
-        rows=tuple(_label(named, value) for value in grid[named]) if named else ("",) * rows,
+        columns=tuple(_label(x, grid[x][at]) if style.legends else "" for at in columns),
+        rows=tuple(_label(named, grid[named][at]) if named else "" for at in rows),
         cells=tuple(cells),
-        title=", ".join(filter(None, (style.title, *here))),
+        title=_title(grid, fixed, style, page),
         cell=style.cell or fitting,
         form=style.form,
     )
@@ -193,6 +258,13 @@ def lay_out_all(
         if request.number in outcomes
         for ref in _seen(outcomes[request.number])
     ]
+    return _contacts(shown, style, style.title)
+
+
+def _contacts(
+    shown: Sequence[tuple[str, ArtifactRef]], style: SheetStyle, title: str
+) -> list[ArtifactRef]:
+    """Contact sheets of pictures with their captions."""
     sheets: list[ArtifactRef] = []
     cell = style.cell or CELL
     most = min(ON_ONE_SHEET, LARGEST_SHEET // cell**2)
@@ -202,7 +274,7 @@ def lay_out_all(
         params = SheetParams(
             captions=tuple(text for text, _ in some),
             columns=columns,
-            title=style.title,
+            title=title,
             cell=cell,
             form=style.form,
         )
@@ -223,7 +295,7 @@ def caption(request: Request, outcome: BatchOutcome | None = None) -> str:
         or request.parameters.get("prompt")
         or next((text for text in texts if not text.startswith(SCHEME)), request.where)
     )
-    return f"{request.number}  {words}"[:80]
+    return f"{request.number}  {words}"[:LONGEST_CAPTION]
 
 
 def publish_table(requests: Sequence[Request], outcomes: Mapping[int, BatchOutcome]) -> None:

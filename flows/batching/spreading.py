@@ -8,13 +8,15 @@ from typing import cast
 from pydantic import JsonValue
 
 from flows.batching.reading.rows import Row
-from safelight.errors import ContractMismatchError, InvalidFieldValueError
+from safelight.errors import InvalidFieldValueError
 from safelight.params import SEEDS, shown
 from safelight.prompts.unfolded import PROMPTS
 from safelight.prompts.unfolding import combinations, numbered, unfold
 from safelight.prompts.wildcards import Wildcards, current_wildcards
 
 SEED = "seed"
+TOGETHER = "+"
+"""Between the names of parameters that move together; their values are lists."""
 EVERY = "every"
 """Key of the object that stands for all combinations of a prompt."""
 _ROW = re.compile(r"\s*(\d{1,20})\s*\.\.\s*(\d{1,20})\s*")
@@ -79,7 +81,6 @@ def spread_rows(
 
     Raises:
         InvalidFieldValueError: as `seeds_in` says, or there are too many.
-        ContractMismatchError: a grid has its seeds outside of it.
     """
     found: list[Spread] = []
     common = seeds_in(shared.get(SEED), "parameters", most)
@@ -90,11 +91,6 @@ def spread_rows(
         if seeds is None:
             found.append(Spread(row, number))
             continue
-        if row.place:
-            raise ContractMismatchError(
-                f"parameters: seed names {len(seeds)} seeds, and the requests are cells of a grid",
-                f'make them an axis of it: {{"seed": ["{seeds[0]}..{seeds[-1]}"]}}',
-            )
         if len(found) + len(seeds) > most:
             raise InvalidFieldValueError(
                 f"{row.where}: with its seeds the batch has more than {most} requests",
@@ -109,6 +105,26 @@ def spread_rows(
             for seed in seeds
         ]
     return found, rest
+
+
+def with_seed_axis(
+    grid: Mapping[str, list[JsonValue]], shared: Mapping[str, JsonValue]
+) -> tuple[dict[str, list[JsonValue]], dict[str, JsonValue]]:
+    """A grid in which a row of seeds of all cells is an axis, and what cells have in common else.
+
+    An axis of seeds that is there counts instead, as a cell's own values do.
+
+    Args:
+        grid: axis to its values.
+        shared: parameters of every cell.
+    """
+    row = shared.get(SEED)
+    if not (isinstance(row, str) and _ROW.fullmatch(row)):
+        return dict(grid), dict(shared)
+    rest = {name: value for name, value in shared.items() if name != SEED}
+    if any(SEED in name.split(TOGETHER) for name in grid):
+        return dict(grid), rest
+    return {**grid, SEED: [row]}, rest
 
 
 def spread_axes(grid: Mapping[str, Sequence[JsonValue]], most: int) -> dict[str, list[JsonValue]]:

@@ -135,7 +135,7 @@ def grid(
     """Run a grid."""
     target = contract(flow)
     shared = parse_options(flow_words(context), target.described)
-    target.check(shared, partly=True)
+    target.check(without_seed_rows(shared), partly=True)
     asked = read_grid(target, shared, {"x": x, "y": y, "z": z})
     given = offered(
         flow=flow,
@@ -156,5 +156,5 @@ def grid(
     if check:
         show_check(flow, asked.cells, as_json=as_json)
         return
-    shared = uploaded(shared, here=configured_api_url() is None)
+    shared = uploaded(asked.shared, here=configured_api_url() is None)
     conclude(run_requests({**given, "parameters": shared}, copies, as_json=as_json))

@@ -25,6 +25,8 @@ class AskedGrid(NamedTuple):
     """Axis to its values."""
     axes: dict[str, JsonValue]
     """x, y and z to the axes that they are."""
+    shared: dict[str, JsonValue]
+    """Parameters of every cell; a row of seeds among them is an axis."""
     cells: RequestFile
     """What it asks for."""
 
@@ -42,7 +44,7 @@ def read_grid(
     Raises:
         PipelineError: an axis is not written as it should be, or a cell is refused.
     """
-    grid: dict[str, JsonValue] = {}
+    grid: dict[str, list[JsonValue]] = {}
     axes: dict[str, JsonValue] = {}
     for place, text in typed.items():
         if text is None:
@@ -56,10 +58,11 @@ def read_grid(
             refuse_unknown(name.split(TOGETHER), target.described, target.flow.name)
         grid[name], axes[place] = values, name
     checking, spreading = import_module(CHECKING), import_module(SPREADING)
-    rows = checking.grid_rows(spreading.spread_axes(grid, checking.MOST_REQUESTS), shared)
-    requests = checking.check_requests(checking.find_target(target.flow.name), rows, shared)
+    grid, rest = spreading.with_seed_axis(grid, shared)
+    rows = checking.grid_rows(spreading.spread_axes(grid, checking.MOST_REQUESTS), rest)
+    requests = checking.check_requests(checking.find_target(target.flow.name), rows, rest)
     cells = RequestFile(b"", "text/plain", cast("Sequence[CheckedRequest]", requests))
-    return AskedGrid(grid, axes, cells)
+    return AskedGrid(cast("dict[str, JsonValue]", grid), axes, rest, cells)
 
 
 def _axis(place: str, text: str) -> tuple[str, list[JsonValue]]:

@@ -21,6 +21,7 @@ from safelight.media.images import decode_image
 from safelight.media.layers import on_white
 from safelight.media.previews import picture_preview, video_preview
 from safelight.provenance.manifest import Manifest, StageEntry
+from safelight.settings import settings
 from safelight.store.artifact import ArtifactRef
 from safelight.store.store import current_store
 
@@ -105,12 +106,18 @@ def _leaves(manifest: Manifest) -> Generator[ArtifactCreate]:
             type="markdown",
             key=f"file-{name}",
             description=f"{ref.media_type}, {ref.bytes} bytes" + (f"; {ends}" if ends else ""),
-            data=f"[{name}{ref.extension}]({_link(result)})",
+            data=f"[{name}{ref.extension}]({link_to_result(result)})",
         )
 
 
-def _link(result: Result) -> str:
-    """A link under which a browser saves the file by the name that the settings' template gives."""
+def link_to_result(result: Result) -> str:
+    """A link that saves the file by the name that the settings' template gives.
+
+    Where the gateway's address is known it leads there, else into the store.
+    """
+    gateway, run = settings().gateway_url, result.facts.get("run")
+    if gateway and run:
+        return f"{gateway.rstrip('/')}/api/jobs/{run}/artifacts/{result.ref.sha256}"
     try:
         name = saved_as(result, result_template([*result.facts]))
     except PipelineError as error:  # of the settings; the file is what counts

@@ -1,6 +1,6 @@
 """What a request says of add-ons to a model: their names, and how they take part."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 
 @dataclass(frozen=True)
@@ -11,6 +11,8 @@ class AddOnUse:
     """As the models folder, or the engine's own list, has it."""
     weight: float = 1.0
     """How strongly it takes part."""
+    text_weight: float | None = field(default=None, kw_only=True)
+    """Of a LoRA: how strongly in the text encoders; None is `weight`."""
 
 
 @dataclass(frozen=True)

@@ -23,6 +23,7 @@ MOST_BYTES = 512 * 2**20
 CHUNK = 3 * 2**18
 """Bytes at a time; a multiple of 3, so that base64 of the parts is that of the whole."""
 GRID_STAGE = "axes"
+LIST_STAGE = "contact"
 _BEGINNING = "<!doctype html><!-- safelight batch "
 _STYLE = """
 body{margin:24px;background:#181818;color:#e8e8e8;font:15px/1.4 system-ui,sans-serif}
@@ -117,16 +118,27 @@ def _page(
         yield from _grid(entry, shown)
     if not grids:
         yield "<ul>"
-        for result in results:
+        for digest, text in _listed(manifest, results):
             yield "<li>"
-            yield from shown.tag(result.ref.sha256)
-            yield f"<p>{escape(_said(result))}</p></li>"
+            yield from shown.tag(digest)
+            yield f"<p>{escape(text)}</p></li>"
         yield "</ul>"
     missing = [one for one in report.outcomes if not one.results]
     for one in missing:
         why = f", {one.error.code}: {one.error.problem}" if one.error else ""
         yield f'<p class="aside">{escape(f"{one.where}: {one.state}{why}")}</p>'
     yield f"<dialog><img alt=''><p></p></dialog><script>{_SCRIPT}</script></html>"
+
+
+def _listed(manifest: Manifest | None, results: Sequence[Result]) -> list[tuple[str, str]]:
+    """Pictures with their words; of a grid that is laid out row by row, the value of each."""
+    found: list[tuple[str, str]] = []
+    of_grid = manifest is not None and manifest.parameters.get("grid")
+    for entry in manifest.stages if manifest is not None and of_grid else ():
+        captions = entry.parameters.get("captions")
+        if entry.stage_type == LIST_STAGE and isinstance(captions, list):
+            found += zip(entry.sources, map(str, captions), strict=True)
+    return found or [(result.ref.sha256, _said(result)) for result in results]
 
 
 def _is_grid(entry: StageEntry) -> bool:

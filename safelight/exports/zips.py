@@ -23,7 +23,7 @@ from pydantic import Base64Bytes, BaseModel, ConfigDict, ValidationError
 from safelight.errors import MissingFileError
 from safelight.exports.facts import Result
 from safelight.exports.placing import NOT_MADE
-from safelight.exports.single_files import check_file, write_file
+from safelight.exports.single_files import Resumable, check_file, write_on
 from safelight.provenance.batches import BatchReport
 from safelight.store.artifact import ArtifactRef
 from safelight.store.disk import disk_errors
@@ -238,8 +238,8 @@ def check_zip(file: Path, where: str) -> None:
     check_file(file, where, "zip", lambda there: _comment_of(there).startswith(MARK))
 
 
-def write_zip(planned: Zip, report: BatchReport, file: Path) -> Path:
-    """Write a zip, whole or not at all.
+def write_zip(planned: Resumable, report: BatchReport, file: Path) -> Path:
+    """Write a zip, whole or not at all; one that was cut goes on where it was.
 
     It takes the place of a zip of the same batch; anything else that lies there stays.
 
@@ -247,7 +247,16 @@ def write_zip(planned: Zip, report: BatchReport, file: Path) -> Path:
         Where it lies: `file`, or beside it with -2, -3 and so on.
     """
     mark = f"{MARK}{report.batch}"
-    return write_file(file, planned.chunks(), lambda there: _comment_of(there) == mark)
+    return write_on(file, planned, lambda there: _comment_of(there) == mark, _is_whole)
+
+
+def _is_whole(file: Path) -> bool:
+    """Whether every file of a zip has its checksum."""
+    try:
+        with zipfile.ZipFile(file) as archive:
+            return archive.testzip() is None
+    except (zipfile.BadZipFile, OSError):
+        return False
 
 
 def _comment_of(file: Path) -> str:

@@ -2,6 +2,7 @@
 
 import json
 import re
+from collections.abc import Mapping
 
 from pydantic import BaseModel, ConfigDict, JsonValue
 
@@ -72,7 +73,7 @@ class GenerationSettings(BaseModel):
             text, tags = self.prompt, []
         if tags:
             found["prompt"] = text.strip()
-            found["loras"] = [{"name": name, "weight": weight} for name, weight in tags]
+            found["loras"] = [{**tag.as_parameters()} for tag in tags]
         if self.negative_prompt:
             found["negative_prompt"] = self.negative_prompt
         for name, theirs, kind in _NUMBERS:
@@ -203,10 +204,16 @@ def _lora_tags(drawing: FileRecord) -> str:
     loras = drawing.parameters.get("loras")
     given = loras if isinstance(loras, list) else []
     return "".join(
-        f" <lora:{model_name(printable(str(lora['name'])))}:{lora['weight']}>"
+        f" <lora:{model_name(printable(str(lora['name'])))}:{_weights(lora)}>"
         for lora in given
         if isinstance(lora, dict) and {"name", "weight"} <= lora.keys()
     )
+
+
+def _weights(lora: Mapping[str, JsonValue]) -> str:
+    """One weight, or that of the text encoders before the other."""
+    apart = lora.get("text_weight")
+    return f"{lora['weight']}" if apart is None else f"{apart}:{lora['weight']}"
 
 
 def _text(record: FileRecord, name: str) -> str:

@@ -17,7 +17,7 @@ from pydantic import JsonValue
 
 from safelight.digests import sha256_of
 from safelight.errors import ForbiddenPathError, InvalidMediaError, PipelineError
-from safelight.exports.facts import outcome_results
+from safelight.exports.facts import Result, outcome_results
 from safelight.exports.parts import LONGEST_FOLDER, LONGEST_NAME, Taken, fitted, part
 from safelight.exports.placing import Placing
 from safelight.exports.template import Template
@@ -51,6 +51,10 @@ class Told:
     name: str
     state: Literal["done", "refused", "tried"]
     text: str
+    result: Result | None = None
+    """The first that was made of it."""
+    error: Failure | None = None
+    """Why it was refused."""
 
 
 @dataclass
@@ -165,7 +169,8 @@ class Watch:
     ) -> None:
         name = each.files[0].name
         called = outcome.model_copy(update={"where": name})
-        places = tuple(placing.put(result) for result in outcome_results(report, called))
+        results = outcome_results(report, called)
+        places = tuple(placing.put(result) for result in results)
         entry = Entry(
             name=name,
             state="done",
@@ -175,7 +180,7 @@ class Watch:
         )
         self.ledger.enter(each.sha256, entry)
         self._finish(each.sha256, each.files)
-        look.told.append(Told(name, "done", ", ".join(places)))
+        look.told.append(Told(name, "done", ", ".join(places), next(iter(results), None)))
 
     def _failed(self, each: _Taken, outcome: BatchOutcome, look: Look) -> None:
         failure = outcome.error or Failure(
@@ -196,11 +201,12 @@ class Watch:
         first = files[0]
         text = f"{first.name}\n{failure.code}: {failure.problem}\nFix: {failure.remedy}\n"
         copy = self._copied(REFUSED, first, sha256, path)
-        said = current_store().put(text.encode(), "text/plain")
-        self.place.put(copy.with_name(f"{copy.name}.txt"), current_store().fetch(said), said)
+        why = current_store().put(text.encode(), "text/plain")
+        self.place.put(copy.with_name(f"{copy.name}.txt"), current_store().fetch(why), why)
         self.ledger.enter(sha256, Entry(name=first.name, state="refused", error=failure))
         self._finish(sha256, files, copied=True)
-        look.told.append(Told(first.name, "refused", f"{failure.code}: {failure.problem}"))
+        said = f"{failure.code}: {failure.problem}"
+        look.told.append(Told(first.name, "refused", said, error=failure))
 
     def _finish(self, sha256: str, files: Sequence[Seen], *, copied: bool = False) -> None:
         """Move or delete files whose content is done."""

@@ -1,4 +1,4 @@
-"""Which cells of a spreadsheet are merged, and which hold an error.
+"""Which cells of a spreadsheet are merged, hold an error, or a formula that nothing computed.
 
 Office Open XML: ECMA-376, part 1, 18.3.1.4 (cells, whose type `e` is an error) and 18.3.1.55
 (merged cells). OpenDocument 1.3, part 3, 9.1.4 (cells, which may stand for several) and 9.1.5;
@@ -22,6 +22,7 @@ _STRICT = "{http://purl.oclc.org/ooxml/spreadsheetml/main}"
 _LINK = "{http://schemas.openxmlformats.org/officeDocument/2006/relationships}id"
 _STRICT_LINK = "{http://purl.oclc.org/ooxml/officeDocument/relationships}id"
 _TABLE = "{urn:oasis:names:tc:opendocument:xmlns:table:1.0}"
+_OFFICE = "{urn:oasis:names:tc:opendocument:xmlns:office:1.0}"
 _CALC = "{urn:org:documentfoundation:names:experimental:calc:xmlns:calcext:1.0}"
 _CELL = re.compile(r"([A-Z]{1,3})([0-9]{1,7})")
 
@@ -34,6 +35,8 @@ class Marks:
     """First and last cell of each range."""
     errors: dict[Place, str] = field(default_factory=dict[Place, str])
     """What the cell shows instead of a value."""
+    unsaved: list[Place] = field(default_factory=list[Place])
+    """Formulas without a value: written by a program that does not compute."""
 
 
 def office_marks(data: bytes, sheet: str) -> Marks:
@@ -68,14 +71,20 @@ def _office(archive: zipfile.ZipFile, sheet: str) -> Marks:
         for element in _elements(part):
             name = element.tag.removeprefix(_MAIN).removeprefix(_STRICT)
             if name == "c":
+                shown = next((child.text for child in element if child.tag[-1:] == "v"), None)
                 if element.get("t") == "e":
-                    shown = next((child.text for child in element if child.tag[-1:] == "v"), None)
                     marks.errors[_place(element.get("r", ""))] = shown or "of a formula"
+                elif not shown and element.get("t") != "str" and _has_formula(element):
+                    marks.unsaved.append(_place(element.get("r", "")))
                 element.clear()
             elif name == "mergeCell":
                 first, _, last = element.get("ref", "").partition(":")
                 marks.merged.append((_place(first), _place(last or first)))
     return marks
+
+
+def _has_formula(cell: Tree.Element) -> bool:
+    return any(child.tag in (f"{_MAIN}f", f"{_STRICT}f") for child in cell)
 
 
 def _part_of(archive: zipfile.ZipFile, sheet: str) -> str:
@@ -116,6 +125,8 @@ def _walk(table: Tree.Element, marks: Marks) -> None:
                 marks.merged.append(((row, column), (row + rows - 1, column + columns - 1)))
             if cell.get(f"{_CALC}value-type") == "error":
                 marks.errors[row, column] = "".join(cell.itertext()) or "of a formula"
+            elif cell.get(f"{_TABLE}formula") and not cell.get(f"{_OFFICE}value-type"):
+                marks.unsaved.append((row, column))
             column += int(cell.get(f"{_TABLE}number-columns-repeated", "1"))
         row += int(line.get(f"{_TABLE}number-rows-repeated", "1"))
 

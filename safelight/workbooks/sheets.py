@@ -121,6 +121,9 @@ def _sheet_name(workbook: CalamineWorkbook, wanted: str | None) -> str:
 def _rows(sheet: CalamineSheet, marks: Marks) -> list[SheetRow]:
     for (row, column), said in marks.errors.items():
         raise _refused(row + 1, column, f"the error {said}", "mend its formula")
+    for row, column in marks.unsaved:
+        remedy = "open it in a spreadsheet program and save it there"
+        raise _refused(row + 1, column, "a formula without a value", remedy)
     if sheet.start is None or sheet.end is None:
         return []
     (top, left), (bottom, right) = sheet.start, sheet.end

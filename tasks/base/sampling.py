@@ -15,6 +15,10 @@ from tasks.base.ingest import ingest
 from tasks.base.keeping import keep_image, load_image, record_of
 
 
+def _is_none(value: object) -> bool:
+    return value is None
+
+
 class LoraUse(Params):
     """One LoRA of the models folder."""
 
@@ -22,6 +26,8 @@ class LoraUse(Params):
     """Stem of its file in `loras`."""
     weight: float = Field(default=1.0, ge=-4, le=4)
     """How strongly it takes part."""
+    text_weight: float | None = Field(default=None, ge=-4, le=4, exclude_if=_is_none)
+    """How strongly in the text encoders; None is `weight`."""
 
 
 class ControlNetUse(Params):
@@ -109,7 +115,7 @@ class SamplingParams(Params):
         text, tagged = lora_tags(prompt)
         if not tagged:
             return fields
-        named = [LoraUse(name=name, weight=weight) for name, weight in tagged]
+        named = [LoraUse.model_validate(tag.as_parameters()) for tag in tagged]
         return {**fields, "prompt": text, "loras": [*cast("list[object]", loras), *named]}
 
     def located(self, keep: Callable[[str], str]) -> Self:
@@ -173,7 +179,9 @@ def prompt_fields(params: SamplingParams) -> PromptFields:
         num_images=params.num_images,
         model=params.model,
         scheduler=params.scheduler,
-        loras=tuple(AddOnUse(lora.name, lora.weight) for lora in params.loras),
+        loras=tuple(
+            AddOnUse(lora.name, lora.weight, text_weight=lora.text_weight) for lora in params.loras
+        ),
         embeddings=params.embeddings,
         controlnets=(first, *further) if params.use_controlnet else (),
         ip_adapter=reference if params.use_ipadapter else None,

@@ -1,5 +1,7 @@
 """The automations as files: `prefect automation create` takes them, and they do what they say."""
 
+import hashlib
+import json
 import os
 import subprocess
 import sys
@@ -10,15 +12,23 @@ from http.server import BaseHTTPRequestHandler, HTTPServer
 from pathlib import Path
 from uuid import UUID, uuid4
 
+import httpx
 import pytest
+from PIL import Image
 from prefect import flow
 from prefect.blocks.notifications import CustomWebhookNotificationBlock
 from prefect.client.orchestration import SyncPrefectClient
 from prefect.client.schemas.objects import State, StateType
 from prefect.states import AwaitingRetry, Completed, Failed, Running
 
+from flows.batch import batch
+from flows.watch import watch
 from safelight.pool.watching import FLOW_RUN, HEARTBEAT, HEARTBEAT_SECONDS
+from safelight.provenance.batches import load_report
+from safelight.settings import reload_settings
+from safelight.store.store import current_store
 from tests.prefect_pool import eventually
+from tests.store.servers import S3Server
 
 AUTOMATIONS = Path(__file__).resolve().parents[2] / "deployments" / "automations"
 
@@ -158,24 +168,111 @@ def some_batch() -> None:
     return None
 
 
-@pytest.mark.slow
-def test_a_round_that_ends_sends_its_page_and_other_runs_send_nothing(
-    clean: SyncPrefectClient, tmp_path: Path, inbox: tuple[str, list[str]]
-):
-    url, sent = inbox
+def hook(client: SyncPrefectClient, folder: Path, url: str) -> None:
+    """Have the messages of rounds that end sent to a web hook."""
     block = CustomWebhookNotificationBlock(
         name="hook", url=url, json_data={"text": "{{subject}}: {{body}}"}
     )
     CustomWebhookNotificationBlock.register_type_and_schema()
     block_id = str(block.save(f"hook-{uuid4().hex[:8]}"))
     text = (AUTOMATIONS / "round-ended.yaml").read_text().replace("BLOCK", block_id)
-    create(clean, text.replace("PAGE", "http://farm:4200"), tmp_path)
+    create(client, text.replace("PAGE", "http://farm:4200"), folder)
+
+
+@pytest.mark.slow
+def test_a_batch_that_ends_sends_its_page_and_other_runs_send_nothing(
+    clean: SyncPrefectClient, tmp_path: Path, inbox: tuple[str, list[str]]
+):
+    url, sent = inbox
+    hook(clean, tmp_path, url)
     other, ended = clean.create_flow_run(watched).id, clean.create_flow_run(some_batch).id
     clean.set_flow_run_state(other, Completed(), force=True)
-    message = "[OUT_OF_MEMORY] 2 of 9 requests did not succeed"
+    message = "[OUT_OF_MEMORY] it was too large"
     clean.set_flow_run_state(ended, Failed(message=message), force=True)
     eventually(lambda: any(str(ended) in text for text in sent))
     (said,) = sent
     assert "batch Failed" in said
     assert message in said
     assert f"http://farm:4200/runs/flow-run/{ended}" in said
+    assert "refused" not in said  # it has no counts
+
+
+def drop(folder: Path, name: str, shade: int) -> Path:
+    path = folder / name
+    path.parent.mkdir(parents=True, exist_ok=True)
+    Image.new("RGB", (32, 32), (shade, 20, 90)).save(path)
+    return path
+
+
+@pytest.fixture
+def bucket(volume: Path, moto: S3Server, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
+    """A volume whose store is a bucket, with links that open."""
+    for name, value in moto.settings(f"notices/{uuid4()}").items():
+        monkeypatch.setenv(name, value)
+    reload_settings()
+    current_store.cache_clear()
+    yield volume
+    current_store.cache_clear()
+
+
+@pytest.mark.slow
+def test_a_batch_sends_counts_and_three_pictures(
+    clean: SyncPrefectClient, bucket: Path, tmp_path: Path, inbox: tuple[str, list[str]]
+):
+    url, sent = inbox
+    hook(clean, tmp_path, url)
+    look = {"stage_type": "grade", "name": "look", "parameters": {"colour": "warm"}}
+    requests = [
+        {"call_input": {"image": str(drop(bucket / "uploads", f"{at}.png", at))}, "stages": [look]}
+        for at in range(5)
+    ]
+    requests.append({"call_input": {"image": str(bucket / "none.png")}, "stages": [look]})
+    result = batch(flow="pipeline", requests=requests, where="here", allow_failures=True)
+    run = result.data["flow_run_id"]
+    eventually(lambda: any(str(run) in text for text in sent))
+    (said,) = (json.loads(text)["text"] for text in sent)
+    assert "5 done, 0 failed, 1 refused, 0 unfinished" in said
+    assert f"http://farm:4200/runs/flow-run/{run}" in said
+    links = [line.strip() for line in said.splitlines() if line.strip().startswith("http://127")]
+    assert opened(links) == [load_report(run).outcomes[at].results[0].sha256 for at in (0, 2, 4)]
+
+
+@pytest.mark.slow
+def test_a_round_of_a_watched_folder_sends_counts_and_pictures_and_an_idle_one_nothing(
+    clean: SyncPrefectClient, bucket: Path, tmp_path: Path, inbox: tuple[str, list[str]]
+):
+    url, sent = inbox
+    hook(clean, tmp_path, url)
+    folder = bucket / "uploads" / "in"
+    for at in range(4):
+        drop(folder, f"{at}.png", 40 + at)
+    (folder / "bad.png").write_bytes(b"bad")
+    called = {
+        "folder": "uploads/in",
+        "flow": "enhance",
+        "to": "exports/large",
+        "parameters": {"quality_preset": "low"},
+        "settle_seconds": 0.2,
+        "where": "here",
+    }
+    watch(**called)
+    eventually(lambda: sent)
+    watch(**called)  # nothing is new
+    drop(folder, "new.png", 90)
+    watch(**called)
+    eventually(lambda: len(sent) > 1)
+    first, second = (json.loads(text)["text"] for text in sent)
+    assert "uploads/in to " in first
+    assert "4 done, 0 failed, 1 refused" in first
+    assert "1 done, 0 failed, 0 refused" in second
+    links = [line.strip() for line in first.splitlines() if line.strip().startswith("http://127")]
+    entries = current_store().backend.list("outputs/watches/")
+    assert len(entries) == 6 + 1  # the contents, and what is known of the files
+    assert len(set(opened(links))) == 3
+
+
+def opened(links: list[str]) -> list[str]:
+    """The sha256 of what each link leads to."""
+    answers = [httpx.get(link) for link in links]
+    assert [answer.status_code for answer in answers] == [200] * len(links)
+    return [hashlib.sha256(answer.content).hexdigest() for answer in answers]

@@ -113,6 +113,31 @@ def test_a_grid_is_a_table_with_its_labels(tmp_path: Path):
     assert "<li>" not in page
 
 
+def test_a_grid_of_one_long_axis_has_the_value_of_each_picture(tmp_path: Path):
+    refs = [kept(content) for content in (b"1", b"22", b"333")]
+    report = report_of(*(outcome(n, ref, "words") for n, ref in enumerate(refs)))
+    sheets = [
+        stage(
+            "contact",
+            kept(b"sheet %d" % at),
+            parameters={"captions": captions},
+            sources=tuple(refs[number].sha256 for number in shown),
+        )
+        for at, (captions, shown) in enumerate([(["steps 1", "steps 2"], (0, 1)), (["<3>"], (2,))])
+    ]
+    run = manifest_of(sheets[0], "", "batch")
+    run = run.model_copy(update={"stages": tuple(sheets), "parameters": {"grid": {"steps": [1]}}})
+    page = write_page(report, run, tmp_path / "page.html").read_text()
+    said = re.findall(r'id="p([0-9a-f]+)".*?<p>(.*?)</p></li>', page)
+    assert said == [
+        (ref.sha256, text)
+        for ref, text in zip(refs, ["steps 1", "steps 2", "&lt;3&gt;"], strict=True)
+    ]
+    without = run.model_copy(update={"stages": ()})  # sheets were not asked for
+    page = write_page(report, without, tmp_path / "other.html").read_text()
+    assert page.count("words (seed 7)</p></li>") == 3
+
+
 def test_words_of_a_prompt_are_words(tmp_path: Path):
     failed = BatchOutcome(
         number=2,

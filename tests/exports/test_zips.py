@@ -1,12 +1,15 @@
 """A batch as one zip: whole, in parts, and the same bytes whoever makes it."""
 
+import fcntl
 import io
+import os
 import random
 import shutil
 import subprocess
 import sys
+import time
 import zipfile
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path, PurePosixPath
 
 import pytest
@@ -164,6 +167,87 @@ def test_a_zip_of_the_same_batch_is_replaced_and_nothing_else(tmp_path: Path):
     assert write_zip(plan_zip(some(2), other), other, file) == tmp_path / "out-2.zip"
     assert len(zipfile.ZipFile(file).namelist()) == 6
     assert sorted(path.name for path in tmp_path.iterdir()) == ["out-2.zip", "out.zip", "volume"]
+
+
+class _Slow:
+    """A zip of whose bytes some come at a time; it tells from where they were asked for."""
+
+    def __init__(self, planned: Zip, pause: float = 0.0) -> None:
+        self.size, self.digest = planned.size, planned.digest
+        self.asked: list[int] = []
+        self._planned = planned
+        self._pause = pause
+
+    def chunks(self, start: int = 0) -> Iterator[bytes]:
+        self.asked.append(start)
+        for chunk in self._planned.chunks(start):
+            time.sleep(self._pause)
+            yield chunk
+
+
+def _planned(names: str = "{number}") -> Zip:
+    drawn = random.Random(2)
+    results = [result(drawn.randbytes(2**20), number=n) for n in range(1, 31)]
+    return plan_zip(named(results, parse(names, "names")), report_of())
+
+
+def test_a_zip_that_was_cut_goes_on_and_has_its_name_only_when_whole(tmp_path: Path, volume: Path):
+    file = tmp_path / "out.zip"
+    words = (
+        "from tests.exports.test_zips import _planned, _Slow, write_zip, report_of, Path\n"
+        f"write_zip(_Slow(_planned(), 0.05), report_of(), Path({str(file)!r}))"
+    )
+    writing = subprocess.Popen(
+        [sys.executable, "-c", words],
+        cwd=Path(__file__).resolve().parents[2],
+        env={**os.environ, "VOLUME_ROOT": str(volume)},
+    )
+
+    def part() -> Path | None:
+        return next(tmp_path.glob("out.zip.*.part"), None)
+
+    while (half := part()) is None or half.stat().st_size < 5 * 2**20:
+        assert writing.poll() is None
+        time.sleep(0.01)
+    assert not file.exists()
+    writing.kill()
+    writing.wait()
+    got = half.stat().st_size
+    assert 5 * 2**20 <= got < _planned().size
+    assert not file.exists()
+    again = _Slow(_planned())
+    assert write_zip(again, report_of(), file) == file
+    assert again.asked == [got]
+    assert file.read_bytes() == whole(_planned())
+    assert part() is None
+
+
+@pytest.mark.parametrize("damage", ["hole", "longer", "other names"])
+def test_a_part_that_is_none_of_it_is_not_taken_for_one(tmp_path: Path, damage: str):
+    file, planned = tmp_path / "out.zip", _planned()
+    data = bytearray(whole(planned)[: 3 * 2**20])
+    digest = planned.digest
+    if damage == "hole":
+        data[2**20 : 2**20 + 4096] = bytes(4096)
+    elif damage == "longer":
+        data = bytearray(whole(planned) + b"more")
+    else:
+        digest = _planned("{id}").digest
+    (tmp_path / f"out.zip.{digest[:16]}.part").write_bytes(data)
+    assert write_zip(planned, report_of(), file) == file
+    assert file.read_bytes() == whole(planned)
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["out.zip", "volume"]
+
+
+def test_two_that_write_one_zip_do_not_meet(tmp_path: Path):
+    file, planned = tmp_path / "out.zip", _planned()
+    half = tmp_path / f"out.zip.{planned.digest[:16]}.part"
+    half.write_bytes(b"of another process")
+    with half.open("rb") as other:
+        fcntl.flock(other, fcntl.LOCK_EX)
+        assert write_zip(planned, report_of(), file) == file
+        assert half.read_bytes() == b"of another process"
+    assert file.read_bytes() == whole(planned)
 
 
 def test_what_is_no_zip_of_a_batch_stays(tmp_path: Path):

@@ -294,7 +294,7 @@ def test_a_grid_replaces_words_and_has_cells_of_a_size_or_no_sheets():
     assert batch(**asked, sheets=False).results == ()
     wide = {**asked, "grid": {"seed": ["0..99"], "steps": [*range(1, 21)]}}
     state = batch(**wide, cell=1024, return_state=True)
-    assert "set cell to at most 154" in state.message
+    assert "set cell to at most 244" in state.message
 
 
 @pytest.mark.usefixtures("server", "volume")
@@ -314,6 +314,6 @@ def test_a_sheet_has_a_title_all_pictures_of_a_cell_and_a_form():
     assert sheet.parameters["cells"] == [[0, 1, 2], [3, 4, 5], [6, 7, 8]]
     drawn = [one.results for one in load_report(str(result.data["flow_run_id"])).outcomes]
     assert sheet.sources == tuple(ref.sha256 for refs in drawn for ref in refs)
-    wide = {**asked, "grid": {"seed": ["0..599"]}}
-    state = batch(**wide, sheet_form="webp", return_state=True)
-    assert "take png, or move an axis to z" in state.message
+    wide = {**asked, "grid": {"seed": ["0..39"], "steps": [1, 2]}}
+    state = batch(**wide, sheet_form="webp", cell=1024, return_state=True)
+    assert "set cell to at most 387" in state.message

@@ -69,6 +69,15 @@ class S3Server:
             path_style=True,
         )
 
+    def settings(self, prefix: str) -> dict[str, str]:
+        """Variables by which any process has its store at a prefix."""
+        return {
+            "SAFELIGHT_STORE": f"s3://{self.bucket}/{prefix}",
+            "SAFELIGHT_S3_ENDPOINT_URL": self.url,
+            "SAFELIGHT_S3_ACCESS_KEY": ACCESS_KEY,
+            "SAFELIGHT_S3_SECRET_KEY": SECRET_KEY,
+        }
+
     @property
     def port(self) -> int:
         """Where it listens."""

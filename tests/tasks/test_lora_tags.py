@@ -96,19 +96,47 @@ def test_other_words_in_angles_are_text():
         "<lora:x:te=0.5:unet=0.5>",
         "<lora:x:unet=0.5:te=0.5>",
         "<lora:x:0.5:unet=5e-1>",
+        "<lora:x:te=0.5>",
     ],
 )
 def test_a_tag_has_many_spellings(tag: str):
     params = CAT.but(prompt=f"a cat {tag}")
-    assert [(use.name, use.weight) for use in params.loras] == [("x", 0.5)]
+    assert [(use.name, use.weight, use.text_weight) for use in params.loras] == [("x", 0.5, None)]
     assert params.prompt == "a cat"
+
+
+@pytest.mark.parametrize(
+    ("tag", "text", "picture"),
+    [
+        ("<lora:x:0.8:0.5>", 0.8, 0.5),  # the text encoder's comes first
+        ("<lora:x:te=0.8:unet=0.5>", 0.8, 0.5),
+        ("<lora:x:unet=0.5:te=0.8>", 0.8, 0.5),
+        ("<lora:x:0.8:unet=0.5>", 0.8, 0.5),
+        ("<lora:x:unet=0.5>", 1.0, 0.5),
+        ("<lora:x:0:1>", 0.0, 1.0),
+    ],
+)
+def test_a_tag_has_weights_for_text_and_picture(tag: str, text: float, picture: float):
+    (use,) = CAT.but(prompt=f"a cat {tag}").loras
+    assert (use.text_weight, use.weight) == (text, picture)
+
+
+@pytest.mark.usefixtures("style")
+def test_weights_of_text_and_picture_are_kept_and_read_again():
+    tagged = CAT.but(prompt="a photo of the red cat <lora:style:0.3:0.8>")
+    made = generate.fn(tagged)[0]
+    assert parameters(made)["loras"] == [{"name": "style", "weight": 0.8, "text_weight": 0.3}]
+    assert b"<lora:style:0.3:0.8>" in current_store().read(made)
+    # the file has no layer of a text encoder, so that its weight there changes nothing
+    alone = generate.fn(CAT.but(loras=({"name": "style", "weight": 0.8},)))[0]
+    assert (load_image(made) == load_image(alone)).all()
 
 
 @pytest.mark.parametrize(
     ("tag", "said"),
     [
-        ("<lora:x:0.5:1>", "0.5 for the text and 1 for the picture"),
-        ("<lora:x:te=0.5:unet=1>", "0.5 for the text and 1 for the picture"),
+        ("<lora:x:9:1>", "from -4 to 4"),
+        ("<lora:x:te=nan:unet=1>", "from -4 to 4"),
         ("<lora:x:1:lbw=ALL>", "'lbw=ALL', which takes no part"),
         ("<lora:x:1:1:8>", "'8', which takes no part"),
         ("<lora:x:1:te=1>", "'te=1', which takes no part"),

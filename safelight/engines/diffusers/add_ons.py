@@ -1,7 +1,7 @@
 """LoRAs, embeddings, ControlNets, IP-Adapters and VAEs on a model, and off it again."""
 
 import copy
-from collections.abc import Generator
+from collections.abc import Generator, Sequence
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import Any
@@ -103,7 +103,7 @@ def _put_loras(model: DiffusionModel, drawing: Drawing, taken_off: ExitStack) ->
     for lora in drawing.loras:
         with _fitting(drawing, "LoRA", lora):
             with pinned(lora.path, lora.sha256) as path:
-                _say("LoRA", lora, merging.add(read_lora(path), lora.weight))
+                _say("LoRA", lora, merging.add(read_lora(path), lora.weight, lora.text_weight))
     with _fitting(drawing, "LoRA", *drawing.loras):
         merging.make()
 
@@ -144,7 +144,17 @@ def _put_adapters(model: DiffusionModel, drawing: Drawing, taken_off: ExitStack)
             pipeline.load_lora_weights(path.parent, weight_name=path.name, adapter_name=name)
             pipeline.set_adapters([name])  # fails where no layer of the model was found in it
             _say("LoRA", lora, account_of_adapter(pipeline, path, name))
-    pipeline.set_adapters(names, [lora.weight for lora in drawing.loras])
+    parts = [part for part in pipeline._lora_loadable_modules if getattr(pipeline, part, None)]
+    pipeline.set_adapters(names, [_weights(lora, parts) for lora in drawing.loras])
+
+
+def _weights(lora: AddOn, parts: Sequence[str]) -> float | dict[str, float]:
+    """One for all parts of a pipeline, or of each."""
+    if lora.text_weight is None:
+        return lora.weight
+    return {
+        part: lora.text_weight if part.startswith("text_encoder") else lora.weight for part in parts
+    }
 
 
 def _put_embeddings(model: DiffusionModel, drawing: Drawing, taken_off: ExitStack) -> None:

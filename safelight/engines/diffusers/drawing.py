@@ -19,6 +19,8 @@ class AddOn:
     """Of its content."""
     weight: float = 1.0
     """How strongly it takes part."""
+    text_weight: float | None = None
+    """Of a LoRA: how strongly in the text encoders; None is `weight`."""
 
 
 @dataclass(frozen=True)
@@ -80,13 +82,14 @@ class Drawing:
         return (Control(self.controlnet, self.control_image), *self.controls)
 
 
-def add_on(kind: str, name: str, weight: float) -> AddOn:
+def add_on(kind: str, name: str, weight: float, text_weight: float | None = None) -> AddOn:
     """A LoRA, embedding, ControlNet or IP-Adapter of the models folder.
 
     Args:
         kind: folder below the models folder: loras, embeddings, controlnet, ip_adapter or vae.
         name: stem of a .safetensors file there, or name of a folder.
         weight: how strongly it takes part.
+        text_weight: of a LoRA, in the text encoders; None is `weight`.
 
     Raises:
         ForbiddenPathError: the name is a path, or a link leads out of the folder.
@@ -96,4 +99,4 @@ def add_on(kind: str, name: str, weight: float) -> AddOn:
     path = find_add_on(kind, name)
     sha256 = weights_sha256(path)
     use(path, sha256)
-    return AddOn(path, sha256, weight)
+    return AddOn(path, sha256, weight, text_weight)

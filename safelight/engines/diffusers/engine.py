@@ -118,7 +118,7 @@ def _drawn(drawing: Drawing, pictures: Sequence[Pixels], strength: float = 1.0) 
 
 
 def _found(kind: str, use: AddOnUse) -> AddOn:
-    return add_on(kind, use.name, use.weight)
+    return add_on(kind, use.name, use.weight, use.text_weight)
 
 
 def _add_ons(request: PromptRequest) -> list[AddOn]:

@@ -38,8 +38,13 @@ class Merging:
     _changes: "dict[tuple[str, str], tuple[Any, list[_Change]]]" = field(default_factory=dict)
     _before: "list[tuple[torch.nn.Parameter, torch.Tensor]]" = field(default_factory=list)
 
-    def add(self, file: LoraFile, strength: float) -> Account:
+    def add(self, file: LoraFile, strength: float, text_strength: float | None = None) -> Account:
         """Note what a file changes.
+
+        Args:
+            file: with its layers.
+            strength: 1 is the whole change, 0 none.
+            text_strength: of the layers of text encoders; None is `strength`.
 
         Raises:
             UnfitError: it holds kinds of tensors that are not known, or no layer of this model.
@@ -58,7 +63,9 @@ class Merging:
                 continue
             part, path, module = found
             config = _config_of(file.config, part, path)
-            change = _Change(layer.tensors, strength, config, layer.name)
+            is_text = part.startswith("text_encoder")
+            by_part = text_strength if is_text and text_strength is not None else strength
+            change = _Change(layer.tensors, by_part, config, layer.name)
             self._changes.setdefault((part, path), (module, []))[1].append(change)
             used.append(layer.name)
         if not used:

@@ -3,6 +3,7 @@
 from collections.abc import Iterator
 from typing import Any
 
+from safelight.prompts.lora_tags import LoraTag
 from safelight.provenance.remixing.understood import Reading, Understood, mapping
 
 _SAMPLING = ("KSampler", "KSamplerAdvanced", "SamplerCustom", "SamplerCustomAdvanced")
@@ -182,19 +183,16 @@ class _Graph:
                 self.reading.leave(f"node {name}", self._class(name), "it takes no part")
 
     def _take_model(self, start: str | None) -> None:
-        loras: list[tuple[str, float]] = []
+        loras: list[LoraTag] = []
         for name in self._along(start, "model"):
             self._read.add(name)
             inputs = self._inputs(name)
             if isinstance(inputs.get("lora_name"), str):
                 strength = self._value(name, "strength_model")
                 weight = float(strength) if isinstance(strength, int | float) else 1.0
-                loras.append((inputs["lora_name"], weight))
                 clip = self._value(name, "strength_clip")
-                if clip is not None and clip != strength:
-                    self.reading.leave(
-                        f"node {name}", f"strength_clip {clip}", "a LoRA has one weight here"
-                    )
+                apart = float(clip) if isinstance(clip, int | float) and clip != weight else None
+                loras.append(LoraTag(inputs["lora_name"], weight, apart))
                 continue
             named = inputs.get("ckpt_name") or inputs.get("unet_name")
             if isinstance(named, str):

@@ -2,6 +2,7 @@
 
 from typing import Any
 
+from safelight.prompts.lora_tags import LoraTag
 from safelight.provenance.remixing.understood import Reading, Understood, mapping
 
 _NUMBERS = {"seed": "seed", "steps": "steps", "width": "width", "height": "height"}
@@ -47,13 +48,13 @@ def _take_sampler(reading: Reading, theirs: str) -> None:
 
 
 def _take_loras(reading: Reading, given: object) -> None:
-    taken: list[tuple[str, float]] = []
+    taken: list[LoraTag] = []
     for each in given if isinstance(given, list) else ():
         lora = mapping(each)
         name = _name(lora.get("model")) or _name(lora.get("lora"))
         weight = lora.get("weight", 0.75)
         if name and isinstance(weight, int | float):
-            taken.append((name, float(weight)))
+            taken.append(LoraTag(name, float(weight)))
         else:
             reading.leave("LoRA", each, "it has no name or no weight")
     reading.take_loras(taken)

@@ -6,6 +6,7 @@ from typing import Any
 from pydantic import BaseModel, ConfigDict, JsonValue
 
 from safelight.params import SEEDS
+from safelight.prompts.lora_tags import LoraTag
 from safelight.provenance.parameters_text import is_sampler, model_name
 
 MOST_SEED = SEEDS - 1
@@ -76,11 +77,11 @@ class Reading:
         else:
             self.leave("sampler", theirs, "there is none like it here; the model's own draws")
 
-    def take_loras(self, loras: list[tuple[str, float]]) -> None:
-        """LoRAs by name and weight."""
+    def take_loras(self, loras: list[LoraTag]) -> None:
+        """LoRAs by name and weights."""
         if loras:
             self.parameters["loras"] = [
-                {"name": model_name(name), "weight": weight} for name, weight in loras
+                {**lora._replace(name=model_name(lora.name)).as_parameters()} for lora in loras
             ]
 
     def understood(self) -> Understood:

@@ -8,6 +8,7 @@ import pytest
 import torch
 from safetensors.torch import save_file
 
+from safelight.engines.diffusers.drawing import AddOn
 from safelight.engines.diffusers.model import model_of
 from safelight.engines.diffusion import Drawing, add_on, draw
 from safelight.errors import InvalidMediaError
@@ -74,6 +75,35 @@ def test_each_layer_gets_what_the_file_says_whatever_its_rank(folder: Path):
     assert np.abs(made.astype(int) - wanted).max() <= 1
     assert np.abs(made.astype(int) - plain).max() > 1
     assert np.array_equal(drawn(), plain)
+
+
+def dogs(*loras: AddOn) -> Pixels:
+    """Of a prompt whose encoding no other test keeps."""
+    return draw(Drawing(find_checkpoint("flux"), "a dog", 5, steps=2, loras=loras), 64, 64)[0]
+
+
+def test_the_text_encoder_has_a_weight_of_its_own(folder: Path):
+    held, added = lora()
+    encoder = model_of(find_checkpoint("flux")).pipeline.text_encoder
+    path = next(path for path, _ in encoder.named_modules() if path.endswith("0.self_attn.q_proj"))
+    query = encoder.get_submodule(path)
+    down, up = torch.randn(2, query.in_features), torch.randn(query.out_features, 2)
+    held |= {f"text_encoder.{path}.lora_A.weight": down, f"text_encoder.{path}.lora_B.weight": up}
+    save_file(held, folder / "loras" / "both.safetensors")
+    apart = add_on("loras", "both", STRENGTH, -2.0)
+    made, alike = dogs(apart), dogs(add_on("loras", "both", STRENGTH))
+    changes = [(transformer().get_submodule(path).weight, change) for path, change in added.items()]
+    changes.append((query.weight, -2.0 * (up @ down)))
+    before = [weight.detach().clone() for weight, _ in changes]
+    with torch.no_grad():
+        for weight, change in changes:
+            weight += change
+    wanted = dogs()
+    with torch.no_grad():
+        for (weight, _), own in zip(changes, before, strict=True):
+            weight.copy_(own)
+    assert np.abs(made.astype(int) - wanted).max() <= 1
+    assert np.abs(made.astype(int) - alike).max() > 1
 
 
 def test_a_layer_that_the_model_lacks_is_named(folder: Path):

@@ -81,6 +81,35 @@ def test_the_same_lora_under_any_name_changes_the_same_layers_and_nothing_stays(
     assert all(torch.equal(weights(pipeline)[name], before[name]) for name in before)
 
 
+def test_text_encoders_have_a_strength_of_their_own(
+    pipeline: StableDiffusionPipeline, tmp_path: Path
+):
+    before = weights(pipeline)
+    draw = torch.Generator().manual_seed(5)
+    held: dict[str, torch.Tensor] = {}
+    wanted = dict(before)
+    parts = (("unet", "lora_unet_", 0.5), ("text_encoder", "lora_te_", -1.25))
+    for part, start, strength in parts:
+        for path, layer in getattr(pipeline, part).named_modules():
+            if not isinstance(layer, torch.nn.Linear) or "attn" not in path:
+                continue
+            down = torch.randn(4, layer.in_features, generator=draw)
+            up = torch.randn(layer.out_features, 4, generator=draw)
+            name = f"{start}{path.replace('.', '_')}"
+            held |= {f"{name}.lora_down.weight": down, f"{name}.lora_up.weight": up}
+            wanted[f"{part}.{path}.weight"] = layer.weight + strength * (up @ down)
+    save_file(held, tmp_path / "both.safetensors")
+    merging = Merging(LayerNames(pipeline))
+    assert merging.add(read_lora(tmp_path / "both.safetensors"), 0.5, -1.25).said() is None
+    merging.make()
+    after = weights(pipeline)
+    assert all(torch.allclose(after[name], wanted[name], atol=1e-4) for name in before)
+    changed = [name for name in before if not torch.equal(after[name], before[name])]
+    assert {name.partition(".")[0] for name in changed} == {"unet", "text_encoder"}
+    assert len(changed) == len(held) // 2
+    merging.undo()
+
+
 def test_the_names_of_the_first_code_lead_to_diffusers_layers(tmp_path: Path):
     from diffusers.loaders.single_file_utils import convert_ldm_unet_checkpoint
 

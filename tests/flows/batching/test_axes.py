@@ -3,10 +3,12 @@
 import pytest
 
 from flows.batching.axes import axis_label
+from flows.batching.laying_out import sheet_axes
 from flows.batching.requests import grid_rows
+from flows.batching.spreading import with_seed_axis
 from safelight.cli.grids import read_grid
 from safelight.client.contracts import contract
-from safelight.errors import PipelineError
+from safelight.errors import ContractMismatchError, PipelineError
 
 SHARED = {"prompt": "a red cat on a red mat", "negative_prompt": "red eyes"}
 GENERATE = contract("generate")
@@ -83,6 +85,26 @@ def test_labels_say_what_changes():
     assert axis_label("prompt", "{#2}a {b|c}", "{#2}a {b|c}") == "prompt a c"
 
 
+def test_a_row_of_seeds_for_all_cells_is_an_axis():
+    assert with_seed_axis({"steps": [4, 8]}, {"seed": "3..5", "width": 64}) == (
+        {"steps": [4, 8], "seed": ["3..5"]},
+        {"width": 64},
+    )
+    assert with_seed_axis({"steps": [4]}, {"seed": 3}) == ({"steps": [4]}, {"seed": 3})
+    for axis in ({"seed": [1, 2]}, {"steps+seed": [[4, 1], [8, 2]]}):
+        assert with_seed_axis(axis, {"seed": "3..5"}) == (axis, {})
+
+
+@pytest.mark.usefixtures("volume")
+def test_a_row_of_seeds_is_typed_for_all_cells():
+    given = {"prompt": "a red cat", "seed": "10..12"}
+    found = read_grid(GENERATE, given, {"x": "steps=4,8", "y": None, "z": None})
+    cells = [(cell.parameters["steps"], cell.parameters["seed"]) for cell in found.cells.requests]
+    assert cells == [(steps, seed) for steps in (4, 8) for seed in (10, 11, 12)]
+    assert found.shared == {"prompt": "a red cat"}
+    assert sheet_axes({"steps": [4, 8], "seed": [10, 11, 12]}, "steps", None, None).down == "seed"
+
+
 def typed(**axes: str) -> list[dict[str, object]]:
     found = read_grid(GENERATE, {"prompt": "a red cat"}, {"x": None, "y": None, "z": None, **axes})
     return [dict(cell.parameters) for cell in found.cells.requests]
@@ -128,3 +150,8 @@ def test_axes_are_typed():
 def test_axes_that_are_none_are_refused_before_anything_runs(axes: dict[str, str], said: str):
     with pytest.raises(PipelineError, match=said):
         typed(**axes)
+
+
+def test_a_character_is_no_axis():
+    with pytest.raises(ContractMismatchError, match="no option --character"):
+        typed(x="character=ann,bob")

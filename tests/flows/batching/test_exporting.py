@@ -1,14 +1,26 @@
 """A batch's results beside the store, under the names of its template."""
 
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator
 from pathlib import Path
+from uuid import uuid4
 
 import pytest
 from PIL import Image
+from prefect.settings import PREFECT_API_URL
 
 from flows.batch import batch
 from safelight.errors import ContractMismatchError
 from safelight.settings import reload_settings
-from tests.flows.conftest import server  # noqa: F401
+from safelight.store.store import current_store
+from tests.store.servers import S3Server
+
+CHECKOUT = Path(__file__).resolve().parents[3]
+Listing = Callable[[str], list[str]]
 
 
 def look(image: Path, colour: str) -> dict[str, object]:
@@ -69,3 +81,70 @@ def test_a_wrong_template_is_refused_before_anything_runs(
         batch.fn(flow="generate", requests=[{"prompt": "a"}], **given)
     assert not (volume / "outputs" / "batches").exists()
     assert not (volume / "exports").exists()
+
+
+@pytest.fixture(params=["folder", "bucket"])
+def listing(
+    request: pytest.FixtureRequest, volume: Path, monkeypatch: pytest.MonkeyPatch
+) -> Iterator[Listing]:
+    """What lies below a folder of the volume, or below a prefix of a bucket that is its store."""
+    if request.param == "folder":
+        yield lambda folder: [
+            path.relative_to(volume / folder).as_posix()
+            for path in (volume / folder).rglob("*")
+            if path.is_file() and ".unfinished" not in path.parts
+        ]
+        return
+    moto: S3Server = request.getfixturevalue("moto")
+    prefix = f"exports/{uuid4()}"
+    for name, value in moto.settings(prefix).items():
+        monkeypatch.setenv(name, value)
+    reload_settings()
+    current_store.cache_clear()
+
+    def listed(folder: str) -> list[str]:
+        start = f"{prefix}/{folder}/"
+        found = moto.client().list_objects_v2(Bucket=moto.bucket, Prefix=start).get("Contents", [])
+        return [each["Key"].removeprefix(start) for each in found]
+
+    yield listed
+    current_store.cache_clear()
+
+
+@pytest.mark.usefixtures("server")
+def test_copies_are_there_as_requests_end_and_stay_when_the_batch_is_killed(
+    volume: Path, listing: Listing
+):
+    image = volume / "uploads" / "a.png"
+    image.parent.mkdir(parents=True)
+    Image.effect_noise((32, 32), 90).convert("RGB").save(image)
+    colours = ("warm", "cool", "none") * 4  # four requests each make the same picture
+    called = {
+        "flow": "pipeline",
+        "requests": [look(image, colour) for colour in colours],
+        "key": "killed",
+        "export": "{batch}/{preset}",
+        "where": "here",
+    }
+    process = subprocess.Popen(
+        [sys.executable, "-c", f"from flows.batch import batch\nbatch(**{called!r})"],
+        env={**os.environ, "PREFECT_API_URL": PREFECT_API_URL.value()},
+        cwd=CHECKOUT,
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.DEVNULL,
+    )
+    while len(before := listing("exports")) < 4:
+        assert process.poll() is None, "the batch ended before it could be killed"
+        time.sleep(0.02)
+    process.send_signal(signal.SIGKILL)
+    process.wait()
+    assert listing("outputs/batches") == []  # it had not ended
+    assert 4 <= len(before) < len(colours)
+    result = batch(**called)
+    after = listing("exports")
+    assert set(before) <= set(after)
+    assert sorted(after) == sorted(
+        ["killed/pipeline.png", *(f"killed/pipeline-{n}.png" for n in range(2, 13))]
+    )
+    places = [str(place) for place in result.data["exports"]]
+    assert {place[place.rindex("killed/") :] for place in places} == set(after)

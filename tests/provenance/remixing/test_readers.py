@@ -180,12 +180,11 @@ def test_comfyui_graph():
         "prompt": "a pier",
         "negative_prompt": "fog",
         "model": "harbour",
-        "loras": [{"name": "ink", "weight": 0.8}],
+        "loras": [{"name": "ink", "weight": 0.8, "text_weight": 0.5}],
     }
     left = "\n".join(found.left)
     assert "node 9 KSampler: another pass" in left
     assert "node 8 LatentUpscaleBy" in left
-    assert "strength_clip 0.5" in left
 
 
 def test_comfyui_graph_of_parts():

@@ -1,0 +1,3 @@
+"""A bucket whose links open."""
+
+from tests.store.conftest import moto  # noqa: F401

@@ -1,0 +1,3 @@
+"""A bucket for results."""
+
+from tests.store.conftest import moto  # noqa: F401
