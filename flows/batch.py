@@ -22,6 +22,7 @@ from flows.batching.laying_out import (
     sheet_axes,
 )
 from flows.batching.notices import label_batch
+from flows.batching.planning import plan_of, publish_plan
 from flows.batching.reading.files import read_file
 from flows.batching.reading.rows import Row
 from flows.batching.requests import (
@@ -116,6 +117,13 @@ def batch(
         dict[str, JsonValue],
         Field(description="Given to every request; a request's own values win."),
     ] = NOTHING,
+    check: Annotated[
+        bool,
+        Field(
+            description="Run nothing: say how many requests there are, the first of them, and what "
+            "they will take and cost."
+        ),
+    ] = False,
     parallel: Annotated[
         int, Field(ge=1, le=64, description="Requests that are under way at once.")
     ] = 4,
@@ -196,6 +204,11 @@ def batch(
     if "seed" in parameters_model(target.fn).model_fields:
         checked = [seeded(request, name) for request in checked]
     check_words(checked)
+    if check:
+        plan = plan_of(target.name, checked)
+        publish_plan(plan)
+        recorder().answer["check"] = plan.told()
+        return []
     deployment = find_workers(flow, where)
     get_run_logger().info(
         "batch %s: %d requests %s",

@@ -1,6 +1,5 @@
 """A batch from a file or folder of this machine, and what became of each of its requests."""
 
-import json
 from collections.abc import Mapping, Sequence
 from importlib import import_module
 from pathlib import Path
@@ -29,10 +28,8 @@ from safelight.store.store import current_store
 LARGEST_FILE = 32 * 2**20
 """Bytes; the flow reads no more."""
 READING, CHECKING = "flows.batching.reading.files", "flows.batching.requests"
-GATHERING, DURATIONS = "flows.batching.gathering", "flows.batching.durations"
+GATHERING, PLANNING = "flows.batching.gathering", "flows.batching.planning"
 """Read files of requests and folders; loaded by name, since the command sits below the flows."""
-FIRST = 5
-"""Requests that `--check` shows."""
 
 
 class CheckedRequest(Protocol):
@@ -120,23 +117,15 @@ def without_seed_rows(shared: Mapping[str, JsonValue]) -> dict[str, JsonValue]:
 
 def show_check(flow: str, file: RequestFile, *, as_json: bool) -> None:
     """What a file asks for, when nothing is to run."""
-    requests, first = file.requests, file.requests[:FIRST]
-    durations = import_module(DURATIONS)
-    takes, costs = durations.estimate(flow, requests), durations.charges()
+    plan = import_module(PLANNING).plan_of(flow, file.requests)
     if as_json:
-        shown: list[JsonValue] = [
-            {"where": each.where, "parameters": dict(each.parameters)} for each in first
-        ]
         aside: list[JsonValue] = [*file.left_aside]
-        told: dict[str, JsonValue] = {"flow": flow, "requests": len(requests)}
-        show_json({**told, "takes": takes, "costs": costs, "first": shown, "left_aside": aside})
+        show_json({**plan.told(), "left_aside": aside})
         return
-    show_line(f"{len(requests)} requests of {flow}; nothing has run")
-    names = list(dict.fromkeys(name for each in first for name in each.parameters))
-    rows = [(each.where, *(_shown(each.parameters.get(name)) for name in names)) for each in first]
-    show_rows(("request", *names), rows)
-    show_line(takes)
-    show_line(costs)
+    show_line(f"{plan.requests} requests of {plan.flow}; nothing has run")
+    show_rows(plan.headings, plan.rows)
+    show_line(plan.takes)
+    show_line(plan.costs)
     show_left_aside(file)
 
 
@@ -146,12 +135,6 @@ def show_left_aside(file: RequestFile) -> None:
         show_line(f"left aside: {len(file.left_aside)}")
     for each in file.left_aside:
         show_line(f"  {each}")
-
-
-def _shown(value: JsonValue) -> str:
-    if value is None:
-        return ""
-    return value if isinstance(value, str) else json.dumps(value, ensure_ascii=False)
 
 
 def run_batch(
