@@ -1,16 +1,18 @@
 """The detail stage: faces drawn again at the model's full resolution and blended back."""
 
-from collections.abc import Sequence
-from typing import Literal
+from collections.abc import Callable, Sequence
+from typing import Literal, Self
 
 import numpy as np
 from pydantic import Field
 
 from safelight.engines.identity import EngineIdentity
 from safelight.engines.interface import (
+    NO_GUIDES,
     AddOnUse,
     FaceRequest,
     FindsFaces,
+    Guides,
     RedrawRequest,
     Redraws,
     Request,
@@ -26,7 +28,7 @@ from safelight.store.artifact import ArtifactRef
 from safelight.weights.checkpoints import find_checkpoint
 from tasks.base.calling import serving
 from tasks.base.keeping import keep_image, load_layers, record_of
-from tasks.base.sampling import Prompt
+from tasks.base.sampling import Prompt, ReferenceUse
 from tasks.base.stage import stage
 from tasks.base.texturing import texture_of
 
@@ -64,6 +66,16 @@ class DetailParams(Params):
     None is 1 for photographs and 0 for drawings; the notes say which it was taken for, and why."""
     restore_faces: bool = False
     """Restore the faces with a network made for that; none is there yet."""
+
+    reference: ReferenceUse | None = None
+    """Pictures of the person whose face it is, so that drawing it again keeps who it is."""
+
+    def located(self, keep: Callable[[str], str]) -> Self:
+        """With the reference pictures as links."""
+        if self.reference is None:
+            return self
+        images = tuple(map(keep, self.reference.images))
+        return self.but(reference=self.reference.but(images=images))
 
     @property
     def changes_nothing(self) -> bool:
@@ -128,10 +140,13 @@ def detail(picture: ArtifactRef, params: DetailParams) -> ArtifactRef:
         return picture.described(regions=len(boxes))
     card = find_checkpoint(params.model)
     seed, redraws = _seed(params), serving(Redraws)
+    shown = params.reference
+    guides = NO_GUIDES if shown is None else Guides(references=shown.pictures())
 
     def draw(crop: Pixels, index: int) -> Pixels:
         with part(index, len(boxes)):
-            return redraws.redraw(_drawing(params, (seed + index) % SEEDS), crop).pixels[0]
+            request = _drawing(params, (seed + index) % SEEDS)
+            return redraws.redraw(request, crop, guides).pixels[0]
 
     longest = max(card.native_width, card.native_height) // BLOCK * BLOCK
     made = redrawn(image, boxes, params.padding, longest, draw)
@@ -145,6 +160,7 @@ def detail(picture: ArtifactRef, params: DetailParams) -> ArtifactRef:
 
 def _drawing(params: DetailParams, seed: int | None) -> RedrawRequest:
     prompt, loras = lora_tags(params.prompt)
+    shown = params.reference
     return RedrawRequest(
         model=params.model,
         prompt=prompt,
@@ -154,6 +170,7 @@ def _drawing(params: DetailParams, seed: int | None) -> RedrawRequest:
         steps=params.steps,
         guidance_scale=params.guidance_scale,
         scheduler=params.scheduler,
+        ip_adapter=None if shown is None else AddOnUse(shown.model, shown.weight),
         strength=params.strength,
     )
 

@@ -12,6 +12,7 @@ from pydantic import JsonValue
 from safelight.engines.identity import EngineIdentity, PassedOver
 from safelight.errors import PipelineError
 from safelight.prompts.unfolded import Unfolded
+from safelight.provenance.consent import ConsentRecord
 from safelight.provenance.record import Origin
 from safelight.store.artifact import ArtifactRef
 
@@ -63,6 +64,8 @@ class Recorder:
     """Media the run was given, by the name of the parameter."""
     unfolded: list[Unfolded] = field(default_factory=list[Unfolded])
     """Prompts of the run that held choices."""
+    consent: ConsentRecord | None = None
+    """To the use of a person's likeness, where the run was given one."""
     answer: dict[str, JsonValue] = field(default_factory=dict[str, JsonValue])
     """What the flow adds to the `data` of its result."""
     _lock: Lock = field(default_factory=Lock)
