@@ -371,7 +371,7 @@ class _Ledger:
             unfolded=tuple(self._recorder.unfolded),
             inputs=self._recorder.inputs,
             consent=recorded_consent(self._recorder, self._started),
-            stages=stage_entries(self._recorder.facts),
+            stages=(*self._recorder.part_stages, *stage_entries(self._recorder.facts)),
             results=self.results if self._failure is None else (),
             versions=versions(),
             device_class=device_class(),

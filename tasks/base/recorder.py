@@ -13,6 +13,7 @@ from safelight.engines.identity import EngineIdentity, PassedOver
 from safelight.errors import PipelineError
 from safelight.prompts.unfolded import Unfolded
 from safelight.provenance.consent import ConsentRecord
+from safelight.provenance.manifest import StageEntry
 from safelight.provenance.record import Origin
 from safelight.store.artifact import ArtifactRef
 
@@ -60,6 +61,8 @@ class Recorder:
     """How many stages the run will have, for its percentage."""
     facts: list[StageFacts] = field(default_factory=list[StageFacts])
     """In the order the stages finished."""
+    part_stages: list[StageEntry] = field(default_factory=list[StageEntry])
+    """Stages of flows that the run called as parts of itself, before its own."""
     inputs: dict[str, ArtifactRef] = field(default_factory=dict[str, ArtifactRef])
     """Media the run was given, by the name of the parameter."""
     unfolded: list[Unfolded] = field(default_factory=list[Unfolded])
@@ -85,6 +88,7 @@ class Recorder:
         return lambda done, total: report(stage, done, total)
 
 
+_avoided: ContextVar[frozenset[str]] = ContextVar("avoided", default=frozenset())
 _current: ContextVar[Recorder | None] = ContextVar("recorder", default=None)
 
 
@@ -102,3 +106,18 @@ def recording(report: Report | None = None, expected_stages: int = 1) -> Generat
         yield mine
     finally:
         _current.reset(token)
+
+
+def avoided_engines() -> frozenset[str]:
+    """Engines that are asked only where no other one of this process can serve."""
+    return _avoided.get()
+
+
+@contextmanager
+def avoiding(engine_ids: frozenset[str]) -> Generator[None]:
+    """Have all stages that run inside ask other engines first."""
+    token = _avoided.set(engine_ids)
+    try:
+        yield
+    finally:
+        _avoided.reset(token)
