@@ -26,6 +26,8 @@ MEDIA_OPTIONS: Mapping[str, tuple[MediaKind, ...]] = {
     "audio": ("audio",),
     "pictures": ("image", "video"),
     "identity_reference": ("image",),
+    "references": ("image",),
+    "product_image": ("image",),
 }
 """Options that name files, or lists of them; a file on this machine is put into the store first."""
 NOTHING: Described = {}
