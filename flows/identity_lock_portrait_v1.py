@@ -2,6 +2,7 @@
 
 from flows.running.consenting import Consent, ConsentBy, NeededReferences, people_of
 from flows.running.drawing import draw_person
+from flows.running.gating import gated
 from flows.running.inputs import Changes, Prompt, QualityLevel, Seed, knobs_of
 from flows.running.portraits import Switches, UseFacedetailer, UseUpscale, finished
 from flows.running.recorded import recorded_flow
@@ -28,10 +29,14 @@ def identity_lock_portrait_v1(
     people = people_of(PRESET, identity_reference, consent_given, consent_by, overrides)
     knobs = knobs_of(PRESET, quality, overrides, Switches(use_facedetailer, use_upscale).steps)
     drawing = knobs.identity
-    picture = draw_person(drawing, knobs.aspect, prompt, seed or 0, people, overrides)
+    picture, drawn_by = gated(
+        lambda drawn: draw_person(drawing, knobs.aspect, prompt, drawn, people, overrides),
+        seed or 0,
+        knobs.gate,
+    )
     shown = ReferenceUse(
         images=tuple(ref.uri for ref in people),
         model=drawing.ipadapter_model,
         weight=drawing.weight,
     )
-    return finished(picture, (knobs.detail, knobs.upscale), prompt, seed, shown)
+    return finished(picture, (knobs.detail, knobs.upscale), prompt, drawn_by, shown)

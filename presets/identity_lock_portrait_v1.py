@@ -1,5 +1,6 @@
 """Portraits of one person: the face of the photographs, whatever the prompt puts around it."""
 
+from presets.base.gate import GateParams
 from presets.base.portrait import DETAIL_FACES, NEGATIVE, UPRIGHT
 from presets.base.preset import Knobs, Preset
 from tasks.detail import DetailParams
@@ -10,6 +11,13 @@ PROMPT = "{prompt}, portrait photograph, natural skin texture, sharp focus on th
 """Words that pull models towards a face that can be recognised; {prompt} is the caller's."""
 
 
+ONE_FACE = GateParams(
+    faces=1,
+    tries=3,  # a model that draws none in three seeds has a prompt that wants none
+    then="warn",  # the detector misses drawn styles and faces from the side
+)
+
+
 class IdentityLockKnobs(Knobs):
     """Every knob of the identity lock, by step."""
 
@@ -17,6 +25,8 @@ class IdentityLockKnobs(Knobs):
     """Width to height; the pixels follow from the model, unless an override gives them."""
     identity: IdentityParams
     """The drawing, which looks at the photographs."""
+    gate: GateParams | None = None
+    """A drawing without a face is drawn again: there is nothing in it to recognise."""
     detail: DetailParams | None = None
     """Faces drawn again at the model's full resolution; they look at the photographs too."""
     upscale: UpscaleParams | None = None
@@ -67,6 +77,7 @@ PRESET = Preset[IdentityLockKnobs](
                 7.5,
                 0.75,  # features are those of the photographs
             ),
+            gate=ONE_FACE,
         ),
         "pro": IdentityLockKnobs(
             identity=_identity(
@@ -74,6 +85,7 @@ PRESET = Preset[IdentityLockKnobs](
                 8.0,  # holds the prompt against the stronger photographs
                 0.8,  # beyond, the background of the photographs comes along
             ),
+            gate=ONE_FACE,
             detail=DETAIL_FACES.but(strength=0.3),  # below the portraits' 0.35: likeness goes first
         ),
     },
