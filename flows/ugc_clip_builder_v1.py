@@ -14,6 +14,7 @@ from presets.ugc_clip_builder_v1 import PRESET, PartParams
 from safelight.store.artifact import ArtifactRef
 from tasks.base.recorder import recorder
 from tasks.dub import dub
+from tasks.lipsync import is_connected, lipsync
 
 NONE: Changes = {}
 NO_LIPS = "lipsync: no engine that moves lips is connected; the sound lies under the clip"
@@ -42,8 +43,11 @@ def ugc_clip_builder_v1(
     picture = ingest_media("product_image", product_image, ("image",))
     heard = None if audio is None else ingest_media("audio", audio, ("audio",))
     clip = _part(image_to_video_v1, "clip", knobs.clip, image=picture.uri, prompt=prompt, seed=seed)
-    if quality == "pro" and heard is not None:
-        recorder().answer["left_out"] = [NO_LIPS]
+    if knobs.lipsync is not None and heard is not None:
+        if is_connected():
+            clip = lipsync(clip, heard, knobs.lipsync)
+        else:
+            recorder().answer["left_out"] = [NO_LIPS]
     if knobs.grade is not None:
         style = knobs.grade.style
         clip = _part(

@@ -6,6 +6,7 @@ from presets.base.preset import Knobs, Overrides, Preset, Quality
 from presets.color_grade_film_grain_v1 import Style
 from safelight.params import Params
 from tasks.dub import DubParams
+from tasks.lipsync import LipsyncParams
 
 NOTHING: Overrides = {}
 
@@ -31,6 +32,8 @@ class UgcClipKnobs(Knobs):
 
     clip: PartParams
     """`image_to_video_v1`: the motion."""
+    lipsync: LipsyncParams | None = None
+    """The mouth of whoever holds the product, where a sound is given and an engine moves lips."""
     grade: LookParams | None = None
     """`color_grade_film_grain_v1`: the look."""
     upscale: PartParams | None = None
@@ -68,6 +71,7 @@ PRESET = Preset[UgcClipKnobs](
         ),
         "pro": UgcClipKnobs(
             clip=PartParams(quality="pro"),
+            lipsync=LipsyncParams(fidelity="high"),
             grade=LookParams(quality="standard"),  # with light grain, for files that stay files
             upscale=PartParams(
                 quality="standard",  # not pro: that raises the rate, and pro clips have 60 already

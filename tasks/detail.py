@@ -28,9 +28,11 @@ from safelight.store.artifact import ArtifactRef
 from safelight.weights.checkpoints import find_checkpoint
 from tasks.base.calling import serving
 from tasks.base.keeping import keep_image, load_layers, record_of
+from tasks.base.resuming import resuming
 from tasks.base.sampling import Prompt, ReferenceUse
-from tasks.base.stage import stage
+from tasks.base.stage import cache_key, stage
 from tasks.base.texturing import texture_of
+from tasks.base.video_stage import transformed
 
 REVISION = 3
 """Raised when cutting out or blending changes the pixels."""
@@ -106,17 +108,17 @@ def _identity(params: DetailParams, engines: Sequence[EngineIdentity]) -> Engine
 
 
 @stage(
-    reads={"picture": ("image",)},
-    makes="image",
+    reads={"picture": ("image", "video")},
+    makes="same",
     origin="redraws",
     needs=_needs,
     identity=_identity,
 )
 def detail(picture: ArtifactRef, params: DetailParams) -> ArtifactRef:
-    """Find faces in a stored picture and draw each again, larger and with more detail.
+    """Find faces in a picture, or in each frame of a video, and draw each again with more detail.
 
     Args:
-        picture: (H, W, 3) uint8 sRGB.
+        picture: (H, W, 3) uint8 sRGB, or a video.
         params: what to look for, and how to draw it.
 
     Returns:
@@ -129,15 +131,57 @@ def detail(picture: ArtifactRef, params: DetailParams) -> ArtifactRef:
         MissingRequiredFieldError: faces were found and there is no seed to draw them with.
         OutOfMemoryError: too little memory even with everything moved off the device.
     """
+    if picture.kind == "video":
+        return _video(picture, params)
     layers = load_layers(picture)
     image = layers.colours
-    boxes = [
-        Box(face.left, face.top, face.right, face.bottom)
-        for face in serving(FindsFaces).find_faces(FaceRequest(params.confidence), image)
-    ]
+    boxes = _faces(image, params)
     note(_found(len(boxes), params))
     if not boxes or params.changes_nothing:
         return picture.described(regions=len(boxes))
+    made = _redrawn(image, boxes, params)
+    if np.array_equal(made, image):
+        return picture.described(regions=len(boxes))
+    strength = texture_of(params.texture, picture)
+    made = with_fine_waves(image, made, strength)
+    record = record_of(params.but(texture=strength), [picture])
+    return keep_image(made, record, like=layers).described(regions=len(boxes))
+
+
+def _video(video: ArtifactRef, params: DetailParams) -> ArtifactRef:
+    """Each frame by itself, with the same noise, so that what stands still stays as it is."""
+    if params.changes_nothing:
+        note(f"{params.steps} steps at strength {params.strength:g} are none: it is unchanged")
+        return video
+    strength = texture_of(params.texture, video)
+    total = video.frames or 1
+    looked, shown = 0, 0
+
+    def frame(image: Pixels, at: int) -> Pixels:
+        nonlocal looked, shown
+        boxes = _faces(image, params)
+        looked, shown = looked + 1, shown + bool(boxes)
+        if not boxes:
+            return image
+        with part(min(at, total - 1), total):
+            return with_fine_waves(image, _redrawn(image, boxes, params), strength)
+
+    made = transformed(
+        video,
+        record_of(params.but(texture=strength), [video]),
+        resuming(cache_key(detail, [video, params]), frame),
+        lambda make, frames: (make(each, at) for at, each in enumerate(frames)),
+    )
+    note(f"a face in {shown} of the {looked} frames that were looked at")
+    return made
+
+
+def _faces(image: Pixels, params: DetailParams) -> list[Box]:
+    found = serving(FindsFaces).find_faces(FaceRequest(params.confidence), image)
+    return [Box(face.left, face.top, face.right, face.bottom) for face in found]
+
+
+def _redrawn(image: Pixels, boxes: Sequence[Box], params: DetailParams) -> Pixels:
     card = find_checkpoint(params.model)
     seed, redraws = _seed(params), serving(Redraws)
     shown = params.reference
@@ -149,13 +193,7 @@ def detail(picture: ArtifactRef, params: DetailParams) -> ArtifactRef:
             return redraws.redraw(request, crop, guides).pixels[0]
 
     longest = max(card.native_width, card.native_height) // BLOCK * BLOCK
-    made = redrawn(image, boxes, params.padding, longest, draw)
-    if np.array_equal(made, image):
-        return picture.described(regions=len(boxes))
-    strength = texture_of(params.texture, picture)
-    made = with_fine_waves(image, made, strength)
-    record = record_of(params.but(texture=strength), [picture])
-    return keep_image(made, record, like=layers).described(regions=len(boxes))
+    return redrawn(image, boxes, params.padding, longest, draw)
 
 
 def _drawing(params: DetailParams, seed: int | None) -> RedrawRequest:

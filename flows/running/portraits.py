@@ -114,3 +114,10 @@ def reference_of(params: GenerateParams, people: Sequence[ArtifactRef]) -> Refer
         model=params.ipadapter_model,
         weight=params.ipadapter_weight,
     )
+
+
+def as_the_person(knobs: DetailParams, people: Sequence[ArtifactRef]) -> DetailParams:
+    """Parameters that draw faces again as those of the person on photographs."""
+    images = tuple(ref.uri for ref in people)
+    tuned = knobs.reference or ReferenceUse(images=images)
+    return knobs.but(reference=tuned.but(images=images))

@@ -10,7 +10,7 @@ from pydantic import JsonValue
 
 from presets.base.catalog import find_preset, preset_ids
 from presets.base.preset import QUALITIES, Knobs, Overrides, Quality
-from presets.repair_pipeline_v1 import RerunParams
+from presets.base.rerun import RerunParams
 from safelight.client.asking import patient_client
 from safelight.errors import InvalidFieldValueError, MissingFileError
 from safelight.params import Params
