@@ -1,12 +1,14 @@
 """Product clips through Prefect, at each level."""
 
 from pathlib import Path
+from uuid import uuid4
 
 import av
 import numpy as np
 import pytest
 from PIL import Image
 
+from flows.running.recorded import run_inline
 from flows.ugc_clip_builder_v1 import NO_LIPS, ugc_clip_builder_v1
 from safelight.errors import InvalidFieldValueError, MissingFileError
 from safelight.media.video.stream import probe
@@ -84,3 +86,18 @@ def test_a_part_that_fails_fails_the_clip_with_its_code_and_keeps_what_was_made(
     left = load_manifest(str(state.state_details.flow_run_id))
     assert [entry.name for entry in left.stages] == ["clip.animate"]
     assert left.artifacts
+
+
+def test_parts_run_inside_a_shard_too(given: dict[str, str]):
+    def run(**more: object):
+        called = {**given, "quality": "standard", "seed": 4, **more}
+        return run_inline(ugc_clip_builder_v1, called, str(uuid4()), lambda *_: None)
+
+    made = run(overrides={"clip": {"quality": "low"}})
+    assert made.success
+    assert [entry.name for entry in made.stages] == ["clip.animate", "grade.grade"]
+    assert probe(current_store().fetch(made.results[0])).frames == 48
+    failed = run(overrides={"clip": {"quality": "low", "overrides": {"animate": {"fps": 7}}}})
+    assert failed.error is not None
+    assert failed.error.code == "INVALID_FIELD_VALUE"
+    assert "fps" in failed.error.problem
