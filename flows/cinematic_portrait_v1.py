@@ -1,15 +1,16 @@
 """Portraits that look like a frame from a film."""
 
+from flows.running.consenting import Consent, ConsentBy, References, people_of
 from flows.running.drawing import draw
-from flows.running.inputs import (
-    Changes,
-    Consent,
-    Prompt,
-    QualityLevel,
-    Reference,
-    Seed,
-    knobs_of,
-    require_consent,
+from flows.running.inputs import Changes, Prompt, QualityLevel, Seed, knobs_of
+from flows.running.portraits import (
+    Switches,
+    UseControlnet,
+    UseFacedetailer,
+    UseIpadapter,
+    UseUpscale,
+    finished,
+    reference_of,
 )
 from flows.running.recorded import recorded_flow
 from presets.cinematic_portrait_v1 import PRESET
@@ -22,14 +23,23 @@ NONE: Changes = {}
 @recorded_flow
 def cinematic_portrait_v1(
     prompt: Prompt,
-    identity_reference: Reference = None,
+    identity_reference: References = None,
     seed: Seed = None,
     quality: QualityLevel = "standard",
-    consent: Consent = False,
+    consent_given: Consent = False,
+    consent_by: ConsentBy = None,
+    use_ipadapter: UseIpadapter = None,
+    use_controlnet: UseControlnet = None,
+    use_facedetailer: UseFacedetailer = None,
+    use_upscale: UseUpscale = None,
     overrides: Changes = NONE,
 ) -> ArtifactRef:
     """Draw a portrait and give it the grain, tone and colour of a film still."""
-    require_consent(PRESET, consent, identity_reference)
-    knobs = knobs_of(PRESET, quality, overrides)
-    picture = draw(knobs.generate, knobs.aspect, prompt, seed or 0, identity_reference, overrides)
+    people = people_of(PRESET, identity_reference, consent_given, consent_by, overrides)
+    switches = Switches(use_facedetailer, use_upscale, use_controlnet, use_ipadapter)
+    knobs = knobs_of(PRESET, quality, overrides, switches.steps)
+    sampling, shown = switches.sampling(knobs.generate, people)
+    picture = draw(sampling, knobs.aspect, prompt, seed or 0, shown, overrides)
+    steps = knobs.detail, knobs.upscale
+    picture = finished(picture, steps, prompt, seed, reference_of(sampling, shown))
     return grade(picture, knobs.grade.but(seed=seed))

@@ -4,16 +4,9 @@ from typing import Annotated
 
 from pydantic import Field
 
+from flows.running.consenting import Consent, ConsentBy, References, people_of
 from flows.running.drawing import draw
-from flows.running.inputs import (
-    Changes,
-    Consent,
-    QualityLevel,
-    Reference,
-    Seed,
-    knobs_of,
-    require_consent,
-)
+from flows.running.inputs import Changes, QualityLevel, Seed, knobs_of
 from flows.running.recorded import recorded_flow
 from presets.storyboard_builder_v1 import PRESET
 from safelight.params import SEEDS
@@ -41,23 +34,22 @@ ShotCount = Annotated[int, Field(ge=2, le=10, description="How many shots.")]
 def storyboard_builder_v1(
     prompt_template: Template,
     shot_count: ShotCount,
-    identity_reference: Reference = None,
+    identity_reference: References = None,
     seed: Seed = None,
     quality: QualityLevel = "standard",
-    consent: Consent = False,
+    consent_given: Consent = False,
+    consent_by: ConsentBy = None,
     overrides: Changes = NONE,
 ) -> ArtifactRef:
     """Draw the shots of a scene and lay them out on a sheet with what each shows."""
-    require_consent(PRESET, consent, identity_reference)
+    people = people_of(PRESET, identity_reference, consent_given, consent_by, overrides)
     knobs = knobs_of(PRESET, quality, overrides)
     recorder().expected_stages = shot_count * (len(knobs.steps()) - 1) + 1
     shots: list[ArtifactRef] = []
     texts = [prompt_template.replace(NUMBER, str(at + 1)) for at in range(shot_count)]
     for at, text in enumerate(texts):
         first = (seed or 0) + at
-        shot = draw(
-            knobs.generate, knobs.aspect, text, first % SEEDS, identity_reference, overrides
-        )
+        shot = draw(knobs.generate, knobs.aspect, text, first % SEEDS, people, overrides)
         shots.append(shot if knobs.grade is None else grade(shot, knobs.grade.but(seed=seed)))
     captions = knobs.storyboard.captions or tuple(lora_tags(text)[0] for text in texts)
     return storyboard(shots, knobs.storyboard.but(captions=captions))

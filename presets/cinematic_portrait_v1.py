@@ -1,7 +1,7 @@
 """Portraits that look like a frame from a film."""
 
-from presets.base.portrait import NEGATIVE, UPRIGHT
-from presets.base.preset import Knobs, Preset
+from presets.base.portrait import NEGATIVE, PortraitKnobs
+from presets.base.preset import Preset
 from tasks.generate import GenerateParams
 from tasks.grade import GradeParams
 
@@ -9,13 +9,9 @@ PROMPT = "{prompt}, cinematic portrait, film still, dramatic side light, shallow
 """Words that pull models towards lit scenes; {prompt} stands for the caller's."""
 
 
-class CinematicPortraitKnobs(Knobs):
+class CinematicPortraitKnobs(PortraitKnobs):
     """Every knob of the cinematic portrait, by step."""
 
-    aspect: tuple[int, int] = UPRIGHT
-    """Width to height; the pixels follow from the model, unless an override gives them."""
-    generate: GenerateParams
-    """The drawing itself."""
     grade: GradeParams
     """Grain, and from standard on tone mapping, and at pro the colour grade."""
 
@@ -44,7 +40,7 @@ PRESET = Preset[CinematicPortraitKnobs](
     failure_modes={
         "DEPENDENCY_MISSING": "Put a model into the models folder, or leave the reference out.",
         "OUT_OF_MEMORY": "Choose quality low, or close other programs that use the device.",
-        "CONSENT_MISSING": "Ask the person in the reference, then set consent to true.",
+        "CONSENT_MISSING": "Ask the person in the reference, then set consent_given to true.",
     },
     levels={
         "low": CinematicPortraitKnobs(

@@ -1,10 +1,8 @@
 """Photographs of people that look like skin, not plastic."""
 
-from presets.base.portrait import DETAIL_FACES, NEGATIVE, UPRIGHT
-from presets.base.preset import Knobs, Preset
-from tasks.detail import DetailParams
+from presets.base.portrait import DETAIL_FACES, NEGATIVE, UPSCALE_TWICE, PortraitKnobs
+from presets.base.preset import Preset
 from tasks.generate import GenerateParams
-from tasks.upscale import UpscaleParams
 
 PROMPT = (
     "{prompt}, portrait photograph, natural skin texture with pores, soft window light, 85 mm lens"
@@ -12,20 +10,7 @@ PROMPT = (
 """Words that pull photographic models towards real skin; {prompt} stands for the caller's."""
 
 
-class PhotorealPortraitKnobs(Knobs):
-    """Every knob of the photoreal portrait, by step."""
-
-    aspect: tuple[int, int] = UPRIGHT
-    """Width to height; the pixels follow from the model, unless an override gives them."""
-    generate: GenerateParams
-    """The drawing itself."""
-    detail: DetailParams | None = None
-    """Faces drawn again at the model's full resolution."""
-    upscale: UpscaleParams | None = None
-    """The finished picture enlarged."""
-
-
-PRESET = Preset[PhotorealPortraitKnobs](
+PRESET = Preset[PortraitKnobs](
     id="photoreal_portrait_v1",
     name="Photoreal portrait",
     description="A portrait photograph with natural skin, from a prompt.",
@@ -41,10 +26,10 @@ PRESET = Preset[PhotorealPortraitKnobs](
     failure_modes={
         "DEPENDENCY_MISSING": "Put a model into the models folder, or leave the reference out.",
         "OUT_OF_MEMORY": "Choose quality low, or close other programs that use the device.",
-        "CONSENT_MISSING": "Ask the person in the reference, then set consent to true.",
+        "CONSENT_MISSING": "Ask the person in the reference, then set consent_given to true.",
     },
     levels={
-        "low": PhotorealPortraitKnobs(
+        "low": PortraitKnobs(
             generate=GenerateParams(
                 prompt=PROMPT,
                 negative_prompt=NEGATIVE,
@@ -52,7 +37,7 @@ PRESET = Preset[PhotorealPortraitKnobs](
                 guidance_scale=6.5,  # lower keeps skin softer while steps are few
             ),
         ),
-        "standard": PhotorealPortraitKnobs(
+        "standard": PortraitKnobs(
             generate=GenerateParams(
                 prompt=PROMPT,
                 negative_prompt=NEGATIVE,
@@ -61,7 +46,7 @@ PRESET = Preset[PhotorealPortraitKnobs](
             ),
             detail=DETAIL_FACES,
         ),
-        "pro": PhotorealPortraitKnobs(
+        "pro": PortraitKnobs(
             generate=GenerateParams(
                 prompt=PROMPT,
                 negative_prompt=NEGATIVE,
@@ -69,7 +54,7 @@ PRESET = Preset[PhotorealPortraitKnobs](
                 guidance_scale=8.0,  # more steps bear more guidance without burnt colours
             ),
             detail=DETAIL_FACES,
-            upscale=UpscaleParams(upscale_factor=2),  # print size without invented texture
+            upscale=UPSCALE_TWICE,
         ),
     },
 )

@@ -55,7 +55,7 @@ PRESET = Preset[StoryboardKnobs](
         "INVALID_FIELD_VALUE": "Write {shot_number} into the prompt, and ask for 2 to 10 shots.",
         "DEPENDENCY_MISSING": "Put a model into the models folder, or leave the reference out.",
         "OUT_OF_MEMORY": "Choose quality low, or close other programs that use the device.",
-        "CONSENT_MISSING": "Ask the person in the reference, then set consent to true.",
+        "CONSENT_MISSING": "Ask the person in the reference, then set consent_given to true.",
     },
     levels={
         "low": StoryboardKnobs(

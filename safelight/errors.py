@@ -61,6 +61,10 @@ class UnknownError(PipelineError):
     code = "UNKNOWN_ERROR"
 
 
+class PictureRefusedError(UnknownError):
+    """What was drawn is no picture, or lacks what was asked for: blank, no numbers, no face."""
+
+
 class AuthMissingError(PipelineError):
     """A key or token is needed and none is set."""
 

@@ -1,16 +1,18 @@
 """The detail stage: faces drawn again at the model's full resolution and blended back."""
 
-from collections.abc import Sequence
-from typing import Literal
+from collections.abc import Callable, Sequence
+from typing import Literal, Self
 
 import numpy as np
 from pydantic import Field
 
 from safelight.engines.identity import EngineIdentity
 from safelight.engines.interface import (
+    NO_GUIDES,
     AddOnUse,
     FaceRequest,
     FindsFaces,
+    Guides,
     RedrawRequest,
     Redraws,
     Request,
@@ -26,9 +28,11 @@ from safelight.store.artifact import ArtifactRef
 from safelight.weights.checkpoints import find_checkpoint
 from tasks.base.calling import serving
 from tasks.base.keeping import keep_image, load_layers, record_of
-from tasks.base.sampling import Prompt
-from tasks.base.stage import stage
+from tasks.base.resuming import resuming
+from tasks.base.sampling import Prompt, ReferenceUse
+from tasks.base.stage import cache_key, stage
 from tasks.base.texturing import texture_of
+from tasks.base.video_stage import transformed
 
 REVISION = 3
 """Raised when cutting out or blending changes the pixels."""
@@ -65,6 +69,16 @@ class DetailParams(Params):
     restore_faces: bool = False
     """Restore the faces with a network made for that; none is there yet."""
 
+    reference: ReferenceUse | None = None
+    """Pictures of the person whose face it is, so that drawing it again keeps who it is."""
+
+    def located(self, keep: Callable[[str], str]) -> Self:
+        """With the reference pictures as links."""
+        if self.reference is None:
+            return self
+        images = tuple(map(keep, self.reference.images))
+        return self.but(reference=self.reference.but(images=images))
+
     @property
     def changes_nothing(self) -> bool:
         """Whether no denoising step is taken."""
@@ -94,17 +108,17 @@ def _identity(params: DetailParams, engines: Sequence[EngineIdentity]) -> Engine
 
 
 @stage(
-    reads={"picture": ("image",)},
-    makes="image",
+    reads={"picture": ("image", "video")},
+    makes="same",
     origin="redraws",
     needs=_needs,
     identity=_identity,
 )
 def detail(picture: ArtifactRef, params: DetailParams) -> ArtifactRef:
-    """Find faces in a stored picture and draw each again, larger and with more detail.
+    """Find faces in a picture, or in each frame of a video, and draw each again with more detail.
 
     Args:
-        picture: (H, W, 3) uint8 sRGB.
+        picture: (H, W, 3) uint8 sRGB, or a video.
         params: what to look for, and how to draw it.
 
     Returns:
@@ -117,24 +131,15 @@ def detail(picture: ArtifactRef, params: DetailParams) -> ArtifactRef:
         MissingRequiredFieldError: faces were found and there is no seed to draw them with.
         OutOfMemoryError: too little memory even with everything moved off the device.
     """
+    if picture.kind == "video":
+        return _video(picture, params)
     layers = load_layers(picture)
     image = layers.colours
-    boxes = [
-        Box(face.left, face.top, face.right, face.bottom)
-        for face in serving(FindsFaces).find_faces(FaceRequest(params.confidence), image)
-    ]
+    boxes = _faces(image, params)
     note(_found(len(boxes), params))
     if not boxes or params.changes_nothing:
         return picture.described(regions=len(boxes))
-    card = find_checkpoint(params.model)
-    seed, redraws = _seed(params), serving(Redraws)
-
-    def draw(crop: Pixels, index: int) -> Pixels:
-        with part(index, len(boxes)):
-            return redraws.redraw(_drawing(params, (seed + index) % SEEDS), crop).pixels[0]
-
-    longest = max(card.native_width, card.native_height) // BLOCK * BLOCK
-    made = redrawn(image, boxes, params.padding, longest, draw)
+    made = _redrawn(image, boxes, params)
     if np.array_equal(made, image):
         return picture.described(regions=len(boxes))
     strength = texture_of(params.texture, picture)
@@ -143,8 +148,57 @@ def detail(picture: ArtifactRef, params: DetailParams) -> ArtifactRef:
     return keep_image(made, record, like=layers).described(regions=len(boxes))
 
 
+def _video(video: ArtifactRef, params: DetailParams) -> ArtifactRef:
+    """Each frame by itself, with the same noise, so that what stands still stays as it is."""
+    if params.changes_nothing:
+        note(f"{params.steps} steps at strength {params.strength:g} are none: it is unchanged")
+        return video
+    strength = texture_of(params.texture, video)
+    total = video.frames or 1
+    looked, shown = 0, 0
+
+    def frame(image: Pixels, at: int) -> Pixels:
+        nonlocal looked, shown
+        boxes = _faces(image, params)
+        looked, shown = looked + 1, shown + bool(boxes)
+        if not boxes:
+            return image
+        with part(min(at, total - 1), total):
+            return with_fine_waves(image, _redrawn(image, boxes, params), strength)
+
+    made = transformed(
+        video,
+        record_of(params.but(texture=strength), [video]),
+        resuming(cache_key(detail, [video, params]), frame),
+        lambda make, frames: (make(each, at) for at, each in enumerate(frames)),
+    )
+    note(f"a face in {shown} of the {looked} frames that were looked at")
+    return made
+
+
+def _faces(image: Pixels, params: DetailParams) -> list[Box]:
+    found = serving(FindsFaces).find_faces(FaceRequest(params.confidence), image)
+    return [Box(face.left, face.top, face.right, face.bottom) for face in found]
+
+
+def _redrawn(image: Pixels, boxes: Sequence[Box], params: DetailParams) -> Pixels:
+    card = find_checkpoint(params.model)
+    seed, redraws = _seed(params), serving(Redraws)
+    shown = params.reference
+    guides = NO_GUIDES if shown is None else Guides(references=shown.pictures())
+
+    def draw(crop: Pixels, index: int) -> Pixels:
+        with part(index, len(boxes)):
+            request = _drawing(params, (seed + index) % SEEDS)
+            return redraws.redraw(request, crop, guides).pixels[0]
+
+    longest = max(card.native_width, card.native_height) // BLOCK * BLOCK
+    return redrawn(image, boxes, params.padding, longest, draw)
+
+
 def _drawing(params: DetailParams, seed: int | None) -> RedrawRequest:
     prompt, loras = lora_tags(params.prompt)
+    shown = params.reference
     return RedrawRequest(
         model=params.model,
         prompt=prompt,
@@ -156,6 +210,7 @@ def _drawing(params: DetailParams, seed: int | None) -> RedrawRequest:
         steps=params.steps,
         guidance_scale=params.guidance_scale,
         scheduler=params.scheduler,
+        ip_adapter=None if shown is None else AddOnUse(shown.model, shown.weight),
         strength=params.strength,
     )
 

@@ -49,7 +49,8 @@ def generate(params: GenerateParams) -> list[ArtifactRef]:
         InvalidMediaError: the model's files cannot be loaded.
         OutOfMemoryError: too little memory even with everything moved off the device (retried).
     """
-    pictures = serving(Draws).draw(_request(params), guides_of(params))
+    guides = guides_of(params, params.width, params.height)
+    pictures = serving(Draws).draw(_request(params), guides)
     wide, tall = params.canvas_width or params.width, params.canvas_height or params.height
     shown = [on_canvas(each, wide, tall) for each in pictures.pixels]
     return keep_drawn(shown, params, [], pictures.sampler)

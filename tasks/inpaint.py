@@ -69,7 +69,8 @@ def inpaint(picture: ArtifactRef, mask: ArtifactRef, params: InpaintParams) -> l
             "inpaint: the mask has nothing white that is opaque: transparent counts as not painted",
             "paint white what is to be drawn anew, or save the mask without transparency",
         )
-    drawn = serving(Fills).fill(_request(params), image, hole, guides_of(params))
+    guides = guides_of(params, image.shape[1], image.shape[0])
+    drawn = serving(Fills).fill(_request(params), image, hole, guides)
     filled = [laid_in(image, pixels, hole > 0, params.mask_blur) for pixels in drawn.pixels]
     return keep_drawn(filled, params, [picture, mask], drawn.sampler)
 

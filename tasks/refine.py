@@ -111,7 +111,7 @@ def refine(picture: ArtifactRef, params: RefineParams) -> ArtifactRef:
 
 def _refined(image: Pixels, params: RefineParams) -> Pixels:
     card = find_checkpoint(params.model)
-    guides_of(params.sampling)  # refuses to draw without a seed
+    guides_of(params.sampling, image.shape[1], image.shape[0])  # refuses to draw without a seed
     redraws, request = serving(Redraws), _request(params)
     # models of few pixels see a large picture only in windows
     if is_small(card) and max(image.shape[:2]) > max(card.native_width, card.native_height):

@@ -44,5 +44,6 @@ def transform(picture: ArtifactRef, params: TransformParams) -> list[ArtifactRef
     """
     image = load_image(picture)
     require_multiple(image, 8, "transform")
-    pictures = serving(Redraws).redraw(_request(params), image, guides_of(params))
+    guides = guides_of(params, image.shape[1], image.shape[0])
+    pictures = serving(Redraws).redraw(_request(params), image, guides)
     return keep_drawn(pictures.pixels, params, [picture], pictures.sampler)

@@ -142,10 +142,10 @@ def _memory(_: Path) -> None:
 
 
 def _consent(_: Path) -> None:
-    from flows.running.inputs import require_consent
+    from flows.running.consenting import require_consent
     from presets.photoreal_portrait_v1 import PRESET
 
-    require_consent(PRESET, False, "face.png")
+    require_consent(PRESET, False, ["face.png"], {})
 
 
 def _fetch(address: str, *, licence: str | None = None, sha256: str | None = None) -> None:
@@ -201,7 +201,7 @@ PROVOKED: dict[str, Provoked] = {
     "PERMISSION_DENIED": Provoked("name a file outside the folders for inputs", _outside),
     "STORE_UNAVAILABLE": Provoked("write a result onto a disk with a defect", _busy_disk),
     "OUT_OF_MEMORY": Provoked("run out of memory in the most frugal way", _memory),
-    "CONSENT_MISSING": Provoked("give a reference picture without `consent`", _consent),
+    "CONSENT_MISSING": Provoked("give a reference picture without `consent_given`", _consent),
     "DOWNLOAD_FAILED": Provoked("fetch a model from a server that is away", _broken_off),
     "CHECKSUM_MISSING": Provoked("fetch a model whose sha256 nobody tells", _no_checksum),
     "LICENSE_UNKNOWN": Provoked("fetch a model whose licence nobody tells", _no_licence),

@@ -1,13 +1,18 @@
 """Drawing a picture at the size its model was made for, and large enough to be looked at."""
 
-from flows.running.inputs import Changes, ingest_media
+from collections.abc import Callable, Sequence
+from typing import TypeVar
+
+from flows.running.inputs import Changes
 from safelight.store.artifact import ArtifactRef
 from tasks.base.sizing import size_for
 from tasks.generate import GenerateParams, generate
+from tasks.identity import IdentityParams, identity
 from tasks.upscale import UpscaleParams, upscale
 
 PLACEHOLDER = "{prompt}"
 """Stands for the caller's prompt in a preset's own."""
+D = TypeVar("D", GenerateParams, IdentityParams)
 
 
 def draw(
@@ -15,7 +20,7 @@ def draw(
     aspect: tuple[int, int],
     prompt: str,
     seed: int,
-    identity_reference: str | None,
+    people: Sequence[ArtifactRef],
     overrides: Changes,
 ) -> ArtifactRef:
     """Generate one picture with a preset's knobs.
@@ -29,13 +34,45 @@ def draw(
         aspect: width to height.
         prompt: the caller's.
         seed: of the run.
-        identity_reference: a photograph of the person to show, if any.
+        people: photographs of the person to show, if any.
         overrides: the caller's changes, which are in `knobs` already.
     """
+    if people:
+        images = tuple(ref.uri for ref in people)
+        knobs = knobs.but(use_ipadapter=True, ipadapter_images=images)
+    own_guidance = "guidance_scale" in overrides.get("generate", {})
+    return _drawn(knobs, aspect, prompt, seed, own_guidance, generate)
+
+
+def draw_person(
+    knobs: IdentityParams,
+    aspect: tuple[int, int],
+    prompt: str,
+    seed: int,
+    people: Sequence[ArtifactRef],
+    overrides: Changes,
+) -> ArtifactRef:
+    """Draw a person on photographs with a preset's knobs; sizes as `draw`."""
+    own_guidance = "guidance_scale" in overrides.get("identity", {})
+    return _drawn(
+        knobs,
+        aspect,
+        prompt,
+        seed,
+        own_guidance,
+        lambda filled: identity(list(people), filled),
+    )
+
+
+def _drawn(
+    knobs: D,
+    aspect: tuple[int, int],
+    prompt: str,
+    seed: int,
+    own_guidance: bool,
+    stage: Callable[[D], list[ArtifactRef]],
+) -> ArtifactRef:
     filled = knobs.but(prompt=knobs.prompt.replace(PLACEHOLDER, prompt), seed=seed)
-    if identity_reference is not None:
-        person = ingest_media("identity_reference", identity_reference, ("image",))
-        filled = filled.but(use_ipadapter=True, ipadapter_images=(person.uri,))
     enlargements: tuple[int, ...] = ()
     if not {"width", "height"} & knobs.model_fields_set:
         size = size_for(knobs.model, aspect)
@@ -43,11 +80,9 @@ def draw(
         if (size.canvas_width, size.canvas_height) != (size.width, size.height):
             filled = filled.but(canvas_width=size.canvas_width, canvas_height=size.canvas_height)
         enlargements = size.enlargements
-        if size.guidance_scale is not None and "guidance_scale" not in overrides.get(
-            "generate", {}
-        ):
+        if size.guidance_scale is not None and not own_guidance:
             filled = filled.but(guidance_scale=size.guidance_scale)
-    (picture,) = generate(filled)
+    (picture,) = stage(filled)
     for factor in enlargements:
         picture = upscale(picture, UpscaleParams.model_validate({"upscale_factor": factor}))
     return picture

@@ -1,11 +1,11 @@
 """The media a flow is given, and the types its form shows for them."""
 
+from collections.abc import Callable
 from typing import Annotated
 
 from pydantic import Field
 
 from presets.base.preset import K, Overrides, Preset, Quality
-from safelight.errors import ConsentMissingError
 from safelight.params import Seed as DrawnSeed
 from safelight.store.artifact import ArtifactRef, MediaKind
 from tasks.base.ingest import ingest
@@ -39,20 +39,7 @@ Several = Annotated[
         description="Files under the volume root, or store: links of artifacts, in order.",
     ),
 ]
-Reference = Annotated[
-    str | None,
-    Field(
-        min_length=1,
-        max_length=4096,
-        description="A photograph of the person to show: a file under the volume root, or the "
-        "store: link of an artifact. Needs an IP-Adapter in the models folder, and consent.",
-    ),
-]
 QualityLevel = Annotated[Quality, Field(description="How much work goes into the result.")]
-Consent = Annotated[
-    bool,
-    Field(description="The person in the reference has agreed to this use of their likeness."),
-]
 Changes = Annotated[
     Overrides,
     Field(
@@ -76,29 +63,28 @@ def ingest_several(
     return [ingest_media(f"{name}.{at}", place, kinds) for at, place in enumerate(locations)]
 
 
-def knobs_of(preset: Preset[K], quality: Quality, overrides: Overrides) -> K:
+def knobs_of(
+    preset: Preset[K],
+    quality: Quality,
+    overrides: Overrides,
+    switched: Callable[[K], K] | None = None,
+) -> K:
     """A preset's knobs for a run, whose stages take its engines in its order from here on.
+
+    Args:
+        preset: the preset.
+        quality: which of its levels.
+        overrides: the caller's changes.
+        switched: adds and takes away steps of the level before the changes are made.
 
     Raises:
         PipelineError: as `Knobs.overridden` says.
     """
-    knobs = preset.at(quality, overrides)
+    knobs = preset.at(quality)
+    if switched is not None:
+        knobs = switched(knobs)
+    if overrides:
+        knobs = knobs.overridden(overrides)
     recorder().expected_stages = len(knobs.steps())
     recorder().engines = preset.engines
     return knobs
-
-
-def require_consent(preset: Preset[K], consent: bool, reference: str | None) -> None:
-    """Refuse a run that uses a likeness no one has agreed to.
-
-    Raises:
-        ConsentMissingError: the preset asks for consent here and `consent` is false.
-    """
-    needed = preset.consent == "always" or (
-        preset.consent == "with_reference" and reference is not None
-    )
-    if needed and not consent:
-        raise ConsentMissingError(
-            f"{preset.id} works on a person's likeness and consent is false",
-            "ask the person, then set consent to true",
-        )

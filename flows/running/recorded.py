@@ -23,6 +23,7 @@ from pydantic import (
     ValidationError,
 )
 
+from flows.running.consenting import check_consent, recorded_consent
 from flows.running.entries import stage_entries
 from flows.running.progress import ProgressBoard
 from flows.running.prompts import check_prompts, unfolded
@@ -99,6 +100,7 @@ class RecordedFlow(Flow[P, RunResult]):
             MissingRequiredFieldError: a parameter without a default was left out.
             ContractMismatchError: there is no parameter of that name.
             InvalidFieldValueError: a value is outside its limits.
+            ConsentMissingError: a preset is to show a person, and nobody says that they agreed.
         """
         model = parameters_model(self.fn)
         try:
@@ -108,6 +110,7 @@ class RecordedFlow(Flow[P, RunResult]):
         refuse_unkept(filled.model_dump(mode="json", exclude_unset=True), self.name)
         called = {name: getattr(filled, name) for name in model.model_fields}
         check_prompts(called)
+        check_consent(self.name, called)
         return called
 
 
@@ -367,7 +370,8 @@ class _Ledger:
             parameters=_plain(self.called),
             unfolded=tuple(self._recorder.unfolded),
             inputs=self._recorder.inputs,
-            stages=stage_entries(self._recorder.facts),
+            consent=recorded_consent(self._recorder, self._started),
+            stages=(*self._recorder.part_stages, *stage_entries(self._recorder.facts)),
             results=self.results if self._failure is None else (),
             versions=versions(),
             device_class=device_class(),

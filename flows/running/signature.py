@@ -83,13 +83,19 @@ def _limits(schema: dict[str, Any]) -> str:
     return f"{sentence[:1].upper()}{sentence[1:]}." if sentence else ""
 
 
-def wear(body: Callable[..., Any], stage: Stage[..., Any], media: Iterable[str]) -> None:
+def wear(
+    body: Callable[..., Any],
+    stage: Stage[..., Any],
+    media: Iterable[str],
+    after: Callable[..., Any] | None = None,
+) -> None:
     """Give a function the name, text and parameters of a stage's own flow.
 
     Args:
         body: takes everything by keyword.
         stage: each of its parameters becomes one of the function's.
         media: names of the media parameters, which come first.
+        after: a function whose parameters from the third on come last.
     """
     last = list(stage.reads)[-1:] if stage.gathers else []
     parameters = [
@@ -111,6 +117,12 @@ def wear(body: Callable[..., Any], stage: Stage[..., Any], media: Iterable[str])
                 else info.get_default(call_default_factory=True),
             )
         )
+    if after is not None:
+        hints = get_type_hints(after, include_extras=True)
+        parameters += [
+            each.replace(kind=inspect.Parameter.KEYWORD_ONLY, annotation=hints[each.name])
+            for each in list(inspect.signature(after).parameters.values())[2:]
+        ]
     body.__name__ = body.__qualname__ = stage.name
     body.__doc__ = inspect.getdoc(stage.fn)
     body.__module__ = f"flows.{stage.name}"

@@ -1,5 +1,7 @@
 """Flows of one stage, with the stage's own parameters as their form."""
 
+import inspect
+from collections.abc import Callable
 from typing import Any
 
 from flows.running.inputs import ingest_media, ingest_several
@@ -10,11 +12,17 @@ from safelight.store.artifact import ArtifactRef, MediaKind
 from tasks.base.stage import Stage
 
 
-def stage_flow(stage: Stage[..., Any], **media: tuple[MediaKind, ...]) -> RecordedFlow[...]:
+def stage_flow(
+    stage: Stage[..., Any],
+    after: Callable[..., list[ArtifactRef]] | None = None,
+    **media: tuple[MediaKind, ...],
+) -> RecordedFlow[...]:
     """A flow that runs one stage.
 
     Args:
         stage: the stage; each of its parameters becomes one of the flow's.
+        after: called with what the stage made and its parameters, for more that can be switched on
+            with it; each further parameter it has becomes one of the flow's.
         media: name of each media parameter, in the order of the stage's references, to the kinds
             it may have.
     """
@@ -28,7 +36,10 @@ def stage_flow(stage: Stage[..., Any], **media: tuple[MediaKind, ...]) -> Record
             for name, kinds in media.items()
         ]
         given = {name: value for name, value in called.items() if name in fields}
-        return stage(*refs, checked(stage.params_type, stage.name, **given))
+        params = checked(stage.params_type, stage.name, **given)
+        made = stage(*refs, params)
+        return made if after is None else after(made, params, **{n: called[n] for n in switches})
 
-    wear(body, stage, media)
+    switches = [] if after is None else list(inspect.signature(after).parameters)[2:]
+    wear(body, stage, media, after)
     return recorded_flow(body)

@@ -1,6 +1,9 @@
 """What the portrait presets have in common."""
 
+from presets.base.preset import Knobs
 from tasks.detail import DetailParams
+from tasks.generate import GenerateParams
+from tasks.upscale import UpscaleParams
 
 UPRIGHT = (2, 3)
 """Width to height of a classic portrait print; square models draw it without doubling heads."""
@@ -16,3 +19,18 @@ DETAIL_FACES = DetailParams(
     strength=0.35,  # sharpens eyes and teeth; from 0.45 on it becomes another person
 )
 """A second look at faces, which are small in an upright frame and come out soft."""
+UPSCALE_TWICE = UpscaleParams(upscale_factor=2)
+"""Print size without invented texture."""
+
+
+class PortraitKnobs(Knobs):
+    """Every knob of a portrait from a prompt, by step."""
+
+    aspect: tuple[int, int] = UPRIGHT
+    """Width to height; the pixels follow from the model, unless an override gives them."""
+    generate: GenerateParams
+    """The drawing itself."""
+    detail: DetailParams | None = None
+    """Faces drawn again at the model's full resolution."""
+    upscale: UpscaleParams | None = None
+    """The picture enlarged."""

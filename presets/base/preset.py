@@ -85,7 +85,7 @@ class Preset(Params, Generic[K]):
     safety_notes: tuple[str, ...] = ()
     """What to keep in mind before publishing a result."""
     consent: Literal["never", "with_reference", "always"] = "never"
-    """When `consent` has to be true."""
+    """When `consent_given` has to be true."""
     failure_modes: dict[str, str] = Field(default_factory=dict)
     """Error code to a sentence that says what to do."""
     levels: dict[Quality, K]

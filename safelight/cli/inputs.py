@@ -26,6 +26,8 @@ MEDIA_OPTIONS: Mapping[str, tuple[MediaKind, ...]] = {
     "audio": ("audio",),
     "pictures": ("image", "video"),
     "identity_reference": ("image",),
+    "references": ("image",),
+    "product_image": ("image",),
 }
 """Options that name files, or lists of them; a file on this machine is put into the store first."""
 NOTHING: Described = {}
@@ -42,8 +44,8 @@ def parse_options(words: list[str], described: Described = NOTHING) -> dict[str,
     """`--key value`, `--key=value` and bare `--flag` as flow parameters.
 
     Text stays text, the flow's own types decide what it means: only what takes lists or objects
-    and no text is read as JSON. Dashes inside names become underscores, but not in the name of a
-    stage before a dot.
+    and no text is read as JSON, and a list in brackets where text would do. Dashes inside names
+    become underscores, but not in the name of a stage before a dot.
 
     Args:
         words: as they were typed.
@@ -70,7 +72,7 @@ def parse_options(words: list[str], described: Described = NOTHING) -> dict[str,
         if not has_value and takes_next(rest, part):
             has_value, value = "=", rest.pop(0)
         if has_value:
-            parsed[name] = _structured(name, value) if types(part) <= STRUCTURES else value
+            parsed[name] = _structured(name, value) if _is_json(value, part) else value
         elif part and not is_switch(part):
             raise MissingRequiredFieldError(
                 f"{option(name)} has no value", f"write {option(name)} VALUE"
@@ -78,6 +80,12 @@ def parse_options(words: list[str], described: Described = NOTHING) -> dict[str,
         else:
             parsed[name] = True
     return typed(parsed, {"properties": dict(described)})  # a choice of numbers takes no text
+
+
+def _is_json(value: str, part: Mapping[str, Any]) -> bool:
+    """Whether a value is a list or an object in JSON: also a list where text would do."""
+    takes = types(part)
+    return takes <= STRUCTURES or ("array" in takes and value.lstrip().startswith("["))
 
 
 def parameter(name: str) -> str:

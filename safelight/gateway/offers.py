@@ -34,7 +34,7 @@ class PresetCard(_Frozen):
     engines: list[str]
     """Engines in order of preference."""
     consent: str
-    """When `consent` has to be true: never, with_reference, always."""
+    """When `consent_given` has to be true: never, with_reference, always."""
     safety_notes: list[str]
     """What to keep in mind before publishing a result."""
     quality_levels: list[str]

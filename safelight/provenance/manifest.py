@@ -20,6 +20,7 @@ from safelight.digests import sha256_of
 from safelight.errors import InvalidFieldValueError, MissingFileError, PipelineError
 from safelight.installed import version
 from safelight.prompts.unfolded import Unfolded
+from safelight.provenance.consent import ConsentRecord
 from safelight.provenance.embed import read_record
 from safelight.provenance.identity import EngineIdentity, PassedOver
 from safelight.provenance.record import Origin
@@ -127,6 +128,9 @@ class Manifest(_Frozen):
     earlier versions."""
     inputs: dict[str, ArtifactRef] = Field(default_factory=dict[str, ArtifactRef])
     """Media it was given, by the name of the parameter."""
+    consent: ConsentRecord | None = None
+    """To the use of a person's likeness; None where none was needed, and in manifests of earlier
+    versions."""
     stages: tuple[StageEntry, ...] = ()
     """In the order they finished."""
     results: tuple[ArtifactRef, ...] = ()

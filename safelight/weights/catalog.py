@@ -1,6 +1,5 @@
 """Brings models into the models folder: by the name of a card, or by an address."""
 
-import getpass
 import hashlib
 import os
 import re
@@ -11,6 +10,7 @@ from pathlib import Path
 from filelock import FileLock
 from pydantic import JsonValue, SecretStr
 
+from safelight.account import person
 from safelight.errors import (
     ChecksumMissingError,
     InvalidFieldValueError,
@@ -110,14 +110,6 @@ def get_model(
         return Fetched(info, fetched=True, acknowledged=missing)
     finally:
         web.close()
-
-
-def person() -> str:
-    """Who asks, as this machine calls them."""
-    try:
-        return getpass.getuser()
-    except (KeyError, OSError):  # a container may run as a number without a name
-        return f"user {os.getuid()}"
 
 
 def _source(wanted: Wanted, web: Web, link: LinkS3) -> tuple[Source, Card | None]:

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from functools import cached_property
 from typing import Any, TypeVar, cast
 
-from safelight.engines.choosing import Chosen, choose, next_after
+from safelight.engines.choosing import Chosen, choose, engines, next_after
 from safelight.engines.identity import EngineIdentity, PassedOver
 from safelight.engines.interface import Request
 from safelight.errors import PipelineError
@@ -15,7 +15,7 @@ from safelight.params import Params
 from safelight.provenance.record import Origin
 from safelight.store.artifact import ArtifactRef
 from tasks.base.ingest import ingest
-from tasks.base.recorder import recorder
+from tasks.base.recorder import avoided_engines, recorder
 
 C = TypeVar("C")
 Needs = Callable[[Any, Sequence[ArtifactRef]], Sequence[Request]]
@@ -65,7 +65,7 @@ class Call:
         """
         if self._chosen is None:
             requests = self.declared.needs(self.params, self.references)
-            order = recorder().engines
+            order = _order()
             self._chosen = tuple(choose(request, order) for request in requests)
         return self._chosen
 
@@ -110,8 +110,21 @@ class Call:
         failed, *others = remote or chosen or (None,)
         if failed is None or others:
             raise error
-        after = next_after(failed, error, recorder().engines)
+        after = next_after(failed, error, _order())
         self._chosen = tuple(after if each is failed else each for each in chosen)
+
+
+def _order() -> tuple[str, ...]:
+    """Engines in order of preference: the run's, without those that it is to avoid.
+
+    Local ones that it avoids come last, after all others of this process; remote ones are not
+    asked.
+    """
+    named, avoided = recorder().engines, avoided_engines()
+    if not avoided:
+        return named
+    local = sorted(name for name, each in engines().items() if each.engine_type == "local")
+    return tuple(name for name in dict.fromkeys((*named, *local)) if name not in avoided)
 
 
 _current: ContextVar[Call | None] = ContextVar("call", default=None)

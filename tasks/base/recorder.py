@@ -12,6 +12,8 @@ from pydantic import JsonValue
 from safelight.engines.identity import EngineIdentity, PassedOver
 from safelight.errors import PipelineError
 from safelight.prompts.unfolded import Unfolded
+from safelight.provenance.consent import ConsentRecord
+from safelight.provenance.manifest import StageEntry
 from safelight.provenance.record import Origin
 from safelight.store.artifact import ArtifactRef
 
@@ -59,10 +61,14 @@ class Recorder:
     """How many stages the run will have, for its percentage."""
     facts: list[StageFacts] = field(default_factory=list[StageFacts])
     """In the order the stages finished."""
+    part_stages: list[StageEntry] = field(default_factory=list[StageEntry])
+    """Stages of flows that the run called as parts of itself, before its own."""
     inputs: dict[str, ArtifactRef] = field(default_factory=dict[str, ArtifactRef])
     """Media the run was given, by the name of the parameter."""
     unfolded: list[Unfolded] = field(default_factory=list[Unfolded])
     """Prompts of the run that held choices."""
+    consent: ConsentRecord | None = None
+    """To the use of a person's likeness, where the run was given one."""
     answer: dict[str, JsonValue] = field(default_factory=dict[str, JsonValue])
     """What the flow adds to the `data` of its result."""
     _lock: Lock = field(default_factory=Lock)
@@ -82,6 +88,7 @@ class Recorder:
         return lambda done, total: report(stage, done, total)
 
 
+_avoided: ContextVar[frozenset[str]] = ContextVar("avoided", default=frozenset())
 _current: ContextVar[Recorder | None] = ContextVar("recorder", default=None)
 
 
@@ -99,3 +106,18 @@ def recording(report: Report | None = None, expected_stages: int = 1) -> Generat
         yield mine
     finally:
         _current.reset(token)
+
+
+def avoided_engines() -> frozenset[str]:
+    """Engines that are asked only where no other one of this process can serve."""
+    return _avoided.get()
+
+
+@contextmanager
+def avoiding(engine_ids: frozenset[str]) -> Generator[None]:
+    """Have all stages that run inside ask other engines first."""
+    token = _avoided.set(engine_ids)
+    try:
+        yield
+    finally:
+        _avoided.reset(token)

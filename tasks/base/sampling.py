@@ -11,6 +11,7 @@ from safelight.params import SEEDS, Params, Seed
 from safelight.pixels import Pixels
 from safelight.prompts.lora_tags import lora_tags
 from safelight.store.artifact import ArtifactRef
+from tasks.base.controls import Preprocessor, prepared
 from tasks.base.ingest import ingest
 from tasks.base.keeping import keep_image, load_image, record_of
 
@@ -37,6 +38,8 @@ class ControlNetUse(Params):
     """Name in `controlnet`."""
     image: str = Field(min_length=1)
     """`store:` link of the control picture; of the same size as the result."""
+    preprocessor: Preprocessor | None = None
+    """Makes the control picture of a photograph, as for the first."""
     weight: float = Field(default=1.0, ge=0, le=2)
     """How strictly it is followed."""
     start: float = Field(default=0.0, ge=0, le=1)
@@ -54,7 +57,22 @@ class ControlNetUse(Params):
         return self
 
 
-class SamplingParams(Params):
+class ReferenceUse(Params):
+    """Reference pictures of a person or a style, and the IP-Adapter that looks at them."""
+
+    images: tuple[str, ...] = Field(min_length=1, max_length=3)
+    """`store:` links of one to three pictures."""
+    model: str = Field(default="default", min_length=1)
+    """Name of a folder in `ip_adapter`."""
+    weight: float = Field(default=0.6, ge=0, le=1)
+    """How strongly they count."""
+
+    def pictures(self) -> tuple[Pixels, ...]:
+        """(H, W, 3) uint8 sRGB each."""
+        return tuple(map(_picture, self.images))
+
+
+class PromptedParams(Params):
     """How a model is asked to draw; shared by all stages that draw with a prompt."""
 
     prompt: str = Field(min_length=1, max_length=2000)
@@ -85,6 +103,9 @@ class SamplingParams(Params):
     """Name in `controlnet`."""
     controlnet_image: str | None = None
     """`store:` link of the control picture; of the same size as the result."""
+    controlnet_preprocessor: Preprocessor | None = None
+    """Makes the control picture of a photograph of any size: canny, soft_edges or scribble, as the
+    ControlNet was trained. None takes the picture as it is."""
     controlnet_weight: float = Field(default=1.0, ge=0, le=2)
     """How strictly it is followed."""
     controlnet_start: float = Field(default=0.0, ge=0, le=1)
@@ -93,14 +114,6 @@ class SamplingParams(Params):
     """Part of the steps after which it takes no part any more."""
     further_controlnets: tuple[ControlNetUse, ...] = Field(default=(), max_length=4)
     """ControlNets that steer together with the first."""
-    use_ipadapter: bool = False
-    """Take a person or a style from reference pictures."""
-    ipadapter_model: str = "default"
-    """Name of a folder in `ip_adapter`."""
-    ipadapter_images: tuple[str, ...] = ()
-    """`store:` links of one to three reference pictures."""
-    ipadapter_weight: float = Field(default=0.6, ge=0, le=1)
-    """How strongly the references count."""
 
     @model_validator(mode="before")
     @classmethod
@@ -119,20 +132,19 @@ class SamplingParams(Params):
         return {**fields, "prompt": text, "loras": [*cast("list[object]", loras), *named]}
 
     def located(self, keep: Callable[[str], str]) -> Self:
-        """With the control and reference pictures as links, and without those not used."""
-        control, references = self.controlnet_image, self.ipadapter_images
-        if control is None and not references and not self.further_controlnets:
+        """With the control pictures as links, and without those not used."""
+        control = self.controlnet_image
+        if control is None and not self.further_controlnets:
             return self
         used = control is not None and self.use_controlnet
         further = self.further_controlnets if used else ()
         return self.but(
             controlnet_image=keep(control) if used and control else None,
             further_controlnets=tuple(each.but(image=keep(each.image)) for each in further),
-            ipadapter_images=tuple(map(keep, references)) if self.use_ipadapter else (),
         )
 
     @model_validator(mode="after")
-    def _add_ons_are_whole(self) -> Self:
+    def _controls_are_whole(self) -> Self:
         if self.use_controlnet and (self.controlnet_image is None or self.controlnet_model is None):
             raise ValueError(
                 "use_controlnet needs controlnet_model and controlnet_image; one is missing"
@@ -144,6 +156,31 @@ class SamplingParams(Params):
             )
         if self.further_controlnets and not self.use_controlnet:
             raise ValueError("further_controlnets needs use_controlnet and a first ControlNet")
+        return self
+
+
+class SamplingParams(PromptedParams):
+    """The same with reference pictures that the parameters name."""
+
+    use_ipadapter: bool = False
+    """Take a person or a style from reference pictures."""
+    ipadapter_model: str = "default"
+    """Name of a folder in `ip_adapter`."""
+    ipadapter_images: tuple[str, ...] = ()
+    """`store:` links of one to three reference pictures."""
+    ipadapter_weight: float = Field(default=0.6, ge=0, le=1)
+    """How strongly the references count."""
+
+    def located(self, keep: Callable[[str], str]) -> Self:
+        """With the control and reference pictures as links, and without those not used."""
+        placed = super().located(keep)
+        if not self.ipadapter_images:
+            return placed
+        used = self.ipadapter_images if self.use_ipadapter else ()
+        return placed.but(ipadapter_images=tuple(map(keep, used)))
+
+    @model_validator(mode="after")
+    def _references_are_there(self) -> Self:
         if self.use_ipadapter and not 1 <= len(self.ipadapter_images) <= 3:
             raise ValueError(
                 f"use_ipadapter needs 1 to 3 ipadapter_images, found {len(self.ipadapter_images)}"
@@ -160,8 +197,13 @@ Prompt = Annotated[str, AfterValidator(_whole_tags)]
 """A prompt whose LoRA tags are taken out later."""
 
 
-def prompt_fields(params: SamplingParams) -> PromptFields:
-    """Parameters as requests to engines have them."""
+def prompt_fields(params: PromptedParams, reference: AddOnUse | None = None) -> PromptFields:
+    """Parameters as requests to engines have them.
+
+    Args:
+        params: of the stage.
+        reference: the IP-Adapter of a stage whose references are not among its parameters.
+    """
     first = ControlUse(
         params.controlnet_model or "",
         params.controlnet_weight,
@@ -169,7 +211,8 @@ def prompt_fields(params: SamplingParams) -> PromptFields:
         params.controlnet_end,
     )
     further = (ControlUse(c.model, c.weight, c.start, c.end) for c in params.further_controlnets)
-    reference = AddOnUse(params.ipadapter_model, params.ipadapter_weight)
+    if isinstance(params, SamplingParams) and params.use_ipadapter:
+        reference = AddOnUse(params.ipadapter_model, params.ipadapter_weight)
     return PromptFields(
         prompt=params.prompt,
         negative_prompt=params.negative_prompt,
@@ -184,13 +227,21 @@ def prompt_fields(params: SamplingParams) -> PromptFields:
         ),
         embeddings=params.embeddings,
         controlnets=(first, *further) if params.use_controlnet else (),
-        ip_adapter=reference if params.use_ipadapter else None,
+        ip_adapter=reference,
         vae=params.vae,
     )
 
 
-def guides_of(params: SamplingParams) -> Guides:
+def guides_of(
+    params: PromptedParams, width: int, height: int, references: Sequence[ArtifactRef] = ()
+) -> Guides:
     """The pictures that steer a drawing, loaded.
+
+    Args:
+        params: of the stage.
+        width: of what is drawn, px; pictures that are prepared for a ControlNet get this size.
+        height: the same.
+        references: of a stage that reads them.
 
     Raises:
         MissingRequiredFieldError: there is no seed; a stage never draws one by itself.
@@ -199,13 +250,24 @@ def guides_of(params: SamplingParams) -> Guides:
         raise MissingRequiredFieldError(
             "the stage has no seed", "give seed a value, or let a flow draw it"
         )
-    controls = (params.controlnet_image, *(each.image for each in params.further_controlnets))
+    named = params.ipadapter_images if isinstance(params, SamplingParams) else ()
+    used = isinstance(params, SamplingParams) and params.use_ipadapter
+    seen = [load_image(each) for each in references]
     return Guides(
-        controls=tuple(map(_picture, controls)) if params.use_controlnet else (),
-        references=tuple(_picture(uri) for uri in params.ipadapter_images)
-        if params.use_ipadapter
-        else (),
+        controls=_controls(params, width, height) if params.use_controlnet else (),
+        references=(*seen, *(map(_picture, named) if used else ())),
     )
+
+
+def _controls(params: PromptedParams, width: int, height: int) -> tuple[Pixels, ...]:
+    first = _control(params.controlnet_image, params.controlnet_preprocessor, width, height)
+    further = params.further_controlnets
+    return (first, *(_control(each.image, each.preprocessor, width, height) for each in further))
+
+
+def _control(place: str | None, kind: Preprocessor | None, width: int, height: int) -> Pixels:
+    picture = _picture(place)
+    return picture if kind is None else prepared(picture, kind, width, height)
 
 
 def _picture(location: str | None) -> Pixels:
@@ -213,7 +275,7 @@ def _picture(location: str | None) -> Pixels:
 
 
 def keep_drawn(
-    pictures: Sequence[Pixels], params: SamplingParams, sources: list[ArtifactRef], sampler: str
+    pictures: Sequence[Pixels], params: PromptedParams, sources: list[ArtifactRef], sampler: str
 ) -> list[ArtifactRef]:
     """Store drawn pictures, each with the seed that makes it alone, and what drew it."""
     kept: list[ArtifactRef] = []

@@ -168,7 +168,7 @@ def test_the_form_says_what_a_parameter_means_and_may_be(page: Page, shoot: Shoo
     open_form(page, "photoreal_portrait_v1")
     expect(field(page, "prompt")).to_contain_text("What the picture shows.")
     expect(field(page, "seed")).to_contain_text("-1 to 18446744073709551615")
-    expect(field(page, "consent")).to_contain_text("has agreed")
+    expect(field(page, "consent_given")).to_contain_text("the permission of the person")
     expect(field(page, "quality").get_by_role("button", name="standard")).to_be_visible()
     page.mouse.wheel(0, -2000)
     shoot("form-portrait")

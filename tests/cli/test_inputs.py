@@ -26,11 +26,11 @@ TWO = {
 
 
 def test_words_become_parameters():
-    words = ["--prompt", "a cat", "--quality=pro", "--consent", "--target-fps", "60"]
+    words = ["--prompt", "a cat", "--quality=pro", "--consent-given", "--target-fps", "60"]
     assert parse_options(words) == {
         "prompt": "a cat",
         "quality": "pro",
-        "consent": True,
+        "consent_given": True,
         "target_fps": "60",
     }
 
@@ -61,8 +61,8 @@ def test_what_is_no_option_is_refused(words: list[str], found: str):
 
 def test_an_option_without_its_value_is_refused_but_a_switch_needs_none():
     with pytest.raises(MissingRequiredFieldError, match="--prompt has no value"):
-        parse_options(["--prompt", "--consent"], PORTRAIT.described)
-    assert parse_options(["--consent"], PORTRAIT.described) == {"consent": True}
+        parse_options(["--prompt", "--consent-given"], PORTRAIT.described)
+    assert parse_options(["--consent-given"], PORTRAIT.described) == {"consent_given": True}
 
 
 @given(st.text(min_size=1).filter(lambda text: text[:2] != "--"))
@@ -93,7 +93,7 @@ def test_options_are_checked_without_a_server(
 
 
 def test_what_fits_passes_and_a_part_may_lack_the_rest():
-    PORTRAIT.check({"prompt": "[a] {b}", "seed": "12", "consent": True, "quality": "low"})
+    PORTRAIT.check({"prompt": "[a] {b}", "seed": "12", "consent_given": True, "quality": "low"})
     PORTRAIT.check({"seed": "12"}, partly=True)
     with pytest.raises(InvalidFieldValueError, match="--seed"):
         PORTRAIT.check({"seed": "x"}, partly=True)

@@ -51,6 +51,7 @@ from safelight.errors import (
     ContractMismatchError,
     DependencyMissingError,
     InvalidFieldValueError,
+    MissingFileError,
     PipelineError,
 )
 from safelight.params import refuse_unkept
@@ -439,6 +440,26 @@ def test_the_page_of_a_batch_shows_a_table_with_pictures(volume: Path):
     assert "| ![](data:image/webp;base64," in first
     assert "| failed |" in second
     assert "| `PERMISSION_DENIED: " in second
+
+
+@pytest.mark.usefixtures("server")
+def test_the_form_can_ask_what_would_run(volume: Path):
+    requests = [graded(small(volume), "warm")] * 7
+    result = batch(flow="pipeline", requests=requests, check=True)
+    told = result.data["check"]
+    assert (told["flow"], told["requests"], len(told["first"])) == ("pipeline", 7, 5)
+    assert told["first"][4]["where"] == "request 5"
+    assert "costs nothing" in told["costs"]
+    (page,) = [
+        str(artifact.data)
+        for artifact in artifacts_of(result.data["flow_run_id"])
+        if artifact.key == "check"
+    ]
+    assert page.startswith("7 requests of `pipeline`; nothing has run")
+    assert "| `request 5` |" in page
+    assert result.artifacts == ()
+    with pytest.raises(MissingFileError):
+        load_report(result.data["flow_run_id"])
 
 
 @pytest.mark.usefixtures("server", "volume")

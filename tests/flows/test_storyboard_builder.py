@@ -70,4 +70,4 @@ def test_a_person_is_shown_only_with_consent_and_an_adapter():
     with pytest.raises(ConsentMissingError):
         storyboard_builder_v1(**given)
     with pytest.raises(DependencyMissingError, match="ip_adapter"):
-        storyboard_builder_v1(**given, consent=True)
+        storyboard_builder_v1(**given, consent_given=True)

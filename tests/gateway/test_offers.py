@@ -83,6 +83,12 @@ REFUSED = [
         "__prefect_kind",
     ),
     (
+        "photoreal_portrait_v1",
+        {"prompt": "x", "identity_reference": ["uploads/face.png"]},
+        "CONSENT_MISSING",
+        "consent_given",
+    ),
+    (
         "pipeline",
         {"stages": [{"stage_type": "sing", "name": "a"}]},
         "CONTRACT_MISMATCH",

@@ -105,7 +105,7 @@ def test_several_controlnets_reach_the_engine_with_their_pictures_and_spans(pict
         ControlUse("depth", 1.0, 0.0, 0.8),
         ControlUse("lines", 0.5, 0.2, 0.6),
     )
-    guides = guides_of(steered)
+    guides = guides_of(steered, 64, 64)
     assert [control.shape for control in guides.controls] == [(64, 64, 3)] * 2
     moved = steered.located(lambda place: f"{place}?")
     assert moved.further_controlnets[0].image == f"{picture.uri}?"

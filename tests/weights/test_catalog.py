@@ -19,6 +19,7 @@ from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.x509.oid import NameOID
 from pydantic import SecretStr
 
+from safelight.account import person
 from safelight.digests import sha256_of
 from safelight.errors import (
     AuthMissingError,
@@ -38,7 +39,7 @@ from safelight.weights import asking, catalog
 from safelight.weights import cards as cards_module
 from safelight.weights.asking import Web
 from safelight.weights.cards import Card, cards
-from safelight.weights.catalog import PARTS, Fetched, Wanted, get_model, person
+from safelight.weights.catalog import PARTS, Fetched, Wanted, get_model
 from safelight.weights.checkpoints import find_add_on
 from safelight.weights.fetching import Fetch, OnBytes
 from safelight.weights.kinds import ModelType

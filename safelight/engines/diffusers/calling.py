@@ -172,7 +172,7 @@ def frugally(
             many = Many([text] * count, [(drawing.seed + first + i) % SEEDS for i in range(count)])
             with part(index, len(firsts)):
                 made.append(through(model, view, drawing, call, many))
-        return Fetching([landing for part in made for landing in part.landings])
+        return Fetching.joined(made)
 
     def sliced() -> Fetching:
         with attention_in_slices(view):

@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from safelight.engines.machine.transfers import Landing, Transfers
+from safelight.errors import PictureRefusedError
 from safelight.pixels import Pixels
 
 if TYPE_CHECKING:
@@ -15,9 +16,15 @@ if TYPE_CHECKING:
 class Fetching:
     """Batches of pictures: made into bytes on the device, copied while it goes on computing."""
 
-    def __init__(self, landings: Sequence[Landing]) -> None:
-        """Of batches that are coming, in order."""
+    def __init__(self, landings: Sequence[Landing], whole: Sequence[Landing] = ()) -> None:
+        """Of batches that are coming, in order.
+
+        Args:
+            landings: the pictures.
+            whole: of each batch, whether all values of each picture are numbers.
+        """
         self.landings = tuple(landings)
+        self.whole = tuple(whole)
 
     @classmethod
     def of(cls, images: "torch.Tensor") -> "Fetching":
@@ -30,7 +37,17 @@ class Fetching:
 
         levels = (images.float() * 255).round().clamp(0, 255).to(torch.uint8)
         levels = levels.permute(0, 2, 3, 1).contiguous()
-        return cls([Transfers(str(levels.device)).down(levels)])
+        numbers = (~images.isnan()).flatten(1).all(dim=1).to(torch.uint8)
+        way = Transfers(str(levels.device))
+        return cls([way.down(levels)], [way.down(numbers)])
+
+    @classmethod
+    def joined(cls, parts: "Sequence[Fetching]") -> "Fetching":
+        """Several as one."""
+        return cls(
+            [landing for part in parts for landing in part.landings],
+            [landing for part in parts for landing in part.whole],
+        )
 
     def wait(self) -> None:
         """Return when all of it has arrived."""
@@ -38,5 +55,16 @@ class Fetching:
             landing.wait()
 
     def pictures(self) -> list[Pixels]:
-        """The pictures, (H, W, 3) uint8 each, of their own memory; waits for them."""
+        """The pictures, (H, W, 3) uint8 each, of their own memory; waits for them.
+
+        Raises:
+            PictureRefusedError: the model gave values that are no numbers.
+        """
+        numbers = [bool(each) for landing in self.whole for each in landing.wait()]
+        if not all(numbers):
+            raise PictureRefusedError(
+                f"{numbers.count(False)} of {len(numbers)} pictures hold values that are no "
+                "numbers: the model overflows at this precision",
+                "set SAFELIGHT_PRECISION to bf16 or fp32, or name another vae",
+            )
         return [np.array(pixels) for landing in self.landings for pixels in landing.wait()]

@@ -23,7 +23,12 @@ from safelight.engines.diffusion import (
     redraw,
 )
 from safelight.engines.machine.loaded import forget_loaded
-from safelight.errors import DependencyMissingError, ForbiddenPathError, InvalidMediaError
+from safelight.errors import (
+    DependencyMissingError,
+    ForbiddenPathError,
+    InvalidMediaError,
+    PictureRefusedError,
+)
 from safelight.pixels import Pixels
 from safelight.progress import watching
 from safelight.settings import settings
@@ -397,3 +402,22 @@ def test_a_batch_that_does_not_fit_is_drawn_in_smaller_ones(monkeypatch: pytest.
     assert "4 pictures do not fit together" in " ".join(notes)
     alone = draw(wanted[11], SIDE, SIDE)[0]
     assert np.abs(received[11][1].pixels.astype(int) - alone).max() <= 1
+
+
+def test_values_that_are_no_numbers_are_no_picture():
+    import torch
+
+    model = model_of(find_checkpoint("tiny"))
+
+    def overflow(module: object, inputs: object, made: torch.Tensor) -> torch.Tensor:
+        broken = made.clone()
+        broken[-1, 0, 3, 3] = torch.nan
+        return broken
+
+    hook = model.pipeline.vae.decoder.register_forward_hook(overflow)
+    try:
+        with pytest.raises(PictureRefusedError, match="1 of 2 pictures hold values that are no"):
+            draw(drawing(num_images=2), SIDE, SIDE)
+    finally:
+        hook.remove()
+    assert drawn().shape == (SIDE, SIDE, 3)

@@ -1,0 +1,96 @@
+"""The lipsync stage: the mouth in a video moves to a sound."""
+
+import uuid
+from collections.abc import Sequence
+from pathlib import Path
+
+from prefect.context import FlowRunContext
+from pydantic import Field
+
+from safelight.engines.choosing import engines
+from safelight.engines.lips import Fidelity, LipsyncRequest, SyncsLips
+from safelight.errors import DependencyMissingError
+from safelight.media.video.dubbing import dub
+from safelight.media.video.stream import probe
+from safelight.params import Params
+from safelight.provenance.embed import video_tags
+from safelight.store.artifact import ArtifactRef
+from safelight.store.store import current_store
+from tasks.base.calling import serving
+from tasks.base.keeping import keep_video, record_of
+from tasks.base.stage import cache_key, stage
+
+
+class LipsyncParams(Params):
+    """How well."""
+
+    fidelity: Fidelity = "standard"
+    """How much work the engine puts into it."""
+    model: str | None = Field(default=None, min_length=1)
+    """A model of the engine; None is its own choice."""
+
+
+def is_connected() -> bool:
+    """Whether there is an engine that moves lips."""
+    return any(isinstance(each, SyncsLips) for each in engines().values())
+
+
+def _needs(params: LipsyncParams, _: Sequence[ArtifactRef]) -> tuple[LipsyncRequest, ...]:
+    """An engine that moves lips.
+
+    Raises:
+        DependencyMissingError: none is connected.
+    """
+    if not is_connected():
+        raise DependencyMissingError(
+            "no engine that moves lips to a sound is connected",
+            "connect one that has the capability SyncsLips, or lay the sound under the video with "
+            "the stage dub",
+        )
+    return (LipsyncRequest(params.fidelity, params.model),)
+
+
+@stage(
+    reads={"video": ("video",), "audio": ("audio",)},
+    makes="video",
+    origin="redraws",
+    needs=_needs,
+)
+def lipsync(video: ArtifactRef, audio: ArtifactRef, params: LipsyncParams) -> ArtifactRef:
+    """Have the mouth in a video move to a sound, which is heard with it.
+
+    Args:
+        video: who speaks.
+        audio: WAV, MP3 or M4A.
+        params: how well.
+
+    Returns:
+        A new artifact, MP4.
+
+    Raises:
+        DependencyMissingError: no engine that can do it is connected.
+        InvalidMediaError: one of both cannot be decoded, or the engine's result.
+    """
+    store = current_store()
+    record = record_of(params, [video, audio])
+    run = FlowRunContext.get()
+    whose = run.flow_run.id if run is not None and run.flow_run is not None else uuid.uuid4()
+    job = f"{whose}/{cache_key(lipsync, [video, audio, params])}"
+    request = LipsyncRequest(params.fidelity, params.model)
+    sound = store.fetch(audio)
+    with store.workspace() as folder:
+        work = Path(folder) / "work"
+        work.mkdir()
+        written = serving(SyncsLips).sync_lips(request, store.fetch(video), sound, job, work)
+        path = Path(folder) / "made"
+        tags = video_tags(record)
+        dub(written.path, sound, path, tags, container="mp4", volume=1.0, fade_seconds=0.0)
+        info = probe(path)
+        return keep_video(
+            path,
+            width=info.width,
+            height=info.height,
+            frames=info.frames,
+            fps=float(info.fps),
+            media_type="video/mp4",
+        )
