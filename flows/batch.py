@@ -216,6 +216,10 @@ def batch(
         len(checked),
         f"in work pool {deployment.work_pool_name}" if deployment else "in this process",
     )
+    if shards and deployment is None:
+        told = "without workers there are no shards: requests run one by one in this process"
+        get_run_logger().warning("%s", told)
+        recorder().answer["shards"] = told
     begun = BatchReport(
         flow_run_id=_run_id(),
         flow=target.name,

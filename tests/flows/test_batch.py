@@ -252,7 +252,7 @@ def test_a_request_keeps_its_name_wherever_it_stands(order: list[int]):
 
 def test_the_target_is_a_known_flow_and_not_a_batch():
     for name in ("nothing", "batch", "../etc", "running", "generate.generate"):
-        with pytest.raises(ContractMismatchError, match="a batch can run blend, cine"):
+        with pytest.raises(ContractMismatchError, match="a batch can run blend, check, cine"):
             find_target(name)
 
 
@@ -339,7 +339,8 @@ def test_one_failed_request_stops_no_other_and_the_next_batch_runs_only_it(volum
 @pytest.mark.usefixtures("server")
 def test_failures_can_be_allowed(volume: Path):
     requests = [graded(small(volume), "warm"), graded("/etc/passwd", "warm")]
-    result = batch(flow="pipeline", requests=requests, allow_failures=True)
+    result = batch(flow="pipeline", requests=requests, allow_failures=True, shards=True)
+    assert "without workers there are no shards" in result.data["shards"]
     assert result.data["batch"] | {"key": ""} == {
         "key": "", "ran": "here", "requests": 2, "succeeded": 1, "failed": 1, "cancelled": 0,
         "unfinished": 0, "reused": 0,

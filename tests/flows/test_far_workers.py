@@ -117,8 +117,14 @@ def drop(folder: Path, name: str, shade: int) -> None:
     Image.new("RGB", (32, 32), (shade, 20, 90)).save(path)
 
 
-@pytest.mark.parametrize("shards", [False, True])
-@pytest.mark.parametrize("kind", ["folder", "zip"])
+@pytest.mark.parametrize(
+    ("kind", "shards"),
+    [
+        ("folder", False),
+        ("zip", True),
+        *(pytest.param(*more, marks=pytest.mark.soak) for more in (("folder", True), ("zip", False))),
+    ],
+)
 def test_pictures_of_this_machine_are_run_elsewhere_and_come_back_as_a_zip(
     farm: Farm, tmp_path: Path, kind: str, shards: bool
 ):
@@ -168,7 +174,7 @@ def test_a_folder_of_fifty_pictures_is_run_to_its_end(farm: Farm, tmp_path: Path
     assert set(farm.made(folder).values()) == {1}
 
 
-@pytest.mark.parametrize("shards", [False, True])
+@pytest.mark.parametrize("shards", [pytest.param(False, marks=pytest.mark.soak), True])
 def test_a_watch_whose_process_is_killed_goes_on_and_does_each_content_once(
     farm: Farm, shards: bool
 ):
