@@ -1,7 +1,6 @@
 """Many requests of a batch in one flow run."""
 
 import json
-import logging
 from collections.abc import Callable, Iterator, Sequence
 from functools import partial
 from itertools import groupby, islice
@@ -15,14 +14,11 @@ from flows.batching.requests import Request, find_target
 from flows.batching.shards import KEY, WORDS_AND_SEED, Shard, Sharded, load_shard
 from flows.running.recorded import RecordedFlow, recorded_flow, run_inline
 from safelight.engines.machine.company import keep_company
-from safelight.errors import PipelineError
 from safelight.progress import pause, step, watching
 from safelight.provenance.batches import BatchOutcome
 from safelight.store.artifact import ArtifactRef
-from safelight.store.store import current_store
 from tasks.base.recorder import recorder
 
-LOG = logging.getLogger(__name__)
 AGAIN_SECONDS = 2.0
 """Before another try of a request."""
 TOGETHER = 64
@@ -91,11 +87,7 @@ def _tried_together(
     again: bool,
     enter: Callable[[BatchOutcome], object],
 ) -> list[Sharded]:
-    """Enter the outcome of each; those that another try may help are given back instead.
-
-    They are written while the next ones are made. What could not be is made once more by itself,
-    and told of what is wrong.
-    """
+    """Enter the outcome of each; those that another try may help are given back instead."""
     passing: list[Sharded] = []
 
     def ended(place: int, outcome: BatchOutcome) -> None:
@@ -106,23 +98,9 @@ def _tried_together(
 
     if len(some) == 1:
         ended(0, _run(target, some[0]))
-        return passing
-    with current_store().writing_behind():
+    else:
         keep_company([partial(_run, target, one) for one in some], ended)
-        whole = _is_written()
-    for one in [] if whole else some:
-        if one not in passing and outcome_left(one.number, one.where, one.run_id) is None:
-            enter(_run(target, one))
     return passing
-
-
-def _is_written() -> bool:
-    try:
-        current_store().settle()
-    except PipelineError as error:
-        LOG.warning("%s; what was not written is made once more", error.problem)
-        return False
-    return True
 
 
 def _tried_again(target: RecordedFlow[...], one: Sharded, retries: int) -> BatchOutcome:

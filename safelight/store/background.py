@@ -1,4 +1,4 @@
-"""Bytes on their way to the store while the next stage, or the next request, computes."""
+"""Bytes on their way to a remote store while the next stage computes."""
 
 import atexit
 import logging
@@ -94,11 +94,6 @@ class Uploads:
         with self._changed:
             pending = self._pending.get(key)
         return pending.source if pending else None
-
-    def wait_for(self, key: str) -> None:
-        """Wait until nothing is on its way under a key; `settle` says how it ended."""
-        with self._changed:
-            self._changed.wait_for(lambda: key not in self._pending)
 
     def settle(self) -> None:
         """Wait until nothing is on its way.

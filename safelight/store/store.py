@@ -7,15 +7,14 @@ import shutil
 import tempfile
 import threading
 from collections import OrderedDict
-from collections.abc import Generator
-from contextlib import contextmanager, suppress
+from contextlib import suppress
 from pathlib import Path
 from typing import Literal
 
 from pydantic import JsonValue
 
 from safelight.digests import sha256_of
-from safelight.errors import ChecksumMismatchError, InvalidMediaError, PipelineError
+from safelight.errors import ChecksumMismatchError, InvalidMediaError
 from safelight.pixels import Pixels
 from safelight.private import make_folder
 from safelight.settings import Settings, settings
@@ -51,12 +50,11 @@ class Store:
         """Where the bytes lie."""
         self.scratch = scratch
         """Local folder for downloads and half-made videos."""
-        self._remote = remote
-        again = AGAIN_SECONDS if patience_seconds else ()  # who does not wait at all
-        self._uploads = Uploads(
-            Patient(backend, patience_seconds, stops=False), again_seconds=again
-        )
-        self._behind = remote
+        self._uploads: Uploads | None = None
+        if remote:
+            again = AGAIN_SECONDS if patience_seconds else ()  # who does not wait at all
+            patient = Patient(backend, patience_seconds, stops=False)
+            self._uploads = Uploads(patient, again_seconds=again)
         self._checked = CheckedFiles()
         self._pixel_bytes = pixel_bytes
         self._pixels: OrderedDict[str, Pixels] = OrderedDict()
@@ -77,8 +75,7 @@ class Store:
     ) -> ArtifactRef:
         """Keep bytes or a file; `pixels`, if given, are what it decodes to.
 
-        A remote store gets the bytes in the background; the caller may delete the file at once. So
-        does a folder while `writing_behind`, but not files.
+        A remote store gets the bytes in the background; the caller may delete the file at once.
         What is stored already is not written again, unless its size shows damage.
 
         Raises:
@@ -87,7 +84,7 @@ class Store:
             StoreUnavailableError: the store did not answer; a remote one says so in `settle`.
         """
         kept = source
-        if isinstance(source, Path) and self._remote:
+        if isinstance(source, Path) and self._uploads is not None:
             kept = self._own(source)
         with disk_errors(source if isinstance(source, Path) else self.scratch):
             digest = sha256_of(kept)
@@ -104,7 +101,7 @@ class Store:
             fps=fps,
             metadata=metadata or {},
         )
-        if self._remote or (self._behind and isinstance(kept, bytes)):
+        if self._uploads is not None:
             if isinstance(kept, Path):
                 with suppress(OSError):  # no hard links here: the next `fetch` downloads it
                     self._scratch_path(ref).hardlink_to(kept)
@@ -137,8 +134,7 @@ class Store:
         """
         key = key_of(ref)
         target = self._scratch_path(ref)
-        if not self._remote:
-            self._uploads.wait_for(key)
+        if self._uploads is None:
             path = self.backend.fetch(key, target)
             with disk_errors(path):
                 if not self._checked.intact(path, ref.sha256):
@@ -178,14 +174,14 @@ class Store:
 
     def write_record(self, key: str, content: bytes) -> None:
         """Keep small bytes; they are never there before an artifact that was put before them."""
-        if self._behind:
+        if self._uploads is not None:
             self._uploads.record(key, content)
         else:
             self.backend.write(key, content, "application/json")
 
     def holds(self, key: str, size: int) -> bool:
         """Whether an artifact of this size is stored, or on its way."""
-        waiting = self._uploads.on_its_way(key)
+        waiting = self._uploads.on_its_way(key) if self._uploads else None
         return waiting is not None or self.backend.size(key) == size
 
     def link(self, ref: ArtifactRef, seconds: int = 3600, saved_as: str = "") -> str:
@@ -203,30 +199,8 @@ class Store:
             PipelineError: an upload failed; its records were dropped, so the stage runs again.
             StopRequestedError: the run was asked to stop; the rest goes on in the background.
         """
-        self._uploads.settle()
-
-    @contextmanager
-    def writing_behind(self) -> Generator[None]:
-        """Have a folder written while the caller goes on, as a remote store always is.
-
-        Raises:
-            PipelineError, StopRequestedError: as `settle`, in the end. What was not written has
-                left no record either.
-        """
-        if self._behind:
-            yield
-            return
-        self._behind = True
-        try:
-            yield
-            self.settle()
-        except BaseException:
-            self._uploads.wait()
-            with suppress(PipelineError):  # another one is on its way up
-                self.settle()
-            raise
-        finally:
-            self._behind = False
+        if self._uploads is not None:
+            self._uploads.settle()
 
     def workspace(self) -> tempfile.TemporaryDirectory[str]:
         """A scratch folder that is gone when its `with` ends."""
@@ -238,7 +212,7 @@ class Store:
         sweep(self.scratch)
 
     def _read(self, key: str) -> bytes:
-        waiting = self._uploads.on_its_way(key)
+        waiting = self._uploads.on_its_way(key) if self._uploads else None
         if isinstance(waiting, bytes):
             return waiting
         if waiting is not None:
@@ -257,7 +231,7 @@ class Store:
         return False
 
     def _copy_to(self, target: Path, key: str) -> None:
-        waiting = self._uploads.on_its_way(key)
+        waiting = self._uploads.on_its_way(key) if self._uploads else None
         if isinstance(waiting, bytes):
             target.write_bytes(waiting)
             return

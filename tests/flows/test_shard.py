@@ -1,6 +1,5 @@
 """One shard of a batch: alike pictures are drawn together, and each is what it is alone."""
 
-import hashlib
 from collections.abc import Iterator
 from uuid import UUID
 
@@ -14,11 +13,10 @@ from safelight.engines.diffusers import batch_sizes
 from safelight.engines.diffusers.batch_sizes import BatchSizes
 from safelight.engines.diffusers.model import model_of
 from safelight.engines.diffusion import Drawing, draw
-from safelight.errors import DiskFullError, InvalidMediaError, StoreUnavailableError
+from safelight.errors import InvalidMediaError, StoreUnavailableError
 from safelight.progress import clear_stop, request_stop
 from safelight.provenance.manifest import MANIFESTS, Manifest, load_manifest
 from safelight.remembered import Remembered
-from safelight.store.local import LocalFolder
 from safelight.store.store import current_store
 from safelight.weights.checkpoints import find_checkpoint
 from tasks.base.keeping import load_image
@@ -143,25 +141,6 @@ def test_what_may_pass_is_tried_again_by_itself(monkeypatch: pytest.MonkeyPatch)
         hook.remove()
     assert [manifest.success for manifest in manifests(4)] == [True] * 4
     assert not left
-
-
-def test_what_could_not_be_written_is_made_once_more(monkeypatch: pytest.MonkeyPatch):
-    real, refused = LocalFolder.write, []
-
-    def write(self: LocalFolder, key: str, *given: object, **named: object) -> None:
-        if key.endswith(".png") and len(refused) < 2:
-            refused.append(key)
-            raise DiskFullError(f"no room left for {key}", "make room")
-        real(self, key, *given, **named)
-
-    monkeypatch.setattr(LocalFolder, "write", write)
-    requests = [{"prompt": "a red cat", "seed": seed, **SIZE} for seed in range(4)]
-    shard(kept("generate", requests))
-    assert len(refused) == 2
-    for manifest in manifests(4):
-        assert manifest.success
-        (ref,) = manifest.results
-        assert hashlib.sha256(current_store().read(ref)).hexdigest() == ref.sha256
 
 
 def test_what_is_broken_for_all_is_told_of_each():

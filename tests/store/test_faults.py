@@ -453,42 +453,6 @@ def test_a_full_disk_is_said_and_left_as_it_was(small_disk: Path, tmp_path: Path
     store.write("outputs/y", bytes(2**19), "video/mp4")
 
 
-def test_what_is_written_behind_is_told_in_the_end_and_leaves_no_record(small_disk: Path):
-    store = Store(LocalFolder(small_disk / "store"), small_disk / "scratch", 0)
-    with store.writing_behind():
-        kept = store.put(b"small", "image/png")
-        store.write_record("cache/kept", kept.sha256.encode())
-        assert store.read(kept) == b"small"
-        assert store.fetch(kept).read_bytes() == b"small"
-    assert store.read_record("cache/kept") == kept.sha256.encode()
-
-    def put_too_much() -> None:
-        with store.writing_behind():
-            lost = store.put(bytes(2 * 2**20), "image/png")
-            store.write_record("cache/lost", lost.sha256.encode())
-
-    with pytest.raises(DiskFullError):
-        put_too_much()
-    with pytest.raises(MissingFileError):
-        store.read_record("cache/lost")
-    store.settle()  # it was told
-    with pytest.raises(DiskFullError):
-        store.put(bytes(2 * 2**20), "image/png")  # as before: at once
-
-
-def test_what_fails_behind_an_error_does_not_hide_it_nor_come_up_later(small_disk: Path):
-    store = Store(LocalFolder(small_disk / "store"), small_disk / "scratch", 0)
-
-    def put_too_much_and_fail() -> None:
-        with store.writing_behind():
-            store.put(bytes(2 * 2**20), "image/png")
-            raise ZeroDivisionError
-
-    with pytest.raises(ZeroDivisionError):
-        put_too_much_and_fail()
-    store.settle()
-
-
 def test_a_full_scratch_disk_is_said_and_left_as_it_was(
     moto: S3Server, small_disk: Path, tmp_path: Path
 ):
