@@ -110,7 +110,7 @@ FLOWS = """
 
 
 def eventually(what: Callable[[], T], seconds: float = PATIENCE) -> T:
-    """Ask until the answer is true, less often the longer it takes: each question costs the server."""
+    """Ask until the answer is true, less often the longer it takes: questions cost the server."""
     begun = time.monotonic()
     while (waited := time.monotonic() - begun) < seconds:
         answer = what()

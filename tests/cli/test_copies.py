@@ -62,6 +62,7 @@ def test_the_file_that_was_typed_gives_the_name():
 
 
 @pytest.mark.slow
+@pytest.mark.soak  # the README has its like
 def test_a_spreadsheet_becomes_named_pictures_in_a_zip(tmp_path: Path, prepared: Path):  # noqa: F811
     table, file, out = tmp_path / "products.csv", tmp_path / "pictures.zip", tmp_path / "out"
     table.write_text(TABLE)

@@ -122,7 +122,10 @@ def drop(folder: Path, name: str, shade: int) -> None:
     [
         ("folder", False),
         ("zip", True),
-        *(pytest.param(*more, marks=pytest.mark.soak) for more in (("folder", True), ("zip", False))),
+        *(
+            pytest.param(*more, marks=pytest.mark.soak)
+            for more in (("folder", True), ("zip", False))
+        ),
     ],
 )
 def test_pictures_of_this_machine_are_run_elsewhere_and_come_back_as_a_zip(
