@@ -176,7 +176,11 @@ def batch(
     ] = True,
     cell: Annotated[
         int | None,
-        Field(ge=32, le=1024, description="Side of a picture on sheets, px. None: up to 256."),
+        Field(
+            ge=32,
+            le=1024,
+            description="Side of a picture on sheets, px. None: as the largest, 128 to 256.",
+        ),
     ] = None,
     title: Annotated[str, Field(max_length=200, description="Written above each sheet.")] = "",
     legends: Annotated[

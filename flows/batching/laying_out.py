@@ -23,6 +23,8 @@ from tasks.base.keeping import load_image
 from tasks.sheets import Form, GridSheetParams, SheetParams, axes, contact
 
 CELL, SMALLEST_CELL = 256, 32
+LEGIBLE_CELL = 128
+"""Pixels of a cell for small pictures: a narrower one has no room for words."""
 LARGEST_SHEET = 48_000_000
 """Pixels; a grid with more cells gets smaller ones."""
 LONGEST_WEBP = 16383
@@ -233,7 +235,9 @@ def _grid_sheet(
         pictures += refs
     if not pictures:
         return None
-    fitting = max(SMALLEST_CELL, min(CELL, largest_cell(len(columns), len(rows), style.form)))
+    several = math.isqrt(max(max(map(len, cells)), 1) - 1) + 1
+    largest = largest_cell(len(columns), len(rows), style.form)
+    fitting = max(SMALLEST_CELL, min(_fitting_cell(pictures, several), largest))
     named = y if style.legends else None
     params = GridSheetParams(
         columns=tuple(_label(x, grid[x][at]) if style.legends else "" for at in columns),
@@ -266,7 +270,7 @@ def _contacts(
 ) -> list[ArtifactRef]:
     """Contact sheets of pictures with their captions."""
     sheets: list[ArtifactRef] = []
-    cell = style.cell or CELL
+    cell = style.cell or _fitting_cell([ref for _, ref in shown])
     most = min(ON_ONE_SHEET, LARGEST_SHEET // cell**2)
     for start in range(0, len(shown), most):
         some = shown[start : start + most]
@@ -280,6 +284,12 @@ def _contacts(
         )
         sheets.append(contact([ref for _, ref in some], params))
     return sheets
+
+
+def _fitting_cell(pictures: Sequence[ArtifactRef], several: int = 1) -> int:
+    """Side of a cell in which so many pictures a side fill what there is, up to the usual one."""
+    sides = [max(ref.width or CELL, ref.height or CELL) for ref in pictures]
+    return min(CELL, max(LEGIBLE_CELL, several * max(sides, default=CELL)))
 
 
 def _seen(outcome: BatchOutcome) -> list[ArtifactRef]:

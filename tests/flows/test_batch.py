@@ -30,7 +30,7 @@ from prefect.states import Cancelling, Failed
 
 from flows.batch import batch
 from flows.batching import dispatching
-from flows.batching.laying_out import sheet_axes
+from flows.batching.laying_out import LEGIBLE_CELL, sheet_axes
 from flows.batching.reading.files import parse, read_file
 from flows.batching.reading.rows import LARGEST_FILE
 from flows.batching.requests import (
@@ -333,7 +333,7 @@ def test_one_failed_request_stops_no_other_and_the_next_batch_runs_only_it(volum
     assert result.data["batch"]["succeeded"] == 3
     assert result.data["failures"] == []
     (sheet,) = result.artifacts
-    assert load_image(sheet).shape[1] > 2 * 256
+    assert load_image(sheet).shape[1] > 2 * LEGIBLE_CELL
 
 
 @pytest.mark.usefixtures("server")

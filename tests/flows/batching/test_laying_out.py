@@ -11,6 +11,7 @@ from pydantic import JsonValue
 from flows.batch import batch
 from flows.batching.laying_out import (
     ALONG,
+    LEGIBLE_CELL,
     MOST_SHEETS,
     SheetStyle,
     check_cell,
@@ -38,7 +39,9 @@ def colour(value: int) -> ArtifactRef:
     return current_store().put(path, "image/png", width=32, height=32)
 
 
-def laid_out(grid: dict[str, list[JsonValue]], **named: str) -> list[ArtifactRef]:
+def laid_out(
+    grid: dict[str, list[JsonValue]], style: SheetStyle = SMALL, **named: str
+) -> list[ArtifactRef]:
     """The sheets of a grid whose cells are pictures of their number's colour."""
     rows = grid_rows(grid, {"prompt": "x"})
     requests = [Request(n, row.where, {}, "", 0, row.place) for n, row in enumerate(rows, 1)]
@@ -49,11 +52,11 @@ def laid_out(grid: dict[str, list[JsonValue]], **named: str) -> list[ArtifactRef
         for request in requests
     }
     axes = sheet_axes(grid, named.get("x"), named.get("y"), named.get("z"))
-    check_cell(grid, axes, SMALL)
+    check_cell(grid, axes, style)
 
     @flow
     def sheets() -> list[ArtifactRef]:
-        return lay_out_grid(grid, axes, requests, outcomes, SMALL)
+        return lay_out_grid(grid, axes, requests, outcomes, style)
 
     return sheets()
 
@@ -108,3 +111,13 @@ def test_a_row_of_seeds_of_all_cells_is_drawn_and_shown_once(volume: Path):
     (sheet,) = [stage for stage in manifest.stages if stage.name in ("axes", "contact")][:1]
     assert "seed 21" in str(sheet.parameters)
     assert decode_image(current_store().read(sheet.results[0])).shape[0] > 32
+
+
+@pytest.mark.usefixtures("server", "volume")
+def test_small_pictures_do_not_stand_lost_in_cells_of_the_usual_size():
+    grid: dict[str, list[JsonValue]] = {"steps": [1, 2, 3], "seed": [4, 5]}
+    (fitting,) = laid_out(grid, SheetStyle())
+    (usual,) = laid_out(grid, SheetStyle(cell=256))
+    assert fitting.width is not None
+    assert usual.width is not None
+    assert 3 * LEGIBLE_CELL < fitting.width < 0.6 * usual.width
