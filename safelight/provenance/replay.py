@@ -24,6 +24,9 @@ from safelight.provenance.surroundings import versions
 from safelight.store.artifact import ArtifactRef
 from safelight.store.store import SCHEME, Store, current_store
 
+RENAMED = {"consent": "consent_given"}
+"""Parameters by the names that they had in manifests of before."""
+
 
 @dataclass(frozen=True)
 class Rerun:
@@ -121,8 +124,9 @@ def find_run(
             "pixels may differ by a few levels"
         )
     stored: dict[str, JsonValue] = {name: ref.uri for name, ref in manifest.inputs.items()}
+    named = {RENAMED.get(name, name): value for name, value in manifest.parameters.items()}
     parameters, changed = with_same_words(
-        manifest.parameters, manifest.unfolded, knew="unfolded" in manifest.model_fields_set
+        named, manifest.unfolded, knew="unfolded" in manifest.model_fields_set
     )
     notes += [
         f"{name} unfolds to other words than it did: those of then are drawn, and the file has "

@@ -58,6 +58,12 @@ def test_inputs_in_a_list_come_from_the_store_each_in_its_place(store, manifest,
     }
 
 
+def test_parameters_that_had_another_name_before_are_found_by_that_of_now(store, manifest):
+    keep_manifest(store, manifest(parameters={"prompt": "a cat", "consent": True}))
+    again = find_run(manifest().flow_run_id).parameters
+    assert again == {"prompt": "a cat", "consent_given": True}
+
+
 def test_an_input_that_is_gone_is_named(store, manifest, kept):
     photo = kept()
     key = keep_manifest(store, manifest(inputs={"image": photo}))
