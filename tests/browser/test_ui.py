@@ -110,6 +110,7 @@ def open_form(page: Page, flow: str) -> None:
     """From the list of deployments to the form of a custom run."""
     page.goto("/deployments")
     page.get_by_placeholder("Search deployments").fill(flow)  # the list has pages
+    page.wait_for_url(re.compile("NameLike="))  # a click before that is lost
     page.get_by_role("link", name=flow, exact=True).first.click()
     page.get_by_role("button", name="Run", exact=True).click()
     page.get_by_text("Custom run").click()
