@@ -38,6 +38,7 @@ from flows.batching.requests import (
 from flows.batching.spreading import spread_axes, with_seed_axis
 from flows.running.recorded import RecordedFlow, recorded_flow
 from flows.running.signature import parameters_model
+from flows.running.subflows import PartFailedError
 from safelight.errors import InvalidFieldValueError, MissingRequiredFieldError, PipelineError
 from safelight.exports.template import LONGEST_TEMPLATE
 from safelight.progress import (
@@ -60,15 +61,8 @@ MOST_LEFT_ASIDE = 200
 Axis = Annotated[str | None, Field(max_length=100)]
 
 
-class BatchIncompleteError(PipelineError):
+class BatchIncompleteError(PartFailedError):
     """Requests of a batch failed; all others are finished. Its code is that of most of them."""
-
-    def __init__(
-        self, problem: str, remedy: str | None = None, code: str = PipelineError.code
-    ) -> None:
-        super().__init__(problem, remedy)
-        self.code = code
-        self.args = (*self.args, code)  # positional: survives pickling
 
 
 @recorded_flow

@@ -18,7 +18,7 @@ from tasks.base.recorder import recorder
 
 
 class PartFailedError(PipelineError):
-    """A part failed of which nothing is left but what it said. Its code is that of the part."""
+    """Parts failed of which nothing is left but what they said. Its code is that of a part."""
 
     def __init__(
         self, problem: str, remedy: str | None = None, code: str = PipelineError.code
