@@ -12,7 +12,15 @@ from pathlib import Path
 from urllib.parse import urlsplit
 
 import pytest
+from typer import BadParameter
+from typer.core import TyperGroup
+from typer.main import get_command
 
+from safelight.cli.commands import app
+from safelight.cli.inputs import parse_options
+from safelight.cli.options import FlowCommand, PipelineCommand, flow_words
+from safelight.client.contracts import contract, refuse_unknown
+from safelight.errors import PipelineError
 from tests import claims, provoked
 from tests.documents import blocks, commands, small_examples
 from tests.prefect_database import put_database
@@ -24,6 +32,7 @@ DOCUMENTS = (
     CHECKOUT / "infra" / "README.md",
     *sorted((CHECKOUT / "docs").rglob("*.md")),
 )
+(UsageError,) = BadParameter.__bases__
 SERVED = ("safelight up", "safelight replay outputs/manifests/RUN.json")
 """Commands that run elsewhere in this file, or need the name of a run."""
 ENDS = ("COMPLETED", "FAILED", "CRASHED")
@@ -41,6 +50,61 @@ def served(tmp_path_factory: pytest.TempPathFactory, database: Path) -> Iterator
         yield environment
 
 
+def taken(words: list[str]) -> None:
+    """Read the options of the command that these words call as it does; nothing runs."""
+    context = get_command(app).make_context("safelight", words)
+    while isinstance(group := context.command, TyperGroup):
+        rest = [*context._protected_args, *context.args]
+        name, command, rest = group.resolve_command(context, rest)
+        assert command is not None
+        context = command.make_context(name, rest, parent=context)
+    if isinstance(context.command, FlowCommand):
+        flow, described = context.command.subject(rest)
+        given = parse_options(flow_words(context), described)
+        if isinstance(context.command, PipelineCommand):
+            refuse_unknown(given, described, flow)
+        else:
+            contract(flow).check(given, partly=True)
+
+
+def test_the_program_takes_every_command_of_the_documents(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
+    (pipeline,) = blocks("docs/usage.md", "json")
+    (tmp_path / "two_looks.json").write_text(pipeline)
+    monkeypatch.chdir(tmp_path)
+    found = [
+        (document, command)
+        for document in DOCUMENTS
+        for command in commands(document)
+        if command.startswith("safelight ")
+    ]
+    assert len(found) > 30
+    for document, command in found:
+        try:
+            taken(shlex.split(command, comments=True)[1:])
+        except Exception as error:
+            error.add_note(f"{document.name}: {command}")
+            raise
+
+
+@pytest.mark.parametrize(
+    "command",
+    [
+        "run photoreal_portrait_v1 --promt x",
+        "run enhance --image x --quality-preset lowest",
+        "image generate x --hight 3",
+        "batch x --flow generate --steps 500",
+        "pipeline two_looks.json --steps 3",
+        "presets describe",
+    ],
+)
+def test_a_command_that_the_program_would_refuse_is_found(command: str):
+    with pytest.raises((PipelineError, UsageError)):
+        taken(shlex.split(command))
+
+
+@pytest.mark.soak
 @pytest.mark.slow
 @pytest.mark.timeout(900)
 def test_the_commands_of_the_usage_guide(served: dict[str, str], tmp_path: Path):
@@ -118,6 +182,7 @@ def test_the_commands_of_the_api_guide(served: dict[str, str], tmp_path: Path):
     assert stopped == "CANCELLED"
 
 
+@pytest.mark.soak
 @pytest.mark.slow
 @pytest.mark.timeout(900)
 def test_the_commands_of_the_batch_guide(served: dict[str, str], tmp_path: Path):

@@ -27,8 +27,7 @@ from safelight.cli.launching import (
 from safelight.cli.models import models
 from safelight.cli.options import (
     BatchCommand,
-    GridCommand,
-    PresetCommand,
+    NamedFlowCommand,
     flow_words,
     of_flow,
 )
@@ -60,21 +59,22 @@ PromptArgument = Annotated[str, typer.Argument(help="What the picture shows.")]
 
 
 @app.command(
-    cls=PresetCommand,
-    help="Run a preset; its inputs are options, for instance --prompt 'a cat' --quality pro. "
-    "safelight run PRESET --help lists them.",
+    cls=NamedFlowCommand,
+    help="Run a preset, or one stage; its inputs are options, for instance --prompt 'a cat' "
+    "--quality pro. safelight run NAME --help lists them.",
 )
 @reporting
 def run(
     context: typer.Context,
-    preset: Annotated[str, typer.Argument(help="Id, see: safelight presets list")],
+    name: Annotated[
+        str, typer.Argument(help="A preset, see: safelight presets list; or a stage such as dub.")
+    ],
     output: OutputOption = None,
     names: NamesOption = None,
     as_json: JsonOption = False,
 ) -> None:
-    """Run a preset."""
-    catalog().find_preset(preset)
-    launch(preset, {}, context, Wanted(output, names), as_json)
+    """Run a preset or a stage."""
+    launch(name, {}, context, Wanted(output, names), as_json)
 
 
 @image.command(cls=of_flow("generate", "prompt"), help="Text to image.")
@@ -133,7 +133,7 @@ def inpaint(
 
 
 app.command(cls=BatchCommand, help=BATCH_HELP)(batch)
-app.command(cls=GridCommand, help=GRID_HELP)(grid)
+app.command(cls=NamedFlowCommand, help=GRID_HELP)(grid)
 app.command(cls=BatchCommand, help=WATCH_HELP)(watch)
 
 

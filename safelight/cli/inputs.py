@@ -21,6 +21,7 @@ from safelight.store.store import SCHEME
 
 MEDIA_OPTIONS: Mapping[str, tuple[MediaKind, ...]] = {
     "image": ("image",),
+    "picture": ("image",),
     "mask": ("image",),
     "video": ("video",),
     "audio": ("audio",),

@@ -83,16 +83,6 @@ class FlowCommand(TyperCommand):
             show_inputs(name, known)
 
 
-class PresetCommand(FlowCommand):
-    """`run`: the parameters are the named preset's."""
-
-    def subject(self, args: list[str]) -> tuple[str, Described]:
-        """The first word that is a preset."""
-        ids = catalog().preset_ids()
-        found = next((word for word in args if word in ids), None)
-        return (found, contract(found).described) if found else ("", {})
-
-
 class BatchCommand(FlowCommand):
     """`batch`: the parameters are those of the flow that each request runs."""
 
@@ -105,12 +95,14 @@ class BatchCommand(FlowCommand):
         return "", {}
 
 
-class GridCommand(FlowCommand):
-    """`grid`: the parameters are those of the flow that each cell runs."""
+class NamedFlowCommand(FlowCommand):
+    """`run` and `grid`: the parameters are those of the flow that a word names."""
 
     def subject(self, args: list[str]) -> tuple[str, Described]:
-        """The first word, when it is a flow."""
-        name = next((word for word in args if not word.startswith("-")), "")
+        """The first word that is a preset, else the first that is no option."""
+        ids = catalog().preset_ids()
+        found = next((word for word in args if word in ids), None)
+        name = found or next((word for word in args if not word.startswith("-")), "")
         return (name, contract(name).described) if name else ("", {})
 
 

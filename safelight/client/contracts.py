@@ -7,6 +7,8 @@ its entrypoint, the text that it also gives the deployment, as Prefect itself do
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from difflib import get_close_matches
+from importlib.util import find_spec
+from pkgutil import iter_modules
 from typing import Any, Protocol, cast, runtime_checkable
 
 from prefect.utilities.callables import ParameterSchema
@@ -125,8 +127,12 @@ def contract(flow: str) -> Contract:
 
 
 def _no_flow(flow: str) -> ContractMismatchError:
+    package = find_spec("flows")
+    there = [one.name for one in iter_modules(package and package.submodule_search_locations)]
+    near = get_close_matches(flow, there, n=1)
+    meant = f"; did you mean {near[0]!r}?" if near else ""
     return ContractMismatchError(
-        f"there is no flow {flow!r}", "name a preset (safelight presets list) or a stage"
+        f"there is no flow {flow!r}{meant}", "name a preset (safelight presets list) or a stage"
     )
 
 

@@ -227,6 +227,7 @@ def test_a_run_started_by_clicks_shows_its_result(page: Page, shoot: Shoot):
     shoot("manifest")
 
 
+@pytest.mark.soak
 def test_a_running_run_shows_progress_and_is_cancelled_by_clicks(page: Page, shoot: Shoot):
     open_form(page, "interpolate")
     field(page, "video").get_by_role("textbox").fill("uploads/box.mp4")

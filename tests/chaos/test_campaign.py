@@ -12,6 +12,7 @@ FAULTS, SEED = 14, 81710
 """Few, and each kind of fault comes at least once."""
 
 
+@pytest.mark.soak
 @pytest.mark.slow
 @pytest.mark.timeout(600)
 def test_faults_lose_nothing_and_repeat_nothing(tmp_path: Path, database: Path):

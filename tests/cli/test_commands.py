@@ -78,6 +78,7 @@ def test_a_preset_runs_is_found_again_and_replays(tmp_path: Path, prepared: Path
     assert again.stdout.count("yes") == 2
 
 
+@pytest.mark.soak
 def test_an_upscaler_of_the_operator_is_listed_and_named_on_the_command_line(
     tmp_path: Path, prepared: Path
 ):

@@ -1,12 +1,15 @@
 """Options of run, pipeline and batch: parsed, and checked against what the flow takes."""
 
+from pkgutil import iter_modules
+
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+import flows
 from flows.pipelines.checking import check_pipeline
 from presets.base.catalog import check_overrides
-from safelight.cli.inputs import offered, parse_options, typed
+from safelight.cli.inputs import MEDIA_OPTIONS, offered, parse_options, typed
 from safelight.cli.options import pipeline_options
 from safelight.client.contracts import contract, described, refuse_unknown
 from safelight.errors import (
@@ -23,6 +26,19 @@ TWO = {
         {"stage_type": "grade", "name": "cold"},
     ]
 }
+
+
+def test_every_option_that_names_a_file_is_sent_there_first():
+    named: set[str] = set()
+    for module in iter_modules(flows.__path__):
+        try:
+            known = contract(module.name).described
+        except ContractMismatchError:  # it holds no flow
+            continue
+        named |= {
+            name for name, part in known.items() if "under the volume root, or" in str(part)
+        }
+    assert named == MEDIA_OPTIONS.keys()
 
 
 def test_words_become_parameters():

@@ -165,6 +165,7 @@ def test_no_other_server_is_sent_it(started: Server, url: str):
     assert password_of(started.log.parent, f"http://localhost:{port}/api") == started.password
 
 
+@pytest.mark.soak
 def test_two_servers_on_a_volume_at_once_have_one_each(started: Server):
     home = started.log.parent
     with embedded_server(free_port(), ui=False) as url:

@@ -81,6 +81,7 @@ def troubles() -> dict[str, Finding]:
     return {one.what: one for one in server_findings() if one.what.startswith(about)}
 
 
+@pytest.mark.soak
 def test_what_no_service_does_is_said_and_done_by_the_next_server_that_has_them(
     tmp_path: Path, database: Path, monkeypatch: pytest.MonkeyPatch
 ):

@@ -291,6 +291,7 @@ class _Read(io.RawIOBase):
         return len(data)
 
 
+@pytest.mark.soak
 @pytest.mark.slow
 def test_more_than_4_gib_are_one_zip(tmp_path: Path):
     large = tmp_path / "large"

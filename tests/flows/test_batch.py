@@ -798,6 +798,7 @@ def until(what):
     return found
 
 
+@pytest.mark.soak
 @pytest.mark.usefixtures("worker")
 def test_a_batch_whose_machine_went_down_goes_on_and_makes_nothing_twice(
     shared_volume: Path, own_pool: str

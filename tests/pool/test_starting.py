@@ -94,6 +94,7 @@ def test_a_question_of_the_start_that_fails_once_is_asked_again(
     assert "Traceback" not in pool.log()
 
 
+@pytest.mark.soak
 def test_a_run_ended_by_hand_while_our_word_waits_in_the_server_stays_ended(
     pool: Pool, prefect_server: str
 ):

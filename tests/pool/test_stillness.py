@@ -14,6 +14,7 @@ from safelight.settings import settings
 from tests.prefect_pool import Pool, begun, children
 
 
+@pytest.mark.soak
 def test_a_stopped_process_is_replaced_and_its_run_goes_on(pool: Pool):
     worker = pool.start_worker(SAFELIGHT_POOL_SILENCE_SECONDS="10")
     (child,) = children(worker)

@@ -80,6 +80,7 @@ def test_the_first_sigterm_drains(pool: Pool):
     assert not psutil.pid_exists(child.pid)
 
 
+@pytest.mark.soak
 def test_the_second_sigterm_hands_running_runs_on(pool: Pool):
     worker = pool.start_worker()
     run = pool.create("steps", count=60)
@@ -118,6 +119,7 @@ def test_queues_are_served_by_priority(pool: Pool):
     assert started["urgent"] < started["night"]
 
 
+@pytest.mark.soak
 def test_two_devices_run_side_by_side_and_runs_return_to_what_is_warm(pool: Pool):
     worker = pool.start_worker(SAFELIGHT_POOL_DEVICES="cpu:2")
     eventually(lambda: len(children(worker)) == 2)

@@ -174,6 +174,7 @@ def test_workers_hear_of_a_run_before_the_database_has_it(system: System, astron
     assert system.end(run)["state_type"] == "COMPLETED"
 
 
+@pytest.mark.soak
 def test_a_run_outlives_the_server(system: System, bucket: Store, astronaut: str):
     run = system.start("enhance", image=upload(bucket, resized(1024)), quality_preset="low")
     eventually(lambda: system.computes(run))

@@ -281,6 +281,7 @@ print(made.frames, made.metadata["peak_bytes"])
 """
 
 
+@pytest.mark.soak
 @pytest.mark.slow
 def test_memory_does_not_grow_with_the_length(tmp_path: Path) -> None:
     flash = [np.full((270, 480, 3), level, np.uint8) for level in (0, 255)]  # cuts cost no network

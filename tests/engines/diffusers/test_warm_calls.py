@@ -202,6 +202,7 @@ def test_calls_in_random_order_are_those_of_a_fresh_process(models: Path):
     check_calls(models, range(8))
 
 
+@pytest.mark.soak
 def test_models_that_take_turns_stay_within_their_memory(models: Path):
     check_memory(models, 15, growth_mib=200)
 

@@ -151,6 +151,7 @@ def test_memory_that_is_short_once_costs_neither_the_frame_nor_speed_afterwards(
     assert notes == []
 
 
+@pytest.mark.soak
 def test_real_shortage_of_memory_makes_the_same_frame_in_bands():
     """In a process that may take 320 MiB more than it has, where a frame at once takes 390."""
     script = textwrap.dedent("""
