@@ -35,9 +35,7 @@ def test_every_option_that_names_a_file_is_sent_there_first():
             known = contract(module.name).described
         except ContractMismatchError:  # it holds no flow
             continue
-        named |= {
-            name for name, part in known.items() if "under the volume root, or" in str(part)
-        }
+        named |= {name for name, part in known.items() if "under the volume root, or" in str(part)}
     assert named == MEDIA_OPTIONS.keys()
 
 

@@ -1,12 +1,13 @@
 """Batches on the CPU whose pictures are what each is alone."""
 
 import shutil
+from itertools import product
 from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
-from hypothesis import HealthCheck, given
+from hypothesis import given
 from hypothesis import settings as hypothesis_settings
 from hypothesis import strategies as st
 
@@ -20,6 +21,8 @@ from safelight.settings import settings
 from safelight.weights.checkpoints import find_checkpoint
 
 SIDE = 64
+QUICK = ((1, "starter", 7), (2, "tiny", 2))
+"""Threads, model and size of batches that every run of the tests tries."""
 
 
 @pytest.fixture(scope="module")
@@ -36,7 +39,7 @@ def _settings(models: Path, volume: Path, monkeypatch: pytest.MonkeyPatch) -> No
     settings.cache_clear()
 
 
-@pytest.fixture(params=[1, 2])
+@pytest.fixture
 def threads(request: pytest.FixtureRequest):
     before = torch.get_num_threads()
     torch.set_num_threads(request.param)
@@ -66,8 +69,18 @@ def drawn_at(
     return received
 
 
-@pytest.mark.parametrize("model", ["tiny", "starter"])
-@pytest.mark.parametrize("size", [2, 7])
+@pytest.mark.parametrize(
+    ("threads", "model", "size"),
+    [
+        *QUICK,
+        *(
+            pytest.param(*case, marks=pytest.mark.soak)
+            for case in product((1, 2), ("starter", "tiny"), (2, 7))
+            if case not in QUICK
+        ),
+    ],
+    indirect=["threads"],
+)
 def test_each_picture_has_its_own_bytes(
     threads: int, model: str, size: int, monkeypatch: pytest.MonkeyPatch
 ):
@@ -97,26 +110,23 @@ def test_plain_batches_would_differ(monkeypatch: pytest.MonkeyPatch):
     assert not torch.equal(plain[rows], alone)
 
 
-@hypothesis_settings(
-    max_examples=12,
-    derandomize=True,
-    deadline=None,
-    suppress_health_check=[HealthCheck.function_scoped_fixture],
-)
-@given(
-    scheduler=st.sampled_from([None, "euler_a", "dpmpp_2m_karras", "ddim", "unipc"]),
-    guidance=st.sampled_from([1.0, 4.5]),
-    count=st.integers(2, 6),
-    side=st.sampled_from([64, 96]),
-)
-def test_it_holds_for_samplers_guidance_and_sizes(
-    monkeypatch: pytest.MonkeyPatch, scheduler: str | None, guidance: float, count: int, side: int
-):
-    drawings = wanted(count, scheduler=scheduler, guidance_scale=guidance)
-    received = drawn_at(count, drawings, monkeypatch, side)
-    assert {drawn.batch for drawn in received} == {count}
-    for drawn, drawing in zip(received, drawings, strict=True):
-        assert np.array_equal(drawn.pixels, draw(drawing, side, side)[0])
+@pytest.mark.parametrize("examples", [4, pytest.param(60, marks=pytest.mark.soak)])
+def test_it_holds_for_samplers_guidance_and_sizes(monkeypatch: pytest.MonkeyPatch, examples: int):
+    @hypothesis_settings(max_examples=examples, derandomize=True)
+    @given(
+        scheduler=st.sampled_from([None, "euler_a", "dpmpp_2m_karras", "ddim", "unipc"]),
+        guidance=st.sampled_from([1.0, 4.5]),
+        count=st.integers(2, 6),
+        side=st.sampled_from([64, 96]),
+    )
+    def holds(scheduler: str | None, guidance: float, count: int, side: int) -> None:
+        drawings = wanted(count, scheduler=scheduler, guidance_scale=guidance)
+        received = drawn_at(count, drawings, monkeypatch, side)
+        assert {drawn.batch for drawn in received} == {count}
+        for drawn, drawing in zip(received, drawings, strict=True):
+            assert np.array_equal(drawn.pixels, draw(drawing, side, side)[0])
+
+    holds()
 
 
 def test_a_network_that_cannot_is_drawn_one_by_one(monkeypatch: pytest.MonkeyPatch):
