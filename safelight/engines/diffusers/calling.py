@@ -178,14 +178,16 @@ def frugally(
         with attention_in_slices(view):
             return batches(1)
 
-    def tiled() -> Fetching:
-        with attention(view), decoder_in_tiles(view):
-            return batches(1)
-
     def offloaded() -> Fetching:
-        with attention(view), decoder_in_tiles(view), off_the_device(model, view):
+        with attention(view), off_the_device(model, view):
             return batches(1)
 
+    def tiled() -> Fetching:
+        there = off_the_device(model, view) if cuda else nullcontext()
+        with attention(view), decoder_in_tiles(view), there:
+            return batches(1)
+
+    cuda = resolve_device().startswith("cuda")
     rungs: list[tuple[str, Callable[[], Fetching]]] = [
         ("the whole batch", lambda: batches(drawing.num_images))
     ]
@@ -194,9 +196,9 @@ def frugally(
     attention = nullcontext if drawing.ip_adapter is not None else attention_in_slices
     if drawing.ip_adapter is None:  # its attention cannot be sliced
         rungs.append(("attention in slices", sliced))
-    rungs.append(("the decoder in tiles, which changes the picture a little", tiled))
-    if resolve_device().startswith("cuda"):
+    if cuda:
         rungs.append(("the model moved to the CPU between steps", offloaded))
+    rungs.append(("the decoder in tiles, which changes the picture a little", tiled))
     return with_less_memory(f"drawing with {drawing.card.name}", rungs)
 
 
