@@ -75,6 +75,7 @@ def test_the_first_picture_is_large_clean_and_red(results: Path):
     assert max(green, blue) < 100
 
 
+@pytest.mark.soak
 @pytest.mark.slow
 def test_a_spreadsheet_of_products_becomes_named_pictures_in_a_zip(tmp_path: Path, database: Path):
     """As the README says, in a fresh folder, on 20 products that LibreOffice saved."""

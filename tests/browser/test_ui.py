@@ -1,10 +1,14 @@
-"""What people see and click in the Prefect UI, in a real browser."""
+"""What `safelight up` serves: the Prefect UI in a real browser, and what its guide calls."""
 
+import ast
 import os
 import re
 import shutil
+import subprocess
+import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from urllib.parse import urlsplit
 
 import httpx
 import pytest
@@ -18,8 +22,10 @@ from playwright.sync_api import (
     sync_playwright,
 )
 
+from examples.untrained import build_untrained
 from safelight.cli.server_login import basic
 from safelight.cli.serving import login_link
+from tests.documents import blocks
 from tests.prefect_database import put_database
 from tests.served import CHECKOUT, safelight_up
 
@@ -40,11 +46,9 @@ LOOK_MS = 4_000.0
 """Before a page is loaded again."""
 Shoot = Callable[[str], None]
 
-pytestmark = [
-    pytest.mark.slow,
-    pytest.mark.timeout(600),
-    pytest.mark.skipif(not CHROMIUM.exists(), reason=f"there is no {CHROMIUM}"),
-]
+ENDS = ("COMPLETED", "FAILED", "CRASHED")
+
+pytestmark = [pytest.mark.slow, pytest.mark.timeout(600)]
 
 
 @pytest.fixture(scope="module")
@@ -56,6 +60,7 @@ def served(tmp_path_factory: pytest.TempPathFactory, database: Path) -> Iterator
     with Image.open(CHECKOUT / "examples" / "astronaut.png") as picture:
         picture.resize((64, 64)).save(uploads / "astronaut.png")
     shutil.copy(CHECKOUT / "examples" / "box.mp4", uploads)
+    build_untrained(root / "models" / "untrained")
     put_database(database, root)
     with safelight_up(root) as environment:
         yield environment
@@ -74,6 +79,8 @@ def new_link(served: dict[str, str]) -> str:
 
 @pytest.fixture(scope="module")
 def browser() -> Iterator[Browser]:
+    if not CHROMIUM.exists():
+        pytest.skip(f"there is no {CHROMIUM}")
     with sync_playwright() as engine:
         opened = engine.chromium.launch(executable_path=CHROMIUM, args=list(FLAGS))
         yield opened
@@ -252,6 +259,7 @@ def test_a_link_opens_both_uis_without_a_question(page: Page, shoot: Shoot):
     assert "safelight" not in page.evaluate("document.cookie + JSON.stringify(localStorage)")
 
 
+@pytest.mark.soak
 def test_whoever_came_without_a_link_is_asked(browser: Browser, served: dict[str, str], ui: str):
     for path in ("/v2/deployments", "/deployments"):
         context = browser.new_context(base_url=ui)
@@ -311,3 +319,47 @@ def test_a_foreign_page_can_do_nothing(page: Page, ui: str, served: dict[str, st
     assert got[4] == "refused"
     assert f"{name}-own" in flows()
     assert name not in flows()
+
+
+def test_the_commands_of_the_api_guide(served: dict[str, str], tmp_path: Path):
+    script = "\n".join(blocks("docs/api.md", "sh"))
+    there = urlsplit(served["PREFECT_API_URL"]).netloc
+    kept_in = f"{served['VOLUME_ROOT']}/cache"
+    for theirs, ours in (("127.0.0.1:4200", there), ("data/cache", kept_in)):
+        assert theirs in script
+        script = script.replace(theirs, ours)
+    known = ("PREFECT_API_URL", "PREFECT_API_AUTH_STRING")
+    done = subprocess.run(
+        ["bash", "-euo", "pipefail", "-c", script],
+        cwd=tmp_path,
+        env={name: value for name, value in served.items() if name not in known},
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert done.returncode == 0, done.stdout + done.stderr
+    said = done.stdout.splitlines()
+    (refused,) = [line for line in said if "Validation failed" in line]
+    assert "'quality_preset'" in refused
+    assert refused.endswith("409")
+    assert [line for line in said if line in ENDS] == ["COMPLETED"]
+    assert said[-1] == "CANCELLED"
+    (uri,) = [line for line in said if line.startswith("store:outputs/")]
+    kept = Path(served["VOLUME_ROOT"]) / uri.removeprefix("store:")
+    assert (tmp_path / "result.png").read_bytes() == kept.read_bytes()
+
+    program = "\n".join(blocks("docs/api.md", "python"))
+    done = subprocess.run(
+        [sys.executable, "-c", program],
+        cwd=tmp_path,
+        env=served,
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert done.returncode == 0, done.stdout + done.stderr
+    state, fetched, stopped = done.stdout.splitlines()
+    assert state.startswith("COMPLETED")
+    (name,) = ast.literal_eval(fetched)
+    assert (tmp_path / name).read_bytes() == kept.read_bytes()
+    assert stopped == "CANCELLED"

@@ -121,6 +121,7 @@ def test_mistakes_are_answered_with_a_code_and_a_remedy(
     assert "Traceback" not in said
 
 
+@pytest.mark.soak
 @pytest.mark.usefixtures("here", "volume", "prepared")
 def test_a_flow_that_refuses_its_parameters_says_so(capsys: pytest.CaptureFixture[str]):
     assert guarded(["interpolate", "examples/box.mp4", "--target-fps", "24"]) == 1

@@ -61,6 +61,7 @@ def deployed(api: SyncPrefectClient, pool: Pool) -> Iterator[Pool]:
     api.request("DELETE", "/deployments/{id}", path_params={"id": deployment})
 
 
+@pytest.mark.soak
 def test_no_server_is_no_trouble(volume: Path):
     with temporary_settings({PREFECT_API_URL: None}):
         assert found("prefect server").level == "ok"
@@ -71,6 +72,7 @@ def test_a_server_that_is_gone():
         assert found("prefect server").level == "problem"
 
 
+@pytest.mark.soak
 def test_whether_the_server_asks_for_a_password(
     api: SyncPrefectClient, volume: Path, database: Path
 ):

@@ -238,6 +238,7 @@ def test_a_batch_sends_counts_and_three_pictures(
 
 
 @pytest.mark.slow
+@pytest.mark.soak
 def test_a_round_of_a_watched_folder_sends_counts_and_pictures_and_an_idle_one_nothing(
     clean: SyncPrefectClient, bucket: Path, tmp_path: Path, inbox: tuple[str, list[str]]
 ):

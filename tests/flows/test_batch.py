@@ -830,6 +830,7 @@ def test_a_batch_whose_machine_went_down_goes_on_and_makes_nothing_twice(
     assert len(made) == 4
 
 
+@pytest.mark.soak
 def test_batches_that_nobody_wants_any_more_cancel_what_they_started(
     shared_volume: Path, own_pool: str
 ):

@@ -158,6 +158,7 @@ def test_pictures_of_this_machine_are_run_elsewhere_and_come_back_as_a_zip(
                 assert picture.size == (64, 64)
 
 
+@pytest.mark.soak
 def test_a_folder_of_fifty_pictures_is_run_to_its_end(farm: Farm, tmp_path: Path):
     folder, out = tmp_path / "photos", tmp_path / "out"
     names = {f"sub{number % 5}/photo {number}.png": number for number in range(50)}
@@ -177,7 +178,8 @@ def test_a_folder_of_fifty_pictures_is_run_to_its_end(farm: Farm, tmp_path: Path
     assert set(farm.made(folder).values()) == {1}
 
 
-@pytest.mark.parametrize("shards", [pytest.param(False, marks=pytest.mark.soak), True])
+@pytest.mark.soak
+@pytest.mark.parametrize("shards", [False, True])
 def test_a_watch_whose_process_is_killed_goes_on_and_does_each_content_once(
     farm: Farm, shards: bool
 ):

@@ -147,10 +147,12 @@ def test_the_face_of_each_frame_is_drawn_again_as_the_person_s(
 
 
 def test_a_clip_of_a_product_speaks_where_an_engine_moves_lips(
-    given: dict[str, str], tmp_path: Path
+    given: dict[str, str], tmp_path: Path, photo: np.ndarray
 ):
+    small = settings().volume_root / "uploads" / "small.png"
+    Image.fromarray(resized(photo[20:212, 130:322], 64, 64)).save(small)
     short = {"clip": {"overrides": {"animate": {"fps": 24, "duration": 2}}}, "grade": {}}
-    run = {"product_image": "uploads/face.png", "prompt": "a mug", "audio": given["audio"]}
+    run = {"product_image": "uploads/small.png", "prompt": "a mug", "audio": given["audio"]}
     small = {**short, "upscale": {"quality": "low"}}
     with lips(tmp_path) as engine:
         result = ugc_clip_builder_v1(**run, quality="pro", seed=1, overrides=small)

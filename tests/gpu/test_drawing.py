@@ -27,6 +27,12 @@ from tests.gpu.shapes import SHAPES, build, build_controlnet, build_lora
 Configure = Callable[[str, str], None]
 PROMPTS = ("a red heart", "a house on a hill", "a red heart", "the sea at night, a boat", "x")
 SIDES = {"cpu": 64, "cuda:0": 512}
+SOAKED_ON_CPU = pytest.mark.parametrize(
+    "device",
+    [pytest.param("cpu", marks=pytest.mark.soak), pytest.param("cuda:0", marks=pytest.mark.gpu)],
+    indirect=True,
+)
+"""What takes a CPU longer than it tells of one, where other tests say the same."""
 LEVELS = {"cuda:0": 12}
 """How far a picture may be from that drawn alone: in half precision the order of a sum counts, and
 untrained weights damp nothing. On a CPU it is the same to the byte."""
@@ -100,6 +106,7 @@ def test_pictures_drawn_together_are_those_drawn_alone(
             assert levels_off(drawn.pixels, alone) <= allowed
 
 
+@SOAKED_ON_CPU
 def test_the_same_batch_has_the_same_bytes_again(device: str, configured: Configure):
     configured(device, "auto")
     wanted, side = drawings("sd15"), SIDES[device]
@@ -111,6 +118,7 @@ def test_the_same_batch_has_the_same_bytes_again(device: str, configured: Config
         assert one.pixels.tobytes() == other.pixels.tobytes()
 
 
+@SOAKED_ON_CPU
 def test_cancelled_in_a_batch_the_model_draws_on(device: str, configured: Configure):
     configured(device, "auto")
     wanted, side = drawings("sd15"), SIDES[device]

@@ -31,9 +31,9 @@ def tries(folder: Path, seed: int, count: int) -> Counter[str]:
 
 
 def test_damaged_files_open_or_are_refused_with_a_code(tmp_path: Path) -> None:
-    came = tries(tmp_path, seed=11, count=300)
-    assert came["opened"] >= 30  # so that what lies behind opening is tried too
-    assert came["INVALID_FIELD_VALUE"] >= 100
+    came = tries(tmp_path, seed=11, count=200)
+    assert came["opened"] >= 20  # so that what lies behind opening is tried too
+    assert came["INVALID_FIELD_VALUE"] >= 60
 
 
 @pytest.mark.soak

@@ -46,6 +46,7 @@ def test_a_module_changed_while_it_was_imported_counts_as_changed(module: Path):
     assert modules.changed() == str(module)
 
 
+@pytest.mark.soak
 def test_the_libraries_that_stages_use_do_not_look_changed():
     """Some of them, torch too, give modules without a file the name of one."""
     code = (

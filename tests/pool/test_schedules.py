@@ -41,9 +41,10 @@ def runs_of(client: SyncPrefectClient, deployment: UUID, *states: StateType) -> 
     ("flow", "schedule"),
     [
         ("value", IntervalSchedule(interval=SOON, anchor_date=datetime.now(UTC))),
-        (
+        pytest.param(
             "pid",
             RRuleSchedule(rrule=f"DTSTART:{datetime.now(UTC):%Y%m%dT%H%M%SZ}\nRRULE:FREQ=SECONDLY"),
+            marks=pytest.mark.soak,
         ),
     ],
     ids=["interval", "rrule"],

@@ -57,6 +57,7 @@ def test_nothing_else_costs_a_question():
     assert asked == []
 
 
+@pytest.mark.soak
 def test_a_run_ended_by_hand_while_the_server_did_not_answer_stays_ended(
     pool: Pool, prefect_server: str
 ):
@@ -80,7 +81,7 @@ def test_a_run_ended_by_hand_while_the_server_did_not_answer_stays_ended(
     assert [state.name for state in states][-1] == "By hand"
 
 
-@pytest.mark.parametrize("fault", [500, LOST])
+@pytest.mark.parametrize("fault", [500, pytest.param(LOST, marks=pytest.mark.soak)])
 def test_a_question_of_the_start_that_fails_once_is_asked_again(
     pool: Pool, prefect_server: str, fault: Fault
 ):

@@ -28,7 +28,7 @@ def test_what_a_flow_prints_and_logs_goes_to_its_run(pool: Pool):
     assert "here is process" in pool.log()
 
 
-@pytest.mark.parametrize("waiting", ["scheduled", "retrying"])
+@pytest.mark.parametrize("waiting", ["scheduled", pytest.param("retrying", marks=pytest.mark.soak)])
 def test_a_waiting_run_is_cancelled(pool: Pool, waiting: str):
     if waiting == "scheduled":
         run = pool.create("pid")
@@ -55,6 +55,7 @@ def test_a_killed_worker_leaves_no_orphan_and_another_goes_on(pool: Pool):
     assert pool.project.notes == ["begin", "begin", "end"]
 
 
+@pytest.mark.soak
 def test_runs_of_a_machine_that_went_down_are_taken_over(pool: Pool):
     worker = pool.start_worker()
     (child,) = children(worker)
@@ -96,6 +97,7 @@ def test_the_second_sigterm_hands_running_runs_on(pool: Pool):
     assert [artifact.key for artifact in pool.page(run)].count("result") == 1
 
 
+@pytest.mark.soak
 def test_queues_are_served_by_priority(pool: Pool):
     low = pool.client.request(
         "POST", f"/work_pools/{pool.name}/queues/", json={"name": "night", "priority": 9}

@@ -99,6 +99,7 @@ def test_a_run_asked_for_over_http_leaves_its_picture_in_the_bucket(system: Syst
     assert np.abs(back - before).mean() < 8
 
 
+@pytest.mark.soak
 def test_two_workers_compute_at_once_and_stop_when_told(system: System, bucket: Store):
     image = upload(bucket, resized(2048))
     runs = [system.start("enhance", image=image, quality_preset="low") for _ in range(2)]

@@ -199,7 +199,7 @@ def check_calls(folder: Path, seeds: range) -> None:
 
 
 def test_calls_in_random_order_are_those_of_a_fresh_process(models: Path):
-    check_calls(models, range(8))
+    check_calls(models, range(4))
 
 
 @pytest.mark.soak

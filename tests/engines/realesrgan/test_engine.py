@@ -50,7 +50,10 @@ def test_tiled_is_within_one_level_of_untiled(face: np.ndarray, model: Model):
     assert levels_off(enlarger.enlarge(face), enlarger.enlarge_window(face)) <= 1
 
 
-@pytest.mark.parametrize(("model", "too_little"), [("photo", 24), ("anime", 20), ("video", 4)])
+@pytest.mark.parametrize(
+    ("model", "too_little"),
+    [pytest.param("photo", 24, marks=pytest.mark.soak), ("anime", 20), ("video", 4)],
+)
 def test_less_overlap_shows(face: np.ndarray, model: Model, too_little: int):
     enlarger = open_enlarger(model, 4, tile=64)
     enlarger.reach = too_little

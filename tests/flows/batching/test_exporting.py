@@ -83,7 +83,7 @@ def test_a_wrong_template_is_refused_before_anything_runs(
     assert not (volume / "exports").exists()
 
 
-@pytest.fixture(params=["folder", "bucket"])
+@pytest.fixture(params=["folder", pytest.param("bucket", marks=pytest.mark.soak)])
 def listing(
     request: pytest.FixtureRequest, volume: Path, monkeypatch: pytest.MonkeyPatch
 ) -> Iterator[Listing]:

@@ -159,6 +159,7 @@ print(made.sha256, calls)
 """
 
 
+@pytest.mark.soak
 def test_sigkill_costs_no_more_than_a_chunk(clip: ArtifactRef, volume: Path):
     source = str(volume / "uploads" / "clip.mp4")
 
