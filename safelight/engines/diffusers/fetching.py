@@ -64,7 +64,9 @@ class Fetching:
         if not all(numbers):
             raise PictureRefusedError(
                 f"{numbers.count(False)} of {len(numbers)} pictures hold values that are no "
-                "numbers: the model overflows at this precision",
-                "set SAFELIGHT_PRECISION to bf16 or fp32, or name another vae",
+                "numbers: the model overflows at this precision, or its configs are not those that "
+                "its weights were made with",
+                "where SAFELIGHT_PRECISION is fp16, set it to bf16 or fp32 or name another vae; "
+                "else compare the model's configs with their source",
             )
         return [np.array(pixels) for landing in self.landings for pixels in landing.wait()]
