@@ -51,13 +51,15 @@ class UpscaleParams(Params):
         return self.model_copy(update={"model": "video" if kind == "video" else "photo"})
 
 
-def _request(params: UpscaleParams) -> EnlargeRequest:
-    return EnlargeRequest(params.model, params.upscale_factor, params.tile, params.denoise)
+def _request(params: UpscaleParams, kind: MediaKind) -> EnlargeRequest:
+    return EnlargeRequest(
+        params.model, params.upscale_factor, params.tile, params.denoise, kind == "video"
+    )
 
 
 def _needs(params: UpscaleParams, sources: Sequence[ArtifactRef]) -> tuple[EnlargeRequest, ...]:
     kind = sources[0].kind if sources else "image"
-    return (_request(params.for_kind(kind)),)
+    return (_request(params.for_kind(kind), kind),)
 
 
 @stage(
@@ -88,7 +90,7 @@ def upscale(picture: ArtifactRef, params: UpscaleParams) -> ArtifactRef:
     texture = Texture(texture_of(chosen.texture, picture), chosen.seed, chosen.model)
     chosen = chosen.but(texture=texture.strength)
     record = record_of(chosen, [picture])
-    opened = serving(Enlarges).open_enlarger(_request(chosen))
+    opened = serving(Enlarges).open_enlarger(_request(chosen, picture.kind))
 
     def wanted(frame: Pixels) -> Pixels:
         # noise that was asked to go does not come back
