@@ -153,7 +153,7 @@ def run_job(calls: Calls, wanted: Wanted, fetch: Callable[["Fetching"], T]) -> T
 
 def _run(calls: Calls, wanted: Wanted, fetch: Callable[["Fetching"], T]) -> T:
     work = current_work()
-    key = key_of_job(calls.engine_id, f"{work.name()}\n{wanted.content}")
+    key = key_of_job(calls.engine_id, f"{work.name()}\n{wanted.model}\n{wanted.content}")
     known = kept_job(key)
     if known is not None and known.failure is not None:
         charge(known.charge)

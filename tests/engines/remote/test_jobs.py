@@ -9,7 +9,9 @@ import pytest
 from safelight import errors
 from safelight.engines.choosing import engines
 from safelight.engines.interface import AnimateRequest, RedrawRequest
+from safelight.engines.lips import LipsyncRequest
 from safelight.engines.remote.spending import DAYS, spent, spent_by, today
+from safelight.engines.work import current_work
 from safelight.errors import PipelineError
 from safelight.progress import StopReason, StopRequestedError, clear_stop, request_stop, watching
 from tests.engines.remote.acts import (
@@ -27,6 +29,8 @@ from tests.engines.remote.fal_server import Fal
 from tests.engines.remote.kling_server import Kling
 from tests.engines.remote.providing import Served, clip
 from tests.engines.remote.runware_server import COST, Runware
+from tests.engines.remote.sync_server import Sync
+from tests.sounds import write_tone
 
 
 @pytest.fixture(params=["fal", "runware", "kling", "sync"])
@@ -309,3 +313,121 @@ def test_a_budget_refuses_before_the_call(case: Case, monkeypatch: pytest.Monkey
     if budget == "RUN":
         as_work("second", act, run="run-2")
         assert len(server.accepted) == 2
+
+
+def kling_speaks(tmp_path: Path) -> object:
+    video, sound, made = tmp_path / "said.mp4", tmp_path / "said.wav", tmp_path / "made"
+    if not video.exists():
+        video.write_bytes(clip(tmp_path, seconds=2.5))
+        write_tone(sound, 1.0)
+    made.mkdir(exist_ok=True)
+    name = current_work().name()
+    engine = engines()["provider_kling"]
+    return engine.sync_lips(LipsyncRequest(), video, sound, name, made)
+
+
+def test_kling_finds_the_face_and_then_moves_its_lips(kling: Kling, tmp_path: Path):
+    kling.faces = 2
+    with watching(None) as notes:
+        charges = as_work("w", lambda: kling_speaks(tmp_path))
+    assert len(kling.accepted) == len(charges) == 2
+    assert any("found 2 faces" in note for note in notes)
+    (spoken,) = kling.tasks.values()
+    (chosen,) = spoken["face_choose"]
+    assert (spoken["session_id"], chosen["face_id"], chosen["sound_end_time"]) == ("s-1", "0", 2500)
+    as_work("w", lambda: kling_speaks(tmp_path))
+    assert len(kling.accepted) == 2
+
+
+def test_a_search_for_a_face_whose_answer_is_lost_is_not_sent_again(kling: Kling, tmp_path: Path):
+    kling.fault("POST", "/v1/videos/identify-face", "lost")
+    for _ in range(2):
+        with pytest.raises(PipelineError, match="nobody knows whether"):
+            as_work("w", lambda: kling_speaks(tmp_path))
+    assert len(kling.accepted) == 1
+
+
+def test_a_clip_without_a_face_is_an_answer(kling: Kling, tmp_path: Path):
+    kling.faces = 0
+    with pytest.raises(errors.InvalidFieldValueError, match="no face") as caught:
+        as_work("w", lambda: kling_speaks(tmp_path))
+    assert caught.value.charged
+
+
+@pytest.mark.parametrize("told", [True, False])
+def test_sync_labs_may_not_know_the_outcome_itself(sync: Sync, tmp_path: Path, told: bool):
+    as_work("before", lambda: sync_speaks(tmp_path))
+    known = ', "generationId": "generation-3"' if told else ""
+    code = f'409:{{"errorCode": "IDEMPOTENCY_OUTCOME_UNKNOWN"{known}}}'
+    sync.fault("POST", "/v2/generate", code)
+    if told:
+        as_work("w", lambda: sync_speaks(tmp_path))
+        return
+    for _ in range(2):
+        with pytest.raises(PipelineError, match="does not know what became") as caught:
+            as_work("w", lambda: sync_speaks(tmp_path))
+        assert caught.value.charged
+    assert len(sync.accepted) == 1
+
+
+UNSAFE = {"detail": [{"loc": ["prompt"], "msg": "no", "type": "content_policy_violation"}]}
+
+
+@pytest.mark.parametrize("error", [(422, UNSAFE), (200, {"has_nsfw_concepts": [True]})])
+def test_what_is_not_safe_is_charged_and_never_tried_again(fal: Fal, error: tuple[int, object]):
+    fal.error = error
+    for _ in range(2):
+        with pytest.raises(PipelineError) as caught:
+            as_work("w", fal_draws)
+        assert (caught.value.code, caught.value.charged) == ("SAFETY_FILTER", True)
+        assert not caught.value.transient
+    assert len(fal.accepted) == 1
+    assert spent_by("run-1") == 0.025
+
+
+def test_a_fault_of_the_provider_costs_nothing_and_the_next_try_is_a_new_job(fal: Fal):
+    fal.error = (503, {"detail": "x", "error_type": "runner_disconnected"})
+    with pytest.raises(errors.EngineOfflineError) as caught:
+        as_work("w", fal_draws)
+    assert not caught.value.charged
+    assert spent_by("run-1") == 0
+    fal.error = None
+    as_work("w", fal_draws)
+    assert len(fal.accepted) == 2
+    assert spent_by("run-1") == 0.025
+
+
+def test_failures_of_tasks_keep_their_codes(runware: Runware, kling: Kling, monkeypatch):
+    connected(monkeypatch, runware, kling)
+    runware.error = {"code": "nsfwContentDetected", "message": "no"}
+    with pytest.raises(errors.SafetyFilterError):
+        as_work("r", runware_enlarges)
+    kling.error = {"task_status_msg": "Failure to pass the risk control system"}
+    kling.units = None
+    with pytest.raises(errors.SafetyFilterError):
+        as_work("k", kling_animates)
+    kling.error = {"task_status_msg": "something else"}
+    with pytest.raises(errors.UnknownError, match="something else"):
+        as_work("k2", kling_animates)
+
+
+def test_pictures_that_kling_does_not_take_are_refused_before_anything_is_sent(kling: Kling):
+    request = AnimateRequest(seconds=1, fps=8)
+    with pytest.raises(errors.InvalidMediaError, match="300 px"):
+        engines()["provider_kling"].animate(request, SMALL)
+    assert kling.asked == []
+
+
+def test_a_batch_tries_nothing_anew_that_was_sent_to_a_provider(runware: Runware):
+    from flows.batching.outcomes import may_pass
+    from safelight.provenance.batches import BatchOutcome
+    from safelight.provenance.manifest import Failure
+
+    failure = Failure(code="ENGINE_OFFLINE", problem="x", remedy="y")
+    outcome = BatchOutcome(
+        number=1, where="line 1", state="failed", flow_run_id="run-1", error=failure
+    )
+    assert may_pass(outcome)
+    as_work("w", runware_enlarges)
+    assert not may_pass(outcome)
+    assert may_pass(outcome.model_copy(update={"flow_run_id": "run-2"}))
