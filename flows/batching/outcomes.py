@@ -135,10 +135,9 @@ def may_pass(outcome: BatchOutcome) -> bool:
     A run that has sent work to a provider goes on with it when it is taken up again. A new one
     would send it anew.
     """
-    if outcome.flow_run_id and has_sent(outcome.flow_run_id):
-        return False
     code = outcome.error.code if outcome.error else ""
-    return outcome.state == "crashed" or (outcome.state == "failed" and code in _passing())
+    passes = outcome.state == "crashed" or (outcome.state == "failed" and code in _passing())
+    return passes and not (outcome.flow_run_id and has_sent(outcome.flow_run_id))
 
 
 def _passing(root: type[PipelineError] = PipelineError) -> frozenset[str]:

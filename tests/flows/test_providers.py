@@ -17,7 +17,7 @@ from flows.talking_clip_v1 import talking_clip_v1
 from flows.ugc_clip_builder_v1 import ugc_clip_builder_v1
 from flows.upscale_denoise_image_v1 import upscale_denoise_image_v1
 from presets.base.catalog import find_preset, preset_ids
-from safelight.client.page import _served
+from safelight.client.page import _row, _served
 from safelight.engines.choosing import choose, engines
 from safelight.engines.interface import AnimateRequest, DrawRequest, EnlargeRequest, Request
 from safelight.engines.lips import LipsyncRequest
@@ -106,6 +106,8 @@ def test_a_provider_that_has_no_money_when_it_is_asked_passes_the_work_on(
     assert (charge.engine_id, charge.remote_id) == ("provider_fal", fal.accepted[0])
     assert charge.charged_usd == pytest.approx(6 * 0.045)
     assert manifest.cost_usd == result.data["cost_usd"] == pytest.approx(0.27)
+    shown = _row(entry)["notes"]
+    assert "provider_fal charged 0.2700 USD for fal-ai/minimax/hailuo-02" in shown.replace("\\", "")
     kling.packs, kling.balance = True, 0.0
     forget_standing()
     again = image_to_video_v1(image="uploads/face.png", quality="low", duration=2, seed=1)

@@ -87,6 +87,10 @@ def handler(server: Served) -> type[BaseHTTPRequestHandler]:
         def log_message(self, *args: object) -> None:
             pass
 
+        def handle(self) -> None:
+            with suppress(ConnectionError):  # who asked was killed
+                super().handle()
+
         def do_GET(self) -> None:
             self._serve()
 

@@ -431,3 +431,18 @@ def test_a_batch_tries_nothing_anew_that_was_sent_to_a_provider(runware: Runware
     as_work("w", runware_enlarges)
     assert not may_pass(outcome)
     assert may_pass(outcome.model_copy(update={"flow_run_id": "run-2"}))
+
+
+def test_a_batch_says_what_its_requests_cost():
+    from safelight.provenance.batches import BatchOutcome, BatchReport
+
+    def one(number: int, **more: object) -> BatchOutcome:
+        return BatchOutcome(number=number, where=f"line {number}", state="succeeded", **more)  # type: ignore[arg-type]
+
+    outcomes = one(1, cost_usd=0.1), one(2, cost_usd=0.2), one(3, cost_usd=9.0, reused=True)
+    report = BatchReport(
+        flow_run_id="b", flow="generate", batch="b", ran="here", requests=3, outcomes=outcomes
+    )
+    assert report.counts()["cost_usd"] == 0.3
+    free = report.model_copy(update={"outcomes": (one(1),)})
+    assert "cost_usd" not in free.counts()
