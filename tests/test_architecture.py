@@ -18,6 +18,7 @@ CORE = (
     "safelight.engines.graphs",
     "safelight.engines.identity",
     "safelight.engines.interface",
+    "safelight.engines.larger_videos",
     "safelight.engines.lips",
     "safelight.engines.results",
     "safelight.engines.work",

@@ -15,16 +15,19 @@ from flows.photoreal_portrait_v1 import photoreal_portrait_v1
 from flows.storyboard_builder_v1 import storyboard_builder_v1
 from flows.talking_clip_v1 import talking_clip_v1
 from flows.ugc_clip_builder_v1 import ugc_clip_builder_v1
+from flows.upscale_deflicker_video_v1 import upscale_deflicker_video_v1
 from flows.upscale_denoise_image_v1 import upscale_denoise_image_v1
 from presets.base.catalog import find_preset, preset_ids
 from safelight.client.page import _row, _served
 from safelight.engines.choosing import choose, engines
 from safelight.engines.interface import AnimateRequest, DrawRequest, EnlargeRequest, Request
 from safelight.engines.lips import LipsyncRequest
-from safelight.errors import InsufficientFundsError, PipelineError
+from safelight.errors import InsufficientFundsError, InvalidMediaError, PipelineError
 from safelight.media.fitting import resized
+from safelight.media.video.stream import probe
 from safelight.provenance.manifest import Manifest, RunResult, load_manifest
 from safelight.settings import settings
+from safelight.store.store import current_store
 from tests.engines.remote import fal_server, kling_server, runware_server, sync_server
 from tests.engines.remote.connected import SECRETS, connected, forget_standing
 from tests.engines.remote.fal_server import Fal
@@ -152,6 +155,30 @@ def test_a_picture_is_enlarged_by_a_provider_and_here_where_it_is_away(
     second = manifest_of(upscale_denoise_image_v1(image="uploads/small.png", quality="standard"))
     assert second.stages[-1].engine.engine_id == "realesrgan"
     assert [each.code for each in second.stages[-1].passed_over] == ["INSUFFICIENT_FUNDS"]
+
+
+def test_a_video_is_enlarged_whole_with_its_times_and_sound_kept(
+    given: dict[str, str], runware: Runware, tmp_path: Path
+):
+    larger = tmp_path / "larger.mp4"
+    frames = (np.full((128, 128, 3), 20 * at, np.uint8) for at in range(8))
+    write_video(larger, frames, Fraction(8))
+    runware.result = (larger.read_bytes(), "video/mp4")
+    small = {"upscale": {"texture": 0}}
+    called = {"video": given["video"], "quality": "low", "overrides": small}
+    manifest = manifest_of(upscale_deflicker_video_v1(**called))
+    entry = manifest.stages[-1]
+    assert (entry.stage_type, entry.engine.engine_id) == ("upscale", "provider_runware")
+    assert manifest.cost_usd == 0.0013
+    info = probe(current_store().fetch(manifest.results[0]))
+    assert (info.width, info.height, info.frames, info.fps) == (128, 128, 8, 8)
+    (task,) = runware.tasks.values()
+    assert runware.stored[task["inputs"]["video"]].startswith("data:video/mp4;base64,")
+    short = tmp_path / "short.mp4"
+    write_video(short, (np.zeros((128, 128, 3), np.uint8) for _ in range(7)), Fraction(8))
+    runware.result = (short.read_bytes(), "video/mp4")
+    with pytest.raises(InvalidMediaError, match="7 frames for 8"):
+        upscale_deflicker_video_v1(**{**called, "overrides": {"upscale": {"texture": 0.1}}})
 
 
 @pytest.mark.parametrize("flow", [talking_clip_v1, lipsync])

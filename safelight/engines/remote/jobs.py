@@ -6,6 +6,7 @@ new: it is looked for, sent again under the same id where the provider knows it 
 reported as unknown.
 """
 
+import hashlib
 import time
 import uuid
 from abc import ABC, abstractmethod
@@ -46,8 +47,6 @@ from safelight.provenance.charges import charge
 from safelight.settings import settings
 
 T = TypeVar("T")
-NAMESPACE = uuid.UUID("0d7f3a52-6e1f-5c7b-8f0e-5b1f3c9d2a44")
-"""Our own ids of jobs are drawn from their names in it."""
 ARRIVES = (0.5, 1.0, 2.0, 4.0)
 """Pauses, as parts of the setting, after which a job that arrived without an answer shows."""
 AfterLoss = Literal["resend", "lookup", "unknown"]
@@ -261,13 +260,19 @@ class Fetching:
         charge(self.record.charge)
 
 
+def id_of_job(key: str, attempt: int) -> str:
+    """Our own id of a job: always the same for it, in the form of a random one."""
+    drawn = hashlib.sha256(f"{key}/{attempt}".encode()).digest()[:16]
+    return str(uuid.UUID(bytes=drawn, version=4))
+
+
 def _begun(calls: Calls, wanted: Wanted, key: str, run: str, attempt: int) -> JobRecord:
     sent = calls.prepared()
     record = JobRecord(
         key=key,
         engine_id=calls.engine_id,
         model=wanted.model,
-        task=str(uuid.uuid5(NAMESPACE, f"{key}/{attempt}")),
+        task=id_of_job(key, attempt),
         attempt=attempt,
         sent=sent,
         begun=time.time(),

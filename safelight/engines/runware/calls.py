@@ -9,6 +9,7 @@ from pydantic import JsonValue
 
 from safelight.engines.remote.asking import Answer, LostError, Provider, SlowDownError
 from safelight.engines.remote.jobs import AfterLoss, Calls, Looked, Taken
+from safelight.engines.remote.patience import patiently
 from safelight.errors import (
     AuthInvalidError,
     EngineOfflineError,
@@ -38,13 +39,29 @@ class RunwareCalls(Calls):
     engine_id: ClassVar[str] = ENGINE_ID
     after_loss: ClassVar[AfterLoss] = "lookup"
 
-    def __init__(self, provider: Provider, task: Mapping[str, JsonValue]) -> None:
+    def __init__(
+        self,
+        provider: Provider,
+        task: Mapping[str, JsonValue],
+        inputs: Mapping[str, str] | None = None,
+    ) -> None:
+        """A task that is not sent yet.
+
+        Args:
+            provider: Runware.
+            task: its fields; small files travel in them.
+            inputs: large files as data, which are put into its storage first.
+        """
         self._provider = provider
         self._task = task
+        self._inputs = inputs or {}
 
     def prepared(self) -> JsonValue:
-        """The task; files travel in it."""
-        return dict(self._task)
+        """The task, with its large files in Runware's storage."""
+        stored: dict[str, JsonValue] = {
+            name: self._stored(data) for name, data in self._inputs.items()
+        }
+        return {**self._task, **({"inputs": stored} if stored else {})}
 
     def submit(self, task: str, sent: JsonValue) -> Taken:
         """See `Calls.submit`."""
@@ -58,6 +75,22 @@ class RunwareCalls(Calls):
         if not any(each.get("taskUUID") == task for each in entries(answer, "data")):
             raise LostError(f"{TITLE} answers without our task", "wait")
         return Taken(task)
+
+    def _stored(self, data: str) -> str:
+        """What the storage calls a file."""
+
+        def asked() -> str:
+            task = with_id("mediaStorage", operation="upload", media=data)
+            answer = ask(self._provider, task)
+            error = first_error(self._provider, answer)
+            if error is not None:
+                raise error
+            known = [each.get("mediaUUID") for each in entries(answer, "data")]
+            if not known or not isinstance(known[0], str):
+                raise EngineOfflineError(f"{TITLE} keeps no file now", "run it again later")
+            return known[0]
+
+        return patiently(asked)
 
     def find(self, task: str) -> Taken | None:
         """See `Calls.find`: among those that work, then among those that were done."""

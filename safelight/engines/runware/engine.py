@@ -28,7 +28,7 @@ from safelight.engines.remote.provider import (
     require_plain,
     require_within,
 )
-from safelight.engines.remote.uploading import data_uri, png_of
+from safelight.engines.remote.uploading import data_uri, media_type_of, png_of, require_size
 from safelight.engines.results import NO_GUIDES, Guides, Pictures
 from safelight.engines.runware.calls import (
     ENGINE_ID,
@@ -40,6 +40,7 @@ from safelight.engines.runware.calls import (
     with_id,
 )
 from safelight.errors import DependencyMissingError, InvalidFieldValueError
+from safelight.media.video.stream import probe
 from safelight.pixels import Pixels
 from safelight.progress import step
 from safelight.settings import settings
@@ -79,6 +80,15 @@ ENLARGERS = {
     "runware:500@1": Enlarger((2, 4), 0.1),
 }
 """Real-ESRGAN, SwinIR, Clarity."""
+VIDEO_ENLARGERS = {"bria:50@1": Enlarger((2, 4), 0.08)}
+"""Bria; an upper bound for one second."""
+LARGEST_CLIP = 100 * 2**20
+COMMON: dict[str, JsonValue] = {
+    "outputType": "URL",
+    "includeCost": True,
+    "deliveryMethod": "async",
+}
+"""Of every task whose result is fetched."""
 NAMES = {"photo": "runware:504@1", "video": "runware:504@1", "anime": "runware:503@1"}
 """Ours, as Runware calls them."""
 
@@ -185,6 +195,29 @@ class Runware(RemoteEngine):
         size = (width * request.factor, height * request.factor)
         return self._one(task, name, digest_of(request, [picture]), model.usd, size)
 
+    def enlarge_video(self, request: EnlargeRequest, video: Path, folder: Path) -> Path:
+        """See `EnlargesVideos.enlarge_video`."""
+        name, model = _enlarger(request)
+        require_size(video.stat().st_size, LARGEST_CLIP, "the video", TITLE)
+        info = probe(video)
+        content = video.read_bytes()
+        usd = model.usd * max(1.0, float(info.frames / info.fps))
+        calls = RunwareCalls(
+            self.provider(),
+            {
+                "taskType": "upscale",
+                "model": name,
+                "upscaleFactor": request.factor,
+                "outputFormat": "MP4",
+                **COMMON,
+            },
+            {"video": data_uri(content, media_type_of(video))},
+        )
+        wanted = Wanted(name, digest_of(request, [content]), lambda _: usd)
+        source = Source(TITLE, own_of(settings().runware_url))
+        (path,) = run_job(calls, wanted, lambda job: fetched(job, source, "video", folder))[:1]
+        return path
+
     def _drawn(
         self,
         request: PromptRequest,
@@ -222,13 +255,7 @@ class Runware(RemoteEngine):
         price: float,
         size: tuple[int, int],
     ) -> Pixels:
-        common: dict[str, JsonValue] = {
-            "outputType": "URL",
-            "outputFormat": "PNG",
-            "includeCost": True,
-            "deliveryMethod": "async",
-        }
-        calls = RunwareCalls(self.provider(), {**task, **common})
+        calls = RunwareCalls(self.provider(), {**task, "outputFormat": "PNG", **COMMON})
         source = Source(TITLE, own_of(settings().runware_url))
         with current_store().workspace() as folder:
             paths = run_job(
@@ -272,13 +299,11 @@ def _drawer(request: PromptRequest, models: Mapping[str, Drawer]) -> tuple[str, 
 
 def _enlarger(request: EnlargeRequest) -> tuple[str, Enlarger]:
     if request.video:
-        raise DependencyMissingError(
-            f"{TITLE} is asked for pictures alone: a call for each frame would be too many",
-            "let an engine of this machine enlarge videos",
-        )
-    name, model = known_model(
-        NAMES.get(request.model, request.model), ENLARGERS, "runware:504@1", TITLE
-    )
+        given = None if request.model in NAMES else request.model
+        name, model = known_model(given, VIDEO_ENLARGERS, "bria:50@1", TITLE)
+    else:
+        named = NAMES.get(request.model, request.model)
+        name, model = known_model(named, ENLARGERS, "runware:504@1", TITLE)
     if request.factor not in model.factors:
         raise DependencyMissingError(
             f"{TITLE} does not enlarge {request.factor} times with {name}, but "

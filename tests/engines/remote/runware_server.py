@@ -1,11 +1,13 @@
 """A small server that speaks the tasks of Runware."""
 
+import re
 from typing import Any
 
 from tests.engines.remote.providing import Reply, Served
 
 KEY = "runware-key-abcdef012345"
 COST = 0.0013
+V4 = re.compile(r"[0-9a-f]{8}-[0-9a-f]{4}-4[0-9a-f]{3}-[89ab][0-9a-f]{3}-[0-9a-f]{12}")
 
 
 class Runware(Served):
@@ -14,6 +16,7 @@ class Runware(Served):
     def __init__(self) -> None:
         super().__init__()
         self.tasks: dict[str, Any] = {}
+        self.stored: dict[str, str] = {}
         self.cost: float | None = COST
 
     def answer(self, method: str, path: str, query: Any, head: dict[str, str], body: Any) -> Reply:
@@ -21,6 +24,11 @@ class Runware(Served):
             return 401, _error("invalidApiKey", f"Invalid API key {head.get('authorization')}")
         (task,) = body
         kind, known = task["taskType"], task["taskUUID"]
+        if not V4.fullmatch(known):
+            return 400, _error("invalidTaskUUID", "taskUUID is no UUID v4", known, "taskUUID")
+        if kind == "mediaStorage":
+            self.stored[known] = task["media"]
+            return 200, {"data": [{"taskType": kind, "taskUUID": known, "mediaUUID": known}]}
         if kind == "accountManagement":
             return 200, {
                 "data": [{"taskType": kind, "taskUUID": known, "balance": {"total": self.balance}}]
@@ -45,7 +53,9 @@ class Runware(Served):
         if self.error is not None:
             return 200, {"errors": [{**self.error, "taskUUID": known}]}
         cost = {} if self.cost is None else {"cost": self.cost}
-        made = {"status": "success", "imageUUID": known, "imageURL": self.kept(known), **cost}
+        named = "video" if self.result[1].startswith("video") else "image"
+        where = {f"{named}UUID": known, f"{named}URL": self.kept(known)}
+        made = {"status": "success", **where, **cost}
         return 200, {"data": [{**told, **made}]}
 
 
