@@ -19,7 +19,7 @@ PRESET = Preset[ImageToVideoKnobs](
     category="video_generation",
     required_inputs=("image",),
     optional_inputs=("prompt", "duration", "seed"),
-    engines=("diffusers", "local_motion"),
+    engines=("provider_kling", "provider_fal", "diffusers", "local_motion"),
     safety_notes=(
         "What moves in it never happened; do not pass the video off as one that was shot.",
     ),

@@ -23,7 +23,7 @@ PRESET = Preset[TalkingClipKnobs](
     category="character_performance",
     required_inputs=("video", "audio"),
     optional_inputs=("identity_reference", "seed"),
-    engines=("diffusers",),
+    engines=("provider_synclabs", "provider_kling", "diffusers"),
     safety_notes=(
         "It puts words into a person's mouth: publish only what they agreed to say.",
         "Say beside it that the clip was made.",

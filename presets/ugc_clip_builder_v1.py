@@ -50,7 +50,15 @@ PRESET = Preset[UgcClipKnobs](
     category="hybrid_pipeline",
     required_inputs=("product_image", "prompt"),
     optional_inputs=("audio", "seed"),
-    engines=("diffusers", "local_motion", "realesrgan", "rife", "numpy"),
+    engines=(
+        "provider_synclabs",
+        "provider_kling",
+        "diffusers",
+        "local_motion",
+        "realesrgan",
+        "rife",
+        "numpy",
+    ),
     safety_notes=(
         "Say that it is advertising, and that it was made; nobody filmed it.",
         "Use sound that you may use.",

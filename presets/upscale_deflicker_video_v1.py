@@ -27,7 +27,7 @@ PRESET = Preset[UpscaleDeflickerKnobs](
     "at pro with 60 frames a second. The sound is kept.",
     category="post_processing",
     required_inputs=("video",),
-    engines=("realesrgan", "rife"),
+    engines=("provider_runware", "realesrgan", "rife"),
     failure_modes={
         "INVALID_FIELD_VALUE": "Export the video as MP4, MOV, MKV or WebM. At pro, one of 60 or "
         'more frames a second: overrides {"interpolate": {"target_fps": 120}}, or 240.',

@@ -20,7 +20,7 @@ PRESET = Preset[UpscaleDenoiseKnobs](
     description="A picture two or four times as large on each side, with its noise taken out.",
     category="post_processing",
     required_inputs=("image",),
-    engines=("realesrgan",),
+    engines=("provider_runware", "realesrgan"),
     failure_modes={
         "INVALID_FIELD_VALUE": "Convert the file to PNG, JPEG or WebP, or scale it down first.",
         "OUT_OF_MEMORY": 'Use smaller tiles: overrides {"upscale": {"tile": 64}}.',

@@ -10,6 +10,8 @@ from pydantic_settings import BaseSettings, SettingsConfigDict
 from safelight.errors import InvalidFieldValueError
 
 MEGAPIXEL = 1_000_000
+ADDRESS = r"^https?://[^\s/?#@]+(/[^\s?#@]*)?$"
+"""Of a server: no user, no query."""
 
 
 class Settings(BaseSettings):
@@ -100,6 +102,42 @@ class Settings(BaseSettings):
     """A ComfyUI that goes away during a workflow is asked again for this long."""
     comfy_stall_seconds: float = Field(default=1800.0, gt=0)
     """A workflow that runs for this long without a step is given up and taken from the server."""
+    fal_key: SecretStr | None = None
+    """Key of fal, `ID:SECRET`; never logged."""
+    fal_url: str = Field(default="https://queue.fal.run", pattern=ADDRESS)
+    """Queue of fal."""
+    fal_api_url: str = Field(default="https://api.fal.ai", pattern=ADDRESS)
+    """Where fal tells the balance."""
+    fal_storage_url: str = Field(default="https://rest.fal.ai", pattern=ADDRESS)
+    """Where fal takes files."""
+    runware_key: SecretStr | None = None
+    """Key of Runware; never logged."""
+    runware_url: str = Field(default="https://api.runware.ai/v1", pattern=ADDRESS)
+    """Where Runware answers."""
+    kling_access_key: SecretStr | None = None
+    """Access key of Kling; never logged."""
+    kling_secret_key: SecretStr | None = None
+    """Secret key of Kling, which signs; never sent and never logged."""
+    kling_url: str = Field(default="https://api-singapore.klingai.com", pattern=ADDRESS)
+    """Where Kling answers; https://api-beijing.klingai.com for accounts of China."""
+    kling_unit_usd: float = Field(default=0.14, ge=0, allow_inf_nan=False)
+    """What a unit of a resource pack of Kling costs."""
+    synclabs_key: SecretStr | None = None
+    """Key of Sync Labs; never logged."""
+    synclabs_url: str = Field(default="https://api.sync.so", pattern=ADDRESS)
+    """Where Sync Labs answers."""
+    budget_run_usd: float | None = Field(default=None, ge=0, allow_inf_nan=False)
+    """What the calls of one run to providers may cost together; None is no limit."""
+    budget_day_usd: float | None = Field(default=None, ge=0, allow_inf_nan=False)
+    """What all calls of one day (UTC) to providers may cost together; None is no limit."""
+    provider_answer_seconds: float = Field(default=60.0, gt=0)
+    """A provider that sends nothing for this long while it answers is given up."""
+    provider_patience_seconds: float = Field(default=120.0, ge=0)
+    """A provider that is away, or asks to slow down, is asked again for this long."""
+    provider_wait_seconds: float = Field(default=1800.0, gt=0)
+    """Work that a provider has not finished after this long is given up."""
+    provider_poll_seconds: float = Field(default=1.0, gt=0, le=60)
+    """The first pause between two questions whether work is done; it grows to ten times as much."""
     pool_devices: str = Field(
         default="auto", pattern=r"^(auto|cpu(:\d+)?|mps|cuda:\d+(,cuda:\d+)*)$"
     )

@@ -1,14 +1,13 @@
 """The lipsync stage: the mouth in a video moves to a sound."""
 
-import uuid
 from collections.abc import Sequence
 from pathlib import Path
 
-from prefect.context import FlowRunContext
 from pydantic import Field
 
 from safelight.engines.choosing import engines
 from safelight.engines.lips import Fidelity, LipsyncRequest, SyncsLips
+from safelight.engines.work import current_work
 from safelight.errors import DependencyMissingError
 from safelight.media.video.dubbing import dub
 from safelight.media.video.stream import probe
@@ -18,7 +17,7 @@ from safelight.store.artifact import ArtifactRef
 from safelight.store.store import current_store
 from tasks.base.calling import serving
 from tasks.base.keeping import keep_video, record_of
-from tasks.base.stage import cache_key, stage
+from tasks.base.stage import stage
 
 
 class LipsyncParams(Params):
@@ -32,7 +31,10 @@ class LipsyncParams(Params):
 
 def is_connected() -> bool:
     """Whether there is an engine that moves lips."""
-    return any(isinstance(each, SyncsLips) for each in engines().values())
+    return any(
+        isinstance(each, SyncsLips) and getattr(each, "is_connected", True)
+        for each in engines().values()
+    )
 
 
 def _needs(params: LipsyncParams, _: Sequence[ArtifactRef]) -> tuple[LipsyncRequest, ...]:
@@ -44,8 +46,8 @@ def _needs(params: LipsyncParams, _: Sequence[ArtifactRef]) -> tuple[LipsyncRequ
     if not is_connected():
         raise DependencyMissingError(
             "no engine that moves lips to a sound is connected",
-            "connect one that has the capability SyncsLips, or lay the sound under the video with "
-            "the stage dub",
+            "set SAFELIGHT_SYNCLABS_KEY or the keys of Kling, or lay the sound under the video "
+            "with the stage dub",
         )
     return (LipsyncRequest(params.fidelity, params.model),)
 
@@ -55,6 +57,7 @@ def _needs(params: LipsyncParams, _: Sequence[ArtifactRef]) -> tuple[LipsyncRequ
     makes="video",
     origin="redraws",
     needs=_needs,
+    engines=("provider_synclabs", "provider_kling"),
 )
 def lipsync(video: ArtifactRef, audio: ArtifactRef, params: LipsyncParams) -> ArtifactRef:
     """Have the mouth in a video move to a sound, which is heard with it.
@@ -73,9 +76,7 @@ def lipsync(video: ArtifactRef, audio: ArtifactRef, params: LipsyncParams) -> Ar
     """
     store = current_store()
     record = record_of(params, [video, audio])
-    run = FlowRunContext.get()
-    whose = run.flow_run.id if run is not None and run.flow_run is not None else uuid.uuid4()
-    job = f"{whose}/{cache_key(lipsync, [video, audio, params])}"
+    job = current_work().name()
     request = LipsyncRequest(params.fidelity, params.model)
     sound = store.fetch(audio)
     with store.workspace() as folder:

@@ -1,20 +1,27 @@
 """The upscale stage: a picture or video enlarged by a network, in tiles, without seams."""
 
-from collections.abc import Sequence
-from contextlib import closing
+from collections.abc import Iterator, Sequence
+from contextlib import closing, nullcontext
 from functools import partial
+from pathlib import Path
 from typing import Literal
 
 from pydantic import Field
 
 from safelight.engines.interface import EnlargeRequest, Enlarges
+from safelight.engines.larger_videos import EnlargesVideos
+from safelight.errors import InvalidMediaError
 from safelight.media.ahead import several_at_once
+from safelight.media.fitting import resized
 from safelight.media.guided import smooth
 from safelight.media.layers import as_grey
+from safelight.media.video.stream import probe, read_frames
 from safelight.params import SEEDS, Params
 from safelight.pixels import Pixels
 from safelight.progress import StopRequestedError, stop_requested
+from safelight.provenance.record import FileRecord
 from safelight.store.artifact import ArtifactRef, MediaKind
+from safelight.store.store import current_store
 from tasks.base.calling import serving
 from tasks.base.keeping import keep_changed, record_of
 from tasks.base.resuming import resuming_begun
@@ -51,13 +58,15 @@ class UpscaleParams(Params):
         return self.model_copy(update={"model": "video" if kind == "video" else "photo"})
 
 
-def _request(params: UpscaleParams) -> EnlargeRequest:
-    return EnlargeRequest(params.model, params.upscale_factor, params.tile, params.denoise)
+def _request(params: UpscaleParams, kind: MediaKind) -> EnlargeRequest:
+    return EnlargeRequest(
+        params.model, params.upscale_factor, params.tile, params.denoise, kind == "video"
+    )
 
 
 def _needs(params: UpscaleParams, sources: Sequence[ArtifactRef]) -> tuple[EnlargeRequest, ...]:
     kind = sources[0].kind if sources else "image"
-    return (_request(params.for_kind(kind)),)
+    return (_request(params.for_kind(kind), kind),)
 
 
 @stage(
@@ -88,7 +97,11 @@ def upscale(picture: ArtifactRef, params: UpscaleParams) -> ArtifactRef:
     texture = Texture(texture_of(chosen.texture, picture), chosen.seed, chosen.model)
     chosen = chosen.but(texture=texture.strength)
     record = record_of(chosen, [picture])
-    opened = serving(Enlarges).open_enlarger(_request(chosen))
+    engine = serving(Enlarges)
+    request = _request(chosen, picture.kind)
+    if picture.kind == "video" and isinstance(engine, EnlargesVideos):
+        return _by_file(engine, request, picture, record, texture)
+    opened = engine.open_enlarger(request)
 
     def wanted(frame: Pixels) -> Pixels:
         # noise that was asked to go does not come back
@@ -119,6 +132,37 @@ def upscale(picture: ArtifactRef, params: UpscaleParams) -> ArtifactRef:
                 begin(frame, at) for at, frame in enumerate(frames)
             ),
         )
+
+
+def _by_file(
+    engine: EnlargesVideos,
+    request: EnlargeRequest,
+    video: ArtifactRef,
+    record: FileRecord,
+    texture: Texture,
+) -> ArtifactRef:
+    """A video that its engine enlarges whole: its frames at the times, and with the sound, of ours.
+
+    Raises:
+        InvalidMediaError: the engine gave other frames than it was given.
+    """
+    store = current_store()
+    with store.workspace() as folder:
+        path = engine.enlarge_video(request, store.fetch(video), Path(folder))
+        given, made = probe(store.fetch(video)).frames, probe(path).frames
+        if made != given:
+            raise InvalidMediaError(
+                f"{engine.engine_id} gave {made} frames for {given}",
+                "let another engine enlarge this video",
+            )
+
+        def enlarged(frames: Iterator[Pixels]) -> Iterator[Pixels]:
+            for at, (frame, larger) in enumerate(zip(frames, read_frames(path), strict=False)):
+                height, width = frame.shape[:2]
+                fits = resized(larger, width * request.factor, height * request.factor)
+                yield as_grey(texture.over(fits, frame, at), frame)
+
+        return transformed(video, record, nullcontext(), lambda _, frames: enlarged(frames))
 
 
 def _stop_if_asked(done: int, total: int) -> None:

@@ -180,6 +180,22 @@ def _too_often(_: Path) -> None:
     require_good(httpx.Response(429), None, "civitai:1234")
 
 
+def _no_funds(_: Path) -> None:
+    from safelight.engines.fal.refusals import refusal
+    from safelight.engines.remote.asking import Answer, Provider
+
+    told = {"detail": "User is locked. Reason: Exhausted balance."}
+    raise refusal(Provider("fal"), Answer(403, {}, told))
+
+
+def _unsafe(_: Path) -> None:
+    from safelight.engines.kling.calls import refusal
+    from safelight.engines.remote.asking import Answer, Provider
+
+    told = {"code": 1301, "message": "the prompt breaks the rules of the platform"}
+    raise refusal(Provider("Kling"), Answer(400, {}, told))
+
+
 def _unknown(_: Path) -> None:
     from safelight.reports import as_known
 
@@ -206,6 +222,8 @@ PROVOKED: dict[str, Provoked] = {
     "CHECKSUM_MISSING": Provoked("fetch a model whose sha256 nobody tells", _no_checksum),
     "LICENSE_UNKNOWN": Provoked("fetch a model whose licence nobody tells", _no_licence),
     "RATE_LIMIT_EXCEEDED": Provoked("fetch models too often", _too_often),
+    "INSUFFICIENT_FUNDS": Provoked("use fal without money in the account", _no_funds),
+    "SAFETY_FILTER": Provoked("give Kling a prompt that it refuses", _unsafe),
     "UNKNOWN_ERROR": Provoked("an exception that nobody foresaw", _unknown),
 }
 
@@ -251,21 +269,11 @@ def table(root: Path) -> str:
         rows.append(
             f"| {' | '.join(cell.replace('|', '/') for cell in cells)} |".replace("|  |", "| |")
         )
-    rows += ["", "Nothing in this version raises these; their meaning is fixed for what comes:", ""]
-    rows += ["| code | when | retried |", "|---|---|---|"]
-    for code, when in LATER.items():
-        rows.append(f"| {code} | {when} | {'yes ' if known[code] else ''}|")
     return "\n".join(rows) + "\n"
 
 
 def _no_id(found: re.Match[str]) -> str:
     return "ID.txt" if found[0].endswith(".txt") else "report ID"
-
-
-LATER = {
-    "INSUFFICIENT_FUNDS": "the provider account cannot pay",
-    "SAFETY_FILTER": "a safety filter refused the request",
-}
 
 
 def written(page: str) -> tuple[str, str, str]:

@@ -18,8 +18,10 @@ CORE = (
     "safelight.engines.graphs",
     "safelight.engines.identity",
     "safelight.engines.interface",
+    "safelight.engines.larger_videos",
     "safelight.engines.lips",
     "safelight.engines.results",
+    "safelight.engines.work",
 )
 
 
@@ -33,7 +35,8 @@ def room(module: str) -> str:
         return GROUND
     if parts[1] != "engines" or module in CORE:
         return parts[1]
-    return "engines.machine" if parts[2] == "machine" else ONE_ENGINE_EACH
+    shared = parts[2] in ("machine", "remote")
+    return f"engines.{parts[2]}" if shared else ONE_ENGINE_EACH
 
 
 def test_the_diagram_is_the_import_graph():

@@ -187,28 +187,11 @@ def test_the_commands_of_the_batch_guide(served: dict[str, str], tmp_path: Path)
 def test_every_error_code_is_explained(volume: Path):
     known = provoked.retried()
     assert len(known) == 22
-    assert known.keys() == provoked.PROVOKED.keys() | provoked.LATER.keys()
+    assert known.keys() == provoked.PROVOKED.keys()
     for code in provoked.PROVOKED:
         assert provoked.message(code, volume).code == code
     _, inside, _ = provoked.written(provoked.PAGE.read_text())
     assert inside == provoked.table(volume), "python -m tests.provoked writes it anew"
-
-
-def test_nothing_raises_the_codes_that_are_for_later():
-    from safelight import errors
-
-    names = {
-        name
-        for name, value in vars(errors).items()
-        if isinstance(value, type)
-        and issubclass(value, errors.PipelineError)
-        and value.code in provoked.LATER
-    }
-    for folder in ("safelight", "tasks", "presets", "flows"):
-        for file in (CHECKOUT / folder).rglob("*.py"):
-            if file.name != "errors.py":
-                raised = re.findall(r"(\w+Error)\(", file.read_text())
-                assert not names.intersection(raised), file
 
 
 def test_every_number_that_is_claimed_names_what_shows_it():

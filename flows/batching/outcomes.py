@@ -6,6 +6,7 @@ from typing import Any
 from prefect.client.schemas.objects import FlowRun, State
 
 from flows.batching.requests import Request
+from safelight.engines.remote.spending import has_sent, spent_by
 from safelight.errors import PipelineError, UnknownError
 from safelight.provenance.batches import BatchOutcome
 from safelight.provenance.endings import failure_in
@@ -35,13 +36,20 @@ def outcome_in(
         return BatchOutcome(state="cancelled", **ended)
     if state is None or not state.is_completed():
         how = "crashed" if state is not None and state.is_crashed() else "failed"
-        return BatchOutcome(state=how, error=_failure(state), **ended)
+        spent = spent_by(run_id)
+        return BatchOutcome(state=how, error=_failure(state), cost_usd=spent, **ended)
     try:
         manifest = load_manifest(f"{MANIFESTS}{run_id}.json")
         results = _last_results(manifest)
     except PipelineError as error:  # its results were deleted
         return BatchOutcome(state="failed", error=Failure.of(error), **ended)
-    return BatchOutcome(state="succeeded", results=results, unfolded=manifest.unfolded, **ended)
+    return BatchOutcome(
+        state="succeeded",
+        results=results,
+        unfolded=manifest.unfolded,
+        cost_usd=manifest.cost_usd,
+        **ended,
+    )
 
 
 def crashed(request: Request, state: State[Any] | None) -> BatchOutcome:
@@ -87,6 +95,7 @@ def outcome_told(number: int, where: str, manifest: Manifest) -> BatchOutcome:
         seconds=round((ended - began).total_seconds() - manifest.waited_seconds, 2),
         results=manifest.shown if manifest.success else (),
         unfolded=manifest.unfolded,
+        cost_usd=manifest.cost_usd,
         error=manifest.error,
     )
 
@@ -121,9 +130,14 @@ def not_run(request: Request, error: PipelineError, run_id: str = "") -> BatchOu
 
 
 def may_pass(outcome: BatchOutcome) -> bool:
-    """Whether another try may succeed."""
+    """Whether another try may succeed, and costs nobody money a second time.
+
+    A run that has sent work to a provider goes on with it when it is taken up again. A new one
+    would send it anew.
+    """
     code = outcome.error.code if outcome.error else ""
-    return outcome.state == "crashed" or (outcome.state == "failed" and code in _passing())
+    passes = outcome.state == "crashed" or (outcome.state == "failed" and code in _passing())
+    return passes and not (outcome.flow_run_id and has_sent(outcome.flow_run_id))
 
 
 def _passing(root: type[PipelineError] = PipelineError) -> frozenset[str]:

@@ -34,5 +34,6 @@ def _entry(facts: StageFacts, licences: tuple[str, ...]) -> StageEntry:
         gpu_peak_bytes=cast(int, first.get("gpu_peak_bytes", 0)),
         notes=tuple(str(note) for note in cast("list[JsonValue]", first.get("notes", []))),
         licences=licences,
+        charges=facts.charges,
         error=None if facts.error is None else Failure.of(facts.error),
     )

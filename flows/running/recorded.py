@@ -305,6 +305,7 @@ class _Ledger:
     def __enter__(self) -> None:
         self._recorder = self._recording.__enter__()
         self._recorder.unfolded.extend(self._prompts)
+        self._recorder.run_id = self.run_id
         self.board.recorder = self._recorder
         if self._flow_run is not None:
             self._recorder.added = self._keep_so_far

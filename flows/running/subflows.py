@@ -9,6 +9,7 @@ from pydantic import JsonValue
 
 from flows.running.recorded import RecordedFlow, run_inline
 from flows.running.signature import renamed
+from safelight.engines.work import payer, paying
 from safelight.errors import ContractMismatchError, MissingFileError, PipelineError
 from safelight.progress import StopRequestedError
 from safelight.provenance.endings import failure_in
@@ -65,6 +66,11 @@ def call_part(flow: RecordedFlow[...], part: str, parameters: dict[str, JsonValu
         StopRequestedError: it was asked to stop.
         PipelineError: how it failed.
     """
+    with paying(payer() or recorder().run_id):
+        return _called(flow, part, parameters)
+
+
+def _called(flow: RecordedFlow[...], part: str, parameters: dict[str, JsonValue]) -> Manifest:
     if is_inline():
         manifest = run_inline(flow, parameters, str(uuid4()), recorder().report or _unheard)
         _enter(part, manifest)

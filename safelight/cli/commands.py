@@ -264,6 +264,17 @@ def doctor(
         raise typer.Exit(1)
 
 
+@app.command(help="All engines: state, version, balance, what they offer, last error.")
+@reporting
+def engines(
+    as_json: Annotated[bool, typer.Option("--json", help="For programs.")] = False,
+) -> None:
+    """All engines."""
+    from safelight.cli.engines import list_engines
+
+    list_engines(as_json=as_json)
+
+
 @app.command(help="Prefect server with its UI, and a worker, until Ctrl-C.")
 @reporting
 def up(

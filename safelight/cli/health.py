@@ -7,6 +7,7 @@ from importlib.util import find_spec
 from rich.markup import escape
 from rich.table import Table
 
+from safelight.cli.engines import check_engines
 from safelight.cli.findings import Finding, Level
 from safelight.cli.printing import CONSOLE
 from safelight.cli.server_health import server_findings
@@ -30,7 +31,7 @@ WEIGHTS = {
 
 
 def examine() -> list[Finding]:
-    """Check versions, devices, store, disk, weights, server, pools, workers and crashed runs."""
+    """Check versions, devices, store, disk, weights, engines, server, workers and crashed runs."""
     checks: tuple[Callable[[], Iterator[Finding]], ...] = (
         check_versions,
         check_device,
@@ -39,6 +40,7 @@ def examine() -> list[Finding]:
         check_disk,
         check_weights,
         check_models,
+        check_engines,
         server_findings,
     )
     return [found for check in checks for found in findings_of(check)]

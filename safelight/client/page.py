@@ -152,6 +152,15 @@ def _served(entry: StageEntry) -> str:
     return "; ".join([f"{entry.engine.engine_id} {entry.engine.version}", *before])
 
 
+def _costs(entry: StageEntry) -> list[str]:
+    """What its calls to providers cost."""
+    return [
+        f"{charge.engine_id} {'expects' if charge.charged_usd is None else 'charged'} "
+        f"{charge.usd:.4f} USD for {charge.model}"
+        for charge in entry.charges
+    ]
+
+
 def _row(entry: StageEntry) -> dict[str, str]:
     return {
         "stage": cell(entry.name),
@@ -160,5 +169,5 @@ def _row(entry: StageEntry) -> dict[str, str]:
         "peak": f"{entry.peak_bytes / 2**20:.0f} MiB",
         "engine": cell(_served(entry)),
         "results": ", ".join(ref.sha256[:12] for ref in entry.results),
-        "notes": cell("; ".join((*entry.notes, *entry.licences))),
+        "notes": cell("; ".join((*entry.notes, *entry.licences, *_costs(entry)))),
     }

@@ -336,6 +336,8 @@ class EnlargeRequest(Request):
     """Side of one tile, input px; for engines that work in tiles."""
     denoise: float = 0.0
     """0 to 1, how far noise is smoothed before."""
+    video: bool = False
+    """Whether the pictures are the frames of a video: very many, one after the other."""
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -36,6 +36,8 @@ class BatchOutcome(_Frozen):
     """An earlier run of the same batch had finished it."""
     results: tuple[ArtifactRef, ...] = ()
     """What the last stage of the run made."""
+    cost_usd: float = 0.0
+    """What its calls to providers cost."""
     unfolded: tuple[Unfolded, ...] = ()
     """Its prompts that held choices, with the words that were drawn."""
     error: Failure | None = None
@@ -61,6 +63,7 @@ class BatchReport(_Frozen):
     def counts(self) -> dict[str, JsonValue]:
         """How many requests ended in which way."""
         states = [outcome.state for outcome in self.outcomes]
+        spent = round(sum(o.cost_usd for o in self.outcomes if not o.reused), 6)
         return {
             "requests": self.requests,
             "succeeded": states.count("succeeded"),
@@ -68,6 +71,7 @@ class BatchReport(_Frozen):
             "cancelled": states.count("cancelled"),
             "unfinished": self.requests - len(states),
             "reused": sum(outcome.reused for outcome in self.outcomes),
+            **({"cost_usd": spent} if spent else {}),
         }
 
     def failures(self) -> list[JsonValue]:

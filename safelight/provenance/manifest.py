@@ -20,6 +20,7 @@ from safelight.digests import sha256_of
 from safelight.errors import InvalidFieldValueError, MissingFileError, PipelineError
 from safelight.installed import version
 from safelight.prompts.unfolded import Unfolded
+from safelight.provenance.charges import Charge, total
 from safelight.provenance.consent import ConsentRecord
 from safelight.provenance.embed import read_record
 from safelight.provenance.identity import EngineIdentity, PassedOver
@@ -97,8 +98,15 @@ class StageEntry(_Frozen):
     licences: tuple[str, ...] = ()
     """What is to be known of the licences of its weights: which are not known, or forbid
     commercial use; empty in manifests of earlier versions."""
+    charges: tuple[Charge, ...] = ()
+    """What its calls to providers cost; empty in manifests of earlier versions."""
     error: Failure | None = None
     """Why it failed."""
+
+
+def _spent(data: dict[str, Any]) -> float:
+    stages = cast("tuple[StageEntry, ...]", data.get("stages", ()))
+    return total(charge for entry in stages for charge in entry.charges)
 
 
 def _drawn_seeds(data: dict[str, Any]) -> dict[str, int]:
@@ -140,6 +148,8 @@ class Manifest(_Frozen):
     """Seed of each stage that draws noise, by the stage's name."""
     quality: str | None = Field(default_factory=_called_quality)
     """Quality level, for presets that have one."""
+    cost_usd: float = Field(default_factory=_spent, ge=0)
+    """What the calls of all stages to providers cost together."""
     versions: dict[str, str]
     """Of Python and of the packages that take part."""
     device_class: str
@@ -216,6 +226,8 @@ class RunResult(_Frozen):
             "seeds": dict(manifest.seeds),
             "manifest": SCHEME + manifest.key,
         }
+        if manifest.cost_usd:
+            data["cost_usd"] = manifest.cost_usd
         if manifest.unfolded:
             data["prompts"] = {one.field: one.text for one in manifest.unfolded}
         return cls(

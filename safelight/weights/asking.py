@@ -100,7 +100,12 @@ class Web:
 
     @contextmanager
     def asked(
-        self, url: str, token: SecretStr | None, headers: Mapping[str, str], shown: str
+        self,
+        url: str,
+        token: SecretStr | None,
+        headers: Mapping[str, str],
+        shown: str,
+        own: str | None = None,
     ) -> Generator[httpx.Response]:
         """The answer behind all redirects, its body unread; its status may be any.
 
@@ -109,6 +114,8 @@ class Web:
             token: is sent to the host of `url` and no other.
             headers: further ones.
             shown: what messages call it.
+            own: where somebody else named `url`: the one address, scheme and host, that may lie
+                inside a private network.
 
         Raises:
             ForbiddenPathError: it leads from a public address to a private one.
@@ -116,19 +123,22 @@ class Web:
             DownloadFailedError: redirects without an end.
         """
         first = urlsplit(url)
-        public = not self._is_private(first.hostname or "")
+        foreign = own is not None
+        public = foreign or not self._is_private(first.hostname or "")
         here, seen = url, set[str]()
         while True:
             parts = self._required(here, first.scheme, shown)
-            if here != url and public and self._is_private(parts.hostname or ""):
+            trusted = foreign and f"{parts.scheme}://{parts.netloc}" == own
+            led = (foreign or here != url) and public and not trusted
+            if led and self._is_private(parts.hostname or ""):
                 raise ForbiddenPathError(
                     f"{shown} leads to {parts.hostname}, an address inside a private network",
                     "look at the address: a public server has no business there",
                 )
-            own = (parts.scheme, parts.netloc) == (first.scheme, first.netloc)
-            told = {"Authorization": f"Bearer {token.get_secret_value()}"} if token and own else {}
+            same = (parts.scheme, parts.netloc) == (first.scheme, first.netloc)
+            told = {"Authorization": f"Bearer {token.get_secret_value()}"} if token and same else {}
             with self._answer(here, {**headers, **told}, shown) as response:
-                self._require_peer(response, public, shown)
+                self._require_peer(response, public and not trusted, shown)
                 where = response.headers.get("location")
                 if response.status_code not in REDIRECTS or where is None:
                     yield response
@@ -165,6 +175,25 @@ class Web:
         if not isinstance(found, dict):
             raise DownloadFailedError(f"{shown} answers no JSON object", "try again later")
         return cast("dict[str, object]", found)
+
+    def require_outside(self, url: str, own: str, shown: str) -> None:
+        """Refuse an address that somebody else named and that leads inside.
+
+        Args:
+            url: the address.
+            own: as in `asked`.
+            shown: what messages call it.
+
+        Raises:
+            ForbiddenPathError: it lies inside a private network, or has no encryption.
+            DownloadFailedError: it is no address of the web.
+        """
+        parts = self._required(url, urlsplit(own).scheme, shown)
+        if f"{parts.scheme}://{parts.netloc}" != own and self._is_private(parts.hostname or ""):
+            raise ForbiddenPathError(
+                f"{shown} leads to {parts.hostname}, an address inside a private network",
+                "look at the address: a public server has no business there",
+            )
 
     def _required(self, url: str, first: str, shown: str) -> SplitResult:
         """The parts of an address that may be asked."""
@@ -208,7 +237,10 @@ class Web:
     def _require_peer(self, response: httpx.Response, public: bool, shown: str) -> None:
         """Whom we talk to is who the name meant: names may mean another host a moment later."""
         stream = response.extensions.get("network_stream")
-        peer = stream.get_extra_info("server_addr") if stream is not None else None
+        try:
+            peer = stream.get_extra_info("server_addr") if stream is not None else None
+        except OSError as error:  # the connection is gone already, and whom it led to
+            raise passing(shown, error) from error
         by_proxy = _asks_a_proxy(response.request.url)
         if not public or not peer or by_proxy or not _is_inside(str(peer[0])):
             return

@@ -12,6 +12,7 @@ from safelight.engines.identity import EngineIdentity, PassedOver
 from safelight.engines.interface import Request
 from safelight.errors import PipelineError
 from safelight.params import Params
+from safelight.provenance.charges import Charge
 from safelight.provenance.record import Origin
 from safelight.store.artifact import ArtifactRef
 from tasks.base.ingest import ingest
@@ -36,6 +37,8 @@ class Declared:
     """See `Needs`."""
     counts_as: Counts
     """See `Counts`."""
+    engines: tuple[str, ...] = ()
+    """Engines in order of preference where a run names none."""
 
 
 class Call:
@@ -46,6 +49,8 @@ class Call:
         self.params = params_in(arguments)
         self.references = list(references_in(arguments))
         self._chosen: tuple[Chosen, ...] | None = None
+        self.charges: dict[str, Charge] = {}
+        """What calls to providers cost, by our own ids of them."""
 
     @cached_property
     def located(self) -> Params:
@@ -65,7 +70,7 @@ class Call:
         """
         if self._chosen is None:
             requests = self.declared.needs(self.params, self.references)
-            order = _order()
+            order = self._order()
             self._chosen = tuple(choose(request, order) for request in requests)
         return self._chosen
 
@@ -110,17 +115,20 @@ class Call:
         failed, *others = remote or chosen or (None,)
         if failed is None or others:
             raise error
-        after = next_after(failed, error, _order())
+        after = next_after(failed, error, self._order())
         self._chosen = tuple(after if each is failed else each for each in chosen)
 
+    def _order(self) -> tuple[str, ...]:
+        return _order(recorder().engines or self.declared.engines)
 
-def _order() -> tuple[str, ...]:
-    """Engines in order of preference: the run's, without those that it is to avoid.
+
+def _order(named: tuple[str, ...]) -> tuple[str, ...]:
+    """Engines in order of preference: those named, without those that the run is to avoid.
 
     Local ones that it avoids come last, after all others of this process; remote ones are not
     asked.
     """
-    named, avoided = recorder().engines, avoided_engines()
+    avoided = avoided_engines()
     if not avoided:
         return named
     local = sorted(name for name, each in engines().items() if each.engine_type == "local")

@@ -46,6 +46,7 @@ def facts_of(entry: str, state: State[Any], call: Call) -> StageFacts:
         sources=tuple(call.references),
         results=results,
         error=error,
+        charges=tuple(call.charges.values()),
     )
 
 

@@ -12,6 +12,7 @@ from pydantic import JsonValue
 from safelight.engines.identity import EngineIdentity, PassedOver
 from safelight.errors import PipelineError
 from safelight.prompts.unfolded import Unfolded
+from safelight.provenance.charges import Charge
 from safelight.provenance.consent import ConsentRecord
 from safelight.provenance.manifest import StageEntry
 from safelight.provenance.record import Origin
@@ -45,6 +46,8 @@ class StageFacts:
     """What it made."""
     error: PipelineError | None = None
     """Why it failed, where it failed in a way we know."""
+    charges: tuple[Charge, ...] = ()
+    """What its calls to providers cost."""
 
 
 @dataclass
@@ -53,6 +56,8 @@ class Recorder:
 
     report: Report | None = None
     """Called with stage, done and total at each step."""
+    run_id: str = ""
+    """Names the run's manifest; empty where there is none."""
     added: Callable[[int], None] | None = None
     """Called with how many stages are finished when another one is."""
     engines: tuple[str, ...] = ()

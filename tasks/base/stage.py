@@ -6,6 +6,7 @@ import json
 from collections.abc import Callable, Mapping, Sequence
 from functools import wraps
 from typing import Any, Literal, ParamSpec, Self, TypeVar, cast, get_origin
+from uuid import uuid4
 
 from prefect import Task
 from prefect.cache_policies import CacheKeyFnPolicy
@@ -19,9 +20,11 @@ from pydantic import JsonValue
 from safelight.engines.identity import EngineIdentity
 from safelight.engines.machine.company import wait_for_engines
 from safelight.engines.machine.measure import measured
+from safelight.engines.work import Work, payer, working
 from safelight.errors import PipelineError
 from safelight.params import Params
 from safelight.progress import StopRequestedError, moving, note, stop_requested, watching
+from safelight.provenance.charges import charging
 from safelight.provenance.record import Origin
 from safelight.store.artifact import ArtifactRef, MediaKind
 from safelight.store.results import RESULTS, SafelightResults
@@ -171,7 +174,13 @@ class Stage(Task[P, R]):
                 return cast(R, _stopped(f"stopped before {fn.__name__} began"))
             listener = recorder().stage_listener(fn.__name__)
             call = call_of(self.declared, [*args, *kwargs.values()])
-            with watching(listener) as notes, moving(), measured() as cost, calling(call):
+            with (
+                watching(listener) as notes,
+                moving(),
+                measured() as cost,
+                calling(call),
+                charging(call.charges),
+            ):
                 try:
                     result = self._served(fn, call, *args, **kwargs)
                 except StopRequestedError as stop:
@@ -189,15 +198,25 @@ class Stage(Task[P, R]):
 
         return run
 
+    def _work(self, arguments: list[Any]) -> Work:
+        """What runs now, for engines that go on with it in another process."""
+        run = FlowRunContext.get()
+        flow_run = run.flow_run if run is not None else None
+        own = str(flow_run.id) if flow_run is not None else str(uuid4())
+        # requests of a shard keep their ids in another shard, parts the id of the whole
+        whose = payer() or recorder().run_id or own
+        return Work(whose, lambda: f"{whose}/{cache_key(self, arguments)}")
+
     def _served(self, fn: Callable[P, R], call: Call, *args: P.args, **kwargs: P.kwargs) -> R:
         """The work, by the next engine where one fails that may be passed over."""
         while True:
             try:
                 call.require_engines()
-                return cast("Callable[..., R]", fn)(
-                    *(_placed(value, call) for value in args),
-                    **{name: _placed(value, call) for name, value in kwargs.items()},
-                )
+                with working(self._work([*args, *kwargs.values()])):
+                    return cast("Callable[..., R]", fn)(
+                        *(_placed(value, call) for value in args),
+                        **{name: _placed(value, call) for name, value in kwargs.items()},
+                    )
             except PipelineError as error:
                 call.fall_back(error)
                 note(f"{error.code}: {error.problem}; another engine goes on")
@@ -215,6 +234,7 @@ def stage(
     identity: Counts | None = None,
     revision: int = 1,
     optional: bool = False,
+    engines: tuple[str, ...] = (),
 ) -> Callable[[Callable[P, R]], Stage[P, R]]:
     """Make a stage of a function that takes references, then its parameters as `params`.
 
@@ -230,6 +250,8 @@ def stage(
             takes that of the one engine.
         revision: raised when the meaning of the stage's keys changes.
         optional: whether its one reference may be left out; it is None then.
+        engines: in order of preference, for runs that name none: remote ones are asked nowhere
+            else.
 
     Raises:
         TypeError: `reads` does not name the function's references.
@@ -239,7 +261,9 @@ def stage(
         named = [name for name in inspect.signature(fn).parameters if name != "params"]
         if named != list(reads):
             raise TypeError(f"{fn.__name__} takes {named}, it is declared to read {list(reads)}")
-        declared = Declared(fn.__name__, origin, needs or _nothing, identity or _of_the_one)
+        declared = Declared(
+            fn.__name__, origin, needs or _nothing, identity or _of_the_one, engines
+        )
         params_type = fn.__annotations__["params"]
         gathers = bool(named) and get_origin(fn.__annotations__[named[-1]]) is list
         return Stage(

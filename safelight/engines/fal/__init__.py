@@ -1,0 +1,1 @@
+"""fal as an engine."""

@@ -1,0 +1,1 @@
+"""Kling as an engine."""

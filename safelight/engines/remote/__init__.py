@@ -1,0 +1,1 @@
+"""Work that providers do: sent once, followed, paid for once, fetched."""

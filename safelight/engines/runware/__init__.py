@@ -1,0 +1,1 @@
+"""Runware as an engine."""

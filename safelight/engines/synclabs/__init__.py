@@ -1,0 +1,1 @@
+"""Sync Labs as an engine."""
