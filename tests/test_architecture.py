@@ -19,6 +19,7 @@ CORE = (
     "safelight.engines.identity",
     "safelight.engines.interface",
     "safelight.engines.lips",
+    "safelight.engines.object_info",
     "safelight.engines.results",
 )
 

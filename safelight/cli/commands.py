@@ -42,6 +42,7 @@ from safelight.cli.printing import (
 from safelight.cli.remixing import read_changes
 from safelight.cli.replaying import replay_run
 from safelight.cli.watch_command import WATCH_HELP, watch
+from safelight.cli.workflows import workflow
 from safelight.client.catalog import catalog
 
 P = ParamSpec("P")
@@ -56,6 +57,7 @@ app.add_typer(image, name="image")
 app.add_typer(presets, name="presets")
 app.add_typer(models, name="models")
 app.add_typer(pipeline, name="pipeline")
+app.add_typer(workflow, name="workflow")
 PromptArgument = Annotated[str, typer.Argument(help="What the picture shows.")]
 
 

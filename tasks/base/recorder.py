@@ -53,6 +53,8 @@ class Recorder:
 
     report: Report | None = None
     """Called with stage, done and total at each step."""
+    view: Callable[[bytes], None] | None = None
+    """Called with a small picture of what a stage is making."""
     added: Callable[[int], None] | None = None
     """Called with how many stages are finished when another one is."""
     engines: tuple[str, ...] = ()
