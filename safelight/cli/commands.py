@@ -12,6 +12,7 @@ import typer
 from pydantic import JsonValue
 
 from safelight.cli.batch_commands import BATCH_HELP, GRID_HELP, HtmlOption, ZipOption, batch, grid
+from safelight.cli.comfy import comfy
 from safelight.cli.copies import Wanted
 from safelight.cli.exporting import export_run
 from safelight.cli.inputs import local
@@ -58,6 +59,7 @@ app.add_typer(presets, name="presets")
 app.add_typer(models, name="models")
 app.add_typer(pipeline, name="pipeline")
 app.add_typer(workflow, name="workflow")
+app.add_typer(comfy, name="comfy")
 PromptArgument = Annotated[str, typer.Argument(help="What the picture shows.")]
 
 

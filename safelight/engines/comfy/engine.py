@@ -11,7 +11,7 @@ from safelight.engines.comfy.checking import check, nodes_of
 from safelight.engines.comfy.events import Events
 from safelight.engines.comfy.following import StandsStillError, follow
 from safelight.engines.comfy.jobs import begun, cancel, submit
-from safelight.engines.comfy.named import named_server
+from safelight.engines.comfy.named import named_server, require_named
 from safelight.engines.comfy.server import Facts, Server
 from safelight.engines.graphs import Graph, GraphRequest, graph_json, read_graph, with_values
 from safelight.engines.identity import EngineIdentity
@@ -49,7 +49,7 @@ class Comfy(LocalEngine):
         """Whether a server is named; it is not asked."""
         del request
         try:
-            named_server().close()
+            require_named()
         except PipelineError as error:
             return error
         return None
