@@ -20,8 +20,8 @@ Sound = Annotated[
     Field(
         min_length=1,
         max_length=4096,
-        description="WAV, MP3 or M4A of what is said: a file under the volume root, or the store: "
-        "link of an artifact.",
+        description="WAV, MP3, M4A, FLAC or Ogg of what is said: a file under the volume root, or "
+        "the store: link of an artifact.",
     ),
 ]
 

@@ -23,8 +23,8 @@ Sound = Annotated[
     Field(
         min_length=1,
         max_length=4096,
-        description="WAV, MP3 or M4A that is heard under the clip: a file under the volume root, "
-        "or the store: link of an artifact. None: the clip is silent.",
+        description="WAV, MP3, M4A, FLAC or Ogg that is heard under the clip: a file under the "
+        "volume root, or the store: link of an artifact. None: the clip is silent.",
     ),
 ]
 

@@ -64,7 +64,7 @@ PRESET = Preset[UgcClipKnobs](
         "Use sound that you may use.",
     ),
     failure_modes={
-        "INVALID_FIELD_VALUE": "Give a PNG, JPEG or WebP, and WAV, MP3 or M4A as audio.",
+        "INVALID_FIELD_VALUE": "Give a PNG, JPEG or WebP, and WAV, MP3, M4A, FLAC or Ogg as audio.",
         "FILE_NOT_FOUND": "Put the files under VOLUME_ROOT, or name links of artifacts.",
         "DEPENDENCY_MISSING": "Install the weights that the message names, with its command.",
         "OUT_OF_MEMORY": "Choose quality low, or a smaller picture.",

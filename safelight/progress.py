@@ -14,6 +14,10 @@ from enum import StrEnum
 
 Listener = Callable[[int, int], None]
 _listener: ContextVar[Listener | None] = ContextVar("progress_listener", default=None)
+Viewer = Callable[[bytes], None]
+_viewer: ContextVar[Viewer | None] = ContextVar("progress_viewer", default=None)
+LARGEST_LOOK = 512 * 1024
+"""Bytes of a picture of work under way."""
 _notes: ContextVar[list[str] | None] = ContextVar("progress_notes", default=None)
 _stop = threading.Event()
 _moved: float | None = None
@@ -105,6 +109,23 @@ def step(done: int, total: int) -> None:
     listener = _listener.get()
     if listener is not None:
         listener(done, total)
+
+
+def show(picture: bytes) -> None:
+    """Pass on a small picture of what is being made, PNG or JPEG; a large one is left out."""
+    viewer = _viewer.get()
+    if viewer is not None and len(picture) <= LARGEST_LOOK:
+        viewer(picture)
+
+
+@contextmanager
+def viewing(viewer: Viewer | None) -> Generator[None]:
+    """Send pictures of the work inside to `viewer`."""
+    token = _viewer.set(viewer)
+    try:
+        yield
+    finally:
+        _viewer.reset(token)
 
 
 @contextmanager

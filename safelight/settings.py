@@ -94,6 +94,16 @@ class Settings(BaseSettings):
     """Key of Civitai's API; sent to `civitai_endpoint` alone, never logged."""
     comfy_url: str = ""
     """Where a ComfyUI answers that runs workflows; empty is none."""
+    comfy_dir: Path | None = None
+    """A checkout of ComfyUI that is started here by whatever process runs workflows; where
+    `comfy_url` names one, that is used instead."""
+    comfy_python: Path | None = None
+    """The Python of that checkout's environment; None is that of `venv` or `.venv` in it."""
+    comfy_options: str = ""
+    """Further words of that ComfyUI's command line, such as --lowvram; none that say where it
+    listens."""
+    comfy_start_seconds: float = Field(default=180.0, gt=0)
+    """How long a ComfyUI that is started here may take until it answers."""
     comfy_headers: SecretStr | None = None
     """JSON object of headers that a proxy before that ComfyUI wants; never logged."""
     comfy_answer_seconds: float = Field(default=30.0, gt=0)

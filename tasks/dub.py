@@ -41,7 +41,7 @@ def dub(video: ArtifactRef, audio: ArtifactRef, params: DubParams) -> ArtifactRe
 
     Args:
         video: what is shown; MP4, WebM or MKV.
-        audio: WAV, MP3 or M4A.
+        audio: WAV, MP3, M4A, FLAC or Ogg.
         params: how loud, and how it ends.
 
     Returns:

@@ -64,7 +64,7 @@ def lipsync(video: ArtifactRef, audio: ArtifactRef, params: LipsyncParams) -> Ar
 
     Args:
         video: who speaks.
-        audio: WAV, MP3 or M4A.
+        audio: WAV, MP3, M4A, FLAC or Ogg.
         params: how well.
 
     Returns:

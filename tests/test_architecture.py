@@ -20,6 +20,7 @@ CORE = (
     "safelight.engines.interface",
     "safelight.engines.larger_videos",
     "safelight.engines.lips",
+    "safelight.engines.object_info",
     "safelight.engines.results",
     "safelight.engines.work",
 )

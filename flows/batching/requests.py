@@ -18,9 +18,11 @@ from flows.batching.axes import cell_values
 from flows.batching.reading.json_requests import value_of
 from flows.batching.reading.rows import Row, all_refused
 from flows.batching.spreading import spread_rows
+from flows.running.graphs import pinned
 from flows.running.prompts import check_prompts, unfolded
 from flows.running.recorded import RecordedFlow
 from flows.running.signature import parameters_model
+from safelight.client.contracts import module_of
 from safelight.errors import (
     ContractMismatchError,
     InvalidFieldValueError,
@@ -28,6 +30,7 @@ from safelight.errors import (
 )
 from safelight.params import refusal, refuse_unkept
 from safelight.prompts.wildcards import current_wildcards
+from safelight.workflows.files import flow_names, workflow_of
 
 MOST_REQUESTS = 2000
 """Each becomes a flow run and a row of a table that people look at."""
@@ -66,7 +69,8 @@ class Request:
 def target_names() -> tuple[str, ...]:
     """Names of all flows that a batch can run."""
     names = (module.name for module in pkgutil.iter_modules(flows.__path__))
-    return tuple(sorted(name for name in names if _flow_in(name) is not None))
+    ours = sorted(name for name in names if _flow_in(name) is not None)
+    return (*ours, *flow_names())
 
 
 def find_target(name: str) -> RecordedFlow[...]:
@@ -75,7 +79,8 @@ def find_target(name: str) -> RecordedFlow[...]:
     Raises:
         ContractMismatchError: there is none, or it is the batch itself.
     """
-    known = name in {module.name for module in pkgutil.iter_modules(flows.__path__)}
+    own = {module.name for module in pkgutil.iter_modules(flows.__path__)}
+    known = name in own or workflow_of(name) is not None
     found = _flow_in(name) if known else None
     if found is None:
         raise ContractMismatchError(
@@ -87,7 +92,7 @@ def find_target(name: str) -> RecordedFlow[...]:
 def _flow_in(name: str) -> RecordedFlow[...] | None:
     if name in NOT_FOR_BATCHES:
         return None
-    found = getattr(importlib.import_module(f"flows.{name}"), name, None)
+    found = getattr(importlib.import_module(module_of(name)), name, None)
     return found if isinstance(found, RecordedFlow) else None
 
 
@@ -146,6 +151,7 @@ def check_requests(
     """
     _check_count(len(rows))
     model = parameters_model(target.fn)
+    shared = {**pinned(target), **shared}
     textual = _textual_fields(model)
     seen: Counter[str] = Counter()
     requests: list[Request] = []

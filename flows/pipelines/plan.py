@@ -132,7 +132,7 @@ def plan_pipeline(
     for name in order:
         _check_kinds(name, stages[name], reads[name], kinds)
         stage = stages[name]
-        kinds[name] = _kind_of(stage.makes, [kinds[read] for read in reads[name]])
+        kinds[name] = _kind_of(stage.makes, [kinds[read] for read in reads[name]], params[name])
         planned.append(PlannedStage(name, stage, params[name], reads[name], kinds[name]))
     _refuse_unused(pipeline.parameters, call_input, used)
     _refuse_unread(kinds.keys() - stages.keys(), reads)
@@ -265,9 +265,12 @@ def _check_kinds(
             )
 
 
-def _kind_of(makes: Makes, read: list[MediaKind]) -> MediaKind:
+def _kind_of(makes: Makes, read: list[MediaKind], params: Params) -> MediaKind:
     if makes == "same":
         return read[0]
+    if makes == "stated":
+        stated: str = getattr(params, "makes", "")
+        return stated if stated in ("image", "video", "audio") else "other"
     return makes
 
 

@@ -1,5 +1,6 @@
 """How far a run is, in the Prefect UI."""
 
+import base64
 import time
 from collections.abc import Callable
 from concurrent.futures import Future, ThreadPoolExecutor
@@ -7,7 +8,12 @@ from contextvars import copy_context
 from typing import ParamSpec
 from uuid import UUID
 
-from prefect.artifacts import create_progress_artifact, update_progress_artifact
+from prefect.artifacts import (
+    create_image_artifact,
+    create_progress_artifact,
+    update_progress_artifact,
+)
+from prefect.client.schemas.actions import ArtifactUpdate
 from prefect.client.schemas.filters import (
     ArtifactFilter,
     ArtifactFilterFlowRunId,
@@ -25,6 +31,12 @@ KEY = "progress"
 """Of the artifact; a run's page shows one of a key."""
 
 
+PREVIEW = "preview"
+"""Key of the artifact that shows what is being made."""
+SECONDS_BETWEEN_VIEWS = 2.0
+_PICTURES = {b"\x89PNG": "image/png", b"\xff\xd8\xff": "image/jpeg"}
+
+
 class ProgressBoard:
     """One progress artifact a run, brought up to date at most once a second.
 
@@ -38,6 +50,8 @@ class ProgressBoard:
         self._last = time.monotonic()
         self._sender = ThreadPoolExecutor(1, thread_name_prefix="progress")
         self._sending: Future[None] | None = None
+        self._preview: UUID | None = None
+        self._viewed = 0.0
         self.recorder: Recorder | None = None
         """The run's record; says how many stages are finished."""
 
@@ -54,6 +68,18 @@ class ProgressBoard:
         percent = self._percent(done / total if total else 0.0)
         run = copy_context().run  # the artifact belongs to the flow run of this context
         self._sending = self._sender.submit(run, self._show, percent, f"{stage}: {done} of {total}")
+
+    def view(self, picture: bytes) -> None:
+        """Show a small picture of what a stage is making; not while the server is asked already."""
+        now = time.monotonic()
+        kind = next((kind for head, kind in _PICTURES.items() if picture.startswith(head)), None)
+        busy = self._sending is not None and not self._sending.done()
+        if kind is None or busy or now - self._viewed < SECONDS_BETWEEN_VIEWS:
+            return
+        self._viewed = now
+        run = copy_context().run
+        shown = f"data:{kind};base64,{base64.b64encode(picture).decode()}"
+        self._sending = self._sender.submit(run, self._show_picture, shown)
 
     def beside(self, call: Callable[P, None], *args: P.args, **kwargs: P.kwargs) -> None:
         """Ask the server for something else without waiting for its answer."""
@@ -95,6 +121,24 @@ class ProgressBoard:
                     "progress",
                     seconds=0.0,
                 )
+
+    def _show_picture(self, shown: str) -> None:
+        with left_out():
+            if self._preview is None:
+                created = ask(
+                    lambda: create_image_artifact(shown, key=PREVIEW, description="under way"),
+                    "a preview",
+                    seconds=0.0,
+                )
+                self._preview = created if isinstance(created, UUID) else None
+            else:
+                known = self._preview
+                ask(lambda: _replace(known, shown), "a preview", seconds=0.0)
+
+
+def _replace(artifact: UUID, shown: str) -> None:
+    with patient_client(0.0, stops=False) as client:
+        client.update_artifact(artifact, ArtifactUpdate(data=shown))
 
 
 def _shown_before() -> UUID | None:

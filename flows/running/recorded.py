@@ -309,6 +309,7 @@ class _Ledger:
         self.board.recorder = self._recorder
         if self._flow_run is not None:
             self._recorder.added = self._keep_so_far
+            self._recorder.view = self.board.view
 
     def __exit__(
         self,

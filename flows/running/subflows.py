@@ -9,6 +9,7 @@ from pydantic import JsonValue
 
 from flows.running.recorded import RecordedFlow, run_inline
 from flows.running.signature import renamed
+from safelight.client.contracts import module_of
 from safelight.engines.work import payer, paying
 from safelight.errors import ContractMismatchError, MissingFileError, PipelineError
 from safelight.progress import StopRequestedError
@@ -41,7 +42,7 @@ def flow_named(name: str) -> RecordedFlow[...]:
         ContractMismatchError: there is none.
     """
     try:
-        found = getattr(import_module(f"flows.{name}"), name) if name.isidentifier() else None
+        found = getattr(import_module(module_of(name)), name) if name.isidentifier() else None
     except (ModuleNotFoundError, AttributeError):
         found = None
     if not isinstance(found, RecordedFlow):

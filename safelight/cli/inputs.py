@@ -31,6 +31,12 @@ MEDIA_OPTIONS: Mapping[str, tuple[MediaKind, ...]] = {
     "product_image": ("image",),
 }
 """Options that name files, or lists of them; a file on this machine is put into the store first."""
+ENDINGS: Mapping[str, tuple[MediaKind, ...]] = {
+    "_image": ("image",),
+    "_video": ("video",),
+    "_audio": ("audio",),
+}
+"""How options of workflows end that name files."""
 NOTHING: Described = {}
 SWITCHES = ("true", "false", "yes", "no", "on", "off", "1", "0")
 STRUCTURES = frozenset({"object", "array"})
@@ -146,6 +152,12 @@ def local(file: Path) -> str:
     return str(file.absolute())
 
 
+def media_kinds(name: str) -> tuple[MediaKind, ...]:
+    """What the file may hold that an option names; nothing where it names none."""
+    ending = next((kinds for end, kinds in ENDINGS.items() if name.endswith(end)), ())
+    return MEDIA_OPTIONS.get(name, ending)
+
+
 def given_file(parameters: Mapping[str, JsonValue]) -> str:
     """Name of the one file that a run works on, as it was typed; empty where none is."""
     names = (parameters.get(name) for name in ("image", "video"))
@@ -164,8 +176,10 @@ def uploaded(parameters: dict[str, JsonValue], *, here: bool) -> dict[str, JsonV
         PipelineError: a file is missing, or not what its option takes.
     """
     found = dict(parameters)
-    for name in MEDIA_OPTIONS.keys() & parameters.keys():
-        value, kinds = parameters[name], MEDIA_OPTIONS[name]
+    for name, value in parameters.items():
+        kinds = media_kinds(name)
+        if not kinds:
+            continue
         if isinstance(value, list):
             found[name] = [_uploaded(item, kinds, here=here) for item in value]
         else:

@@ -20,7 +20,7 @@ def flow_of(deployment: DeploymentResponse) -> Contract | None:
     """What a deployment runs; None when it is not ours, or this checkout does not have it."""
     if not is_ours(deployment):
         return None
-    name = (deployment.entrypoint or "").split(".")[1]
+    name = (deployment.entrypoint or "").rpartition(".")[2]
     if deployment.entrypoint != entrypoint(name):
         return None
     try:

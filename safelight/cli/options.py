@@ -13,6 +13,7 @@ from safelight.client.catalog import catalog, pipelines
 from safelight.client.contracts import Described, contract, described, kinds, option
 from safelight.errors import PipelineError
 from safelight.params import number_said
+from safelight.workflows.files import flow_of, names
 
 WORDS = "safelight.words"
 """Key of the context's `meta` under which the flow's own options wait for `flow_words`."""
@@ -81,6 +82,15 @@ class FlowCommand(TyperCommand):
             return
         if known:
             show_inputs(name, known)
+
+
+class WorkflowCommand(FlowCommand):
+    """`workflow run`: the parameters are those that the named workflow's form shows."""
+
+    def subject(self, args: list[str]) -> tuple[str, Described]:
+        """The first word, when it is a workflow."""
+        name = next((word for word in args if not word.startswith("-")), "")
+        return (name, contract(flow_of(name)).described) if name in names() else ("", {})
 
 
 class BatchCommand(FlowCommand):

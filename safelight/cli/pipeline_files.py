@@ -1,6 +1,5 @@
 """Pipeline files: JSON or YAML, and the line that a problem stands on."""
 
-import json
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, cast
@@ -9,52 +8,11 @@ import yaml
 
 from safelight.cli.inputs import read_json
 from safelight.errors import InvalidFieldValueError, MissingFileError
+from safelight.plain_yaml import PlainLoader, plain_yaml
 
 LARGEST_PIPELINE = 2**20
 """Bytes of a pipeline file."""
 ENDINGS = (".yaml", ".yml")
-_PLAIN = {
-    "tag:yaml.org,2002:null",
-    "tag:yaml.org,2002:bool",
-    "tag:yaml.org,2002:int",
-    "tag:yaml.org,2002:float",
-}
-_BOOLEANS = {"true", "false"}
-
-
-class _Loader(yaml.SafeLoader):
-    """YAML as far as JSON can say it: no aliases, which a small file makes a huge one with, no
-    dates, nothing given twice, and `on` is a word."""
-
-    def compose_node(self, parent: Any, index: Any) -> Any:  # noqa: ANN401
-        """Refuse aliases."""
-        if self.check_event(yaml.AliasEvent):
-            raise yaml.YAMLError(f"line {self.peek_event().start_mark.line + 1} is an alias")
-        return super().compose_node(parent, index)
-
-    def construct_mapping(self, node: Any, deep: bool = False) -> dict[Any, Any]:  # noqa: ANN401
-        """Refuse what is given twice, and names that are none."""
-        names = [key.value for key, _ in node.value]
-        for (key, _), name in zip(node.value, names, strict=True):
-            if not isinstance(name, str) or names.count(name) > 1 or name == "<<":
-                line = key.start_mark.line + 1
-                raise yaml.YAMLError(f"line {line}: {str(name)[:80]!r} is given twice or no name")
-        made = super().construct_mapping(node, deep=True)
-        return {str(name): made[key] for name, key in zip(names, list(made), strict=True)}
-
-
-_Loader.yaml_implicit_resolvers = {
-    first: [(tag, pattern) for tag, pattern in found if tag in _PLAIN]
-    for first, found in yaml.SafeLoader.yaml_implicit_resolvers.items()
-}
-
-
-def _boolean(loader: _Loader, node: yaml.ScalarNode) -> bool | str:
-    text = str(loader.construct_scalar(node))
-    return text.lower() == "true" if text.lower() in _BOOLEANS else text
-
-
-_Loader.add_constructor("tag:yaml.org,2002:bool", _boolean)
 
 
 def read_pipeline(file: Path) -> dict[str, Any]:
@@ -73,7 +31,7 @@ def pipeline_in(data: bytes, file: Path) -> dict[str, Any]:
     Raises:
         InvalidFieldValueError: it is no JSON or YAML object.
     """
-    found = _read_yaml(data, str(file)) if is_yaml(file) else read_json(data, str(file))
+    found = plain_yaml(data, str(file)) if is_yaml(file) else read_json(data, str(file))
     if not isinstance(found, dict):
         raise InvalidFieldValueError(
             f"{file} is not a JSON object with stages", 'write {"stages": [...]} into it'
@@ -114,7 +72,7 @@ def line_of(data: bytes, path: Sequence[str | int]) -> int | None:
         path: names and places from the outside in.
     """
     try:
-        node: Any = yaml.compose(data.replace(b"\t", b" "), Loader=_Loader)
+        node: Any = yaml.compose(data.replace(b"\t", b" "), Loader=PlainLoader)
     except (yaml.YAMLError, RecursionError, ValueError):
         return None
     line = None
@@ -147,15 +105,3 @@ def is_file(text: str) -> bool:
         return Path(text).is_file()
     except (OSError, ValueError):
         return False
-
-
-def _read_yaml(data: bytes, where: str) -> object:
-    try:
-        found: object = yaml.load(data, Loader=_Loader)
-        json.dumps(found, allow_nan=False)
-    except (yaml.YAMLError, ValueError, TypeError, RecursionError) as error:
-        told = " ".join(str(error).split())[:200]
-        raise InvalidFieldValueError(
-            f"{where} is not YAML that JSON could say: {told}", f"correct {where}"
-        ) from error
-    return found

@@ -26,7 +26,6 @@ from safelight.children import start_child, stop_child
 from safelight.cli.addresses import (
     api_url,
     configured_api_url,
-    free_port,
     listens,
     refuse_taken,
     source_of_api_url,
@@ -34,6 +33,7 @@ from safelight.cli.addresses import (
 )
 from safelight.cli.server_password import FOR_SERVERS, choose_password, in_use, kept
 from safelight.errors import EngineOfflineError
+from safelight.loopback import free_port
 from safelight.private import make_folder, mask
 from safelight.settings import settings
 

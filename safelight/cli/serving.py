@@ -25,6 +25,7 @@ from safelight.cli.server_login import NEW_LINK, PATH, basic
 from safelight.cli.server_password import password_of
 from safelight.cli.slots import apply_limits, read_limits
 from safelight.cli.supervising import counted_signals, stop_workers, supervise
+from safelight.cli.workflow_deployments import deploy_workflows
 from safelight.client.asking import patient_client, refusal
 from safelight.client.paging import every_deployment
 from safelight.errors import (
@@ -212,9 +213,10 @@ def deploy(pool: str, change: Change | None = None) -> None:
                 "correct deployments/prefect.yaml",
             )
     with patient_client() as client:
+        workflows = deploy_workflows(client, pool)
         apply_limits(client, limits, pool)
         _say_what_is_wrong([found for found in every_deployment(client) if is_ours(found)])
-    CONSOLE.print(f"{len(described['deployments'])} deployments on pool {pool}")
+    CONSOLE.print(f"{len(described['deployments']) + workflows} deployments on pool {pool}")
 
 
 def _say_what_is_wrong(deployments: list[DeploymentResponse]) -> None:

@@ -22,14 +22,22 @@ from safelight.errors import (
     PipelineError,
 )
 from safelight.params import shown
+from safelight.workflows.files import workflow_of
 
+WORKFLOWS = "workflow"
+"""Module of the flows that run workflows."""
 Described = Mapping[str, Mapping[str, Any]]
 """Name of a parameter to its JSON schema, references resolved at the top."""
 
 
+def module_of(flow: str) -> str:
+    """The module that has a flow; those of workflows share one, which makes them."""
+    return f"flows.{flow if workflow_of(flow) is None else WORKFLOWS}"
+
+
 def entrypoint(flow: str) -> str:
     """Where the code of a flow is."""
-    return f"flows.{flow}.{flow}"
+    return f"{module_of(flow)}.{flow}"
 
 
 @runtime_checkable
@@ -116,7 +124,7 @@ def contract(flow: str) -> Contract:
     try:
         found = import_object(entrypoint(flow))
     except ModuleNotFoundError as error:
-        if error.name != f"flows.{flow}":
+        if error.name != module_of(flow):
             raise
         raise _no_flow(flow) from error
     except AttributeError as error:

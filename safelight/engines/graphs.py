@@ -15,11 +15,25 @@ from pydantic import JsonValue
 from safelight.engines.interface import Engine, Request
 from safelight.errors import ContractMismatchError, InvalidFieldValueError
 from safelight.params import shown
+from safelight.store.artifact import MediaKind
 
 Scalar = bool | int | float | str
 """What an input of a node may be given."""
-LOADS_PICTURES = "LoadImage"
-"""Type of the node whose input `image` is a picture of the server's input folder."""
+LOADERS: Mapping[str, tuple[str, MediaKind]] = {
+    "LoadImage": ("image", "image"),
+    "LoadImageMask": ("image", "image"),
+    "LoadVideo": ("file", "video"),
+    "VHS_LoadVideo": ("video", "video"),
+    "LoadAudio": ("audio", "audio"),
+    "VHS_LoadAudioUpload": ("audio", "audio"),
+}
+"""Types of node that load a file of the server's input folder: by which input, and of what kind."""
+MAIN_LOADERS: Mapping[MediaKind, tuple[str, ...]] = {
+    "image": ("LoadImage",),
+    "video": ("LoadVideo", "VHS_LoadVideo"),
+    "audio": ("LoadAudio", "VHS_LoadAudioUpload"),
+}
+"""Those that take what a stage reads, where nothing says which does."""
 MOST_NODES = 5000
 """Of a workflow; large ones of people have some hundreds."""
 
@@ -61,18 +75,19 @@ class RunsGraphs(Engine, Protocol):
     """Workflows of ComfyUI."""
 
     def run_graph(
-        self, request: "GraphRequest", pictures: Sequence[bytes], job: str, folder: Path
+        self, request: "GraphRequest", media: Sequence[Path], job: str, folder: Path
     ) -> tuple[Path, ...]:
         """Run a workflow once.
 
         Args:
             request: what to run.
-            pictures: PNG files, one for each place that the request names.
+            media: files, one for each place that the request names.
             job: names this work: what was begun under the same name is gone on with.
             folder: an empty one, for the result.
 
         Returns:
-            The pictures that it saved, as the server wrote them, in the order of its nodes.
+            What it saved of the kinds that the request wants, as the server wrote it, in the order
+            of its nodes.
         """
         ...
 
@@ -88,8 +103,10 @@ class GraphRequest(Request):
     """Its nodes as JSON, in the format of the API."""
     given: tuple[Place, ...] = ()
     """Inputs whose values somebody gave; they are checked before anything is sent."""
-    pictures: tuple[Place, ...] = ()
-    """Inputs that take the pictures."""
+    media: tuple[Place, ...] = ()
+    """Inputs that take files."""
+    makes: tuple[MediaKind, ...] = ("image",)
+    """Kinds of file that are its result; others are left aside, with a note."""
 
 
 def read_graph(text: str | bytes, workflow: str) -> Graph:
@@ -101,6 +118,7 @@ def read_graph(text: str | bytes, workflow: str) -> Graph:
     """
     try:
         found: object = json.loads(text)
+        json.dumps(found, allow_nan=False, ensure_ascii=False).encode()  # no half characters
     except (ValueError, RecursionError) as error:
         raise InvalidFieldValueError(
             f"workflow {workflow} is no JSON: {str(error)[:200]}", "export it from ComfyUI again"
@@ -173,25 +191,27 @@ def place_of(graph: Graph, address: str, workflow: str) -> Place:
     )
 
 
-def picture_place(graph: Graph, address: str, workflow: str) -> Place:
-    """Where a picture goes: where `address` says, else into the only node that loads one.
+def media_place(graph: Graph, address: str, workflow: str, kind: MediaKind) -> Place:
+    """Where a file goes: where `address` says, else into the only node that loads such a one.
 
     Raises:
         ContractMismatchError: no node takes one, or several do.
     """
     if address:
         return place_of(graph, address, workflow)
-    found = [node for node in graph.values() if node.class_type == LOADS_PICTURES]
+    loaders = MAIN_LOADERS.get(kind, ())
+    found = [node for node in graph.values() if node.class_type in loaders]
+    named = "picture" if kind == "image" else kind
     if len(found) == 1:
-        return Place(found[0].id, "image")
+        return Place(found[0].id, LOADERS[found[0].class_type][0])
     if not found:
         raise ContractMismatchError(
-            f"workflow {workflow} has no node {LOADS_PICTURES}, and was given a picture",
+            f"workflow {workflow} has no node {' or '.join(loaders)}, and was given a {named}",
             "name the input that takes it in picture_input, or read nothing: reads: []",
         )
-    named = ", ".join(f"{node.id}.image" for node in found)
+    places = ", ".join(f"{node.id}.{LOADERS[node.class_type][0]}" for node in found)
     raise ContractMismatchError(
-        f"workflow {workflow} loads {len(found)} pictures ({named}), and was given 1",
+        f"workflow {workflow} loads {len(found)} {named}s ({places}), and was given 1",
         "name the input that takes it in picture_input",
     )
 

@@ -31,7 +31,7 @@ class SyncsLips(Engine, Protocol):
         Args:
             request: how.
             video: MP4, WebM or MKV.
-            sound: WAV, MP3 or M4A.
+            sound: WAV, MP3, M4A, FLAC or Ogg.
             job: names this work: what was begun under the same name is gone on with.
             folder: an empty one, for the result.
 

@@ -26,6 +26,7 @@ from safelight.gateway.problems import (
 from safelight.gateway.shared import shared_by
 from safelight.gateway.workflows import contract_of, flows_of
 from safelight.installed import version
+from safelight.workflows.files import workflow_of
 
 PATIENCE_SECONDS = 3.0
 """A server that is away for longer is said to be: callers ask again by themselves."""
@@ -89,4 +90,5 @@ async def _lifespan(api: FastAPI) -> AsyncGenerator[None]:
 def _load() -> None:
     """Load the flows, so that the first caller does not wait for them."""
     for flow in flows_of():
-        contract_of(flow)
+        if workflow_of(flow) is None:  # those of files are loaded when they are asked for
+            contract_of(flow)

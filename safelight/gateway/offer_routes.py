@@ -90,6 +90,12 @@ def list_operations() -> offers.Operations:
     return offers.operations()
 
 
+@router.get("/api/workflows", tags=["catalog"])
+def list_workflows() -> offers.Workflows:
+    """Workflows of ComfyUI that are flows, with what a job of each takes."""
+    return offers.workflows()
+
+
 @router.get("/api/models", tags=["catalog"])
 def list_models(
     model_type: Annotated[str | None, Query(description="checkpoint, lora, vae, ...")] = None,

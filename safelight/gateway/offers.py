@@ -6,10 +6,11 @@ from typing import Any, cast
 from pydantic import BaseModel, ConfigDict, JsonValue
 
 from safelight.client.catalog import catalog
-from safelight.errors import InvalidFieldValueError
+from safelight.errors import InvalidFieldValueError, PipelineError
 from safelight.gateway.problems import UnknownPresetError
 from safelight.gateway.workflows import OPERATIONS, contract_of
 from safelight.weights.registry import ModelInfo, registry
+from safelight.workflows.files import flow_names, workflow_of
 
 
 class _Frozen(BaseModel):
@@ -94,6 +95,30 @@ class Operations(_Frozen):
     """By their ids."""
 
 
+class WorkflowCard(_Frozen):
+    """A workflow of ComfyUI that is a flow."""
+
+    id: str
+    """What a job names as its workflow."""
+    name: str
+    """Of its files."""
+    description: str
+    """What it does."""
+    parameters: dict[str, Any]
+    """JSON schema of what a job of it takes; empty where its files cannot be read."""
+    error: str
+    """Why they cannot; empty where they can."""
+
+
+class Workflows(_Frozen):
+    """All workflows of ComfyUI."""
+
+    total: int
+    """How many."""
+    workflows: list[WorkflowCard]
+    """By their names."""
+
+
 class Models(_Frozen):
     """Models of this machine that fit the filter."""
 
@@ -148,6 +173,21 @@ def operations() -> Operations:
         for name, flow in sorted(OPERATIONS.items())
     ]
     return Operations(total=len(found), operations=found)
+
+
+def workflows() -> Workflows:
+    """All workflows of ComfyUI that are flows."""
+    found = [_workflow(flow) for flow in flow_names()]
+    return Workflows(total=len(found), workflows=found)
+
+
+def _workflow(flow: str) -> WorkflowCard:
+    name = workflow_of(flow) or ""
+    try:
+        parameters, told, error = schema_of(flow), _said_of(flow), ""
+    except PipelineError as refused:
+        parameters, told, error = {}, "", str(refused)
+    return WorkflowCard(id=flow, name=name, description=told, parameters=parameters, error=error)
 
 
 def models(model_type: str | None) -> Models:

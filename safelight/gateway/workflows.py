@@ -16,6 +16,7 @@ from pydantic import JsonValue
 from safelight.client.catalog import catalog, pipelines
 from safelight.client.contracts import Contract, contract
 from safelight.errors import ContractMismatchError, InvalidFieldValueError
+from safelight.workflows.files import flow_names, workflow_of
 
 OPERATIONS = {
     "image_generation": "generate",
@@ -39,6 +40,8 @@ class WorkflowType(StrEnum):
     BLEND = "blend"
     PRESET = "preset"
     PIPELINE = "pipeline"
+    WORKFLOW = "workflow"
+    """One of ComfyUI, from a file of the volume."""
 
 
 def flows_of(kind: WorkflowType | None = None) -> tuple[str, ...]:
@@ -46,16 +49,20 @@ def flows_of(kind: WorkflowType | None = None) -> tuple[str, ...]:
     presets = catalog().preset_ids()
     if kind is WorkflowType.PRESET:
         return presets
+    if kind is WorkflowType.WORKFLOW:
+        return flow_names()
     if kind is not None:
         return (kind.value,)
-    return (*(known.value for known in WorkflowType if known is not WorkflowType.PRESET), *presets)
+    return (*(known.value for known in WorkflowType if known not in MANY), *presets, *flow_names())
 
 
 def type_of(flow: str) -> WorkflowType | None:
     """The type of a flow; None where it is no workflow."""
     if flow in catalog().preset_ids():
         return WorkflowType.PRESET
-    return next((kind for kind in WorkflowType if kind.value == flow), None)
+    if workflow_of(flow) is not None:  # its files may be gone, its jobs are there
+        return WorkflowType.WORKFLOW
+    return next((kind for kind in WorkflowType if kind.value == flow and kind not in MANY), None)
 
 
 def flow_named(workflow: str) -> str:
@@ -66,7 +73,7 @@ def flow_named(workflow: str) -> str:
     """
     known = flows_of()
     flow = OPERATIONS.get(workflow, workflow)
-    if flow in known and flow != WorkflowType.PRESET:
+    if flow in known:
         return flow
     near = get_close_matches(workflow, [*known, *OPERATIONS], n=1)
     meant = f"; did you mean {near[0]}?" if near else ""
@@ -76,9 +83,17 @@ def flow_named(workflow: str) -> str:
     )
 
 
-@cache
+MANY = (WorkflowType.PRESET, WorkflowType.WORKFLOW)
+"""Types that stand for any number of flows."""
+
+
 def contract_of(flow: str) -> Contract:
-    """What a flow takes; loaded once."""
+    """What a flow takes; loaded once, but for those that are made of files which people change."""
+    return _contract(flow) if workflow_of(flow) is None else contract(flow)
+
+
+@cache
+def _contract(flow: str) -> Contract:
     return contract(flow)
 
 

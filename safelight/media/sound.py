@@ -6,7 +6,13 @@ from safelight.confined.transport import Array
 from safelight.errors import InvalidMediaError
 from safelight.media.video.mp4_index import require_few_samples
 
-MEDIA_TYPES = {"wav": "audio/wav", "mp3": "audio/mpeg", "mov,mp4,m4a,3gp,3g2,mj2": "audio/mp4"}
+MEDIA_TYPES = {
+    "wav": "audio/wav",
+    "mp3": "audio/mpeg",
+    "mov,mp4,m4a,3gp,3g2,mj2": "audio/mp4",
+    "flac": "audio/flac",
+    "ogg": "audio/ogg",
+}
 """ffmpeg's names of the sound containers that are taken."""
 
 
@@ -14,7 +20,7 @@ def probe_sound(path: Path) -> str:
     """The media type of a sound file.
 
     Raises:
-        InvalidMediaError: not WAV, MP3 or M4A, no sound in it, or a video.
+        InvalidMediaError: not WAV, MP3, M4A, FLAC or Ogg, no sound in it, or a video.
     """
     import av
     import av.error
@@ -37,7 +43,7 @@ def probe_sound(path: Path) -> str:
     ) as error:
         found = f"nothing that can be decoded ({error})"
     raise InvalidMediaError(
-        f"{path.name} holds {found}, expected WAV, MP3 or M4A sound alone",
+        f"{path.name} holds {found}, expected WAV, MP3, M4A, FLAC or Ogg sound alone",
         "convert the sound to WAV",
     )
 

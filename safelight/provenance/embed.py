@@ -56,6 +56,10 @@ LONGEST_SIDE = {"image/png": 2**31 - 1, "image/jpeg": 65_500, "image/webp": 16_3
 """What each format holds, in pixels."""
 SEGMENT_ROOM = 65_533
 """Bytes one JPEG segment can carry."""
+TAGGED = (b"\x1aE\xdf\xa3", b"fLaC", b"OggS", b"ID3")
+"""How files of Matroska, FLAC, Ogg and MP3 begin that say something about themselves."""
+READ = "mov,mp4,m4a,3gp,3g2,mj2,matroska,webm,flac,ogg,mp3,wav"
+"""FFmpeg's names of containers whose comment may hold a record."""
 TITLE_LENGTH = 80
 """Characters of the prompt that a video's title shows."""
 _APP1, _APP13 = 0xE1, 0xED
@@ -150,7 +154,7 @@ def animation_bytes(
 
 
 def video_tags(record: FileRecord) -> dict[str, str]:
-    """Container metadata for MP4 and MKV: what players show, and the record as the comment."""
+    """Container metadata of video and sound: what players show, and the record as the comment."""
     tags = {
         "comment": record_json(record),
         "software": creator_tool(),
@@ -190,8 +194,8 @@ def _record_text(path: Path) -> str | None:
         head = file.read(12)
     if head.startswith(PNG):
         return png_texts(path).get(KEY)
-    if head[4:8] == b"ftyp" or head.startswith(b"\x1aE\xdf\xa3"):
-        return _video_comment(path)
+    if head[4:8] == b"ftyp" or head.startswith(TAGGED) or head[8:] == b"WAVE":
+        return _comment(path)
     found = None
     if head.startswith(JPEG):
         found = jpeg_xmp(path)
@@ -200,7 +204,7 @@ def _record_text(path: Path) -> str | None:
     return None if found is None else property_in(found, OURS, "record")
 
 
-def _video_comment(path: Path) -> str | None:
+def _comment(path: Path) -> str | None:
     import av
     import av.error
 
@@ -208,9 +212,14 @@ def _video_comment(path: Path) -> str | None:
         with av.open(
             str(path),
             metadata_errors="replace",
-            options={"format_whitelist": "mov,mp4,m4a,3gp,3g2,mj2,matroska,webm"},
+            options={"format_whitelist": READ, "protocol_whitelist": "file"},
         ) as container:
-            tags = {name.lower(): value for name, value in container.metadata.items()}
+            own = [each.metadata for each in container.streams.audio]  # where Ogg has them
+            tags = {
+                name.lower(): value
+                for told in (*own, container.metadata)
+                for name, value in told.items()
+            }
     except av.error.FFmpegError:
         return None
     return tags.get("comment")

@@ -23,6 +23,8 @@ EXTENSIONS = {
     "audio/wav": ".wav",
     "audio/mpeg": ".mp3",
     "audio/mp4": ".m4a",
+    "audio/flac": ".flac",
+    "audio/ogg": ".ogg",
     "application/json": ".json",
     "text/plain": ".txt",
     "application/vnd.openxmlformats-officedocument.spreadsheetml.sheet": ".xlsx",

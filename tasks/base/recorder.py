@@ -58,6 +58,8 @@ class Recorder:
     """Called with stage, done and total at each step."""
     run_id: str = ""
     """Names the run's manifest; empty where there is none."""
+    view: Callable[[bytes], None] | None = None
+    """Called with a small picture of what a stage is making."""
     added: Callable[[int], None] | None = None
     """Called with how many stages are finished when another one is."""
     engines: tuple[str, ...] = ()

@@ -23,7 +23,14 @@ from safelight.engines.machine.measure import measured
 from safelight.engines.work import Work, payer, working
 from safelight.errors import PipelineError
 from safelight.params import Params
-from safelight.progress import StopRequestedError, moving, note, stop_requested, watching
+from safelight.progress import (
+    StopRequestedError,
+    moving,
+    note,
+    stop_requested,
+    viewing,
+    watching,
+)
 from safelight.provenance.charges import charging
 from safelight.provenance.record import Origin
 from safelight.store.artifact import ArtifactRef, MediaKind
@@ -38,7 +45,7 @@ from tasks.base.unfolded import unfolded_in
 P = ParamSpec("P")
 R = TypeVar("R")
 T = TypeVar("T", bound=Params)
-Makes = Literal["image", "video", "same"]
+Makes = Literal["image", "video", "same", "stated"]
 Reads = Mapping[str, tuple[MediaKind, ...]]
 DELAYS = [2.0, 10.0]
 """Seconds before each further try of what may pass."""
@@ -70,7 +77,7 @@ class Stage(Task[P, R]):
         self.optional = optional
         """Whether its one input may be left out; it is None then."""
         self.makes: Makes = makes
-        """Media kind of its result; `same` as its first input."""
+        """Media kind of its result; `same` as its first input, `stated` as its parameters say."""
         self.declared = declared
         """Its name, what it does to pixels, and what it asks of engines."""
         self.revision = revision
@@ -176,6 +183,7 @@ class Stage(Task[P, R]):
             call = call_of(self.declared, [*args, *kwargs.values()])
             with (
                 watching(listener) as notes,
+                viewing(recorder().view),
                 moving(),
                 measured() as cost,
                 calling(call),
@@ -242,7 +250,8 @@ def stage(
         reads: name of each reference, as the function calls it and in its order, to the media
             kinds it may have; empty when it needs none. Where the function takes a list as the
             last of them, a pipeline may name any number there.
-        makes: media kind of the result; `same` as that of the first reference.
+        makes: media kind of the result; `same` as that of the first reference, `stated` as the
+            parameter `makes` says.
         origin: what it does to pixels; goes into the record of each file.
         needs: from parameters and references to what engines are asked for; None when the stage
             does the work itself, and `identity` then says how.

@@ -14,11 +14,11 @@ import pytest
 from fastapi import FastAPI
 from prefect.settings import PREFECT_API_URL, temporary_settings
 
-from safelight.cli.addresses import free_port
 from safelight.client.contracts import contract, entrypoint
 from safelight.gateway.app import create_api
 from safelight.gateway.correlating import Correlated
 from safelight.gateway.guard import Guard
+from safelight.loopback import free_port
 from safelight.settings import reload_settings
 from safelight.store.store import current_store
 from tests.prefect_pool import Pool

@@ -2,6 +2,8 @@
 
 import hashlib
 import io
+import json
+import shutil
 import warnings
 
 import numpy as np
@@ -10,7 +12,9 @@ from PIL import Image
 from safetensors.numpy import save_file
 
 from presets.base.catalog import preset_ids
+from safelight.settings import settings
 from safelight.weights.registry import registry
+from tests.engines.comfy.comfy_server import GRAPH
 from tests.gateway.conftest import Alone
 
 
@@ -188,3 +192,24 @@ def test_every_answer_is_described(alone: Alone):
                 schema = said[kind]["content"]["application/json"]["schema"]
                 assert schema["$ref"].endswith("/Problem"), (method, path)
             assert route["description"]
+
+
+def test_workflows_of_comfyui_are_listed_with_their_forms(alone: Alone):
+    folder = settings().volume_root / "workflows"
+    folder.mkdir(parents=True)
+    (folder / "draw.json").write_text(json.dumps(GRAPH))
+    (folder / "odd.json").write_text("{")
+    try:
+        found = alone.ask("GET", "/api/workflows").json()["workflows"]
+        draw, odd = found
+        assert (draw["id"], draw["name"], draw["error"]) == ("workflow_draw", "draw", "")
+        assert {"prompt", "seed"} <= draw["parameters"]["properties"].keys()
+        assert odd["error"].startswith("[INVALID_FIELD_VALUE]")
+        job = {"workflow": "workflow_draw", "parameters": {"steps": "many"}}
+        refused = alone.ask("POST", "/api/jobs", json=job)
+        assert (refused.status_code, refused.json()["error_code"]) == (400, "INVALID_FIELD_VALUE")
+        job = {"workflow": "workflow_none", "parameters": {}}
+        refused = alone.ask("POST", "/api/jobs", json=job)
+        assert refused.json()["error_code"] == "CONTRACT_MISMATCH"
+    finally:
+        shutil.rmtree(folder)

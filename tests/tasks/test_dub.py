@@ -106,5 +106,5 @@ def test_new_sound_takes_the_place_of_the_old(film: ArtifactRef):
 
 
 def test_what_is_no_sound_is_refused(film: ArtifactRef, volume: Path):
-    with pytest.raises(InvalidMediaError, match="expected WAV, MP3 or M4A"):
+    with pytest.raises(InvalidMediaError, match="expected WAV, MP3, M4A, FLAC or Ogg"):
         dub.fn(film, film, DubParams())

@@ -1,16 +1,15 @@
 """Holds a workflow against what the server says of its nodes, before anything is sent."""
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from typing import cast
 from urllib.parse import quote
 
-from safelight.engines.comfy.refusals import Wrong, choices_of, missing_node
+from safelight.engines.comfy.refusals import Wrong, missing_node
 from safelight.engines.comfy.server import Server
 from safelight.engines.graphs import Graph, Node, Place
+from safelight.engines.object_info import Known, choices_of, config_of, inputs_of, options_of
 from safelight.errors import PipelineError
 
-Known = Mapping[str, Mapping[str, object]]
-"""Type of each node to what the server says of it."""
 UPLOADED = ("image_upload", "video_upload", "audio_upload", "file_upload")
 """Options of choices that also take files which lie in folders below that of inputs."""
 _PLAIN = {
@@ -54,7 +53,7 @@ def check(server: Server, graph: Graph, given: Sequence[Place], known: Known) ->
             raise error
     for node in graph.values():
         for name, value in node.inputs.items():
-            config = _config(known[node.class_type], name)
+            config = config_of(known, node.class_type, name)
             choices = choices_of(config) if config is not None else None
             wrong = Wrong(node, name, value, choices)
             if wrong.is_model and choices is not None and value not in choices:
@@ -63,13 +62,12 @@ def check(server: Server, graph: Graph, given: Sequence[Place], known: Known) ->
 
 def _wrong(server: Server, node: Node, name: str, known: Known) -> PipelineError | None:
     told, value = known[node.class_type], node.inputs.get(name)
-    config = _config(told, name)
+    config = config_of(known, node.class_type, name)
     if config is None:
-        names = ", ".join(dict.fromkeys(each for each, _ in _inputs(told)))
+        names = ", ".join(dict.fromkeys(each for each, _ in inputs_of(told)))
         return Wrong(node, name, value, why=f"there is no such input; it has {names}").error(server)
     choices = choices_of(config)
-    options = config[1] if len(config) > 1 else None
-    limits = cast("dict[str, object]", options) if isinstance(options, dict) else {}
+    limits = options_of(config)
     if choices is not None:
         free = any(limits.get(option) for option in UPLOADED)
         taken = value in choices or (free and isinstance(value, str))
@@ -107,18 +105,3 @@ def _fits(kind: str, value: object) -> bool:
 
 def _is_number(value: object) -> bool:
     return isinstance(value, int | float) and not isinstance(value, bool)
-
-
-def _config(told: Mapping[str, object], name: str) -> Sequence[object] | None:
-    return next((config for each, config in _inputs(told) if each == name), None)
-
-
-def _inputs(told: Mapping[str, object]) -> Iterator[tuple[str, Sequence[object]]]:
-    groups = told.get("input")
-    for group in ("required", "optional"):
-        named = cast("dict[str, object]", groups).get(group) if isinstance(groups, dict) else None
-        for name, config in (
-            cast("dict[str, object]", named).items() if isinstance(named, dict) else ()
-        ):
-            if isinstance(config, list):
-                yield name, cast("list[object]", config)

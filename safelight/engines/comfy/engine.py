@@ -1,17 +1,17 @@
 """ComfyUI as an engine: runs workflows on the server that the settings name."""
 
-import hashlib
 import json
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import closing, suppress
 from pathlib import Path
 from typing import ClassVar, cast
 
+from safelight.digests import sha256_of
 from safelight.engines.comfy.checking import check, nodes_of
 from safelight.engines.comfy.events import Events
 from safelight.engines.comfy.following import StandsStillError, follow
 from safelight.engines.comfy.jobs import begun, cancel, submit
-from safelight.engines.comfy.named import named_server
+from safelight.engines.comfy.named import named_server, require_named
 from safelight.engines.comfy.server import Facts, Server
 from safelight.engines.graphs import Graph, GraphRequest, graph_json, read_graph, with_values
 from safelight.engines.identity import EngineIdentity
@@ -23,14 +23,20 @@ from safelight.errors import (
 )
 from safelight.progress import StopReason, StopRequestedError, note, stop_reason
 from safelight.settings import settings
+from safelight.store.artifact import MediaKind
 
 REVISION = 1
 """Raised when what is sent or taken back changes."""
 SUBFOLDER = "safelight"
-"""Of the server's folder of inputs, for pictures that are sent."""
-MOST_PICTURES = 256
+"""Of the server's folder of inputs, for files that are sent."""
+MOST_FILES = 256
 """Of one run."""
-_EXTENSIONS = (".png", ".jpg", ".jpeg", ".webp")
+ENDINGS: Mapping[MediaKind, tuple[str, ...]] = {
+    "image": (".png", ".jpg", ".jpeg", ".webp", ".gif"),
+    "video": (".mp4", ".webm", ".mkv", ".mov"),
+    "audio": (".flac", ".mp3", ".wav", ".m4a", ".ogg", ".opus"),
+}
+"""Of files that workflows save."""
 
 
 class Comfy(LocalEngine):
@@ -43,7 +49,7 @@ class Comfy(LocalEngine):
         """Whether a server is named; it is not asked."""
         del request
         try:
-            named_server().close()
+            require_named()
         except PipelineError as error:
             return error
         return None
@@ -73,7 +79,7 @@ class Comfy(LocalEngine):
         )
 
     def run_graph(
-        self, request: GraphRequest, pictures: Sequence[bytes], job: str, folder: Path
+        self, request: GraphRequest, media: Sequence[Path], job: str, folder: Path
     ) -> tuple[Path, ...]:
         """See `RunsGraphs.run_graph`.
 
@@ -86,19 +92,19 @@ class Comfy(LocalEngine):
         with closing(named_server()) as server:
             facts = server.facts()
             check(server, graph, request.given, nodes_of(server, graph))
-            sent = dict(zip(request.pictures, _uploaded(server, pictures), strict=True))
+            sent = dict(zip(request.media, _uploaded(server, media), strict=True))
             filled = with_values(graph, sent)
             history = _ran(server, facts, filled, job)
-            return _fetched(server, filled, history, folder)
+            return _fetched(server, filled, history, folder, request.makes)
 
 
 ENGINE = Comfy()
 
 
-def _uploaded(server: Server, pictures: Sequence[bytes]) -> Iterator[str]:
-    for content in pictures:
-        name = f"{hashlib.sha256(content).hexdigest()}.png"
-        yield server.patiently(lambda data=content, at=name: server.upload(data, at, SUBFOLDER))
+def _uploaded(server: Server, media: Sequence[Path]) -> Iterator[str]:
+    for file in media:
+        name = f"{sha256_of(file)}{file.suffix}"
+        yield server.patiently(lambda sent=file, at=name: server.upload(sent, at, SUBFOLDER))
 
 
 def _ran(server: Server, facts: Facts, graph: Graph, job: str) -> Mapping[str, object]:
@@ -127,20 +133,25 @@ def _taken_back(server: Server, facts: Facts, prompt_id: str) -> None:
 
 
 def _fetched(
-    server: Server, graph: Graph, history: Mapping[str, object], folder: Path
+    server: Server,
+    graph: Graph,
+    history: Mapping[str, object],
+    folder: Path,
+    makes: tuple[MediaKind, ...],
 ) -> tuple[Path, ...]:
     found = list(_saved(graph, history))
-    stills = [each for each in found if each["filename"].lower().endswith(_EXTENSIONS)]
-    kept = [each for each in stills if each["type"] == "output"] or stills
+    wanted = [each for each in found if _kind(each) in makes]
+    kept = [each for each in wanted if each["type"] == "output"] or wanted
     if not kept:
         others = ", ".join(sorted({server.said(each["filename"]) for each in found})[:5])
+        said = " or ".join("picture" if kind == "image" else kind for kind in makes)
         raise ContractMismatchError(
-            f"the workflow saved no picture{f', but {others}' if others else ''}",
-            "give it a node that saves pictures, such as SaveImage",
+            f"the workflow saved no {said}{f', but {others}' if others else ''}",
+            "give it a node that saves it, such as SaveImage or SaveVideo",
         )
-    if len(kept) > MOST_PICTURES:
+    if len(kept) > MOST_FILES:
         raise InvalidMediaError(
-            f"the workflow saved {len(kept)} pictures, at most {MOST_PICTURES} are taken",
+            f"the workflow saved {len(kept)} files, at most {MOST_FILES} are taken",
             "let it save fewer at once",
         )
     if len(found) > len(kept):
@@ -148,9 +159,17 @@ def _fetched(
     made: list[Path] = []
     for number, params in enumerate(kept):
         target = folder / f"{number:04}{Path(params['filename']).suffix.lower()}"
-        server.patiently(lambda what=params, to=target: server.download(what, to))
+        kind = _kind(params)
+        server.patiently(
+            lambda what=params, to=target, of=kind: server.download(what, to, of or "image")
+        )
         made.append(target)
     return tuple(made)
+
+
+def _kind(saved: Mapping[str, str]) -> MediaKind | None:
+    ending = Path(saved["filename"]).suffix.lower()
+    return next((kind for kind, endings in ENDINGS.items() if ending in endings), None)
 
 
 def _saved(graph: Graph, history: Mapping[str, object]) -> Iterator[dict[str, str]]:

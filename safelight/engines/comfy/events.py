@@ -20,6 +20,8 @@ MOST_WAITING = 512
 OPEN_SECONDS = 5.0
 PARTS = 100
 """Each node counts as so many steps."""
+PREVIEW, PREVIEW_WITH_FACTS = 1, 4
+"""What the first four bytes of a message of bytes say that it holds."""
 ENDS = ("execution_success", "execution_error", "execution_interrupted")
 
 
@@ -31,6 +33,8 @@ class Event:
     """Its type; `preview` for one of bytes."""
     data: Mapping[str, object]
     """What it says."""
+    picture: bytes = b""
+    """PNG or JPEG of a preview."""
 
 
 class Events:
@@ -161,7 +165,7 @@ class Progress:
 
 def _event(told: str | bytes) -> Event:
     if isinstance(told, bytes):
-        return Event("preview", {})
+        return Event("preview", {}, _preview(told))
     try:
         found: object = json.loads(told)
     except (ValueError, RecursionError):
@@ -172,3 +176,13 @@ def _event(told: str | bytes) -> Event:
         str(message.get("type", "")),
         cast("dict[str, object]", data) if isinstance(data, dict) else {},
     )
+
+
+def _preview(told: bytes) -> bytes:
+    """The picture of a message of bytes; empty where it holds none."""
+    kind = int.from_bytes(told[:4], "big")
+    if kind == PREVIEW:
+        return told[8:]
+    if kind == PREVIEW_WITH_FACTS:
+        return told[8 + int.from_bytes(told[4:8], "big") :]
+    return b""

@@ -9,7 +9,7 @@ from safelight.engines.comfy.refusals import failure
 from safelight.engines.comfy.server import Server
 from safelight.engines.graphs import Graph
 from safelight.errors import EngineTimeoutError, PipelineError
-from safelight.progress import step
+from safelight.progress import show, step
 
 LOOK_SECONDS = 0.25
 """How often a request to stop is looked for."""
@@ -51,6 +51,8 @@ def follow(
         ends = False
         if event is not None and (event.kind == "preview" or progress.take(event)):
             moved = now
+            if event.picture:
+                show(event.picture)
             node = event.data.get("node", "")
             ends = event.kind in ENDS or (event.kind == "executing" and node is None)
         if event is None or ends or now - told >= LOOK_SECONDS:

@@ -6,6 +6,7 @@ from typing import cast
 
 from safelight.engines.comfy.server import Server
 from safelight.engines.graphs import Graph, Node
+from safelight.engines.object_info import choices_of
 from safelight.errors import (
     ContractMismatchError,
     DependencyMissingError,
@@ -152,20 +153,6 @@ def _wrongs(graph: Graph, answer: Mapping[str, object]) -> Iterator[Wrong]:
                 choices if error.get("type") == "value_not_in_list" else None,
                 f"{error.get('message', '')}: {details}",
             )
-
-
-def choices_of(config: Sequence[object]) -> Sequence[object] | None:
-    """What an input may hold, where it is a choice; None where it is none.
-
-    Args:
-        config: type and options, as the server describes an input: the choices stand in the place
-            of the type, or under `options`.
-    """
-    kind = config[0] if config else None
-    if isinstance(kind, list):
-        return cast("list[object]", kind)
-    options = _object(config[1]).get("options") if len(config) > 1 else None
-    return cast("list[object]", options) if kind == "COMBO" and isinstance(options, list) else None
 
 
 def _messages(status: Mapping[str, object]) -> Iterator[tuple[object, Mapping[str, object]]]:

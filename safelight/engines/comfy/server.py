@@ -2,6 +2,7 @@
 
 import json
 import logging
+import mimetypes
 import re
 import ssl
 import time
@@ -28,6 +29,7 @@ from safelight.errors import (
     one_line,
 )
 from safelight.progress import pause
+from safelight.store.artifact import MediaKind
 from safelight.store.disk import disk_errors
 
 T = TypeVar("T")
@@ -38,9 +40,12 @@ LARGEST_ANSWER = 64 * 2**20
 """Bytes of JSON; the list of all nodes has a few million."""
 LARGEST_PICTURE = 512 * 2**20
 """Bytes of one picture."""
-PICTURES = ("image/png", "image/jpeg", "image/webp")
+LARGEST_CLIP = 4 * 2**30
+"""Bytes of one video or sound."""
 PAUSES = (0.25, 0.5, 1.0, 2.0, 4.0, 8.0)
 """Seconds before each further question to a server that is away; the last one again and again."""
+UNTOLD = ("application/octet-stream", "application/ogg")
+"""What a file of any kind may be given as; its content is looked into later."""
 _VERSION = re.compile(r"v?(\d+)\.(\d+)\.(\d+)")
 
 
@@ -263,65 +268,67 @@ class Server:
             f"ComfyUI at {self.url} answers {path} with {status}", "look into its log"
         )
 
-    def upload(self, content: bytes, name: str, subfolder: str) -> str:
-        """Send a PNG file into the server's input folder; what nodes call it.
+    def upload(self, file: Path, name: str, subfolder: str) -> str:
+        """Send a file into the server's input folder, a piece at a time; what nodes call it.
 
         Raises:
             InvalidMediaError: it is larger than the server takes.
             PipelineError: as `answer`.
         """
-        request = self._client.build_request(
-            "POST",
-            f"{self.url}/upload/image",
-            files={"image": (name, content, "image/png")},
-            data={"type": "input", "subfolder": subfolder},
-        )
-        with self._sent(request) as response:
-            if response.status_code == HTTPStatus.REQUEST_ENTITY_TOO_LARGE:
-                raise InvalidMediaError(
-                    f"a picture of {len(content) / 2**20:.0f} MiB is larger than ComfyUI at "
-                    f"{self.url} takes",
-                    "start that ComfyUI with a larger --max-upload-size, or give a smaller picture",
-                )
-            self.require_good(response, "/upload/image")
-            kept = self.object_in(response, "/upload/image")
+        kind = mimetypes.guess_type(name)[0] or "application/octet-stream"
+        with file.open("rb") as content:
+            request = self._client.build_request(
+                "POST",
+                f"{self.url}/upload/image",
+                files={"image": (name, content, kind)},
+                data={"type": "input", "subfolder": subfolder},
+            )
+            with self._sent(request) as response:
+                if response.status_code == HTTPStatus.REQUEST_ENTITY_TOO_LARGE:
+                    raise InvalidMediaError(
+                        f"a file of {file.stat().st_size / 2**20:.0f} MiB is larger than ComfyUI "
+                        f"at {self.url} takes",
+                        "start that ComfyUI with a larger --max-upload-size, or give a smaller one",
+                    )
+                self.require_good(response, "/upload/image")
+                kept = self.object_in(response, "/upload/image")
         names = kept.get("name"), kept.get("subfolder", "")
         if not all(isinstance(each, str) for each in names) or not names[0]:
             raise self._no_comfy("an upload is answered without a name")
         return f"{names[1]}/{names[0]}" if names[1] else str(names[0])
 
-    def download(self, params: dict[str, str], target: Path) -> None:
-        """Write a picture of the server into a file, which is removed where that fails.
+    def download(self, params: dict[str, str], target: Path, kind: MediaKind = "image") -> None:
+        """Write what the server has saved into a file, which is removed where that fails.
 
         Raises:
-            InvalidMediaError: it is larger than is taken, or no picture by its type.
+            InvalidMediaError: it is larger than is taken, or of another kind by its type.
             PipelineError: as `asked`.
         """
         try:
             with self.asked("GET", "/view", params=params) as response:
                 self.require_good(response, "/view")
-                self._write(response, self.said(params["filename"]), target)
+                self._write(response, self.said(params["filename"]), target, kind)
         except BaseException:
             target.unlink(missing_ok=True)
             raise
 
-    def _write(self, response: httpx.Response, name: str, target: Path) -> None:
-        kind = response.headers.get("content-type", "").partition(";")[0].strip()
-        if kind not in PICTURES:
+    def _write(self, response: httpx.Response, name: str, target: Path, kind: MediaKind) -> None:
+        told = response.headers.get("content-type", "").partition(";")[0].strip().lower()
+        if not told.startswith(f"{kind}/") and told not in UNTOLD:
             raise InvalidMediaError(
-                f"ComfyUI at {self.url} gives {name} as {self.said(kind) or 'nothing'}, "
-                f"expected {', '.join(PICTURES)}",
-                "let the workflow save PNG, JPEG or WebP",
+                f"ComfyUI at {self.url} gives {name} as {self.said(told) or 'nothing'}, "
+                f"expected {kind}",
+                "look at what the workflow saves, and at what stands before that ComfyUI",
             )
+        most = LARGEST_PICTURE if kind == "image" else LARGEST_CLIP
         size = 0
         with disk_errors(target), target.open("wb") as file:
             for piece in response.iter_bytes():
                 size += len(piece)
-                if size > LARGEST_PICTURE:
+                if size > most:
                     raise InvalidMediaError(
-                        f"{name} of ComfyUI at {self.url} has more than "
-                        f"{LARGEST_PICTURE // 2**20} MiB",
-                        "let the workflow save a smaller picture",
+                        f"{name} of ComfyUI at {self.url} has more than {most // 2**20} MiB",
+                        "let the workflow save less in one file",
                     )
                 file.write(piece)
 

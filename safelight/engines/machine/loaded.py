@@ -15,6 +15,8 @@ GIB = 2**30
 _lock = threading.RLock()
 _kept: OrderedDict[Key, tuple[object, int]] = OrderedDict()
 _gates: dict[Key, threading.RLock] = {}
+_neighbours: list[Callable[[], None]] = []
+"""What else holds memory of the device."""
 _loads = 0
 _hits = 0
 
@@ -51,10 +53,18 @@ def loaded(key: Key, load: Callable[[], T], size_bytes: Callable[[T], int] | int
         with _lock:
             if key in _kept:
                 return cast(T, _hit(key))
+        for make_room in _neighbours:
+            make_room()
         model = load()
         size = size_bytes if isinstance(size_bytes, int) else size_bytes(model)
         _keep(key, model, size)
         return model
+
+
+def before_loading(make_room: Callable[[], None]) -> None:
+    """Have something called before each load: it gives memory of the device back."""
+    if make_room not in _neighbours:
+        _neighbours.append(make_room)
 
 
 def _hit(key: Key) -> object:

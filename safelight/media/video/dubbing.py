@@ -41,7 +41,7 @@ def dub(
 
     Args:
         video: what is shown.
-        sound: WAV, MP3 or M4A.
+        sound: WAV, MP3, M4A, FLAC or Ogg.
         target: the file to make.
         tags: container metadata of it.
         container: of the video.

@@ -11,6 +11,7 @@ import json
 import re
 import socket
 import struct
+import sys
 import threading
 import time
 from collections.abc import Callable, Iterator
@@ -18,7 +19,7 @@ from contextlib import contextmanager, suppress
 from email.message import Message
 from email.parser import BytesParser
 from email.policy import HTTP
-from http.server import BaseHTTPRequestHandler
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import Any
 from urllib.parse import parse_qs, unquote, urlsplit
@@ -188,6 +189,13 @@ def comfy_up(comfy: Comfy) -> Iterator[str]:
             worker.join(10)
 
 
+def serve(comfy: Comfy, port: int) -> None:
+    """Serve this on a port until the process ends."""
+    threading.Thread(target=comfy.work, daemon=True).start()
+    handler = type("Bound", (Handler,), {"comfy": comfy})
+    ThreadingHTTPServer(("127.0.0.1", port), handler).serve_forever()
+
+
 class Handler(BaseHTTPRequestHandler):
     """Routes as ComfyUI has them."""
 
@@ -270,6 +278,10 @@ class Handler(BaseHTTPRequestHandler):
             with comfy.lock:
                 comfy.deleted += told["delete"]
                 comfy.pending = [each for each in comfy.pending if each[1] not in told["delete"]]
+            return 200, b"", "application/octet-stream"
+        if path == "/free":
+            sys.stdout.write(f"asked to free {sorted(told.items())}\n")
+            sys.stdout.flush()
             return 200, b"", "application/octet-stream"
         if path == "/interrupt":
             self._interrupt(told.get("prompt_id"))

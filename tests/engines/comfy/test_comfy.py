@@ -68,7 +68,11 @@ def run(
     folder: Path, job: str = "one", wanted: GraphRequest | None = None, *pictures: bytes
 ) -> tuple[Path, ...]:
     folder.mkdir(exist_ok=True)
-    return ENGINE.run_graph(wanted or request(), pictures, job, folder)
+    media: list[Path] = []
+    for number, picture in enumerate(pictures):
+        media.append(folder.with_name(f"{folder.name}-{number}.png"))
+        media[-1].write_bytes(picture)
+    return ENGINE.run_graph(wanted or request(), media, job, folder)
 
 
 def until(reached: Any) -> None:
@@ -536,7 +540,7 @@ def test_headers_go_with_every_question_and_into_no_log(
 
 
 def test_pictures_are_sent_once_under_the_name_of_their_content(comfy: Comfy, tmp_path: Path):
-    wanted = replace(request(RECORDED["image_graph"]), pictures=(Place("10", "image"),))
+    wanted = replace(request(RECORDED["image_graph"]), media=(Place("10", "image"),))
     picture = comfy.picture(GRAPH)
     run(tmp_path / "a", "one", wanted, picture)
     ((name, sent),) = comfy.uploads.items()
@@ -549,7 +553,7 @@ def test_pictures_are_sent_once_under_the_name_of_their_content(comfy: Comfy, tm
 def test_a_workflow_without_pictures_is_refused(
     comfy: Comfy, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ):
-    monkeypatch.setattr(comfy_engine, "_EXTENSIONS", (".gif",))  # as if it had saved a video
+    monkeypatch.setattr(comfy_engine, "ENDINGS", {"image": (".gif",)})  # as if it saved a video
     with pytest.raises(PipelineError, match=r"saved no picture, but Safelight_00000_\.png"):
         run(tmp_path / "a")
 
