@@ -24,6 +24,7 @@ EXTENSIONS = {
     "audio/mpeg": ".mp3",
     "audio/mp4": ".m4a",
     "application/json": ".json",
+    "application/vnd.safetensors": ".safetensors",
     "text/plain": ".txt",
     "application/vnd.openxmlformats-officedocument.spreadsheetml.sheet": ".xlsx",
     "application/vnd.oasis.opendocument.spreadsheet": ".ods",

@@ -33,7 +33,9 @@ FILE_BYTES, BYTES_PER_PIXEL = 64 * 2**20, 16
 16-bit RGBA takes uncompressed."""
 EXAMPLES = Path(__file__).resolve().parents[2] / "examples"
 """Sample media of the checkout; may be read from everywhere."""
-_ARTIFACT = re.compile(r"(?:outputs|uploads)/[0-9a-f]{2}/([0-9a-f]{64})(\.[a-z0-9]+)")
+_ARTIFACT = re.compile(
+    r"(?:outputs|uploads|characters/c[0-9a-f]{12})/[0-9a-f]{2}/([0-9a-f]{64})(\.[a-z0-9]+)"
+)
 _MEDIA_TYPES = {extension: media_type for media_type, extension in EXTENSIONS.items()}
 
 
@@ -193,7 +195,7 @@ def find_stored(uri: str, kinds: tuple[MediaKind, ...]) -> ArtifactRef:
     Raises:
         MissingFileError: nothing is stored there.
         ChecksumMismatchError: the stored bytes are damaged.
-        ForbiddenPathError: the link leads out of uploads and outputs.
+        ForbiddenPathError: the link leads out of uploads, outputs and characters.
         InvalidMediaError: it is none of `kinds`.
     """
     key = _ARTIFACT.fullmatch(uri.removeprefix(SCHEME))

@@ -1,0 +1,53 @@
+"""A toy that no model has seen: a purple robot with one orange eye, drawn with a few shapes."""
+
+from pathlib import Path
+
+import numpy as np
+from PIL import Image, ImageDraw
+
+from training.starter.render import on_background, place
+
+PICTURES = 12
+NAME = "zorbo"
+_FINE = 256
+
+
+def toy_glyph() -> Image.Image:
+    """RGBA, cut to its outline."""
+    canvas = Image.new("RGBA", (_FINE, _FINE), (255, 255, 255, 0))
+    draw = ImageDraw.Draw(canvas)
+    purple, dark, orange, teal = (
+        (124, 58, 190, 255),
+        (60, 24, 104, 255),
+        (255, 140, 20, 255),
+        (30, 180, 170, 255),
+    )
+    draw.line((128, 10, 128, 50), fill=dark, width=10)
+    draw.ellipse((112, 0, 144, 30), fill=teal)
+    draw.rounded_rectangle((40, 44, 216, 150), 28, fill=purple, outline=dark, width=8)
+    draw.ellipse((88, 58, 168, 136), fill=(255, 255, 255, 255), outline=dark, width=6)
+    draw.ellipse((108, 76, 150, 120), fill=orange)
+    draw.rounded_rectangle((64, 158, 192, 236), 18, fill=teal, outline=dark, width=8)
+    draw.rectangle((10, 166, 54, 186), fill=purple)
+    draw.rectangle((202, 166, 246, 186), fill=purple)
+    draw.rectangle((80, 236, 112, 255), fill=dark)
+    draw.rectangle((144, 236, 176, 255), fill=dark)
+    return canvas.crop(canvas.getchannel("A").getbbox())
+
+
+def toy_reference(size: float = 56.0, right: float = 0.0, down: float = 0.0) -> np.ndarray:
+    """(SIDE, SIDE, 3) uint8 sRGB on white."""
+    return on_background(place(toy_glyph(), size, right, down))
+
+
+def write_toy(folder: Path, count: int = PICTURES, captions: bool = False) -> Path:
+    """A dataset: the toy in several sizes and places."""
+    folder.mkdir(parents=True, exist_ok=True)
+    draw = np.random.default_rng(7)
+    for at in range(count):
+        pixels = toy_reference(draw.uniform(51, 59), *draw.uniform(-2.5, 2.5, 2))
+        Image.fromarray(pixels).save(folder / f"toy_{at:02d}.png")
+        if captions:
+            words = ("a photo of {}", "{}", "one {} alone", "a drawing of {}")[at % 4]
+            (folder / f"toy_{at:02d}.txt").write_text(words.format(NAME))
+    return folder
