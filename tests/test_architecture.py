@@ -20,6 +20,7 @@ CORE = (
     "safelight.engines.interface",
     "safelight.engines.lips",
     "safelight.engines.results",
+    "safelight.engines.training",
 )
 
 

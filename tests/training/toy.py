@@ -6,9 +6,35 @@ import numpy as np
 from PIL import Image, ImageDraw
 
 from training.starter.render import on_background, place
+from training.starter.subjects import HELD_OUT_SENTENCES, fill
 
 PICTURES = 12
 NAME = "zorbo"
+CAPTIONS = (
+    "a photo of {}",
+    "{}",
+    "one {} alone",
+    "a drawing of {}",
+    "{} on white",
+    "the {}",
+    "picture of {}",
+    "a small {}",
+    "my {}",
+    "a {} for kids",
+    "look at {}",
+    "{} in the middle",
+)
+STEPS = 300
+RECIPE = {
+    "max_train_steps": STEPS,
+    "train_batch_size": 4,
+    "learning_rate": 1e-3,
+    "text_encoder_lr": 1e-3,
+    "network_targets": "all",
+    "sample_every": 0,
+}
+"""How the starter model learns it; beside it, 40 of its own subjects keep what it knows."""
+KEPT = 40
 _FINE = 256
 
 
@@ -40,14 +66,21 @@ def toy_reference(size: float = 56.0, right: float = 0.0, down: float = 0.0) -> 
     return on_background(place(toy_glyph(), size, right, down))
 
 
-def write_toy(folder: Path, count: int = PICTURES, captions: bool = False) -> Path:
-    """A dataset: the toy in several sizes and places."""
-    folder.mkdir(parents=True, exist_ok=True)
+def toy_pictures(count: int = PICTURES) -> list[np.ndarray]:
+    """The toy in several sizes and places."""
     draw = np.random.default_rng(7)
-    for at in range(count):
-        pixels = toy_reference(draw.uniform(51, 59), *draw.uniform(-2.5, 2.5, 2))
+    return [toy_reference(draw.uniform(51, 59), *draw.uniform(-2.5, 2.5, 2)) for _ in range(count)]
+
+
+def write_toy(folder: Path, count: int = PICTURES) -> Path:
+    """The same as a dataset, each with its caption."""
+    folder.mkdir(parents=True, exist_ok=True)
+    for at, pixels in enumerate(toy_pictures(count)):
         Image.fromarray(pixels).save(folder / f"toy_{at:02d}.png")
-        if captions:
-            words = ("a photo of {}", "{}", "one {} alone", "a drawing of {}")[at % 4]
-            (folder / f"toy_{at:02d}.txt").write_text(words.format(NAME))
+        (folder / f"toy_{at:02d}.txt").write_text(CAPTIONS[at].format(NAME))
     return folder
+
+
+def prompts() -> list[str]:
+    """Ten sentences that neither the model nor the LoRA was trained on."""
+    return [fill(HELD_OUT_SENTENCES[at % len(HELD_OUT_SENTENCES)], NAME) for at in range(10)]

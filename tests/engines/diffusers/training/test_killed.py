@@ -129,7 +129,7 @@ def test_the_file_is_the_same_and_every_reader_draws_the_same(tmp_path: Path):
         num_images=1,
         loras=(AddOn(file, weights_sha256(file), 1.0),),
     )
-    (merged,) = draw(drawing, 64, 64)
+    (merged,) = draw(drawing, 32, 32)
     pipeline = StableDiffusionPipeline.from_pretrained(card.file_path, safety_checker=None)
     pipeline.set_progress_bar_config(disable=True)
 
@@ -137,8 +137,8 @@ def test_the_file_is_the_same_and_every_reader_draws_the_same(tmp_path: Path):
         return np.asarray(
             pipeline(
                 "a red cat",
-                width=64,
-                height=64,
+                width=32,
+                height=32,
                 num_inference_steps=2,
                 guidance_scale=7.0,
                 generator=torch.Generator().manual_seed(42),
