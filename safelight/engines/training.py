@@ -75,8 +75,7 @@ class TrainingOptions(Params):
     network_dropout: float = Field(default=0.0, ge=0, lt=1)
     """Share of what goes into the LoRA that is left out by chance."""
     network_targets: Literal["attention", "all"] = "attention"
-    """Layers of the network that change: those of attention and beside it, or convolutions and
-    embeddings too."""
+    """Layers of the network that change: those of attention and beside it, or convolutions too."""
     network_weights: str | None = Field(default=None, min_length=1, max_length=200)
     """Name of a LoRA to begin with; None begins with nothing."""
     learning_rate: float = Field(default=1e-4, gt=0, le=10)

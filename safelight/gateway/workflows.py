@@ -24,6 +24,7 @@ OPERATIONS = {
 }
 """Operation to its flow."""
 PIPELINE = "pipeline"
+TRAINING = "train_lora"
 MARK = "__prefect_kind"
 """With a field of this name Prefect puts its own variables in the place of a parameter."""
 
@@ -37,6 +38,7 @@ class WorkflowType(StrEnum):
     ENHANCE = "enhance"
     INTERPOLATE = "interpolate"
     BLEND = "blend"
+    TRAIN = "train"
     PRESET = "preset"
     PIPELINE = "pipeline"
 
@@ -47,15 +49,22 @@ def flows_of(kind: WorkflowType | None = None) -> tuple[str, ...]:
     if kind is WorkflowType.PRESET:
         return presets
     if kind is not None:
-        return (kind.value,)
-    return (*(known.value for known in WorkflowType if known is not WorkflowType.PRESET), *presets)
+        return (_flow_of(kind),)
+    return (
+        *(_flow_of(known) for known in WorkflowType if known is not WorkflowType.PRESET),
+        *presets,
+    )
+
+
+def _flow_of(kind: WorkflowType) -> str:
+    return TRAINING if kind is WorkflowType.TRAIN else kind.value
 
 
 def type_of(flow: str) -> WorkflowType | None:
     """The type of a flow; None where it is no workflow."""
     if flow in catalog().preset_ids():
         return WorkflowType.PRESET
-    return next((kind for kind in WorkflowType if kind.value == flow), None)
+    return next((kind for kind in WorkflowType if _flow_of(kind) == flow), None)
 
 
 def flow_named(workflow: str) -> str:
@@ -65,7 +74,7 @@ def flow_named(workflow: str) -> str:
         ContractMismatchError: there is none of this name.
     """
     known = flows_of()
-    flow = OPERATIONS.get(workflow, workflow)
+    flow = {**OPERATIONS, WorkflowType.TRAIN.value: TRAINING}.get(workflow, workflow)
     if flow in known and flow != WorkflowType.PRESET:
         return flow
     near = get_close_matches(workflow, [*known, *OPERATIONS], n=1)

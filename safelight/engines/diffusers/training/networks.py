@@ -15,6 +15,8 @@ if TYPE_CHECKING:
 
 ADAPTER = "default"
 _ATTENTION = re.compile(r"(^|\.)(attentions|transformer_blocks|single_transformer_blocks)\.\d+\.")
+_ALL = re.compile(r"(^|\.)(attentions|resnets|downsamplers|upsamplers)\.\d+\.")
+"""Of a UNet: those that kohya's scripts train with `conv_dim`. Readers lose what lies outside."""
 _WORDS = re.compile(r"(^|\.)layers\.\d+\.(self_attn|mlp)\.")
 _LEAF = re.compile(rf"\.(lora_[AB])\.{ADAPTER}\.weight$")
 
@@ -125,7 +127,7 @@ def _layers(module: Any, part: str, options: TrainingOptions) -> list[str]:  # n
     if reads:
         return [path for path in of_kind if _WORDS.search(path)]
     if options.network_targets == "all":
-        return of_kind
+        return [path for path in of_kind if part != "unet" or _ALL.search(path)]
     return [path for path in of_kind if _ATTENTION.search(path)]
 
 
