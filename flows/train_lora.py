@@ -141,14 +141,14 @@ def train_lora(
         }
     )
     train.identity(learning)  # refused here, before anything loads
-    version = claimed(called, _run_id())
-    get_run_logger().info("%s v%d: %d pictures, model %s", called, version, len(given), card.name)
+    get_run_logger().info("%s: %d pictures, model %s", called, len(given), card.name)
     ready = prepare(given, encoding)
     trained = train(ready, learning)
     shown: list[ArtifactRef] = []
     if training.sample_every:
         looking = {**learning.model_dump(exclude_unset=True), "prompts": learning.sample_prompts}
         shown = sample(trained, SampleParams.model_validate(looking))
+    version = claimed(called, _run_id())  # not before: what fails or is cancelled is no version
     writing = {
         **learning.model_dump(exclude_unset=True),
         "name": f"{called}-v{version}",

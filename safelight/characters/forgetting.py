@@ -1,5 +1,6 @@
 """A character deleted with all that came of it; what is left says who asked, and nothing else."""
 
+import json
 from collections.abc import Iterable
 
 from safelight.account import person
@@ -38,7 +39,7 @@ def delete(named: str, *, by: str | None = None, reason: str = "") -> Tombstone:
     traces |= {version.sha256 for version in versions}
     backend = current_store().backend
     keys = [key for folder in FOLDERS for key in backend.list(folder)]
-    doomed = _spread(traces, character.id, keys)
+    doomed = _spread(traces, character, keys)
     told = Tombstone(
         id=character.id,
         by=by or person(),
@@ -54,9 +55,19 @@ def delete(named: str, *, by: str | None = None, reason: str = "") -> Tombstone:
     )
     for key in doomed:
         backend.delete(key)
+    _clear_scratch(doomed)
     uninstall(character.id)
     backend.delete(record_key(character.id))
     return told
+
+
+def _clear_scratch(doomed: Iterable[str]) -> None:
+    """Copies that this machine has fetched from a bucket."""
+    digests = {_digest(key) for key in doomed} - {""}
+    scratch = current_store().scratch
+    for path in scratch.iterdir() if scratch.is_dir() else ():
+        if path.name.partition(".")[0] in digests:
+            path.unlink(missing_ok=True)
 
 
 def tombstones() -> list[Tombstone]:
@@ -80,9 +91,12 @@ def _digest(uri: str) -> str:
     return stem if len(stem) == 64 else ""
 
 
-def _spread(traces: set[str], character_id: str, keys: list[str]) -> list[str]:
+def _spread(traces: set[str], character: Character, keys: list[str]) -> list[str]:
     """Keys of all that names one of the traces, or was made by a run that does."""
     backend = current_store().backend
+    character_id = character.id
+    called = json.dumps(character.name, ensure_ascii=False)
+    asked = {f'"character":{space}{called}'.encode() for space in ("", " ")}
     kept = {record_key(character_id), tombstone_key(character_id)}
     texts = {
         key: backend.read(key)
@@ -91,7 +105,7 @@ def _spread(traces: set[str], character_id: str, keys: list[str]) -> list[str]:
     }
     known = set(traces)
     while True:
-        marks = [mark.encode() for mark in (*known, character_id)]
+        marks = [*asked, *(mark.encode() for mark in (*known, character_id))]
         named = [key for key, text in texts.items() if any(mark in text for mark in marks)]
         more = {digest for key in named for digest in _made(texts[key])} - known
         if not more:

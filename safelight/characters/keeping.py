@@ -1,5 +1,6 @@
 """Characters: made, found, changed; their pictures looked into before they are kept."""
 
+import hashlib
 import secrets
 from collections.abc import Mapping
 from datetime import UTC, datetime
@@ -30,8 +31,9 @@ from safelight.media.images import decode_still
 from safelight.media.layers import on_white
 from safelight.params import refusal
 from safelight.provenance.consent import STATEMENT, ConsentRecord
-from safelight.store.inputs import keep_media
-from safelight.store.store import current_store, key_of
+from safelight.store.disk import disk_errors
+from safelight.store.inputs import looked_into
+from safelight.store.store import current_store
 
 
 def now() -> str:
@@ -116,15 +118,13 @@ def find(named: str) -> Character:
                 f"character {named} was deleted at {told.when} for {told.by}",
                 "name another character",
             )
-    there = list_all()
-    for one in there:
-        if one.name == named:
-            return one
-    names = ", ".join(one.name for one in there[:12]) or "none"
-    raise MissingFileError(
-        f"there is no character {named[:80]!r}; there are: {names}",
-        "correct the name, or make it: safelight characters create",
-    )
+    found = next((one for one in list_all() if one.name == named), None)
+    if found is None:  # names of others are not told: records of refused runs would keep them
+        raise MissingFileError(
+            f"there is no character {named[:80]!r}",
+            "take a name of safelight characters list, or make it: safelight characters create",
+        )
+    return found
 
 
 def update(
@@ -179,31 +179,37 @@ def add_picture(
             f"{character.name} has {MOST_PICTURES} pictures, no more are kept",
             "remove some first",
         )
-    store = current_store()
-    before = set(store.backend.list("uploads/"))
-    ref = keep_media(file, ("image",))
-    store.settle()
-    content = store.read(ref)
-    if key_of(ref) not in before:  # it lies with its character alone
-        store.backend.delete(key_of(ref))
+    content, media_type = picture_bytes(file)
     pixels = on_white(decode_still(content).pixels)
+    digest = hashlib.sha256(content).hexdigest()
     known = [one.likeness for one in character.pictures]
     alike = require_quality(pixels, character.kind, known, what)
     person_agreed = character.kind == "person"
     picture = CharacterPicture(
-        sha256=ref.sha256,
-        media_type=ref.media_type,
+        sha256=digest,
+        media_type=media_type,
         bytes=len(content),
         width=pixels.shape[1],
         height=pixels.shape[0],
         likeness=alike,
         added=now(),
-        consent=consent_of({what: ref.sha256}, consent_by) if person_agreed else None,
+        consent=consent_of({what: digest}, consent_by) if person_agreed else None,
     )
-    store.backend.write(picture_key(character.id, picture), content, ref.media_type, ref.sha256)
+    current_store().backend.write(picture_key(character.id, picture), content, media_type, digest)
     latest = find(character.id)
     save(latest.model_copy(update={"pictures": (*latest.pictures, picture), "updated": now()}))
     return picture
+
+
+def picture_bytes(file: Path) -> tuple[bytes, str]:
+    """Look into a picture: the bytes that are kept of it, and its media type.
+
+    Raises:
+        InvalidMediaError: it is none, or damaged.
+    """
+    found = looked_into(file, ("image",))
+    with disk_errors(file):
+        return (file.read_bytes() if found.data is None else found.data), found.media_type
 
 
 def remove_picture(named: str, sha256: str) -> Character:

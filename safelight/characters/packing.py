@@ -14,7 +14,7 @@ from tempfile import TemporaryDirectory
 
 from pydantic import BaseModel, ConfigDict, ValidationError
 
-from safelight.characters.keeping import find, list_all, now, save
+from safelight.characters.keeping import find, list_all, now, picture_bytes, save
 from safelight.characters.quality import likeness
 from safelight.characters.records import (
     MOST_PICTURES,
@@ -43,8 +43,7 @@ from safelight.media.images import decode_still
 from safelight.media.layers import on_white
 from safelight.store.artifact import EXTENSIONS
 from safelight.store.disk import disk_errors
-from safelight.store.inputs import keep_media
-from safelight.store.store import current_store, key_of
+from safelight.store.store import current_store
 from safelight.weights.safety import check_weights
 
 FORM = "safelight character 1"
@@ -234,13 +233,7 @@ def _picture(
     content = _content(archive, members, name, picture.sha256)
     file = folder / "picture"
     file.write_bytes(content)
-    store = current_store()
-    before = set(store.backend.list("uploads/"))
-    ref = keep_media(file, ("image",))
-    store.settle()
-    if key_of(ref) not in before:
-        store.backend.delete(key_of(ref))
-    if ref.sha256 != picture.sha256:
+    if picture_bytes(file)[0] != content:
         raise InvalidMediaError(f"{name} is no picture as it is kept here", "export it again")
     pixels = on_white(decode_still(content).pixels)
     if (pixels.shape[1], pixels.shape[0], likeness(pixels)) != (

@@ -11,7 +11,7 @@ import tempfile
 import time
 from pathlib import Path
 
-STEPS, ROUNDS = 40, 3
+STEPS, ROUNDS = 40, 2
 BATCH = 4
 
 

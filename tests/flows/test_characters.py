@@ -80,10 +80,10 @@ def test_a_person_from_photographs_to_a_portrait_to_nothing(
     assert [run.data["lora"]["version"] for run in versions] == [1, 2]
     assert manifest_of(versions[0]).consent.who == "Eileen"
     portrait = manifest_of(generate(**named))
-    assert portrait.stages[0].parameters["prompt"] == (
-        f"eileen, a red house, red suit <lora:{person.id}-v2:1>"
-    )
-    assert portrait.stages[0].parameters["use_ipadapter"] is False
+    drawn = portrait.stages[0].parameters
+    assert drawn["prompt"] == "eileen, a red house, red suit"
+    assert [lora["name"] for lora in drawn["loras"]] == [f"{person.id}-v2"]
+    assert drawn["use_ipadapter"] is False
     assert list_versions(person.id)[1].sha256 in portrait.stages[0].engine.weights
     assert refused(photoreal_portrait_v1, prompt="a", character="nobody").code == "FILE_NOT_FOUND"
 

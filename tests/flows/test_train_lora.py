@@ -3,11 +3,13 @@
 import json
 from pathlib import Path
 from typing import Any
+from uuid import UUID
 
 import numpy as np
 import pytest
 from PIL import Image
 from prefect.client.orchestration import get_client
+from prefect.client.schemas.filters import ArtifactFilter, ArtifactFilterFlowRunId
 from safetensors import safe_open
 
 from examples.untrained import build_untrained
@@ -64,7 +66,9 @@ def test_pictures_become_a_lora_that_draws_by_its_name(volume: Path):
     assert plain.artifacts[0].sha256 != changed.artifacts[0].sha256
 
     with get_client(sync_client=True) as client:
-        shown = {each.key: each for each in client.read_artifacts()}
+        run = UUID(str(made.data["flow_run_id"]))
+        only = ArtifactFilter(flow_run_id=ArtifactFilterFlowRunId(any_=[run]))
+        shown = {each.key: each for each in client.read_artifacts(artifact_filter=only)}
     page = str(shown["training"].data)
     assert "step 3 of 3, loss" in page
     assert page.count("data:image") == 3  # the curve, step 0 and the last samples
