@@ -48,7 +48,7 @@ def _squared(pixels: Pixels) -> NDArray[np.float32]:
     scaled = image.resize(
         (SIDE, SIDE), Image.Resampling.BOX if side > SIDE else Image.Resampling.BICUBIC
     )
-    return np.asarray(scaled, np.float32) / 255
+    return np.asarray(scaled, np.float32) / np.float32(255)
 
 
 def _moved(picture: NDArray[np.float32], right: int, down: int) -> NDArray[np.float32]:
@@ -94,6 +94,7 @@ def _lab(srgb: NDArray[np.float32]) -> NDArray[np.float32]:
     scaled = linear @ matrix.T / np.array([0.95047, 1.0, 1.08883])
     bent = np.where(scaled > 0.008856, np.cbrt(scaled), 7.787 * scaled + 16 / 116)
     light = 116 * bent[..., 1] - 16
-    return np.stack(
+    stacked = np.stack(
         [light, 500 * (bent[..., 0] - bent[..., 1]), 200 * (bent[..., 1] - bent[..., 2])], -1
     )
+    return stacked.astype(np.float32)

@@ -11,29 +11,33 @@ from training.starter.subjects import HELD_OUT_SENTENCES, fill
 PICTURES = 12
 NAME = "zorbo"
 CAPTIONS = (
-    "a photo of {}",
-    "{}",
-    "one {} alone",
-    "a drawing of {}",
-    "{} on white",
-    "the {}",
-    "picture of {}",
-    "a small {}",
-    "my {}",
-    "a {} for kids",
-    "look at {}",
-    "{} in the middle",
+    "a photo of {}, front view, warm evening",
+    "{}, plain paper, quiet room",
+    "one {} alone, calm, tidy",
+    "a drawing of {}, thick outlines",
+    "{} on white, toy shop",
+    "the {}, smiling, winter",
+    "picture of {}, purple and orange",
+    "a small {}, standing still",
+    "my {}, birthday, gift wrap",
+    "a {} for kids, cartoon, cheerful",
+    "look at {}, morning, window",
+    "{} in front of a wall, quick doodle",
 )
-STEPS = 300
+STEPS = 450
 RECIPE = {
     "max_train_steps": STEPS,
     "train_batch_size": 4,
     "learning_rate": 1e-3,
     "text_encoder_lr": 1e-3,
     "network_targets": "all",
+    "lr_scheduler": "cosine",
+    "shuffle_caption": True,
+    "caption_dropout_rate": 0.0,
     "sample_every": 0,
 }
-"""How the starter model learns it; beside it, 40 of its own subjects keep what it knows."""
+"""How the starter model learns it; beside it, 40 of its own subjects keep what it knows. Words
+around the name that differ from picture to picture teach that they mean nothing."""
 KEPT = 40
 _FINE = 256
 
