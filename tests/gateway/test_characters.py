@@ -1,13 +1,16 @@
 """Characters and trainings by the gateway."""
 
 import io
+import json
+from pathlib import Path
+from uuid import UUID
 
 import numpy as np
 import pytest
 from PIL import Image
 
 from tests.gateway.conftest import Alone, Gateway
-from tests.prefect_pool import eventually
+from tests.prefect_pool import children, eventually
 
 
 def png(seed: int = 0, side: int = 96) -> bytes:
@@ -64,7 +67,9 @@ def test_a_training_that_makes_no_sense_is_refused_at_once(
 
 
 @pytest.mark.soak
-def test_a_training_is_a_job(gateway: Gateway):
+@pytest.mark.timeout(900)
+def test_a_training_is_a_job_that_goes_on_after_a_stop_and_a_kill(gateway: Gateway):
+    """On the warm pool: cancelled, killed, and asked again."""
     folder = gateway.volume / "datasets" / "toy"
     folder.mkdir(parents=True)
     for seed in range(2):
@@ -74,13 +79,46 @@ def test_a_training_is_a_job(gateway: Gateway):
         "trigger": "toy",
         "model": "untrained",
         "resolution": 32,
-        "max_train_steps": 2,
+        "max_train_steps": 120,
+        "save_every": 5,
         "network_dim": 2,
         "sample_every": 0,
+        "seed": 3,
     }
-    answer = gateway.client.post("/api/training", json=parameters)
-    assert answer.status_code == 201, answer.text
-    place = answer.headers["location"]
-    eventually(lambda: gateway.client.get(place).json()["status"] == "SUCCEEDED")
+
+    def begin() -> str:
+        answer = gateway.client.post("/api/training", json=parameters)
+        assert answer.status_code == 201, answer.text
+        return answer.headers["location"]
+
+    def stands(place: str) -> str:
+        return gateway.client.get(place).json()["status"]
+
+    def checkpoints() -> list[Path]:
+        return sorted((gateway.volume / "cache" / "training").rglob("step-*"))
+
+    stopped = begin()
+    eventually(lambda: len(checkpoints()) > 1, 120)
+    assert gateway.client.post(f"{stopped}/cancel", json={}).status_code == 200
+    (worker,) = gateway.pool.workers
+    eventually(lambda: gateway.pool.state(UUID(stopped.rpartition("/")[2])).is_cancelled(), 60)
+    kept = checkpoints()[-1].name
+    assert 5 < int(kept[5:12]) < 120
+
+    killed = begin()
+    eventually(lambda: checkpoints()[-1].name > kept, 120)
+    (child,) = children(worker)
+    child.kill()
+    eventually(lambda: stands(killed) == "FAILED", 120)
+    at_last = begin()
+    eventually(lambda: stands(at_last) == "SUCCEEDED", 180)
+    run = at_last.rpartition("/")[2]
+    told = json.loads((gateway.volume / f"outputs/manifests/{run}.json").read_text())
+    (learnt,) = [stage for stage in told["stages"] if stage["name"] == "train"]
+    assert any("went on from the checkpoint of step" in note for note in learnt["notes"])
+    assert checkpoints() == []  # the result has what they held
+    assert (
+        gateway.volume / "loras" / "toy" / "v1.safetensors"
+    ).exists()  # what was stopped is none
     listed = gateway.client.get("/api/training").json()
-    assert [job["workflow_type"] for job in listed["jobs"]] == ["train"]
+    assert {job["workflow_type"] for job in listed["jobs"]} == {"train"}
