@@ -49,6 +49,7 @@ from safelight.weights.safety import check_weights
 FORM = "safelight character 1"
 RECORD = "character.json"
 MOST_VERSIONS = 100
+CHUNK = 1 << 20
 LARGEST_RECORD, LARGEST_PICTURE, LARGEST_LORA = 4 << 20, 256 << 20, 8 << 30
 """Bytes."""
 _PICTURE = re.compile(r"pictures/([0-9a-f]{64})\.([a-z]{3,4})")
@@ -265,9 +266,8 @@ def _versions(
                 f"{name} is of {version.name[:80]} v{version.version}", "export it again"
             )
         version = version.model_copy(update={"key": file_key(character.id, number)})
-        content = _content(archive, members, f"loras/v{number}.safetensors", version.sha256)
         file = folder / f"v{number}.safetensors"
-        file.write_bytes(content)
+        _unpacked(archive, members, f"loras/v{number}.safetensors", version.sha256, file)
         check_weights(file)
         found.append((version, file))
     return found
@@ -279,8 +279,30 @@ def _content(
     if name not in members:
         raise MissingFileError(f"the file lacks {name}", "export it again")
     content = archive.read(members[name])
-    if hashlib.sha256(content).hexdigest() != sha256:
-        raise ChecksumMismatchError(
-            f"{name} does not have the sha256 of its name", "export it again"
-        )
+    _require_digest(hashlib.sha256(content).hexdigest(), sha256, name)
     return content
+
+
+def _unpacked(
+    archive: zipfile.ZipFile,
+    members: Mapping[str, zipfile.ZipInfo],
+    name: str,
+    sha256: str,
+    target: Path,
+) -> None:
+    """The same into a file, for what may be larger than memory."""
+    if name not in members:
+        raise MissingFileError(f"the file lacks {name}", "export it again")
+    digest = hashlib.sha256()
+    with archive.open(members[name]) as source, disk_errors(target), target.open("wb") as file:
+        while part := source.read(CHUNK):
+            digest.update(part)
+            file.write(part)
+    _require_digest(digest.hexdigest(), sha256, name)
+
+
+def _require_digest(found: str, wanted: str, name: str) -> None:
+    if found != wanted:
+        raise ChecksumMismatchError(
+            f"{name} has sha256 {found[:12]}, expected {wanted[:12]}", "export it again"
+        )

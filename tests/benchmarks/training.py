@@ -13,6 +13,7 @@ from pathlib import Path
 
 STEPS, ROUNDS = 40, 2
 BATCH = 4
+LEAST_RATIO, MOST_MEMORY = 0.95, 1.05
 
 
 def ours(folder: Path) -> float:
@@ -112,26 +113,32 @@ def once(which: str) -> dict[str, float]:
     return json.loads(told.splitlines()[-1])
 
 
-def main() -> None:
-    """Measure both in turns, or one of them."""
+def main() -> int:
+    """Measure both in turns, or one of them; 1 when a bar is missed."""
     if len(sys.argv) > 1:
         with tempfile.TemporaryDirectory() as folder:
             rate = {"ours": ours, "bare": bare}[sys.argv[1]](Path(folder))
         peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
         print(json.dumps({"rate": rate, "peak": peak}))  # noqa: T201
-        return
+        return 0
     found: dict[str, list[dict[str, float]]] = {"ours": [], "bare": []}
     for _ in range(ROUNDS):
         for which, measured in found.items():
             measured.append(once(which))
     best = {which: max(one["rate"] for one in measured) for which, measured in found.items()}
     peak = {which: min(one["peak"] for one in measured) for which, measured in found.items()}
-    print(  # noqa: T201
-        f"steps a second of CPU: trainer {best['ours']:.2f}, bare loop {best['bare']:.2f}, ratio "
-        f"{best['ours'] / best['bare']:.3f}; peak MiB {peak['ours']:.0f} and {peak['bare']:.0f}, "
-        f"ratio {peak['ours'] / peak['bare']:.3f}"
-    )
+    line = {
+        "benchmark": "training",
+        "steps_a_cpu_second": round(best["ours"], 3),
+        "bare": round(best["bare"], 3),
+        "ratio": round(best["ours"] / best["bare"], 3),
+        "peak_mib": round(peak["ours"]),
+        "bare_peak_mib": round(peak["bare"]),
+        "peak_ratio": round(peak["ours"] / peak["bare"], 3),
+    }
+    print(json.dumps(line))  # noqa: T201
+    return int(line["ratio"] < LEAST_RATIO or line["peak_ratio"] > MOST_MEMORY)
 
 
 if __name__ == "__main__":
-    main()
+    sys.exit(main())
