@@ -53,7 +53,9 @@ class ProgressBoard:
         self._last = now
         percent = self._percent(done / total if total else 0.0)
         run = copy_context().run  # the artifact belongs to the flow run of this context
-        self._sending = self._sender.submit(run, self._show, percent, f"{stage}: {done} of {total}")
+        remark = self.recorder.remark if self.recorder is not None else ""
+        text = f"{stage}: {done} of {total}" + (f", {remark}" if remark else "")
+        self._sending = self._sender.submit(run, self._show, percent, text)
 
     def beside(self, call: Callable[P, None], *args: P.args, **kwargs: P.kwargs) -> None:
         """Ask the server for something else without waiting for its answer."""

@@ -25,6 +25,7 @@ from safelight.media.sheets import contact_sheet
 from safelight.pixels import Pixels
 from safelight.store.store import Store
 from tasks.base.inline import is_inline
+from tasks.base.recorder import recorder
 from tasks.training.files import Checkpoints
 
 KEY = "training"
@@ -62,6 +63,7 @@ class TrainingBoard(Checkpoints):
 
     def __exit__(self, kind: type[BaseException] | None, *_: object) -> None:
         """Show how it ended; what it has finished needs no checkpoints."""
+        recorder().remark = ""
         self._show(last=True)
         self._sender.shutdown()
         if kind is None:
@@ -70,6 +72,7 @@ class TrainingBoard(Checkpoints):
     def told(self, point: Point, losses: Sequence[float]) -> None:
         """Show how far it is, now and then."""
         self._point, self._losses = point, losses
+        recorder().remark = remark_of(point, losses)
         if time.monotonic() - self._last >= SECONDS_BETWEEN_UPDATES:
             self._show()
 
@@ -132,9 +135,13 @@ class TrainingBoard(Checkpoints):
 
 def told_of(point: Point, losses: Sequence[float]) -> str:
     """One line for people."""
-    mean = float(smoothed(losses)[-1])
+    return code(f"step {point.step} of {point.steps}, {remark_of(point, losses)}")
+
+
+def remark_of(point: Point, losses: Sequence[float]) -> str:
+    """Loss and time left, beside a number of steps that is told already."""
     left = "" if point.seconds_left is None else f", {_time(point.seconds_left)} left"
-    return code(f"step {point.step} of {point.steps}, loss {mean:.4f}{left}")
+    return f"loss {float(smoothed(losses)[-1]):.4f}{left}"
 
 
 def _time(seconds: float) -> str:
