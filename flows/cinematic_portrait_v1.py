@@ -1,5 +1,6 @@
 """Portraits that look like a frame from a film."""
 
+from flows.running.characters import Shown, in_portrait
 from flows.running.consenting import Consent, ConsentBy, References, people_of
 from flows.running.drawing import draw
 from flows.running.inputs import Changes, Prompt, QualityLevel, Seed, knobs_of
@@ -24,6 +25,7 @@ NONE: Changes = {}
 def cinematic_portrait_v1(
     prompt: Prompt,
     identity_reference: References = None,
+    character: Shown = None,
     seed: Seed = None,
     quality: QualityLevel = "standard",
     consent_given: Consent = False,
@@ -39,6 +41,7 @@ def cinematic_portrait_v1(
     switches = Switches(use_facedetailer, use_upscale, use_controlnet, use_ipadapter)
     knobs = knobs_of(PRESET, quality, overrides, switches.steps)
     sampling, shown = switches.sampling(knobs.generate, people)
+    prompt, shown = in_portrait(sampling, prompt, character, shown)
     picture = draw(sampling, knobs.aspect, prompt, seed or 0, shown, overrides)
     steps = knobs.detail, knobs.upscale
     picture = finished(picture, steps, prompt, seed, reference_of(sampling, shown))

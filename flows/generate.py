@@ -4,6 +4,7 @@ from typing import Annotated
 
 from pydantic import Field
 
+from flows.running.characters import Shown, with_character
 from flows.running.single import stage_flow
 from presets.base.portrait import DETAIL_FACES, UPSCALE_TWICE
 from safelight.params import SEEDS
@@ -57,4 +58,14 @@ def _faces(params: GenerateParams, position: int) -> DetailParams:
     )
 
 
-generate = stage_flow(stage, after=_finished)
+def _shown(params: GenerateParams, character: Shown = None) -> GenerateParams:
+    if character is None:
+        return params
+    prompt, references = with_character(params, params.prompt, character)
+    if not references:
+        return params.but(prompt=prompt)
+    images = tuple(ref.uri for ref in references)
+    return params.but(prompt=prompt, use_ipadapter=True, ipadapter_images=images)
+
+
+generate = stage_flow(stage, after=_finished, before=_shown)

@@ -1,5 +1,6 @@
 """Photographs of people that look like skin, not plastic."""
 
+from flows.running.characters import Shown, in_portrait
 from flows.running.consenting import Consent, ConsentBy, References, people_of
 from flows.running.drawing import draw
 from flows.running.inputs import Changes, Prompt, QualityLevel, Seed, knobs_of
@@ -23,6 +24,7 @@ NONE: Changes = {}
 def photoreal_portrait_v1(
     prompt: Prompt,
     identity_reference: References = None,
+    character: Shown = None,
     seed: Seed = None,
     quality: QualityLevel = "standard",
     consent_given: Consent = False,
@@ -38,6 +40,7 @@ def photoreal_portrait_v1(
     switches = Switches(use_facedetailer, use_upscale, use_controlnet, use_ipadapter)
     knobs = knobs_of(PRESET, quality, overrides, switches.steps)
     sampling, shown = switches.sampling(knobs.generate, people)
+    prompt, shown = in_portrait(sampling, prompt, character, shown)
     picture = draw(sampling, knobs.aspect, prompt, seed or 0, shown, overrides)
     steps = knobs.detail, knobs.upscale
     return finished(picture, steps, prompt, seed, reference_of(sampling, shown))

@@ -23,6 +23,7 @@ CORE = (
     "safelight.engines.object_info",
     "safelight.engines.results",
     "safelight.engines.work",
+    "safelight.engines.training",
 )
 
 

@@ -67,7 +67,9 @@ class ProgressBoard:
         self._last = now
         percent = self._percent(done / total if total else 0.0)
         run = copy_context().run  # the artifact belongs to the flow run of this context
-        self._sending = self._sender.submit(run, self._show, percent, f"{stage}: {done} of {total}")
+        remark = self.recorder.remark if self.recorder is not None else ""
+        text = f"{stage}: {done} of {total}" + (f", {remark}" if remark else "")
+        self._sending = self._sender.submit(run, self._show, percent, text)
 
     def view(self, picture: bytes) -> None:
         """Show a small picture of what a stage is making; not while the server is asked already."""

@@ -13,7 +13,7 @@ import copy
 import inspect
 from collections.abc import Callable, Iterable
 from functools import lru_cache, wraps
-from typing import Annotated, Any, get_args, get_type_hints
+from typing import Annotated, Any, TypeVar, get_args, get_type_hints
 
 from prefect import Flow
 from pydantic import (
@@ -29,6 +29,8 @@ from flows.running.inputs import Media, Several
 from safelight.params import number_said, refuse_boolean_numbers
 from safelight.weights.offered import said_of_offered
 from tasks.base.stage import Stage
+
+T = TypeVar("T")
 
 
 @lru_cache(maxsize=256)
@@ -88,6 +90,7 @@ def wear(
     stage: Stage[..., Any],
     media: Iterable[str],
     after: Callable[..., Any] | None = None,
+    before: Callable[..., Any] | None = None,
 ) -> None:
     """Give a function the name, text and parameters of a stage's own flow.
 
@@ -96,6 +99,7 @@ def wear(
         stage: each of its parameters becomes one of the function's.
         media: names of the media parameters, which come first.
         after: a function whose parameters from the third on come last.
+        before: one whose parameters from the second on come before those.
     """
     last = list(stage.reads)[-1:] if stage.gathers else []
     parameters = [
@@ -104,30 +108,55 @@ def wear(
         )
         for name in media
     ]
-    for name, info in stage.params_type.model_fields.items():
-        parameters.append(
-            inspect.Parameter(
-                name,
-                inspect.Parameter.KEYWORD_ONLY,
-                annotation=Annotated[
-                    info.annotation, *info.metadata, Field(description=info.description)
-                ],
-                default=inspect.Parameter.empty
-                if info.is_required()
-                else info.get_default(call_default_factory=True),
-            )
-        )
-    if after is not None:
-        hints = get_type_hints(after, include_extras=True)
+    parameters += fields_as_parameters(stage.params_type)
+    for further, own in ((before, 1), (after, 2)):
+        if further is None:
+            continue
+        hints = get_type_hints(further, include_extras=True)
         parameters += [
             each.replace(kind=inspect.Parameter.KEYWORD_ONLY, annotation=hints[each.name])
-            for each in list(inspect.signature(after).parameters.values())[2:]
+            for each in list(inspect.signature(further).parameters.values())[own:]
         ]
     body.__name__ = body.__qualname__ = stage.name
     body.__doc__ = inspect.getdoc(stage.fn)
     body.__module__ = f"flows.{stage.name}"
     body.__signature__ = inspect.Signature(parameters)  # pyright: ignore[reportFunctionMemberAccess]
     body.__annotations__ = {parameter.name: parameter.annotation for parameter in parameters}
+
+
+def fields_as_parameters(model: type[BaseModel]) -> list[inspect.Parameter]:
+    """One parameter for each field of a model, with its limits, help text and default."""
+    return [
+        inspect.Parameter(
+            name,
+            inspect.Parameter.KEYWORD_ONLY,
+            annotation=Annotated[
+                info.annotation, *info.metadata, Field(description=info.description)
+            ],
+            default=inspect.Parameter.empty
+            if info.is_required()
+            else info.get_default(call_default_factory=True),
+        )
+        for name, info in model.model_fields.items()
+    ]
+
+
+def with_fields_of(*models: type[BaseModel]) -> Callable[[Callable[..., T]], Callable[..., T]]:
+    """Give a function that takes `**options` a parameter for each field of some models."""
+
+    def decorate(body: Callable[..., T]) -> Callable[..., T]:
+        hints = get_type_hints(body, include_extras=True)
+        own = [
+            each.replace(kind=inspect.Parameter.KEYWORD_ONLY, annotation=hints[each.name])
+            for each in inspect.signature(body).parameters.values()
+            if each.kind is not inspect.Parameter.VAR_KEYWORD
+        ]
+        parameters = [*own, *(each for model in models for each in fields_as_parameters(model))]
+        body.__signature__ = inspect.Signature(parameters)  # pyright: ignore[reportFunctionMemberAccess]
+        body.__annotations__ = {each.name: each.annotation for each in parameters}
+        return body
+
+    return decorate
 
 
 def renamed(target: Flow[..., Any], name: str) -> Flow[..., Any]:

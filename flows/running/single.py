@@ -15,6 +15,7 @@ from tasks.base.stage import Stage
 def stage_flow(
     stage: Stage[..., Any],
     after: Callable[..., list[ArtifactRef]] | None = None,
+    before: Callable[..., Any] | None = None,
     **media: tuple[MediaKind, ...],
 ) -> RecordedFlow[...]:
     """A flow that runs one stage.
@@ -23,6 +24,8 @@ def stage_flow(
         stage: the stage; each of its parameters becomes one of the flow's.
         after: called with what the stage made and its parameters, for more that can be switched on
             with it; each further parameter it has becomes one of the flow's.
+        before: called with the stage's parameters, gives those that it is run with; each further
+            parameter it has becomes one of the flow's.
         media: name of each media parameter, in the order of the stage's references, to the kinds
             it may have.
     """
@@ -37,9 +40,12 @@ def stage_flow(
         ]
         given = {name: value for name, value in called.items() if name in fields}
         params = checked(stage.params_type, stage.name, **given)
+        if before is not None:
+            params = before(params, **{n: called[n] for n in changes})
         made = stage(*refs, params)
         return made if after is None else after(made, params, **{n: called[n] for n in switches})
 
     switches = [] if after is None else list(inspect.signature(after).parameters)[2:]
-    wear(body, stage, media, after)
+    changes = [] if before is None else list(inspect.signature(before).parameters)[1:]
+    wear(body, stage, media, after, before)
     return recorded_flow(body)

@@ -12,6 +12,7 @@ import typer
 from pydantic import JsonValue
 
 from safelight.cli.batch_commands import BATCH_HELP, GRID_HELP, HtmlOption, ZipOption, batch, grid
+from safelight.cli.characters import characters
 from safelight.cli.comfy import comfy
 from safelight.cli.copies import Wanted
 from safelight.cli.exporting import export_run
@@ -41,6 +42,7 @@ from safelight.cli.printing import (
 )
 from safelight.cli.remixing import read_changes
 from safelight.cli.replaying import replay_run
+from safelight.cli.training import train
 from safelight.cli.watch_command import WATCH_HELP, watch
 from safelight.cli.workflows import workflow
 from safelight.client.catalog import catalog
@@ -59,6 +61,8 @@ app.add_typer(models, name="models")
 app.add_typer(pipeline, name="pipeline")
 app.add_typer(workflow, name="workflow")
 app.add_typer(comfy, name="comfy")
+app.add_typer(characters, name="characters")
+app.add_typer(train, name="train")
 PromptArgument = Annotated[str, typer.Argument(help="What the picture shows.")]
 
 

@@ -14,7 +14,7 @@ from starlette.types import ASGIApp
 
 from safelight.client.asking import patient_client
 from safelight.errors import DependencyMissingError, PipelineError
-from safelight.gateway import batch_routes, job_routes, offer_routes
+from safelight.gateway import batch_routes, character_routes, job_routes, offer_routes
 from safelight.gateway.correlating import Correlated
 from safelight.gateway.guard import Guard
 from safelight.gateway.problems import (
@@ -57,6 +57,8 @@ def create_api() -> FastAPI:
     api.include_router(offer_routes.router)
     api.include_router(job_routes.router)
     api.include_router(batch_routes.router)
+    api.include_router(character_routes.router)
+    api.include_router(character_routes.training)
     api.add_exception_handler(PipelineError, on_pipeline_error)
     api.add_exception_handler(RequestValidationError, on_invalid_request)
     api.add_exception_handler(HTTPException, on_http_exception)

@@ -17,7 +17,7 @@ from safelight.errors import ForbiddenPathError, InvalidFieldValueError, Missing
 from safelight.exports.facts import Result, run_results, stage_results
 from safelight.exports.placing import saved_as
 from safelight.exports.template import Template, parse, result_template
-from safelight.gateway.problems import UploadDamagedError
+from safelight.gateway.problems import ContentTypeError, UploadDamagedError
 from safelight.gateway.workflows import contract_of
 from safelight.provenance.manifest import Manifest
 from safelight.store.artifact import ArtifactRef, MediaKind
@@ -25,6 +25,8 @@ from safelight.store.disk import disk_errors
 from safelight.store.inputs import keep_media
 from safelight.store.store import current_store, key_of
 
+ACCEPTED = ("image/", "video/", "audio/")
+BINARY = "application/octet-stream"
 MEDIA: tuple[MediaKind, ...] = ("image", "video", "audio")
 FOR_EVER = "private, max-age=31536000, immutable"
 """How long what is named by its content may be kept."""
@@ -214,18 +216,42 @@ async def keep_upload(chunks: AsyncIterator[bytes], sha256: str | None) -> Store
     """
     with current_store().workspace() as folder:
         path = Path(folder) / "upload"
-        digest = hashlib.sha256()
-        with disk_errors(path):
-            async with await anyio.open_file(path, "xb") as file:
-                async for chunk in chunks:
-                    digest.update(chunk)
-                    await file.write(chunk)
-        found = digest.hexdigest()
+        found = await arrived(chunks, path)
         if sha256 is not None and found != sha256:
             raise UploadDamagedError(
                 f"the file has sha256 {found}, expected {sha256}", "send it again"
             )
         return await run_sync(_kept, path)
+
+
+def require_file(content_type: str) -> None:
+    """Refuse a body that is not the file itself; a form of another site cannot say that it is.
+
+    Raises:
+        ContentTypeError: it is something else.
+    """
+    kind = content_type.partition(";")[0].strip().lower()
+    if kind != BINARY and not kind.startswith(ACCEPTED):
+        raise ContentTypeError(
+            f"the content type is {kind[:80] or 'not given'}, expected that of a picture, video "
+            f"or sound, or {BINARY}",
+            f"send the file itself with the header Content-Type: {BINARY}",
+        )
+
+
+async def arrived(chunks: AsyncIterator[bytes], path: Path) -> str:
+    """Write what a caller sends to a new file; the sha256 of it.
+
+    Raises:
+        DiskFullError: no room is left.
+    """
+    digest = hashlib.sha256()
+    with disk_errors(path):
+        async with await anyio.open_file(path, "xb") as file:
+            async for chunk in chunks:
+                digest.update(chunk)
+                await file.write(chunk)
+    return digest.hexdigest()
 
 
 def _kept(path: Path) -> Stored:

@@ -5,6 +5,7 @@ to it (DNS rebinding). Browsers say in `Host` what they called the gateway and i
 page asks.
 """
 
+import re
 from urllib.parse import urlsplit
 
 from starlette.datastructures import Headers
@@ -24,8 +25,8 @@ JSON_BYTES = 4 * 2**20
 """Of a JSON body; a pipeline of 200 stages has far fewer."""
 UPLOAD_BYTES = 8 * 2**30
 """Of an uploaded file."""
-UPLOADS = "/api/uploads"
-"""The one path that takes files."""
+FILES = re.compile(r"/api/uploads|/api/characters/[^/]+/images")
+"""Paths that take files."""
 WRITES = frozenset({"POST", "PUT", "PATCH", "DELETE"})
 
 
@@ -44,7 +45,7 @@ class Guard:
             await send({"type": "websocket.close", "code": 1008, "reason": "no web sockets"})
             return
         headers = Headers(scope=scope)
-        most = UPLOAD_BYTES if scope["path"] == UPLOADS else JSON_BYTES
+        most = UPLOAD_BYTES if FILES.fullmatch(scope["path"]) else JSON_BYTES
         refused = (
             _from_elsewhere(scope)
             or _by_another_name(headers)
@@ -90,7 +91,7 @@ def _from_a_foreign_page(headers: Headers) -> PipelineError | None:
 
 def _of_another_kind(scope: Scope, headers: Headers) -> PipelineError | None:
     """A body that is no JSON, which a browser sends anywhere without asking first."""
-    if scope["method"] not in WRITES or scope["path"] == UPLOADS:
+    if scope["method"] not in WRITES or FILES.fullmatch(scope["path"]):
         return None
     has_body = headers.get("content-length", "0") != "0" or "transfer-encoding" in headers
     kind = headers.get("content-type", "").partition(";")[0].strip().lower()

@@ -8,16 +8,13 @@ from pydantic import BaseModel, ConfigDict
 
 from safelight.errors import EngineOfflineError
 from safelight.gateway import offers
-from safelight.gateway.files import Stored, keep_upload
-from safelight.gateway.problems import ContentTypeError
+from safelight.gateway.files import BINARY, Stored, keep_upload, require_file
 from safelight.gateway.shared import Everything
 from safelight.gateway.workflows import WorkflowType
 from safelight.installed import version
 from safelight.settings import settings
 
 router = APIRouter()
-ACCEPTED = ("image/", "video/", "audio/")
-BINARY = "application/octet-stream"
 
 
 class _Frozen(BaseModel):
@@ -122,11 +119,5 @@ async def upload_file(
     ] = None,
 ) -> Stored:
     """Keep a picture, video or sound: the body is the file itself."""
-    kind = content_type.partition(";")[0].strip().lower()
-    if kind != BINARY and not kind.startswith(ACCEPTED):
-        raise ContentTypeError(
-            f"the content type is {kind[:80] or 'not given'}, expected that of a picture, video "
-            f"or sound, or {BINARY}",
-            f"send the file itself with the header Content-Type: {BINARY}",
-        )
+    require_file(content_type)
     return await keep_upload(request.stream(), sha256)

@@ -25,6 +25,7 @@ OPERATIONS = {
 }
 """Operation to its flow."""
 PIPELINE = "pipeline"
+TRAINING = "train_lora"
 MARK = "__prefect_kind"
 """With a field of this name Prefect puts its own variables in the place of a parameter."""
 
@@ -38,6 +39,7 @@ class WorkflowType(StrEnum):
     ENHANCE = "enhance"
     INTERPOLATE = "interpolate"
     BLEND = "blend"
+    TRAIN = "train"
     PRESET = "preset"
     PIPELINE = "pipeline"
     WORKFLOW = "workflow"
@@ -52,8 +54,13 @@ def flows_of(kind: WorkflowType | None = None) -> tuple[str, ...]:
     if kind is WorkflowType.WORKFLOW:
         return flow_names()
     if kind is not None:
-        return (kind.value,)
-    return (*(known.value for known in WorkflowType if known not in MANY), *presets, *flow_names())
+        return (_flow_of(kind),)
+    one_each = (_flow_of(known) for known in WorkflowType if known not in MANY)
+    return (*one_each, *presets, *flow_names())
+
+
+def _flow_of(kind: WorkflowType) -> str:
+    return TRAINING if kind is WorkflowType.TRAIN else kind.value
 
 
 def type_of(flow: str) -> WorkflowType | None:
@@ -62,7 +69,8 @@ def type_of(flow: str) -> WorkflowType | None:
         return WorkflowType.PRESET
     if workflow_of(flow) is not None:  # its files may be gone, its jobs are there
         return WorkflowType.WORKFLOW
-    return next((kind for kind in WorkflowType if kind.value == flow and kind not in MANY), None)
+    one_each = (kind for kind in WorkflowType if kind not in MANY)
+    return next((kind for kind in one_each if _flow_of(kind) == flow), None)
 
 
 def flow_named(workflow: str) -> str:
@@ -72,7 +80,7 @@ def flow_named(workflow: str) -> str:
         ContractMismatchError: there is none of this name.
     """
     known = flows_of()
-    flow = OPERATIONS.get(workflow, workflow)
+    flow = {**OPERATIONS, WorkflowType.TRAIN.value: TRAINING}.get(workflow, workflow)
     if flow in known:
         return flow
     near = get_close_matches(workflow, [*known, *OPERATIONS], n=1)

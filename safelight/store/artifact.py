@@ -26,6 +26,7 @@ EXTENSIONS = {
     "audio/flac": ".flac",
     "audio/ogg": ".ogg",
     "application/json": ".json",
+    "application/vnd.safetensors": ".safetensors",
     "text/plain": ".txt",
     "application/vnd.openxmlformats-officedocument.spreadsheetml.sheet": ".xlsx",
     "application/vnd.oasis.opendocument.spreadsheet": ".ods",

@@ -33,7 +33,9 @@ FILE_BYTES, BYTES_PER_PIXEL = 64 * 2**20, 16
 16-bit RGBA takes uncompressed."""
 EXAMPLES = Path(__file__).resolve().parents[2] / "examples"
 """Sample media of the checkout; may be read from everywhere."""
-_ARTIFACT = re.compile(r"(?:outputs|uploads)/[0-9a-f]{2}/([0-9a-f]{64})(\.[a-z0-9]+)")
+_ARTIFACT = re.compile(
+    r"(?:outputs|uploads|characters/c[0-9a-f]{12})/[0-9a-f]{2}/([0-9a-f]{64})(\.[a-z0-9]+)"
+)
 _MEDIA_TYPES = {extension: media_type for media_type, extension in EXTENSIONS.items()}
 
 
@@ -118,7 +120,7 @@ def keep_as_it_came(path: Path, kinds: tuple[MediaKind, ...]) -> ArtifactRef:
     Raises:
         InvalidMediaError: it holds nothing of these kinds.
     """
-    return _kept(path, _animation(path, kinds) or _looked_into(path, kinds))
+    return _kept(path, _animation(path, kinds) or looked_into(path, kinds))
 
 
 def keep_input(location: str, kinds: tuple[MediaKind, ...]) -> ArtifactRef:
@@ -170,10 +172,10 @@ def keep_media(path: Path, kinds: tuple[MediaKind, ...]) -> ArtifactRef:
     """
     if (animation := _animation(path, kinds)) is not None:
         return _as_video(animation)
-    return _kept(path, _looked_into(path, kinds))
+    return _kept(path, looked_into(path, kinds))
 
 
-def _kept(path: Path, found: "_Found") -> ArtifactRef:
+def _kept(path: Path, found: "Found") -> ArtifactRef:
     return current_store().put(
         path if found.data is None else found.data,
         found.media_type,
@@ -193,7 +195,7 @@ def find_stored(uri: str, kinds: tuple[MediaKind, ...]) -> ArtifactRef:
     Raises:
         MissingFileError: nothing is stored there.
         ChecksumMismatchError: the stored bytes are damaged.
-        ForbiddenPathError: the link leads out of uploads and outputs.
+        ForbiddenPathError: the link leads out of uploads, outputs and characters.
         InvalidMediaError: it is none of `kinds`.
     """
     key = _ARTIFACT.fullmatch(uri.removeprefix(SCHEME))
@@ -208,7 +210,7 @@ def find_stored(uri: str, kinds: tuple[MediaKind, ...]) -> ArtifactRef:
     path = store.fetch(named)
     if (animation := _animation(path, kinds)) is not None:
         return _as_video(animation)
-    found = _looked_into(path, kinds)
+    found = looked_into(path, kinds)
     ref = ArtifactRef(
         uri=uri,
         sha256=key[1],
@@ -226,7 +228,9 @@ def find_stored(uri: str, kinds: tuple[MediaKind, ...]) -> ArtifactRef:
 
 
 @dataclass(frozen=True)
-class _Found:
+class Found:
+    """What a file holds; `data` is what is kept in place of its own bytes."""
+
     media_type: str
     width: int | None = None
     height: int | None = None
@@ -238,23 +242,23 @@ class _Found:
     timing: Timing | None = None
 
 
-def _remarks(found: _Found) -> dict[str, JsonValue]:
+def _remarks(found: Found) -> dict[str, JsonValue]:
     """What stages note when they read it."""
     return {"left_aside": [*found.left_aside]} if found.left_aside else {}
 
 
-def _animation(path: Path, kinds: tuple[MediaKind, ...]) -> _Found | None:
+def _animation(path: Path, kinds: tuple[MediaKind, ...]) -> Found | None:
     """An animated picture where only videos are taken."""
     if "video" not in kinds or "image" in kinds:
         return None
     with disk_errors(path), path.open("rb") as file:
         if still_format(file.read(HEAD)) is None:
             return None
-    found = _looked_into(path, ("image",))
+    found = looked_into(path, ("image",))
     return found if found.timing is not None else None
 
 
-def _as_video(found: _Found) -> ArtifactRef:
+def _as_video(found: Found) -> ArtifactRef:
     """An animated picture kept as a video of its very pixels."""
     timing, data = found.timing, found.data
     if timing is None or data is None:
@@ -281,7 +285,8 @@ def _often(plays: int) -> str:
     return "without end" if plays == 0 else "once" if plays == 1 else f"{plays} times"
 
 
-def _looked_into(path: Path, kinds: tuple[MediaKind, ...]) -> _Found:
+def looked_into(path: Path, kinds: tuple[MediaKind, ...]) -> Found:
+    """What a file holds, if it is one of `kinds`; nothing is kept."""
     with disk_errors(path):
         size = path.stat().st_size
         with path.open("rb") as file:
@@ -300,12 +305,12 @@ def _looked_into(path: Path, kinds: tuple[MediaKind, ...]) -> _Found:
             inspect_image(start)  # says what was found
     if "audio" in kinds:
         try:
-            return _Found(look_into_sound(path))
+            return Found(look_into_sound(path))
         except InvalidMediaError:
             if "video" not in kinds:
                 raise
     info = look_into_video(path)
-    return _Found(info.media_type, info.width, info.height, info.frames, float(info.fps))
+    return Found(info.media_type, info.width, info.height, info.frames, float(info.fps))
 
 
 @contextmanager
@@ -317,7 +322,7 @@ def _file_named(path: Path) -> Generator[None]:
         raise InvalidMediaError(f"{path.name}: {error.problem}", error.remedy) from error
 
 
-def _still(path: Path, size: int, start: bytes) -> _Found:
+def _still(path: Path, size: int, start: bytes) -> Found:
     limit = settings().max_input_megapixels
     _require_proportion(size, limit * MEGAPIXEL, f"{limit} megapixels")
     with disk_errors(path), path.open("rb") as file:
@@ -329,7 +334,7 @@ def _still(path: Path, size: int, start: bytes) -> _Found:
     facts, pixels = look_into_still(data, limit)
     height, width = pixels.shape[:2]
     timing = facts.timing
-    return _Found(
+    return Found(
         facts.media_type,
         width,
         height,

@@ -62,6 +62,8 @@ class Recorder:
     """Called with a small picture of what a stage is making."""
     added: Callable[[int], None] | None = None
     """Called with how many stages are finished when another one is."""
+    remark: str = ""
+    """What the running stage says of its progress besides, such as the loss of a training."""
     engines: tuple[str, ...] = ()
     """The preset's engines, the preferred first."""
     expected_stages: int = 1

@@ -45,7 +45,7 @@ from tasks.base.unfolded import unfolded_in
 P = ParamSpec("P")
 R = TypeVar("R")
 T = TypeVar("T", bound=Params)
-Makes = Literal["image", "video", "same", "stated"]
+Makes = Literal["image", "video", "other", "same", "stated"]
 Reads = Mapping[str, tuple[MediaKind, ...]]
 DELAYS = [2.0, 10.0]
 """Seconds before each further try of what may pass."""

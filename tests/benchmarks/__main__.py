@@ -12,6 +12,7 @@ NAMES = (
     "upscale",
     "interpolate",
     "shard",
+    "training",
     "pool",
 )
 

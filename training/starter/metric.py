@@ -1,5 +1,6 @@
 """Tells which reference picture a drawn one resembles most, by features that nobody trained."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cache
 
@@ -104,11 +105,28 @@ def references() -> References:
     )
 
 
-def nearest(picture: Pixels) -> Match:
+def with_another(known: References, pictures: Sequence[Pixels]) -> References:
+    """The references with one more subject, whose index is the next.
+
+    Args:
+        known: those that there are.
+        pictures: (SIDE, SIDE, 3) uint8 sRGB each, of the new subject in several sizes.
+    """
+    rows = [np.concatenate(raw_features(picture)) * known.weights for picture in pictures]
+    index = int(known.subjects.max()) + 1
+    return References(
+        np.concatenate([known.features, np.stack(rows)]),
+        np.concatenate([known.subjects, np.full(len(rows), index, known.subjects.dtype)]),
+        known.weights,
+    )
+
+
+def nearest(picture: Pixels, known: References | None = None) -> Match:
     """Find the subject whose reference is nearest, over small shifts and sizes.
 
     Args:
         picture: (SIDE, SIDE, 3) uint8 sRGB.
+        known: the references; None is those of the starter model.
 
     Raises:
         ValueError: another shape or type.
@@ -117,11 +135,11 @@ def nearest(picture: Pixels) -> Match:
         raise ValueError(
             f"picture is {picture.shape} {picture.dtype}, expected ({SIDE}, {SIDE}, 3) uint8"
         )
-    known = references()
+    known = known or references()
     shifted = [moved(picture, right, down) for right in SHIFTS for down in SHIFTS]
     rows = np.stack([np.concatenate(raw_features(view)) for view in shifted]) * known.weights
     distances = np.sqrt(np.maximum(_squared_distances(rows, known.features), 0)).min(axis=0)
-    best = np.full(len(SUBJECTS), np.inf)
+    best = np.full(int(known.subjects.max()) + 1, np.inf)
     np.minimum.at(best, known.subjects, distances)
     first, second = np.argsort(best, stable=True)[:2]
     return Match(int(first), float(best[first]), float(best[second] - best[first]))

@@ -1,6 +1,7 @@
 """Local diffusion models as an engine: requests name models and add-ons of the models folder."""
 
 from collections.abc import Sequence
+from pathlib import Path
 from typing import ClassVar
 
 from safelight.engines.diffusers import draw as diffusion
@@ -9,6 +10,7 @@ from safelight.engines.diffusers.drawing import AddOn, Control, Drawing, add_on
 from safelight.engines.diffusers.latents import mixed
 from safelight.engines.diffusers.samplers import check_scheduler
 from safelight.engines.diffusers.together import draw_in_company
+from safelight.engines.diffusers.training import trainer
 from safelight.engines.identity import EngineIdentity
 from safelight.engines.interface import (
     NO_GUIDES,
@@ -25,13 +27,14 @@ from safelight.engines.interface import (
     RedrawRequest,
     Request,
 )
+from safelight.engines.training import Course, Example, ExportFacts, TrainRequest
 from safelight.errors import MissingRequiredFieldError
 from safelight.pixels import Pixels
 from safelight.weights.checkpoints import find_checkpoint
 
 
 class Diffusers(LocalEngine):
-    """Draws, draws over, fills in, mixes and animates with models that diffusers loads."""
+    """Draws, draws over, fills in, mixes, animates and trains with models that diffusers loads."""
 
     engine_id: ClassVar[str] = "diffusers"
 
@@ -46,6 +49,8 @@ class Diffusers(LocalEngine):
             return videos.identity(request.model)
         if isinstance(request, LatentRequest):
             return diffusion.identity(find_checkpoint(request.model))
+        if isinstance(request, TrainRequest):
+            return trainer.identity(request)
         if not isinstance(request, PromptRequest):
             raise TypeError(f"diffusers draws, it cannot serve a {type(request).__name__}")
         card = find_checkpoint(request.model)
@@ -79,6 +84,26 @@ class Diffusers(LocalEngine):
     ) -> Pixels:
         """See `latents.mixed`."""
         return mixed(find_checkpoint(request.model), pictures, weights)
+
+    def encode_dataset(
+        self, request: TrainRequest, examples: Sequence[Example], target: Path
+    ) -> None:
+        """See `trainer.encode_dataset`."""
+        trainer.encode_dataset(request, examples, target)
+
+    def train(self, request: TrainRequest, dataset: Path, course: Course, target: Path) -> None:
+        """See `trainer.train`."""
+        trainer.train(request, dataset, course, target)
+
+    def draw_samples(
+        self, request: TrainRequest, trained: Path, prompts: Sequence[str]
+    ) -> list[Pixels]:
+        """See `trainer.draw_samples`."""
+        return trainer.draw_samples(request, trained, prompts)
+
+    def export_lora(self, trained: Path, facts: ExportFacts, target: Path) -> None:
+        """See `trainer.export_lora`."""
+        trainer.export_lora(trained, facts, target)
 
 
 def drawing_of(request: PromptRequest, guides: Guides = NO_GUIDES) -> Drawing:

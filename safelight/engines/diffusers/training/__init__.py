@@ -1,0 +1,1 @@
+"""LoRAs trained on models that diffusers loads."""
