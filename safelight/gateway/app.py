@@ -14,7 +14,13 @@ from starlette.types import ASGIApp
 
 from safelight.client.asking import patient_client
 from safelight.errors import DependencyMissingError, PipelineError
-from safelight.gateway import batch_routes, character_routes, job_routes, offer_routes
+from safelight.gateway import (
+    batch_routes,
+    character_routes,
+    job_routes,
+    offer_routes,
+    webui_routes,
+)
 from safelight.gateway.correlating import Correlated
 from safelight.gateway.guard import Guard
 from safelight.gateway.problems import (
@@ -57,6 +63,7 @@ def create_api() -> FastAPI:
     api.include_router(offer_routes.router)
     api.include_router(job_routes.router)
     api.include_router(batch_routes.router)
+    api.include_router(webui_routes.router)
     api.include_router(character_routes.router)
     api.include_router(character_routes.training)
     api.add_exception_handler(PipelineError, on_pipeline_error)

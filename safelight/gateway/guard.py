@@ -23,6 +23,10 @@ from safelight.loopback import LOOPBACK, is_loopback
 
 JSON_BYTES = 4 * 2**20
 """Of a JSON body; a pipeline of 200 stages has far fewer."""
+PICTURES_BYTES = 64 * 2**20
+"""Of a JSON body with pictures in base64."""
+PICTURES = "/sdapi/v1/"
+"""Where the paths begin whose bodies hold pictures."""
 UPLOAD_BYTES = 8 * 2**30
 """Of an uploaded file."""
 FILES = re.compile(r"/api/uploads|/api/characters/[^/]+/images")
@@ -45,7 +49,7 @@ class Guard:
             await send({"type": "websocket.close", "code": 1008, "reason": "no web sockets"})
             return
         headers = Headers(scope=scope)
-        most = UPLOAD_BYTES if FILES.fullmatch(scope["path"]) else JSON_BYTES
+        most = _most(scope["path"])
         refused = (
             _from_elsewhere(scope)
             or _by_another_name(headers)
@@ -57,6 +61,13 @@ class Guard:
             await answer_to(refused, correlation_id(scope))(scope, receive, send)
             return
         await self._app(scope, _counted(receive, most), send)
+
+
+def _most(path: str) -> int:
+    """Bytes that a body may have there."""
+    if FILES.fullmatch(path):
+        return UPLOAD_BYTES
+    return PICTURES_BYTES if path.startswith(PICTURES) else JSON_BYTES
 
 
 def _from_elsewhere(scope: Scope) -> PipelineError | None:

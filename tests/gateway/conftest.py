@@ -24,7 +24,14 @@ from safelight.store.store import current_store
 from tests.prefect_pool import Pool
 from tests.served import BIN
 
-WORKFLOWS = ("generate", "enhance", "pipeline", "color_grade_film_grain_v1", "train_lora")
+WORKFLOWS = (
+    "generate",
+    "transform",
+    "enhance",
+    "pipeline",
+    "color_grade_film_grain_v1",
+    "train_lora",
+)
 
 
 @dataclass(frozen=True)

@@ -1,6 +1,8 @@
 """Jobs by the gateway: submitted, followed to their end, listed, downloaded, stopped, run again."""
 
+import base64
 import hashlib
+import io
 import json
 import subprocess
 from collections.abc import Iterator
@@ -298,3 +300,40 @@ def test_the_commands_of_the_gateway_guide(gateway: Gateway, tmp_path: Path):
     assert '"status":"SUCCEEDED"' in done.stdout
     with Image.open(tmp_path / "result.png") as made:
         assert made.width > 64
+
+
+def test_a_program_for_the_web_ui_gets_its_pictures(gateway: Gateway):
+    asked = {
+        "prompt": "a red house",
+        "seed": 5,
+        "steps": 2,
+        "width": 64,
+        "height": 64,
+        "batch_size": 2,
+        "sampler_name": "DPM++ 2M",
+        "scheduler": "Automatic",
+        "override_settings": {"sd_model_checkpoint": "untrained.safetensors [0123456789]"},
+    }
+    answer = gateway.client.post("/sdapi/v1/txt2img", json=asked)
+    assert answer.status_code == 200, answer.text
+    pictures = [base64.b64decode(each) for each in answer.json()["images"]]
+    info = json.loads(answer.json()["info"])
+    assert info["all_seeds"] == [5, 6]
+    assert "Sampler: DPM++ 2M, Schedule type: Karras" in info["infotexts"][0]
+    for picture in pictures:
+        with Image.open(io.BytesIO(picture)) as opened:
+            assert opened.size == (64, 64)
+    said = gateway.client.post("/sdapi/v1/png-info", json={"image": answer.json()["images"][1]})
+    assert said.json()["info"] == info["infotexts"][1]
+    assert said.json()["parameters"]["Seed"] == "6"
+    over = {**asked, "init_images": [f"data:image/png;base64,{answer.json()['images'][0]}"]}
+    over |= {"batch_size": 1, "denoising_strength": 0.5, "width": 128}
+    drawn = gateway.client.post("/sdapi/v1/img2img", json=over)
+    assert drawn.status_code == 200, drawn.text
+    with Image.open(io.BytesIO(base64.b64decode(drawn.json()["images"][0]))) as opened:
+        assert opened.size == (128, 64)
+    assert drawn.json()["parameters"].keys() >= {"denoising_strength", "prompt"}
+    assert "init_images" not in drawn.json()["parameters"]
+    models = gateway.client.get("/sdapi/v1/sd-models").json()
+    assert "untrained" in [model["model_name"] for model in models]
+    assert gateway.client.get("/sdapi/v1/progress").json()["progress"] == 0

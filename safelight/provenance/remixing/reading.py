@@ -39,7 +39,7 @@ def understand(path: Path) -> Understood:
     found = None if record is None else _ours(record)
     if found is not None:
         return found
-    texts = _texts(path)
+    texts = texts_of(path)
     if "parameters" in texts:
         return understand_webui(texts["parameters"])
     metadata = _object(texts.get("invokeai_metadata"))
@@ -70,7 +70,7 @@ def _ours(record: FileRecord) -> Understood | None:
     return Understood(tool="Safelight", parameters=drawing.parameters, left=tuple(left))
 
 
-def _texts(path: Path) -> dict[str, str]:
+def texts_of(path: Path) -> dict[str, str]:
     """Texts by keyword; the comment of EXIF or of a JPEG counts as `parameters`."""
     with path.open("rb") as file:
         head = file.read(len(PNG))

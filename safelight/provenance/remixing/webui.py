@@ -46,10 +46,15 @@ def understand_webui(text: str) -> Understood:
     return reading.understood()
 
 
+def automatic(sampler: str) -> str:
+    """The ending of our name for a sampler with the schedule "Automatic"."""
+    return _AUTOMATIC.get(sampler, "")
+
+
 def _take_sampler(reading: Reading, ours: str, fields: dict[str, str]) -> None:
     sampler, schedule = fields["Sampler"], fields.get("Schedule type", "")
     if schedule == "Automatic":
-        ours += _AUTOMATIC.get(sampler, "")
+        ours += automatic(sampler)
     elif schedule not in _PLAIN and schedule not in SCHEDULES.values():
         reading.leave("Schedule type", schedule, "there is none like it here")
     reading.take_sampler(ours, f"{sampler} {schedule}".strip())

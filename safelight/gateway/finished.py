@@ -1,0 +1,114 @@
+"""Jobs whose caller waits for their pictures, as the interfaces of other programs have it."""
+
+import base64
+import binascii
+import re
+from collections.abc import Mapping
+from io import BytesIO
+
+from anyio.to_thread import run_sync
+from PIL import Image
+from pydantic import JsonValue
+
+from safelight.client.runs import manifest_of
+from safelight.errors import InvalidFieldValueError, PipelineError, UnknownError
+from safelight.gateway.following import Told
+from safelight.gateway.jobs import Job, Status, find_job
+from safelight.gateway.problems import StateConflictError
+from safelight.gateway.shared import Shared
+from safelight.gateway.steering import Submission
+from safelight.media.images import decode_image
+from safelight.pixels import Pixels
+from safelight.provenance.manifest import Failure
+from safelight.store.artifact import ArtifactRef
+from safelight.store.store import current_store
+
+_DATA_URL = re.compile(r"data:image/[\w.+-]{1,40};base64,")
+
+
+class JobFailedError(PipelineError):
+    """The job that a caller waited for failed; it has the code that the job has."""
+
+    def __init__(self, failure: Failure) -> None:
+        super().__init__(failure.problem, failure.remedy)
+        self.code = failure.code
+
+
+async def finished(
+    shared: Shared, workflow: str, parameters: Mapping[str, JsonValue]
+) -> tuple[Job, list[ArtifactRef]]:
+    """Submit a job and wait for its end; what it made, in order.
+
+    Raises:
+        JobFailedError: it failed.
+        StateConflictError: it was cancelled.
+        PipelineError: it was refused.
+    """
+    wanted = Submission(workflow=workflow, parameters=dict(parameters))
+    job = await run_sync(shared.submitter.submit, wanted, None)
+    async for _ in shared.following.events(job.id, Told(), ""):
+        pass
+    job = await run_sync(find_job, shared.client, shared.flows, job.id)
+    if job.status is Status.CANCELLED:
+        raise StateConflictError(f"job {job.id} was cancelled", "ask again", job.status.value)
+    if job.status is not Status.SUCCEEDED:
+        raise JobFailedError(
+            job.error
+            or Failure(code=UnknownError.code, problem=job.message, remedy=f"read job {job.id}")
+        )
+    manifest = await run_sync(manifest_of, job.id)
+    if manifest is None:
+        raise UnknownError(
+            f"job {job.id} ended without a manifest", "give gateway and workers one store"
+        )
+    return job, list(manifest.results)
+
+
+def pixels_in(text: str, field: str) -> Pixels:
+    """A picture that came as base64, with or without the head of a data URL.
+
+    Args:
+        text: as it came.
+        field: what to call it in errors.
+
+    Returns:
+        (H, W, 3 or 4) uint8.
+
+    Raises:
+        InvalidFieldValueError: it is no base64.
+        InvalidMediaError: it is no picture.
+    """
+    return decode_image(bytes_in(text, field))
+
+
+def bytes_in(text: str, field: str) -> bytes:
+    """The bytes of a file that came as base64, with or without the head of a data URL.
+
+    Raises:
+        InvalidFieldValueError: it is no base64.
+    """
+    head = _DATA_URL.match(text)
+    try:
+        return base64.b64decode(text[head.end() if head else 0 :], validate=True)
+    except (binascii.Error, ValueError) as error:
+        raise InvalidFieldValueError(
+            f"{field} is {text[:40]!a}, expected the bytes of a picture in base64",
+            f"encode {field} in base64",
+        ) from error
+
+
+def keep_pixels(pixels: Pixels) -> str:
+    """Keep a picture for a job to read; its link."""
+    out = BytesIO()
+    Image.fromarray(pixels).save(out, "PNG", compress_level=1)
+    height, width = pixels.shape[:2]
+    ref = current_store().put(
+        out.getvalue(), "image/png", width=width, height=height, folder="uploads"
+    )
+    current_store().settle()
+    return ref.uri
+
+
+def as_base64(ref: ArtifactRef) -> str:
+    """The bytes of a result, checked against their sha256."""
+    return base64.b64encode(current_store().fetch(ref).read_bytes()).decode()
