@@ -75,10 +75,9 @@ def test_a_person_from_photographs_to_a_portrait_to_nothing(
     assert "safelight train lora --character" in told.remedy
     (models / "aside").rename(models / "ip_adapter")
 
-    # two trainings, of which one has learnt more
-    versions = [train_lora(character="Eileen", model="tiny", seed=at, **TRAINED) for at in range(2)]
-    assert [run.data["lora"]["version"] for run in versions] == [1, 2]
-    assert manifest_of(versions[0]).consent.who == "Eileen"
+    learnt = train_lora(character="Eileen", model="tiny", seed=1, **TRAINED)
+    assert learnt.data["lora"]["version"] == 1
+    assert manifest_of(learnt).consent.who == "Eileen"
     portrait = manifest_of(generate(**named))
     drawn = portrait.stages[0].parameters
     assert drawn["prompt"] == "eileen, a red house, red suit"

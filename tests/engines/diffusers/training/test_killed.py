@@ -5,6 +5,7 @@ import random
 import signal
 import subprocess
 import sys
+from collections.abc import Sequence
 from pathlib import Path
 
 import pytest
@@ -15,7 +16,7 @@ from safelight.store.store import current_store
 from tasks.training.files import Checkpoints
 from tests.engines.diffusers.training.small import Kept, request, trained
 
-STEPS, EVERY = 7, 2
+STEPS, EVERY = 12, 2
 OPTIONS = {
     "max_train_steps": STEPS,
     "save_every": EVERY,
@@ -69,10 +70,17 @@ def test_killed_anywhere_it_ends_with_the_same_bytes(tmp_path: Path, kills: int)
     (tmp_path / "one").mkdir()
     (tmp_path / "one" / "data").write_bytes((tmp_path / "whole" / "data").read_bytes())
     draw = random.Random(kills)
-    for at in range(kills):
+
+    def checkpoints() -> Sequence[str]:
+        return Checkpoints(current_store(), "train-one", "").checkpoints()
+
+    first = EVERY + 1
+    for _ in range(kills):
         # within a step, anywhere; what was done since the last checkpoint is done again
-        killed(tmp_path / "one", draw.randint(EVERY + 1, STEPS) if at == 0 else draw.randint(1, 3))
-        assert Checkpoints(current_store(), "train-one", "").checkpoints()[0] >= name_of(EVERY)
+        done = 0 if first > 1 else int(checkpoints()[0][5:12])
+        killed(tmp_path / "one", draw.randint(first, STEPS - done))
+        first = 1
+        assert checkpoints()[0] >= name_of(EVERY)
     assert run(tmp_path / "one", None) == whole
 
 
