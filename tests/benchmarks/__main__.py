@@ -13,6 +13,7 @@ NAMES = (
     "interpolate",
     "shard",
     "pool",
+    "comfy",
 )
 
 
