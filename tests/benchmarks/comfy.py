@@ -3,7 +3,8 @@
 In turn, one run each, every seed new. The server is the one that SAFELIGHT_COMFY_URL names, with
 its first checkpoint; without it, one that answers as a real one did. Straight: post, listen to the
 websocket, take history and picture. Through Safelight: from asking for the run to its last state,
-by the server's clock, with its record, picture and manifest in the store.
+by the server's clock, with its record, picture and manifest in the store. In a shard: the same as
+one of many requests of one flow run.
 """
 
 import json
@@ -82,12 +83,14 @@ def _measure(url: str) -> dict[str, float]:
             (straight(server, graph, 2 * at), _through(client, deployment, 2 * at + 1))
             for at in range(RUNS + 1)
         ][1:]
+        shard = statistics.median(_in_a_shard(at) - bare for at, (bare, _) in enumerate(pairs, 900))
     bare, ours = (statistics.median(times) for times in zip(*pairs, strict=True))
     overhead = statistics.median(mine - theirs for theirs, mine in pairs)
     return {
         "straight_seconds": round(bare, 3),
         "through_seconds": round(ours, 3),
         "overhead_seconds": round(overhead, 3),
+        "shard_overhead_seconds": round(shard, 3),
         "worst_seconds": round(max(mine - theirs for theirs, mine in pairs), 3),
     }
 
@@ -132,6 +135,17 @@ def straight(server: httpx.Client, graph: dict[str, Any], seed: int) -> float:
         time.sleep(0.005)
     (saved,) = found[prompt]["outputs"]["9"]["images"]
     server.get("/view", params=saved).raise_for_status()
+    return time.perf_counter() - began
+
+
+def _in_a_shard(seed: int) -> float:
+    from flows.batching.requests import find_target
+    from flows.running.recorded import run_inline
+
+    target, began = find_target("workflow_bench"), time.perf_counter()
+    manifest = run_inline(target, {"seed": seed}, str(uuid4()), lambda *_: None)
+    if not manifest.success:
+        raise RuntimeError(str(manifest.error))
     return time.perf_counter() - began
 
 
