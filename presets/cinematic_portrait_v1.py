@@ -32,7 +32,7 @@ PRESET = Preset[CinematicPortraitKnobs](
     category="image_generation",
     required_inputs=("prompt",),
     optional_inputs=("identity_reference", "seed"),
-    engines=("diffusers", "provider_fal"),
+    engines=("diffusers", "local_comfy", "provider_fal"),
     safety_notes=(
         "The people do not exist; do not pass the picture off as a scene that was shot.",
     ),

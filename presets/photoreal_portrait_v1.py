@@ -17,7 +17,7 @@ PRESET = Preset[PortraitKnobs](
     category="image_generation",
     required_inputs=("prompt",),
     optional_inputs=("identity_reference", "seed"),
-    engines=("diffusers", "provider_fal"),
+    engines=("diffusers", "local_comfy", "provider_fal"),
     safety_notes=(
         "The people do not exist; do not pass the picture off as a photograph of someone.",
         "With an identity reference it shows a real person: publish only what they agreed to.",

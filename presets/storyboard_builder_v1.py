@@ -46,7 +46,7 @@ PRESET = Preset[StoryboardKnobs](
     category="image_generation",
     required_inputs=("prompt_template", "shot_count"),
     optional_inputs=("identity_reference", "seed"),
-    engines=("diffusers", "provider_fal"),
+    engines=("diffusers", "local_comfy", "provider_fal"),
     safety_notes=(
         "With an identity reference it shows a real person: publish only what they agreed to.",
     ),

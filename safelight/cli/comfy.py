@@ -81,6 +81,8 @@ def stop() -> None:
     if standing() is not None:
         os.kill(there.pid, signal.SIGKILL)
     forget(there.pid)
+    for each in _left:
+        each.poll()
     show_line(f"process {there.pid} has ended")
 
 

@@ -142,10 +142,15 @@ def candidates(request: Request, order: Sequence[str], among: Mapping[str, Engin
             "name one of these in engines, or install it",
         )
     others = sorted(
-        name for name in among if name not in order and among[name].engine_type == "local"
+        name for name in among if name not in order and _is_asked_unnamed(among[name], request)
     )
     named = (among[name] for name in dict.fromkeys((*order, *others)))
     return [engine for engine in named if isinstance(engine, request.capability)]
+
+
+def _is_asked_unnamed(engine: Engine, request: Request) -> bool:
+    only: tuple[type, ...] = getattr(engine, "only_where_named", ())
+    return engine.engine_type == "local" and request.capability not in only
 
 
 def falls_back(error: PipelineError) -> bool:

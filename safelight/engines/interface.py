@@ -83,6 +83,8 @@ class LocalEngine(ABC):
 
     engine_type: ClassVar[EngineType] = "local"
     reproducible: ClassVar[bool] = True
+    only_where_named: ClassVar[tuple[type, ...]] = ()
+    """Capabilities that it is asked for only where a preset names it, as remote engines are."""
 
     def health_check(self) -> Refusal | None:
         """None: it is there as long as this process."""

@@ -14,6 +14,7 @@ NAMES = (
     "shard",
     "training",
     "pool",
+    "comfy",
 )
 
 

@@ -49,9 +49,9 @@ def _measure(root: Path) -> dict[str, float]:
     from examples.untrained import build_untrained
 
     model = build_untrained(root / "models" / "tiny")
-    with _worker("process", {"PREFECT_WORKER_QUERY_SECONDS": "1"}) as (pool, _):
+    with worker_of("process", {"PREFECT_WORKER_QUERY_SECONDS": "1"}) as (pool, _):
         cold = _times(root, pool, model, COLD_RUNS)
-    with _worker("safelight-gpu", {"SAFELIGHT_POOL_DEVICES": "cpu:1"}) as (pool, worker):
+    with worker_of("safelight-gpu", {"SAFELIGHT_POOL_DEVICES": "cpu:1"}) as (pool, worker):
         warm = _times(root, pool, model, WARM_RUNS)
         family = [worker, *worker.children(recursive=True)]
         idle = sum(process.memory_info().rss for process in family)
@@ -65,7 +65,8 @@ def _measure(root: Path) -> dict[str, float]:
 
 
 @contextmanager
-def _worker(kind: str, environment: dict[str, str]) -> Generator[tuple[str, psutil.Process]]:
+def worker_of(kind: str, environment: dict[str, str]) -> Generator[tuple[str, psutil.Process]]:
+    """A worker of a pool of this type, as long as the block runs."""
     from prefect.client.orchestration import get_client
     from prefect.client.schemas.actions import WorkPoolCreate
 

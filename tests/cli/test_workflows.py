@@ -10,17 +10,14 @@ import pytest
 from safelight.cli.edge import guarded
 from safelight.cli.inputs import media_kinds
 from safelight.settings import settings
-from tests.engines.comfy.comfy_server import GRAPH, RECORDED, Comfy, comfy_up
+from tests.engines.comfy.comfy_server import GRAPH, RECORDED, Comfy, named_comfy
 from tests.workflows.test_converting import editor
 
 
 @pytest.fixture
 def there(volume: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Comfy]:
-    held = Comfy()
     monkeypatch.delenv("PREFECT_API_URL", raising=False)
-    with comfy_up(held) as url:
-        monkeypatch.setenv("SAFELIGHT_COMFY_URL", url)
-        settings.cache_clear()
+    with named_comfy(monkeypatch) as held:
         yield held
 
 

@@ -5,6 +5,7 @@ from typing import Any
 
 import pytest
 
+from flows.photoreal_portrait_v1 import photoreal_portrait_v1
 from flows.pipeline import pipeline
 from flows.pipelines.plan import Pipeline, StageSpec, plan_pipeline
 from safelight.errors import PipelineError
@@ -75,4 +76,26 @@ def test_workflows_stand_among_other_stages(volume: Path, monkeypatch: pytest.Mo
         ("first", "local_comfy", "cached"),
         ("look", "numpy", "cached"),
         ("second", "local_comfy", "cached"),
+    ]
+
+
+@pytest.mark.usefixtures("server")
+def test_a_preset_falls_to_comfyui_where_diffusers_has_not_the_model(
+    volume: Path, monkeypatch: pytest.MonkeyPatch
+):
+    there = Comfy()
+    with comfy_up(there) as url:
+        monkeypatch.setenv("SAFELIGHT_COMFY_URL", url)
+        settings.cache_clear()
+        made = photoreal_portrait_v1(
+            prompt="an old sailor",
+            quality="low",
+            seed=5,
+            overrides={"generate": {"model": "tiny_sd15", "width": 64, "height": 64}},
+        )
+    assert len(there.submitted) == 1
+    (stage,) = load_manifest(str(made.data["manifest"])).stages
+    assert stage.engine.engine_id == "local_comfy"
+    assert [(each.engine_id, each.code) for each in stage.passed_over] == [
+        ("diffusers", "DEPENDENCY_MISSING")
     ]

@@ -19,15 +19,12 @@ from safelight.store.store import current_store
 from safelight.workflows.files import keep
 from safelight.workflows.finding import find_form
 from safelight.workflows.form import form_text
-from tests.engines.comfy.comfy_server import GRAPH, RECORDED, Comfy, comfy_up
+from tests.engines.comfy.comfy_server import GRAPH, RECORDED, Comfy, named_comfy
 
 
 @pytest.fixture
 def there(volume: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Comfy]:
-    held = Comfy()
-    with comfy_up(held) as url:
-        monkeypatch.setenv("SAFELIGHT_COMFY_URL", url)
-        settings.cache_clear()
+    with named_comfy(monkeypatch) as held:
         yield held
 
 

@@ -6,6 +6,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+import av
 import numpy as np
 import pytest
 from PIL import Image
@@ -18,6 +19,7 @@ from safelight.provenance.containers import png_texts
 from safelight.provenance.embed import read_record
 from safelight.settings import settings
 from safelight.store.artifact import ArtifactRef
+from safelight.store.inputs import keep_media
 from safelight.store.store import current_store
 from tasks.base.ingest import ingest
 from tasks.base.stage import cache_key
@@ -190,3 +192,112 @@ def test_without_a_server_the_stage_says_what_to_set(volume: Path):
     with pytest.raises(PipelineError, match="no ComfyUI is named") as refused:
         comfy.identity(params())
     assert refused.value.code == "DEPENDENCY_MISSING"
+
+
+def clip(**tags: str) -> bytes:
+    """Three frames in an MP4 with the texts that ComfyUI writes."""
+    file = io.BytesIO()
+    options = {"movflags": "use_metadata_tags"}
+    with av.open(file, "w", format="mp4", options=options) as container:
+        container.metadata.update(tags)
+        stream = container.add_stream("libx264", rate=8)
+        stream.width, stream.height, stream.pix_fmt = 64, 48, "yuv420p"
+        for level in (20, 120, 220):
+            frame = av.VideoFrame.from_ndarray(np.full((48, 64, 3), level, np.uint8), "rgb24")
+            container.mux(stream.encode(frame))
+        container.mux(stream.encode(None))
+    return file.getvalue()
+
+
+def packets(data: bytes) -> list[bytes]:
+    with av.open(io.BytesIO(data)) as container:
+        return [bytes(packet) for packet in container.demux(video=0) if packet.size]
+
+
+def test_videos_go_in_and_come_out_as_they_are(there: Comfy):
+    graph = {
+        "1": {"class_type": "LoadVideo", "inputs": {"file": "example.mp4"}},
+        "2": {
+            "class_type": "SaveVideo",
+            "inputs": {
+                "video": ["1", 0],
+                "filename_prefix": "a",
+                "format": "auto",
+                "codec": "auto",
+            },
+        },
+    }
+    keep("again", graph)
+    there.clip = clip(prompt=json.dumps(graph), workflow='{"nodes": []}')
+    file = settings().volume_root / "uploads" / "in.mp4"
+    file.parent.mkdir()
+    file.write_bytes(clip())
+    source = ingest(str(file), ("video",))
+    (made,) = comfy.fn(source, params("again", makes="video"))
+    ((name, sent),) = there.uploads.items()
+    assert sent == file.read_bytes()
+    assert there.history[there.submitted[-1]]["prompt"][2]["1"]["inputs"]["file"] == name
+    assert (made.media_type, made.width, made.height, made.frames) == ("video/mp4", 64, 48, 3)
+    kept = current_store().fetch(made)
+    assert packets(kept.read_bytes()) == packets(there.clip)
+    with av.open(str(kept)) as container:
+        assert json.loads(container.metadata["prompt"]) == graph
+        assert container.metadata["workflow"] == '{"nodes": []}'
+    record = read_record(kept)
+    assert record is not None
+    assert (record.stage, record.sources) == ("comfy", (source.sha256,))
+    with pytest.raises(PipelineError, match=r"saved no picture, but clip_00001_\.mp4"):
+        comfy.fn(source, params("again"))
+    with pytest.raises(PipelineError, match=r"no node for '3\.image'"):
+        comfy.fn(None, params("again", makes="video", media={"3.image": str(file)}))
+
+
+@pytest.mark.parametrize(
+    ("container", "codec", "media_type"),
+    [
+        ("flac", "flac", "audio/flac"),
+        ("mp3", "libmp3lame", "audio/mpeg"),
+        ("ogg", "libopus", "audio/ogg"),
+        ("wav", "pcm_s16le", "audio/wav"),
+    ],
+)
+def test_sound_keeps_its_samples_and_gets_a_record(
+    volume: Path, tmp_path: Path, container: str, codec: str, media_type: str
+):
+    from safelight.media.retagging import retagged
+    from safelight.provenance.embed import video_tags
+    from safelight.provenance.record import FileRecord
+
+    source = tmp_path / f"sound.{container}"
+    with av.open(str(source), "w", format=container) as written:
+        stream = written.add_stream(codec, rate=48000, layout="stereo")
+        frame = av.AudioFrame.from_ndarray(
+            np.random.default_rng(1).uniform(-0.1, 0.1, (2, 48000)).astype(np.float32), "fltp"
+        )
+        frame.sample_rate = 48000
+        size = stream.codec_context.frame_size or 1024
+        cut = av.AudioResampler(stream.codec_context.format, "stereo", 48000, frame_size=size)
+        for piece in (*cut.resample(frame), *cut.resample(None)):
+            written.mux(stream.encode(piece))
+        written.mux(stream.encode(None))
+    kept = keep_media(source, ("audio",))
+    assert kept.media_type == media_type
+    record = FileRecord(
+        stage="comfy",
+        parameters={},
+        sources=(),
+        origin="creates",
+        engine_id="local_comfy",
+        engine_version="1",
+        weights=(),
+        history=(),
+    )
+    target = tmp_path / f"tagged{kept.extension}"
+    retagged(source, target, video_tags(record))
+    assert sounds(target) == sounds(source)
+    assert read_record(target) == record
+
+
+def sounds(path: Path) -> list[bytes]:
+    with av.open(str(path)) as container:
+        return [frame.to_ndarray().tobytes() for frame in container.decode(audio=0)]

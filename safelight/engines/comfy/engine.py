@@ -1,27 +1,46 @@
 """ComfyUI as an engine: runs workflows on the server that the settings name."""
 
 import json
+import tempfile
+import uuid
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import closing, suppress
+from dataclasses import replace
 from pathlib import Path
 from typing import ClassVar, cast
 
 from safelight.digests import sha256_of
 from safelight.engines.comfy.checking import check, nodes_of
+from safelight.engines.comfy.digests import model_digests
 from safelight.engines.comfy.events import Events
 from safelight.engines.comfy.following import StandsStillError, follow
 from safelight.engines.comfy.jobs import begun, cancel, submit
 from safelight.engines.comfy.named import named_server, require_named
 from safelight.engines.comfy.server import Facts, Server
+from safelight.engines.comfy.templates import USUAL, checkpoint, drawn_by, refused
 from safelight.engines.graphs import Graph, GraphRequest, graph_json, read_graph, with_values
 from safelight.engines.identity import EngineIdentity
-from safelight.engines.interface import LocalEngine, Refusal, Request
+from safelight.engines.interface import (
+    DrawRequest,
+    Draws,
+    LocalEngine,
+    PromptRequest,
+    RedrawRequest,
+    Redraws,
+    Refusal,
+    Request,
+)
+from safelight.engines.results import NO_GUIDES, Guides, Pictures
 from safelight.errors import (
     ContractMismatchError,
     InvalidMediaError,
     PipelineError,
 )
+from safelight.media.images import decode_still
+from safelight.media.layers import on_white
+from safelight.pixels import Pixels
 from safelight.progress import StopReason, StopRequestedError, note, stop_reason
+from safelight.provenance.png import png_bytes
 from safelight.settings import settings
 from safelight.store.artifact import MediaKind
 
@@ -44,15 +63,15 @@ class Comfy(LocalEngine):
 
     engine_id: ClassVar[str] = "local_comfy"
     reproducible: ClassVar[bool] = False  # nodes that people add may do anything
+    only_where_named: ClassVar[tuple[type, ...]] = (Draws, Redraws)
 
     def can(self, request: Request) -> Refusal | None:
-        """Whether a server is named; it is not asked."""
-        del request
+        """Whether a server is named, and a template draws what is asked for; it is not asked."""
         try:
             require_named()
         except PipelineError as error:
             return error
-        return None
+        return refused(request) if isinstance(request, PromptRequest) else None
 
     def health_check(self) -> Refusal | None:
         """Whether the server answers, and is new enough."""
@@ -64,19 +83,43 @@ class Comfy(LocalEngine):
         return None
 
     def identity(self, request: Request) -> EngineIdentity:
-        """Version and device of the server; it tells no digests of its models.
+        """Version and device of the server, and what is known of the models.
 
         Raises:
-            PipelineError: the server is away, or too old.
+            PipelineError: the server is away, or too old, or has not the model.
         """
-        del request
         with closing(named_server()) as server:
             facts = server.facts()
+            model, graph = "", cast("Graph", {})
+            if isinstance(request, PromptRequest):
+                model = f":{checkpoint(server, request)}"
+                graph = drawn_by(server, replace(request, seed=request.seed or 0))
+            elif isinstance(request, GraphRequest):
+                graph = read_graph(request.graph, request.workflow)
         return EngineIdentity(
             engine_id=self.engine_id,
-            version=f"{facts.shown}+{REVISION}",
+            version=f"{facts.shown}+{REVISION}{model}",
             device_class=facts.device,
+            weights=model_digests(graph),
         )
+
+    def draw(self, request: DrawRequest, guides: Guides = NO_GUIDES) -> Pictures:
+        """See `Draws.draw`.
+
+        Raises:
+            PipelineError: as `run_graph`.
+        """
+        del guides  # those that need any are refused
+        return _drawn(request, None)
+
+    def redraw(self, request: RedrawRequest, image: Pixels, guides: Guides = NO_GUIDES) -> Pictures:
+        """See `Redraws.redraw`.
+
+        Raises:
+            PipelineError: as `run_graph`.
+        """
+        del guides
+        return _drawn(request, image)
 
     def run_graph(
         self, request: GraphRequest, media: Sequence[Path], job: str, folder: Path
@@ -99,6 +142,24 @@ class Comfy(LocalEngine):
 
 
 ENGINE = Comfy()
+
+
+def _drawn(request: PromptRequest, image: Pixels | None) -> Pictures:
+    """The pictures of a request, by the template for it; each call is a job of its own."""
+    with (
+        closing(named_server()) as server,
+        tempfile.TemporaryDirectory(prefix="safelight-comfy-") as folder,
+    ):
+        picture = ""
+        if image is not None:
+            source = Path(folder) / "source.png"
+            source.write_bytes(png_bytes(image, ()))
+            (picture,) = _uploaded(server, [source])
+        graph = drawn_by(server, request, picture)
+        history = _ran(server, server.facts(), graph, str(uuid.uuid4()))
+        made = _fetched(server, graph, history, Path(folder), ("image",))
+        pixels = tuple(on_white(decode_still(path.read_bytes()).pixels) for path in made)
+    return Pictures(pixels, sampler=request.scheduler or USUAL)
 
 
 def _uploaded(server: Server, media: Sequence[Path]) -> Iterator[str]:

@@ -8,6 +8,7 @@ import base64
 import hashlib
 import io
 import json
+import mimetypes
 import re
 import socket
 import struct
@@ -25,9 +26,11 @@ from typing import Any
 from urllib.parse import parse_qs, unquote, urlsplit
 
 import numpy as np
+import pytest
 from PIL import Image
 from PIL.PngImagePlugin import PngInfo
 
+from safelight.settings import settings
 from tests.listening import listening
 
 RECORDED = json.loads((Path(__file__).parent / "recorded.json").read_text())
@@ -61,6 +64,10 @@ class Comfy:
         """Node before which a prompt waits until `hold` is set."""
         self.error: dict[str, Any] | None = None
         self.picture = _picture
+        self.clip = b""
+        """What SaveVideo saves."""
+        self.preview = b""
+        """Sent as a picture of what is made, before the first step."""
         self.pending: list[list[Any]] = []
         self.running: list[list[Any]] = []
         self.history: dict[str, Any] = {}
@@ -110,6 +117,13 @@ class Comfy:
             with suppress(OSError):
                 there.sendall(_frame(json.dumps({"type": kind, "data": data}).encode()))
 
+    def send_bytes(self, client: str, told: bytes) -> None:
+        with self.lock:
+            there = self.sockets.get(client)
+        if there is not None:
+            with suppress(OSError):
+                there.sendall(_frame(told, 0x82))
+
     def work(self) -> None:
         """Run what is in the queue, as the recorded server ran it."""
         while not self.ended.is_set():
@@ -150,6 +164,8 @@ class Comfy:
                 messages.append(["execution_error", told])
                 self.send(client, "execution_error", told)
                 return _entry(item, {}, "error", messages)
+            if kind == "executing" and data["node"] == "3" and self.preview:
+                self.send_bytes(client, struct.pack(">II", 1, 1) + self.preview)
             if kind == "execution_success":
                 messages.append([kind, data])
             self.send(client, kind, data)
@@ -159,6 +175,10 @@ class Comfy:
                 name = f"{described['inputs']['filename_prefix']}_{len(self.files):05}_.png"
                 self.files[name] = self.picture(prompt)
                 made[node] = {"images": [{"filename": name, "subfolder": "", "type": "output"}]}
+            elif described["class_type"] == "SaveVideo":
+                self.files["clip_00001_.mp4"] = self.clip
+                saved = {"filename": "clip_00001_.mp4", "subfolder": "video", "type": "output"}
+                made[node] = {"images": [saved], "animated": [True]}
         return _entry(item, made, "success", messages)
 
     def refusal(self, prompt: dict[str, Any]) -> dict[str, Any] | None:
@@ -168,8 +188,9 @@ class Comfy:
         sampler = next((n for n in prompt.values() if n["class_type"] == "KSampler"), None)
         if sampler is not None and sampler["inputs"]["steps"] == 0:
             return RECORDED["too_small"]
-        loader = next(n for n in prompt.values() if n["class_type"] == "CheckpointLoaderSimple")
-        if loader["inputs"]["ckpt_name"] not in RECORDED["models"]:
+        loaders = [n for n in prompt.values() if n["class_type"] == "CheckpointLoaderSimple"]
+        loader = loaders[0] if loaders else None
+        if loader is not None and loader["inputs"]["ckpt_name"] not in RECORDED["models"]:
             return RECORDED["missing_model"]
         return None
 
@@ -187,6 +208,16 @@ def comfy_up(comfy: Comfy) -> Iterator[str]:
             comfy.end()
             comfy.drop_sockets()
             worker.join(10)
+
+
+@contextmanager
+def named_comfy(monkeypatch: pytest.MonkeyPatch) -> Iterator[Comfy]:
+    """A server that the settings name."""
+    held = Comfy()
+    with comfy_up(held) as url:
+        monkeypatch.setenv("SAFELIGHT_COMFY_URL", url)
+        settings.cache_clear()
+        yield held
 
 
 def serve(comfy: Comfy, port: int) -> None:
@@ -255,8 +286,9 @@ class Handler(BaseHTTPRequestHandler):
             with comfy.lock:
                 return _json({"queue_running": comfy.running, "queue_pending": comfy.pending})
         if path == "/view":
-            data = comfy.files.get(query["filename"][0])
-            return (404, b"", "text/plain") if data is None else (200, data, "image/png")
+            name = query["filename"][0]
+            data, kind = comfy.files.get(name), mimetypes.guess_type(name)[0] or "image/png"
+            return (404, b"", "text/plain") if data is None else (200, data, kind)
         if path == "/upload/image":
             return self._upload(body)
         return self._act(path, json.loads(body or b"{}"))
@@ -382,15 +414,16 @@ def _json(answer: object, status: int = 200) -> tuple[int, bytes, str]:
     return status, json.dumps(answer).encode(), "application/json"
 
 
-def _frame(text: bytes) -> bytes:
+def _frame(text: bytes, kind: int = 0x81) -> bytes:
     size = len(text)
-    head = bytes([0x81, size]) if size < 126 else bytes([0x81, 126]) + struct.pack(">H", size)
+    head = bytes([kind, size]) if size < 126 else bytes([kind, 126]) + struct.pack(">H", size)
     return head + text
 
 
 def _picture(prompt: dict[str, Any]) -> bytes:
     """A PNG that depends on the seed, with the texts that ComfyUI writes."""
-    seed = prompt["3"]["inputs"]["seed"] if "3" in prompt else 0
+    samplers = [each["inputs"] for each in prompt.values() if each["class_type"] == "KSampler"]
+    seed = samplers[0]["seed"] if samplers else 0
     pixels = np.random.default_rng(seed).integers(0, 256, (32, 48, 3), np.uint8)
     texts = PngInfo()
     texts.add_text("prompt", json.dumps(prompt))

@@ -31,6 +31,7 @@ from safelight.progress import (
     StopRequestedError,
     clear_stop,
     request_stop,
+    viewing,
     watching,
 )
 from safelight.settings import settings
@@ -560,3 +561,12 @@ def test_a_workflow_without_pictures_is_refused(
 
 def _nobody() -> Server:
     return Server("http://127.0.0.1:9", {}, answer_seconds=1, patience_seconds=0)
+
+
+def test_previews_are_passed_on(comfy: Comfy, tmp_path: Path):
+    comfy.preview = b"\xff\xd8\xff" + b"picture" * 20
+    seen: list[bytes] = []
+    with viewing(seen.append):
+        run(tmp_path / "a")
+    assert seen
+    assert set(seen) == {comfy.preview}
