@@ -55,11 +55,9 @@ def inline_state(
         StopRequestedError: the run was asked to stop.
     """
     wanted = key()
-    if wanted is not None:
-        try:
-            return Completed(name="Cached", data=_results().read(wanted).result)
-        except ValueError:
-            pass  # there is none, or a file that it names is gone
+    known = None if wanted is None else kept_result(wanted)
+    if known is not None:
+        return Completed(name="Cached", data=known)
     for delay in (*delays, None):
         try:
             made = work()
@@ -76,6 +74,18 @@ def inline_state(
             current_store().write_record(PREFIX + kept, record.serialize())
         return Completed(data=made)
     raise AssertionError("the last try gives or fails")
+
+
+def kept_result(key: str) -> Any | None:  # noqa: ANN401  (whatever the stage gives)
+    """What a stage gave that is kept under a key; None where there is none, or its file is gone.
+
+    Raises:
+        PipelineError: the store does not answer.
+    """
+    try:
+        return _results().read(key).result
+    except ValueError:
+        return None
 
 
 @lru_cache(maxsize=1)

@@ -13,6 +13,7 @@ from prefect.cache_policies import CacheKeyFnPolicy
 from prefect.client.schemas.objects import State
 from prefect.context import FlowRunContext, TaskRunContext
 from prefect.futures import PrefectFuture
+from prefect.settings import get_current_settings
 from prefect.states import Cancelled
 from prefect.transactions import get_transaction
 from pydantic import JsonValue
@@ -37,7 +38,7 @@ from safelight.store.artifact import ArtifactRef, MediaKind
 from safelight.store.results import RESULTS, SafelightResults
 from tasks.base.calling import Call, Counts, Declared, Needs, call_of, calling
 from tasks.base.facts import facts_of
-from tasks.base.inline import inline_state, is_inline
+from tasks.base.inline import inline_state, is_inline, kept_result
 from tasks.base.recorder import recorder
 from tasks.base.retrying import worth_retrying
 from tasks.base.unfolded import unfolded_in
@@ -229,8 +230,15 @@ class Stage(Task[P, R]):
                 call.fall_back(error)
                 note(f"{error.code}: {error.problem}; another engine goes on")
             transaction = get_transaction()
-            if transaction is not None:  # the result is kept as what it is
-                transaction.key = cache_key(self, [*args, *kwargs.values()])
+            if transaction is None:
+                continue
+            # the result is kept as what it is, and one that is there is not paid for again
+            transaction.key = cache_key(self, [*args, *kwargs.values()])
+            if not get_current_settings().tasks.refresh_cache:
+                known = kept_result(transaction.key)
+                if known is not None:
+                    note("that engine's result was there: it was made before")
+                    return cast(R, known)
 
 
 def stage(

@@ -98,7 +98,8 @@ def test_a_provider_that_has_no_money_when_it_is_asked_passes_the_work_on(
     given: dict[str, str], kling: Kling, fal: Fal
 ):
     kling.packs = False
-    kling.fault("POST", "/v1/videos/image2video", '429:{"code": 1102, "message": "depleted"}')
+    used_up = '429:{"code": 1102, "message": "depleted"}'
+    kling.fault("POST", "/v1/videos/image2video", used_up)
     fal.result = kling.result
     result = image_to_video_v1(image="uploads/face.png", quality="low", duration=2, seed=1)
     manifest = manifest_of(result)
@@ -111,12 +112,18 @@ def test_a_provider_that_has_no_money_when_it_is_asked_passes_the_work_on(
     assert manifest.cost_usd == result.data["cost_usd"] == pytest.approx(0.27)
     shown = _row(entry)["notes"]
     assert "provider_fal charged 0.2700 USD for fal-ai/minimax/hailuo-02" in shown.replace("\\", "")
-    kling.packs, kling.balance = True, 0.0
-    forget_standing()
-    again = image_to_video_v1(image="uploads/face.png", quality="low", duration=2, seed=1)
-    assert manifest_of(again).stages[0].status == "cached"
-    assert manifest_of(again).cost_usd == 0
-    assert len(fal.accepted) == 1
+    for known_before in (False, True):  # that it has none
+        if known_before:
+            kling.packs, kling.balance = True, 0.0
+            forget_standing()
+        else:
+            kling.fault("POST", "/v1/videos/image2video", used_up)
+        again = image_to_video_v1(image="uploads/face.png", quality="low", duration=2, seed=1)
+        assert again.results[0].sha256 == result.results[0].sha256
+        (entry,) = manifest_of(again).stages
+        assert entry.status == ("cached" if known_before else "done")
+        assert manifest_of(again).cost_usd == 0
+        assert len(fal.accepted) == 1
 
 
 def test_a_portrait_is_drawn_elsewhere_where_this_machine_has_no_such_model(
