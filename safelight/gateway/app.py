@@ -19,6 +19,7 @@ from safelight.gateway import (
     character_routes,
     job_routes,
     offer_routes,
+    openai_routes,
     webui_routes,
 )
 from safelight.gateway.correlating import Correlated
@@ -64,6 +65,7 @@ def create_api() -> FastAPI:
     api.include_router(job_routes.router)
     api.include_router(batch_routes.router)
     api.include_router(webui_routes.router)
+    api.include_router(openai_routes.router)
     api.include_router(character_routes.router)
     api.include_router(character_routes.training)
     api.add_exception_handler(PipelineError, on_pipeline_error)

@@ -337,3 +337,17 @@ def test_a_program_for_the_web_ui_gets_its_pictures(gateway: Gateway):
     models = gateway.client.get("/sdapi/v1/sd-models").json()
     assert "untrained" in [model["model_name"] for model in models]
     assert gateway.client.get("/sdapi/v1/progress").json()["progress"] == 0
+
+
+def test_a_program_for_openai_gets_its_pictures(gateway: Gateway):
+    asked = {"model": "untrained", "prompt": "a red house", "n": 2, "size": "64x72", "seed": 3}
+    answer = gateway.client.post("/v1/images/generations", json={**asked, "quality": "auto"})
+    assert answer.status_code == 200, answer.text
+    assert answer.json()["size"] == "64x72"
+    pictures = [base64.b64decode(each["b64_json"]) for each in answer.json()["data"]]
+    with Image.open(io.BytesIO(pictures[1])) as opened:
+        assert opened.size == (64, 72)
+    asked["response_format"] = "url"
+    again = gateway.client.post("/v1/images/generations", json=asked).json()["data"]
+    assert [httpx.get(each["url"], timeout=60).content for each in again] == pictures
+    assert "untrained" in [m["id"] for m in gateway.client.get("/v1/models").json()["data"]]
