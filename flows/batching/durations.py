@@ -74,9 +74,14 @@ def estimate(flow: str, requests: Sequence[Request]) -> str:
 
 def charges() -> str:
     """What a batch costs, in words."""
-    if any(engine.engine_type == "remote" for engine in engines().values()):
-        return "what remote engines charge for it is not known"
-    return "costs nothing: all engines work on your own machines"
+    paid = sorted(
+        each.engine_id
+        for each in engines().values()
+        if each.engine_type == "remote" and getattr(each, "is_connected", True)
+    )
+    if not paid:
+        return "costs nothing: all engines work on your own machines"
+    return f"what of it {', '.join(paid)} will do, and charge, is known as it runs; budgets hold"
 
 
 def _said(seconds: float) -> str:

@@ -26,7 +26,8 @@ def list_engines(*, as_json: bool) -> None:
         )
         return
     table = Table()
-    for heading in ("engine", "state", "version", "balance", "offers", "last error"):
+    table.add_column("engine", no_wrap=True)
+    for heading in ("state", "version", "balance", "offers", "last error"):
         table.add_column(heading, overflow="fold")
     for state in states:
         why = f": {escape(state.found)}" if state.found else ""

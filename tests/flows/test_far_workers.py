@@ -120,11 +120,10 @@ def drop(folder: Path, name: str, shade: int) -> None:
 @pytest.mark.parametrize(
     ("kind", "shards"),
     [
-        ("folder", False),
         ("zip", True),
         *(
             pytest.param(*more, marks=pytest.mark.soak)
-            for more in (("folder", True), ("zip", False))
+            for more in (("folder", True), ("folder", False), ("zip", False))
         ),
     ],
 )

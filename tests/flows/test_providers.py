@@ -133,7 +133,10 @@ def test_a_portrait_is_drawn_elsewhere_where_this_machine_has_no_such_model(
     manifest = manifest_of(
         photoreal_portrait_v1(prompt="a man", quality="low", seed=3, overrides={"generate": DRAWN})
     )
-    assert passed_over(manifest) == [("diffusers", "DEPENDENCY_MISSING")]
+    assert passed_over(manifest) == [
+        ("diffusers", "DEPENDENCY_MISSING"),
+        ("local_comfy", "DEPENDENCY_MISSING"),
+    ]
     assert manifest.stages[0].engine.engine_id == "provider_fal"
     assert "fal takes no negative prompt: it took no part" in manifest.stages[0].notes
     (sent,) = fal.inputs.values()

@@ -20,7 +20,7 @@ from safelight.store.store import Store
 from tests.infra.environments import CHECKOUT
 from tests.system.whole import System, eventually
 
-pytestmark = pytest.mark.slow
+pytestmark = [pytest.mark.slow, pytest.mark.soak]
 DAWDLE = """
     CREATE OR REPLACE FUNCTION dawdle() RETURNS trigger LANGUAGE plpgsql AS
         $$ BEGIN PERFORM pg_sleep(1); RETURN NULL; END $$;
@@ -99,7 +99,6 @@ def test_a_run_asked_for_over_http_leaves_its_picture_in_the_bucket(system: Syst
     assert np.abs(back - before).mean() < 8
 
 
-@pytest.mark.soak
 def test_two_workers_compute_at_once_and_stop_when_told(system: System, bucket: Store):
     image = upload(bucket, resized(2048))
     runs = [system.start("enhance", image=image, quality_preset="low") for _ in range(2)]
@@ -175,7 +174,6 @@ def test_workers_hear_of_a_run_before_the_database_has_it(system: System, astron
     assert system.end(run)["state_type"] == "COMPLETED"
 
 
-@pytest.mark.soak
 def test_a_run_outlives_the_server(system: System, bucket: Store, astronaut: str):
     run = system.start("enhance", image=upload(bucket, resized(1024)), quality_preset="low")
     eventually(lambda: system.computes(run))

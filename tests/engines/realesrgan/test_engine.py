@@ -44,7 +44,7 @@ def face(photo: np.ndarray) -> np.ndarray:
     return photo[140:180, 332:508]
 
 
-@pytest.mark.parametrize("model", ["photo", "anime", "video"])
+@pytest.mark.parametrize("model", [pytest.param("photo", marks=pytest.mark.soak), "anime", "video"])
 def test_tiled_is_within_one_level_of_untiled(face: np.ndarray, model: Model):
     enlarger = open_enlarger(model, 4, tile=64)
     assert levels_off(enlarger.enlarge(face), enlarger.enlarge_window(face)) <= 1

@@ -123,15 +123,12 @@ def test_the_standing_is_asked_once_a_minute(fal: Fal):
     assert len(fal.asked) == 1
 
 
-def test_people_and_programs_see_the_same(
-    fal: Fal, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
-):
+def test_people_and_programs_see_the_same(fal: Fal, capsys: pytest.CaptureFixture[str]):
     as_work("w", fal_draws)
     list_engines(as_json=True)
     told = json.loads(capsys.readouterr().out)
     assert told["spent_today_usd"] == 0.025
     assert {each["engine_id"] for each in told["engines"]} == set(engines())
-    monkeypatch.setenv("COLUMNS", "200")
     list_engines(as_json=False)
     shown = capsys.readouterr().out
     assert "provider_fal" in shown

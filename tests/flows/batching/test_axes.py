@@ -8,7 +8,7 @@ from flows.batching.requests import grid_rows
 from flows.batching.spreading import with_seed_axis
 from safelight.cli.grids import read_grid
 from safelight.client.contracts import contract
-from safelight.errors import ContractMismatchError, PipelineError
+from safelight.errors import PipelineError
 
 SHARED = {"prompt": "a red cat on a red mat", "negative_prompt": "red eyes"}
 GENERATE = contract("generate")
@@ -152,6 +152,5 @@ def test_axes_that_are_none_are_refused_before_anything_runs(axes: dict[str, str
         typed(**axes)
 
 
-def test_a_character_is_no_axis():
-    with pytest.raises(ContractMismatchError, match="no option --character"):
-        typed(x="character=ann,bob")
+def test_a_character_is_an_axis_of_what_draws_characters():
+    assert [cell["character"] for cell in typed(x="character=ann,bob")] == ["ann", "bob"]

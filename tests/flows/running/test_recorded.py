@@ -294,13 +294,13 @@ def test_bad_calls_are_refused_before_anything_runs(case: str):
 def test_killed_in_its_third_stage_a_run_goes_on_there(volume: Path):
     stages = [
         *SMALL,
-        StageSpec(stage_type="upscale", name="large", parameters={"model": "photo", "tile": 64}),
+        StageSpec(stage_type="upscale", name="large", parameters={"model": "video", "tile": 64}),
     ]
     small = volume / "uploads" / "small.png"
     small.parent.mkdir(parents=True)
     from PIL import Image
 
-    Image.open(PHOTO).crop((200, 60, 296, 156)).save(small)
+    Image.open(PHOTO).crop((120, 0, 376, 256)).save(small)
     program = (
         "from flows.pipeline import pipeline\n"
         "from flows.pipelines.plan import StageSpec\n"
