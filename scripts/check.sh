@@ -11,11 +11,11 @@ report=$(mktemp)
 trap 'rm -f "$report"' EXIT
 "$bin/pyright" --pythonpath "$bin/python" >"$report" 2>&1 & # a minute of one processor, beside the tests
 types=$!
-# Four at a time: most tests wait for servers and processes of their own. Threads of
+# Five at a time: most tests wait for servers and processes of their own. Threads of
 # one test would only get in the way of the others, and most of all those that wait by spinning.
 export OMP_NUM_THREADS=1 OMP_WAIT_POLICY=PASSIVE
 unset PYTHONDONTWRITEBYTECODE # or each of the hundred processes that they start compiles it all
 tests=0
-"$bin/pytest" --numprocesses 4 --dist loadfile --no-loadscope-reorder -m "not soak" "$@" || tests=$?
+"$bin/pytest" --numprocesses 5 --dist loadfile --no-loadscope-reorder -m "not soak" "$@" || tests=$?
 wait "$types" || { cat "$report"; exit 1; }
 exit "$tests"

@@ -22,11 +22,11 @@ def fuzz(seed: int, count: int) -> dict[str, int]:
     return json.loads(done.stdout.splitlines()[-1])
 
 
-def test_a_few_hundred_tries():
-    seen = fuzz(seed=1, count=300)
-    assert sum(seen.values()) == 300
-    assert sum(count for name, count in seen.items() if name.endswith(": taken")) > 20
-    assert sum(count for name, count in seen.items() if "INVALID_FIELD_VALUE" in name) > 100
+def test_some_tries():
+    seen = fuzz(seed=1, count=150)
+    assert sum(seen.values()) == 150
+    assert sum(count for name, count in seen.items() if name.endswith(": taken")) > 10
+    assert sum(count for name, count in seen.items() if "INVALID_FIELD_VALUE" in name) > 50
 
 
 @pytest.mark.soak

@@ -90,6 +90,7 @@ def test_silent_runs_are_created_as_the_file_says(clean: SyncPrefectClient, tmp_
     assert made["actions"][0]["state"] == "CRASHED"
 
 
+@pytest.mark.soak
 @pytest.mark.slow
 def test_only_a_silent_run_crashes(clean: SyncPrefectClient, tmp_path: Path):
     text = (AUTOMATIONS / "crash-silent-runs.yaml").read_text()
@@ -215,6 +216,7 @@ def bucket(volume: Path, moto: S3Server, monkeypatch: pytest.MonkeyPatch) -> Ite
     current_store.cache_clear()
 
 
+@pytest.mark.soak
 @pytest.mark.slow
 def test_a_batch_sends_counts_and_three_pictures(
     clean: SyncPrefectClient, bucket: Path, tmp_path: Path, inbox: tuple[str, list[str]]

@@ -80,6 +80,7 @@ def test_a_refused_run_says_how_it_was_called(
     assert manifest.stages == ()
 
 
+@pytest.mark.soak
 def test_another_worker_leaves_it_where_worker_and_process_are_gone(pool: Pool):
     run = pool.create("pid")
     for _ in range(orphans.RESTARTS + 1):

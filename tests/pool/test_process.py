@@ -126,6 +126,7 @@ def test_a_process_is_replaced_after_its_share_of_runs(
     assert [pool.project.notes.count(pid) for pid in dict.fromkeys(pool.project.notes)] == [2, 1]
 
 
+@pytest.mark.soak
 def test_a_process_that_holds_too_much_memory_is_replaced(
     pool: Pool, process: WarmProcess, monkeypatch: pytest.MonkeyPatch
 ):
@@ -180,6 +181,7 @@ def test_environment_is_restored(pool: Pool, process: WarmProcess):
     assert [note.split()[0] for note in pool.project.notes] == ["red", "None"]
 
 
+@pytest.mark.soak
 def test_threads_sleep_while_they_wait_unless_told_otherwise(
     pool: Pool, process: WarmProcess, monkeypatch: pytest.MonkeyPatch
 ):

@@ -57,7 +57,14 @@ def test_a_run_that_ignores_the_request_is_killed_and_ends_cancelled(pool: Pool)
     assert pool.end(pool.create("pid")).is_completed()
 
 
-@pytest.mark.parametrize("end", ["deleted", Completed, Failed, Crashed, Cancelled])
+@pytest.mark.parametrize(
+    "end",
+    [
+        "deleted",
+        Completed,
+        *(pytest.param(end, marks=pytest.mark.soak) for end in (Failed, Crashed, Cancelled)),
+    ],
+)
 def test_a_run_that_is_deleted_or_ended_by_hand_leaves_its_process_to_the_next(
     pool: Pool, end: "str | type[State]"
 ):

@@ -94,7 +94,10 @@ def test_a_worker_says_it_of_its_pool_unless_another_one_does(pool: Pool):
     assert other == {}
 
 
-@pytest.mark.parametrize(("worker", "expected"), [("a", True), ("b", False), ("c", False)])
+@pytest.mark.parametrize(
+    ("worker", "expected"),
+    [("a", True), ("b", False), pytest.param("c", False, marks=pytest.mark.soak)],
+)
 def test_one_worker_of_a_pool_tells(pool: Pool, worker: str, expected: bool):
     online(pool, "b")
     online(pool, "a")
