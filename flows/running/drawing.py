@@ -52,8 +52,23 @@ def draw_person(
     people: Sequence[ArtifactRef],
     overrides: Changes,
 ) -> ArtifactRef:
-    """Draw a person on photographs with a preset's knobs; sizes as `draw`."""
+    """Draw a person on photographs, or by the LoRA of the prompt, with a preset's knobs.
+
+    Sizes are as those of `draw`.
+
+    Args:
+        knobs: tuned parameters, the caller's prompt as `{prompt}`.
+        aspect: width to height.
+        prompt: the caller's.
+        seed: of the run.
+        people: photographs of the person; none where a LoRA in `prompt` knows them.
+        overrides: the caller's changes, which are in `knobs` already.
+    """
     own_guidance = "guidance_scale" in overrides.get("identity", {})
+    if not people:
+        alike = GenerateParams.model_fields.keys() & knobs.model_fields_set
+        bare = GenerateParams.model_validate({name: getattr(knobs, name) for name in alike})
+        return _drawn(bare, aspect, prompt, seed, own_guidance, generate)
     return _drawn(
         knobs,
         aspect,
