@@ -17,6 +17,7 @@ from safelight.characters.versions import list_versions
 from safelight.errors import PipelineError
 from safelight.provenance.manifest import Manifest, load_manifest
 from safelight.store.store import current_store
+from safelight.weights.registry import registry
 from tests.tiny_adapters import build_tiny_models
 
 AGREED = {"consent_given": True, "consent_by": "Eileen"}
@@ -103,6 +104,7 @@ def test_a_person_from_photographs_to_a_portrait_to_nothing(
         if found:  # the one thing that is left says who asked
             assert path.name == f"{person.id}.deleted.json"
     assert not list((models / "loras").glob(f"{person.id}*"))
+    assert not registry().list_named(f"{person.id}-v1", "lora")
     assert tombstones() == [gone]
     assert (gone.by, gone.pictures, gone.loras) == ("the person", 3, 1)
 
