@@ -99,6 +99,9 @@ def test_a_lora_takes_their_place(learnt: str, tmp_path: Path):
     again = next(one for one in portrait.stages if one.stage_type == "detail").parameters
     assert again["reference"] is None
     assert f"<lora:{learnt}:1>" in str(again["prompt"])
+    idle = {"identity": {**SMALL, "weight": 0.5}}
+    with pytest.raises(PipelineError, match="looks at no photographs"):
+        identity_lock_portrait_v1(prompt="a", character="Eileen", seed=1, overrides=idle)
     sheet = drawn(storyboard_builder_v1, quality="low", **SHOTS)
     assert sheet.stages[-1].parameters["captions"] == ["a red house, 1", "a red house, 2"]
     assert [one.parameters["loras"][0]["name"] for one in sheet.stages[:-1]] == [learnt] * 2
