@@ -37,7 +37,7 @@ def cinematic_portrait_v1(
     overrides: Changes = NONE,
 ) -> ArtifactRef:
     """Draw a portrait and give it the grain, tone and colour of a film still."""
-    people = people_of(PRESET, identity_reference, consent_given, consent_by, overrides)
+    people = people_of(PRESET, identity_reference, consent_given, consent_by, overrides, character)
     switches = Switches(use_facedetailer, use_upscale, use_controlnet, use_ipadapter)
     knobs = knobs_of(PRESET, quality, overrides, switches.steps)
     sampling, shown = switches.sampling(knobs.generate, people)

@@ -1,6 +1,7 @@
 """Portraits of one person: the face of the photographs, whatever the prompt puts around it."""
 
-from flows.running.consenting import Consent, ConsentBy, NeededReferences, people_of
+from flows.running.characters import Shown, in_portrait
+from flows.running.consenting import Consent, ConsentBy, References, people_of
 from flows.running.drawing import draw_person
 from flows.running.gating import gated
 from flows.running.inputs import Changes, Prompt, QualityLevel, Seed, knobs_of
@@ -16,7 +17,8 @@ NONE: Changes = {}
 @recorded_flow
 def identity_lock_portrait_v1(
     prompt: Prompt,
-    identity_reference: NeededReferences,
+    identity_reference: References = None,
+    character: Shown = None,
     seed: Seed = None,
     quality: QualityLevel = "standard",
     consent_given: Consent = False,
@@ -25,18 +27,15 @@ def identity_lock_portrait_v1(
     use_upscale: UseUpscale = None,
     overrides: Changes = NONE,
 ) -> ArtifactRef:
-    """Draw the person on the photographs as the prompt says; at pro faces get a second look."""
-    people = people_of(PRESET, identity_reference, consent_given, consent_by, overrides)
+    """Draw a person on photographs, or a character; at pro faces get a second look."""
+    people = people_of(PRESET, identity_reference, consent_given, consent_by, overrides, character)
     knobs = knobs_of(PRESET, quality, overrides, Switches(use_facedetailer, use_upscale).steps)
     drawing = knobs.identity
+    prompt, shown = in_portrait(drawing, prompt, character, people)
     picture, drawn_by = gated(
-        lambda drawn: draw_person(drawing, knobs.aspect, prompt, drawn, people, overrides),
+        lambda drawn: draw_person(drawing, knobs.aspect, prompt, drawn, shown, overrides),
         seed or 0,
         knobs.gate,
     )
-    shown = ReferenceUse(
-        images=tuple(ref.uri for ref in people),
-        model=drawing.ipadapter_model,
-        weight=drawing.weight,
-    )
-    return finished(picture, (knobs.detail, knobs.upscale), prompt, drawn_by, shown)
+    seen = ReferenceUse.of(shown, drawing.ipadapter_model, drawing.weight)
+    return finished(picture, (knobs.detail, knobs.upscale), prompt, drawn_by, seen)

@@ -36,7 +36,7 @@ def photoreal_portrait_v1(
     overrides: Changes = NONE,
 ) -> ArtifactRef:
     """Draw a portrait photograph with natural skin; from standard on faces get a second look."""
-    people = people_of(PRESET, identity_reference, consent_given, consent_by, overrides)
+    people = people_of(PRESET, identity_reference, consent_given, consent_by, overrides, character)
     switches = Switches(use_facedetailer, use_upscale, use_controlnet, use_ipadapter)
     knobs = knobs_of(PRESET, quality, overrides, switches.steps)
     sampling, shown = switches.sampling(knobs.generate, people)

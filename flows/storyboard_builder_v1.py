@@ -4,6 +4,7 @@ from typing import Annotated
 
 from pydantic import Field
 
+from flows.running.characters import Shown, in_portrait
 from flows.running.consenting import Consent, ConsentBy, References, people_of
 from flows.running.drawing import draw
 from flows.running.inputs import Changes, QualityLevel, Seed, knobs_of
@@ -35,6 +36,7 @@ def storyboard_builder_v1(
     prompt_template: Template,
     shot_count: ShotCount,
     identity_reference: References = None,
+    character: Shown = None,
     seed: Seed = None,
     quality: QualityLevel = "standard",
     consent_given: Consent = False,
@@ -42,14 +44,16 @@ def storyboard_builder_v1(
     overrides: Changes = NONE,
 ) -> ArtifactRef:
     """Draw the shots of a scene and lay them out on a sheet with what each shows."""
-    people = people_of(PRESET, identity_reference, consent_given, consent_by, overrides)
+    people = people_of(PRESET, identity_reference, consent_given, consent_by, overrides, character)
     knobs = knobs_of(PRESET, quality, overrides)
     recorder().expected_stages = shot_count * (len(knobs.steps()) - 1) + 1
+    worded, shown = in_portrait(knobs.generate, prompt_template, character, people)
     shots: list[ArtifactRef] = []
     texts = [prompt_template.replace(NUMBER, str(at + 1)) for at in range(shot_count)]
-    for at, text in enumerate(texts):
+    for at in range(shot_count):
+        text = worded.replace(NUMBER, str(at + 1))
         first = (seed or 0) + at
-        shot = draw(knobs.generate, knobs.aspect, text, first % SEEDS, people, overrides)
+        shot = draw(knobs.generate, knobs.aspect, text, first % SEEDS, shown, overrides)
         shots.append(shot if knobs.grade is None else grade(shot, knobs.grade.but(seed=seed)))
     captions = knobs.storyboard.captions or tuple(lora_tags(text)[0] for text in texts)
     return storyboard(shots, knobs.storyboard.but(captions=captions))

@@ -31,7 +31,7 @@ PRESET = Preset[CinematicPortraitKnobs](
     description="A portrait with the light, grain and colour of a film still, from a prompt.",
     category="image_generation",
     required_inputs=("prompt",),
-    optional_inputs=("identity_reference", "seed"),
+    optional_inputs=("identity_reference", "character", "seed"),
     engines=("diffusers", "local_comfy", "provider_fal"),
     safety_notes=(
         "The people do not exist; do not pass the picture off as a scene that was shot.",

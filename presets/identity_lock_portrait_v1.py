@@ -47,10 +47,11 @@ def _identity(steps: int, guidance_scale: float, weight: float) -> IdentityParam
 PRESET = Preset[IdentityLockKnobs](
     id="identity_lock_portrait_v1",
     name="Identity lock portrait",
-    description="A portrait of the person on one to three photographs, from a prompt.",
+    description="A portrait of the person on one to three photographs, or of a character, from a "
+    "prompt.",
     category="character_performance",
-    required_inputs=("prompt", "identity_reference"),
-    optional_inputs=("seed",),
+    required_inputs=("prompt",),
+    optional_inputs=("identity_reference", "character", "seed"),
     engines=("diffusers",),
     safety_notes=(
         "It shows a real person: publish only what they agreed to.",

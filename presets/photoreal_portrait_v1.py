@@ -16,7 +16,7 @@ PRESET = Preset[PortraitKnobs](
     description="A portrait photograph with natural skin, from a prompt.",
     category="image_generation",
     required_inputs=("prompt",),
-    optional_inputs=("identity_reference", "seed"),
+    optional_inputs=("identity_reference", "character", "seed"),
     engines=("diffusers", "local_comfy", "provider_fal"),
     safety_notes=(
         "The people do not exist; do not pass the picture off as a photograph of someone.",

@@ -45,7 +45,7 @@ PRESET = Preset[StoryboardKnobs](
     description="Two to ten shots drawn from one prompt with a shot number in it, on a sheet.",
     category="image_generation",
     required_inputs=("prompt_template", "shot_count"),
-    optional_inputs=("identity_reference", "seed"),
+    optional_inputs=("identity_reference", "character", "seed"),
     engines=("diffusers", "local_comfy", "provider_fal"),
     safety_notes=(
         "With an identity reference it shows a real person: publish only what they agreed to.",

@@ -19,10 +19,10 @@ PRESET = Preset[TalkingClipKnobs](
     id="talking_clip_v1",
     name="Talking clip",
     description="A video in which the mouth moves to a sound; at pro the face stays that of the "
-    "person on photographs, where some are given.",
+    "person on photographs or of a character, where one is given.",
     category="character_performance",
     required_inputs=("video", "audio"),
-    optional_inputs=("identity_reference", "seed"),
+    optional_inputs=("identity_reference", "character", "seed"),
     engines=("provider_synclabs", "provider_kling", "diffusers"),
     safety_notes=(
         "It puts words into a person's mouth: publish only what they agreed to say.",

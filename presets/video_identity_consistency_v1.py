@@ -37,10 +37,10 @@ PRESET = Preset[VideoIdentityKnobs](
     id="video_identity_consistency_v1",
     name="Video identity consistency",
     description="A video in which the face of each frame is drawn again as that of the person on "
-    "one to three photographs. The sound is kept.",
+    "one to three photographs, or of a character. The sound is kept.",
     category="character_performance",
-    required_inputs=("video", "identity_reference"),
-    optional_inputs=("seed",),
+    required_inputs=("video",),
+    optional_inputs=("identity_reference", "character", "seed"),
     engines=("diffusers", "rife"),
     safety_notes=(
         "It shows a real person: publish only what they agreed to.",

@@ -12,16 +12,20 @@ from safelight.characters.versions import LoraVersion, install, list_versions
 from safelight.errors import (
     ConsentMissingError,
     DependencyMissingError,
-    InvalidFieldValueError,
     PipelineError,
 )
 from safelight.store.artifact import ArtifactRef
 from safelight.weights.checkpoints import find_add_on, find_checkpoint
 from tasks.base.recorder import recorder
+from tasks.base.sampling import ReferenceUse
+from tasks.detail import DetailParams
 from tasks.generate import GenerateParams
+from tasks.identity import IdentityParams
 
 MOST_REFERENCES = 3
 """That an IP-Adapter looks at."""
+DEFAULT = "default"
+"""The IP-Adapter where nothing else is said."""
 Shown = Annotated[
     str | None,
     Field(
@@ -55,7 +59,9 @@ def find_character(named: str) -> Character:
     return character
 
 
-def with_character(knobs: GenerateParams, prompt: str, named: str) -> tuple[str, list[ArtifactRef]]:
+def with_character(
+    knobs: GenerateParams | IdentityParams | DetailParams, prompt: str, named: str
+) -> tuple[str, list[ArtifactRef]]:
     """How a character comes into a picture.
 
     Args:
@@ -82,33 +88,52 @@ def with_character(knobs: GenerateParams, prompt: str, named: str) -> tuple[str,
         install(version)
         told.info("character %s by its LoRA %s", character.id, version.model)
         return _worded(prompt, character, version), []
-    _require_adapter(knobs, character)
+    _require_adapter(_adapter(knobs), character)
     told.info("character %s by its reference pictures", character.id)
     refs = [character.ref(one) for one in character.pictures[:MOST_REFERENCES]]
     return _worded(prompt, character, None), refs
 
 
 def in_portrait(
-    knobs: GenerateParams, prompt: str, named: str | None, people: Sequence[ArtifactRef]
+    knobs: GenerateParams | IdentityParams | DetailParams,
+    prompt: str,
+    named: str | None,
+    people: Sequence[ArtifactRef],
 ) -> tuple[str, tuple[ArtifactRef, ...]]:
-    """The same for presets, which take photographs too.
+    """The same for presets, which take photographs in its place.
 
     Raises:
-        InvalidFieldValueError: both a character and photographs are given.
         PipelineError: as `with_character`.
     """
     if named is None:
         return prompt, tuple(people)
-    if people:
-        raise InvalidFieldValueError(
-            "character and identity_reference are given, and a portrait shows one person",
-            "leave one of them out",
-        )
     worded, references = with_character(knobs, prompt, named)
     return worded, tuple(references)
 
 
-def _require_adapter(knobs: GenerateParams, character: Character) -> None:
+def in_faces(knobs: DetailParams, named: str | None, people: Sequence[ArtifactRef]) -> DetailParams:
+    """Parameters that draw faces again as those of a character, or of the person on photographs.
+
+    Raises:
+        PipelineError: as `with_character`.
+    """
+    prompt, shown = in_portrait(knobs, knobs.prompt, named, people)
+    if named is not None and not shown:
+        return knobs.but(prompt=prompt, reference=None)
+    images = tuple(ref.uri for ref in shown)
+    tuned = knobs.reference or ReferenceUse(images=images)
+    return knobs.but(prompt=prompt, reference=tuned.but(images=images))
+
+
+def _adapter(knobs: GenerateParams | IdentityParams | DetailParams) -> str:
+    """Name of the IP-Adapter that would look at pictures."""
+    if not isinstance(knobs, DetailParams):
+        return knobs.ipadapter_model
+    named = knobs.reference
+    return DEFAULT if named is None else named.model
+
+
+def _require_adapter(adapter: str, character: Character) -> None:
     train = f"train it: safelight train lora --character {character.id}"
     if not character.pictures:
         raise DependencyMissingError(
@@ -116,7 +141,7 @@ def _require_adapter(knobs: GenerateParams, character: Character) -> None:
             f"add pictures, then {train}",
         )
     try:
-        find_add_on("ip_adapter", knobs.ipadapter_model)
+        find_add_on("ip_adapter", adapter)
     except PipelineError as missing:
         raise DependencyMissingError(
             f"character {character.id} has no LoRA for this model, and its pictures need an "

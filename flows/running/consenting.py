@@ -11,7 +11,11 @@ from flows.running.inputs import Changes, Media, ingest_media
 from presets.base.catalog import find_preset, preset_ids
 from presets.base.preset import K, Preset
 from safelight.account import person
-from safelight.errors import ConsentMissingError
+from safelight.errors import (
+    ConsentMissingError,
+    InvalidFieldValueError,
+    MissingRequiredFieldError,
+)
 from safelight.provenance.consent import STATEMENT, ConsentRecord
 from safelight.store.artifact import ArtifactRef
 from tasks.base.ingest import ingest
@@ -33,7 +37,6 @@ _TOLD = (
 References = Annotated[
     Photographs | Media | None, AfterValidator(_listed), Field(description=_TOLD)
 ]
-NeededReferences = Annotated[Photographs | Media, AfterValidator(_listed), Field(description=_TOLD)]
 Consent = Annotated[bool, Field(description=STATEMENT)]
 ConsentBy = Annotated[
     str | None,
@@ -51,7 +54,7 @@ def check_consent(flow: str, called: Mapping[str, Any]) -> None:
     """Refuse a call of a preset that uses a likeness no one has agreed to.
 
     Raises:
-        ConsentMissingError: as `require_consent` says.
+        PipelineError: as `require_consent` says.
     """
     if GIVEN in called and flow in preset_ids():
         require_consent(
@@ -59,19 +62,38 @@ def check_consent(flow: str, called: Mapping[str, Any]) -> None:
             called[GIVEN],
             called.get("identity_reference"),
             called.get("overrides") or {},
+            called.get("character"),
         )
 
 
 def require_consent(
-    preset: Preset[K], consent: bool, references: Sequence[str] | None, overrides: Changes
+    preset: Preset[K],
+    consent: bool,
+    references: Sequence[str] | None,
+    overrides: Changes,
+    character: str | None = None,
 ) -> None:
-    """Refuse a run that uses a likeness no one has agreed to.
+    """Refuse a run that uses a likeness no one has agreed to, or does not know whose.
+
+    The consent to a character stands on its own record, which the run looks at before it draws.
 
     Raises:
         ConsentMissingError: the preset asks for consent here and `consent` is false.
+        InvalidFieldValueError: both photographs and a character are given.
+        MissingRequiredFieldError: neither is, and the preset shows a person.
     """
+    if references and character is not None:
+        raise InvalidFieldValueError(
+            f"{preset.id}: character and identity_reference are given, and one person is shown",
+            "leave one of them out",
+        )
+    if preset.consent == "always" and not references and character is None:
+        raise MissingRequiredFieldError(
+            f"{preset.id} shows a person, and identity_reference and character are missing",
+            "give identity_reference one to three photographs, or character a name",
+        )
     given = bool(references) or bool(_overriding(overrides))
-    needed = preset.consent == "always" or (preset.consent == "with_reference" and given)
+    needed = preset.consent != "never" and given
     if needed and not consent:
         raise ConsentMissingError(
             f"{preset.id} works on a person's likeness and consent_given is false",
@@ -85,14 +107,14 @@ def people_of(
     consent: bool,
     by: str | None,
     overrides: Changes,
+    character: str | None = None,
 ) -> list[ArtifactRef]:
     """The photographs of the person that a run shows, with the consent to that on its record.
 
     Raises:
-        ConsentMissingError: as `require_consent` says.
-        PipelineError: a photograph is not there, or is no picture.
+        PipelineError: as `require_consent` says; a photograph is not there, or is no picture.
     """
-    require_consent(preset, consent, references, overrides)
+    require_consent(preset, consent, references, overrides, character)
     people = [
         ingest_media(f"identity_reference.{at}", place, ("image",))
         for at, place in enumerate(references or ())

@@ -4,6 +4,7 @@ from collections.abc import Callable, Sequence
 from typing import TypeVar
 
 from flows.running.inputs import Changes
+from safelight.errors import InvalidFieldValueError
 from safelight.store.artifact import ArtifactRef
 from tasks.base.sizing import size_for
 from tasks.generate import GenerateParams, generate
@@ -12,6 +13,8 @@ from tasks.upscale import UpscaleParams, upscale
 
 PLACEHOLDER = "{prompt}"
 """Stands for the caller's prompt in a preset's own."""
+OF_PHOTOGRAPHS = ("method", "ipadapter_model", "weight")
+"""Parameters of `identity` that say how photographs are looked at."""
 D = TypeVar("D", GenerateParams, IdentityParams)
 
 
@@ -52,8 +55,33 @@ def draw_person(
     people: Sequence[ArtifactRef],
     overrides: Changes,
 ) -> ArtifactRef:
-    """Draw a person on photographs with a preset's knobs; sizes as `draw`."""
+    """Draw a person on photographs, or by the LoRA of the prompt, with a preset's knobs.
+
+    Sizes are as those of `draw`.
+
+    Args:
+        knobs: tuned parameters, the caller's prompt as `{prompt}`.
+        aspect: width to height.
+        prompt: the caller's.
+        seed: of the run.
+        people: photographs of the person; none where a LoRA in `prompt` knows them.
+        overrides: the caller's changes, which are in `knobs` already.
+
+    Raises:
+        InvalidFieldValueError: a change is of what looks at photographs, and there are none.
+    """
     own_guidance = "guidance_scale" in overrides.get("identity", {})
+    if not people:
+        idle = [name for name in OF_PHOTOGRAPHS if name in overrides.get("identity", {})]
+        if idle:
+            raise InvalidFieldValueError(
+                f"overrides.identity.{idle[0]} is given, and a LoRA draws, which looks at no "
+                "photographs",
+                f"leave overrides.identity.{idle[0]} out",
+            )
+        alike = GenerateParams.model_fields.keys() & knobs.model_fields_set
+        bare = GenerateParams.model_validate({name: getattr(knobs, name) for name in alike})
+        return _drawn(bare, aspect, prompt, seed, own_guidance, generate)
     return _drawn(
         knobs,
         aspect,

@@ -107,17 +107,4 @@ def finished(
 
 def reference_of(params: GenerateParams, people: Sequence[ArtifactRef]) -> ReferenceUse | None:
     """The person in a drawing, for the steps after it."""
-    if not people:
-        return None
-    return ReferenceUse(
-        images=tuple(ref.uri for ref in people),
-        model=params.ipadapter_model,
-        weight=params.ipadapter_weight,
-    )
-
-
-def as_the_person(knobs: DetailParams, people: Sequence[ArtifactRef]) -> DetailParams:
-    """Parameters that draw faces again as those of the person on photographs."""
-    images = tuple(ref.uri for ref in people)
-    tuned = knobs.reference or ReferenceUse(images=images)
-    return knobs.but(reference=tuned.but(images=images))
+    return ReferenceUse.of(people, params.ipadapter_model, params.ipadapter_weight)

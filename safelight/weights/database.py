@@ -128,6 +128,7 @@ class Database:
             if connection.execute("PRAGMA user_version").fetchone()[0] != VERSION:
                 self._make(connection)
             connection.execute("PRAGMA synchronous = NORMAL")
+            connection.execute("PRAGMA secure_delete = ON")  # what is forgotten leaves no bytes
         except BaseException:
             connection.close()
             raise

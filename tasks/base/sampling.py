@@ -67,6 +67,12 @@ class ReferenceUse(Params):
     weight: float = Field(default=0.6, ge=0, le=1)
     """How strongly they count."""
 
+    @classmethod
+    def of(cls, people: Sequence[ArtifactRef], model: str, weight: float) -> Self | None:
+        """The person on photographs; None where there is none."""
+        images = tuple(ref.uri for ref in people)
+        return cls(images=images, model=model, weight=weight) if images else None
+
     def pictures(self) -> tuple[Pixels, ...]:
         """(H, W, 3) uint8 sRGB each."""
         return tuple(map(_picture, self.images))

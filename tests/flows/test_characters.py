@@ -17,6 +17,7 @@ from safelight.characters.versions import list_versions
 from safelight.errors import PipelineError
 from safelight.provenance.manifest import Manifest, load_manifest
 from safelight.store.store import current_store
+from safelight.weights.registry import registry
 from tests.tiny_adapters import build_tiny_models
 
 AGREED = {"consent_given": True, "consent_by": "Eileen"}
@@ -92,9 +93,7 @@ def test_a_person_from_photographs_to_a_portrait_to_nothing(
     gone = delete("Eileen", by="the person", reason="asked for it")
     current_store.cache_clear()
     left = [
-        path
-        for path in volume.rglob("*")
-        if path.is_file() and not path.is_relative_to(models) and "registry" not in path.parts
+        path for path in volume.rglob("*") if path.is_file() and not path.is_relative_to(models)
     ]
     for path in left:
         held = path.read_bytes()
@@ -103,6 +102,7 @@ def test_a_person_from_photographs_to_a_portrait_to_nothing(
         if found:  # the one thing that is left says who asked
             assert path.name == f"{person.id}.deleted.json"
     assert not list((models / "loras").glob(f"{person.id}*"))
+    assert not registry().list_named(f"{person.id}-v1", "lora")
     assert tombstones() == [gone]
     assert (gone.by, gone.pictures, gone.loras) == ("the person", 3, 1)
 

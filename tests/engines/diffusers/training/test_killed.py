@@ -16,10 +16,8 @@ from safelight.store.store import current_store
 from tasks.training.files import Checkpoints
 from tests.engines.diffusers.training.small import Kept, request, trained
 
-STEPS, EVERY = 12, 2
 OPTIONS = {
-    "max_train_steps": STEPS,
-    "save_every": EVERY,
+    "save_every": 2,
     "network_dropout": 0.2,
     "text_encoder_lr": 0.01,
     "lr_scheduler": "cosine",
@@ -27,12 +25,12 @@ OPTIONS = {
 }
 
 
-def run(folder: Path, dies_in: int | None) -> bytes:
+def run(folder: Path, steps: int, dies_in: int | None) -> bytes:
     """Train with checkpoints in the store; the process ends within a step."""
     course = Checkpoints(current_store(), "train-one", "0" * 64)
     if dies_in is not None:
         _mortal(dies_in)
-    return trained(request(**OPTIONS), folder, course)
+    return trained(request(max_train_steps=steps, **OPTIONS), folder, course)
 
 
 def _mortal(dies_in: int) -> None:
@@ -50,23 +48,27 @@ def _mortal(dies_in: int) -> None:
     torch.nn.utils.clip_grad_norm_ = dies
 
 
-def killed(folder: Path, dies_in: int) -> None:
+def killed(folder: Path, steps: int, dies_in: int) -> None:
     code = (
         "import sys; from pathlib import Path; "
         "from tests.engines.diffusers.training.test_killed import run; "
-        "run(Path(sys.argv[1]), int(sys.argv[2]))"
+        "run(Path(sys.argv[1]), *map(int, sys.argv[2:]))"
     )
-    words = [sys.executable, "-c", code, str(folder), str(dies_in)]
+    words = [sys.executable, "-c", code, str(folder), str(steps), str(dies_in)]
     ended = subprocess.run(words, cwd=Path(__file__).parents[4], check=False)
     assert ended.returncode == -signal.SIGKILL
 
 
 @pytest.mark.usefixtures("models")
 @pytest.mark.parametrize(
-    "kills", [pytest.param(1, id="once"), pytest.param(5, id="5 times", marks=pytest.mark.soak)]
+    ("kills", "steps"),
+    [
+        pytest.param(1, 4, id="once"),
+        pytest.param(5, 12, id="5 times", marks=pytest.mark.soak),
+    ],
 )
-def test_killed_anywhere_it_ends_with_the_same_bytes(tmp_path: Path, kills: int):
-    whole = trained(request(**OPTIONS), tmp_path / "whole", Kept())
+def test_killed_anywhere_it_ends_with_the_same_bytes(tmp_path: Path, kills: int, steps: int):
+    whole = trained(request(max_train_steps=steps, **OPTIONS), tmp_path / "whole", Kept())
     (tmp_path / "one").mkdir()
     (tmp_path / "one" / "data").write_bytes((tmp_path / "whole" / "data").read_bytes())
     draw = random.Random(kills)
@@ -74,14 +76,14 @@ def test_killed_anywhere_it_ends_with_the_same_bytes(tmp_path: Path, kills: int)
     def checkpoints() -> Sequence[str]:
         return Checkpoints(current_store(), "train-one", "").checkpoints()
 
-    first = EVERY + 1
+    first = 3
     for _ in range(kills):
         # within a step, anywhere; what was done since the last checkpoint is done again
         done = 0 if first > 1 else int(checkpoints()[0][5:12])
-        killed(tmp_path / "one", draw.randint(first, STEPS - done))
+        killed(tmp_path / "one", steps, draw.randint(first, steps - done))
         first = 1
-        assert checkpoints()[0] >= name_of(EVERY)
-    assert run(tmp_path / "one", None) == whole
+        assert checkpoints()[0] >= name_of(2)
+    assert run(tmp_path / "one", steps, None) == whole
 
 
 @pytest.mark.usefixtures("models")
