@@ -5,10 +5,8 @@ from pydantic import Field
 
 from safelight.engines.interface import FillRequest, Fills
 from safelight.errors import InvalidFieldValueError
-from safelight.media.filling import laid_in
+from safelight.media.filling import laid_in, on_black
 from safelight.media.fitting import require_multiple
-from safelight.media.images import rounded, to_float
-from safelight.pixels import Pixels
 from safelight.store.artifact import ArtifactRef
 from tasks.base.calling import serving
 from tasks.base.keeping import load_image, load_pixels
@@ -55,7 +53,7 @@ def inpaint(picture: ArtifactRef, mask: ArtifactRef, params: InpaintParams) -> l
         InvalidFieldValueError: sizes differ, or a side is no multiple of 8.
         As `generate`.
     """
-    image, painted = load_image(picture), _on_black(load_pixels(mask))
+    image, painted = load_image(picture), on_black(load_pixels(mask))
     require_multiple(image, 8, "inpaint")
     if image.shape != painted.shape:
         raise InvalidFieldValueError(
@@ -73,10 +71,3 @@ def inpaint(picture: ArtifactRef, mask: ArtifactRef, params: InpaintParams) -> l
     drawn = serving(Fills).fill(_request(params), image, hole, guides)
     filled = [laid_in(image, pixels, hole > 0, params.mask_blur) for pixels in drawn.pixels]
     return keep_drawn(filled, params, [picture, mask], drawn.sampler)
-
-
-def _on_black(mask: Pixels) -> Pixels:
-    """(H, W, 3): editors save strokes on a transparent layer, where nothing was painted."""
-    if mask.shape[2] == 3:
-        return mask
-    return rounded(mask[..., :3] * to_float(mask[..., 3:]))

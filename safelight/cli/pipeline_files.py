@@ -39,6 +39,21 @@ def pipeline_in(data: bytes, file: Path) -> dict[str, Any]:
     return cast("dict[str, Any]", found)
 
 
+def start_of(file: Path, most: int) -> bytes:
+    """The first bytes of a file on this machine.
+
+    Raises:
+        MissingFileError: it cannot be read.
+    """
+    try:
+        with file.open("rb") as opened:
+            return opened.read(most)
+    except OSError as error:
+        raise MissingFileError(
+            f"{file} cannot be read: {error.strerror}", "correct the path or its rights"
+        ) from error
+
+
 def pipeline_text(file: Path) -> bytes:
     """The bytes of a pipeline file.
 
@@ -49,13 +64,7 @@ def pipeline_text(file: Path) -> bytes:
     if not is_file(str(file)):
         what = "is a folder, no" if file.is_dir() else "is no"
         raise MissingFileError(f"{file} {what} pipeline file", "correct the path")
-    try:
-        with file.open("rb") as opened:
-            data = opened.read(LARGEST_PIPELINE + 1)
-    except OSError as error:
-        raise MissingFileError(
-            f"{file} cannot be read: {error.strerror}", "correct the path or its rights"
-        ) from error
+    data = start_of(file, LARGEST_PIPELINE + 1)
     if len(data) > LARGEST_PIPELINE:
         raise InvalidFieldValueError(
             f"{file} has more than {LARGEST_PIPELINE} bytes, too many for a pipeline",

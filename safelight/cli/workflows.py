@@ -10,6 +10,7 @@ from pydantic import JsonValue
 from safelight.cli.copies import Wanted
 from safelight.cli.launching import JsonOption, NamesOption, OutputOption, launch, reporting
 from safelight.cli.options import WorkflowCommand
+from safelight.cli.pipeline_files import start_of
 from safelight.cli.printing import show_json, show_line
 from safelight.cli.server import configured_api_url
 from safelight.client.asking import patient_client
@@ -21,7 +22,6 @@ from safelight.errors import (
     ContractMismatchError,
     DependencyMissingError,
     InvalidFieldValueError,
-    MissingFileError,
     PipelineError,
 )
 from safelight.workflows.converting import EXPORT, converted, is_of_editor
@@ -148,13 +148,7 @@ def run(
 
 
 def _read(file: Path) -> bytes:
-    try:
-        with file.open("rb") as opened:
-            text = opened.read(LARGEST + 1)
-    except OSError as error:
-        raise MissingFileError(
-            f"{file} cannot be read: {error.strerror}", "correct the path"
-        ) from error
+    text = start_of(file, LARGEST + 1)
     if len(text) > LARGEST:
         raise InvalidFieldValueError(
             f"{file} has more than {LARGEST // 2**20} MiB, too much for a workflow", EXPORT

@@ -11,13 +11,18 @@ from PIL import Image
 from pydantic import JsonValue
 
 from safelight.client.runs import manifest_of
-from safelight.errors import InvalidFieldValueError, PipelineError, UnknownError
+from safelight.errors import (
+    ContractMismatchError,
+    InvalidFieldValueError,
+    PipelineError,
+    UnknownError,
+)
 from safelight.gateway.following import Told
 from safelight.gateway.jobs import Job, Status, find_job
 from safelight.gateway.problems import StateConflictError
 from safelight.gateway.shared import Shared
 from safelight.gateway.steering import Submission
-from safelight.media.images import decode_image
+from safelight.media.images import decode_still
 from safelight.pixels import Pixels
 from safelight.provenance.manifest import Failure
 from safelight.store.artifact import ArtifactRef
@@ -64,6 +69,34 @@ async def finished(
     return job, list(manifest.results)
 
 
+def refuse_others(
+    given: Mapping[str, object],
+    nothing: Mapping[str, tuple[object, ...]],
+    free: tuple[str, ...] = (),
+) -> None:
+    """Refuse fields of a foreign interface that ask for what is not done here.
+
+    Args:
+        given: those that nothing here reads.
+        nothing: the values at which a known one asks for nothing; null always is one.
+        free: names of those that may have any value.
+
+    Raises:
+        ContractMismatchError: one has another value, or is not known.
+    """
+    for name, value in given.items():
+        if value is not None and name not in free and value not in nothing.get(name, ()):
+            raise not_done(name, value)
+
+
+def not_done(name: str, value: object) -> ContractMismatchError:
+    """The refusal of a field that would change the picture and that nothing here does."""
+    return ContractMismatchError(
+        f"{name} is {str(value)[:80]!r}, which nothing here does",
+        f"leave {name} out, or use a preset or a pipeline",
+    )
+
+
 def pixels_in(text: str, field: str) -> Pixels:
     """A picture that came as base64, with or without the head of a data URL.
 
@@ -78,7 +111,7 @@ def pixels_in(text: str, field: str) -> Pixels:
         InvalidFieldValueError: it is no base64.
         InvalidMediaError: it is no picture.
     """
-    return decode_image(bytes_in(text, field))
+    return decode_still(bytes_in(text, field)).pixels
 
 
 def bytes_in(text: str, field: str) -> bytes:

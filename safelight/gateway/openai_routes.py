@@ -7,8 +7,8 @@ from anyio.to_thread import run_sync
 from fastapi import APIRouter, Request
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, JsonValue
 
-from safelight.errors import ContractMismatchError, InvalidFieldValueError
-from safelight.gateway.finished import as_base64, finished
+from safelight.errors import InvalidFieldValueError
+from safelight.gateway.finished import as_base64, finished, refuse_others
 from safelight.gateway.shared import Everything
 from safelight.store.artifact import ArtifactRef
 from safelight.weights.registry import registry
@@ -133,11 +133,7 @@ def as_parameters(wanted: Wanted) -> dict[str, JsonValue]:
         ContractMismatchError: a field asks for what is not done here.
         InvalidFieldValueError: the size is none.
     """
-    for name, value in (wanted.model_extra or {}).items():
-        if value is not None and value not in NOTHING.get(name, ()):
-            raise ContractMismatchError(
-                f"{name} is {str(value)[:80]!r}, which nothing here does", f"leave {name} out"
-            )
+    refuse_others(wanted.model_extra or {}, NOTHING)
     width, height = _sides(wanted.size)
     found: dict[str, JsonValue] = {
         "prompt": wanted.prompt,

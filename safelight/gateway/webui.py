@@ -5,13 +5,15 @@ has the value at which it does nothing.
 """
 
 from collections.abc import Mapping
-from typing import Annotated, Any
+from typing import Annotated
 
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, JsonValue
 
-from safelight.errors import ContractMismatchError, InvalidFieldValueError
-from safelight.gateway.finished import keep_pixels, pixels_in
+from safelight.errors import InvalidFieldValueError
+from safelight.gateway.finished import keep_pixels, not_done, pixels_in, refuse_others
+from safelight.media.filling import on_black
 from safelight.media.fitting import resized
+from safelight.media.layers import on_white
 from safelight.pixels import Pixels
 from safelight.provenance.parameters_text import SCHEDULES, is_sampler, model_name, our_scheduler
 from safelight.provenance.remixing.webui import automatic
@@ -154,13 +156,16 @@ def enlargement(wanted: Enlarging) -> dict[str, JsonValue]:
         ContractMismatchError: a field asks for what is not done here.
         InvalidFieldValueError: another factor, or no picture.
     """
-    _refuse_others(wanted.model_extra or {}, NOTHING_ENLARGED, FREE_ENLARGED)
+    refuse_others(wanted.model_extra or {}, NOTHING_ENLARGED, FREE_ENLARGED)
     level = {2.0: "medium", 4.0: "high"}.get(wanted.upscaling_resize)
     if level is None:
         raise InvalidFieldValueError(
             f"upscaling_resize is {wanted.upscaling_resize:g}, expected 2 or 4", "choose one"
         )
-    return {"image": keep_pixels(pixels_in(wanted.image, "image")), "quality_preset": level}
+    return {
+        "image": keep_pixels(on_white(pixels_in(wanted.image, "image"))),
+        "quality_preset": level,
+    }
 
 
 def text_to_image(wanted: Drawing) -> dict[str, JsonValue]:
@@ -185,13 +190,13 @@ def image_to_image(wanted: Redrawing) -> tuple[str, dict[str, JsonValue]]:
         raise InvalidFieldValueError(
             f"init_images has {len(wanted.init_images)} pictures, expected 1", "send one picture"
         )
-    source = pixels_in(wanted.init_images[0], "init_images")[..., :3]
+    source = on_white(pixels_in(wanted.init_images[0], "init_images"))
     strength = {"strength": wanted.denoising_strength}
     if not wanted.mask:
         return "transform", {**parameters, **strength, "image": _fitted(wanted, source)}
     if wanted.inpaint_full_res:
-        raise _not_done("inpaint_full_res", True)
-    mask = pixels_in(wanted.mask, "mask")[..., :3]
+        raise not_done("inpaint_full_res", True)
+    mask = on_black(pixels_in(wanted.mask, "mask"))
     mask = 255 - mask if wanted.inpainting_mask_invert else mask
     return "inpaint", {
         **parameters,
@@ -212,7 +217,9 @@ def _fitted(wanted: Drawing, pixels: Pixels) -> str:
 
 
 def _shared(wanted: Drawing) -> dict[str, JsonValue]:
-    _refuse_others(wanted.model_extra or {})
+    others = (wanted.model_extra or {}).items()
+    first = {name: value for name, value in others if not name.startswith(SECOND_PASS)}
+    refuse_others(first, NOTHING, FREE)
     found: dict[str, JsonValue] = {
         "prompt": wanted.prompt,
         "negative_prompt": wanted.negative_prompt,
@@ -225,7 +232,7 @@ def _shared(wanted: Drawing) -> dict[str, JsonValue]:
     if sampler:
         found["scheduler"] = sampler_of(str(sampler), wanted.scheduler)
     elif wanted.scheduler.casefold() not in PLAIN:
-        raise _not_done("scheduler without sampler_name", wanted.scheduler)
+        raise not_done("scheduler without sampler_name", wanted.scheduler)
     return found | _overridden(wanted.override_settings)
 
 
@@ -263,24 +270,5 @@ def _overridden(settings: Mapping[str, JsonValue]) -> dict[str, JsonValue]:
             if value not in ("Automatic", "None", ""):
                 found["vae"] = model_name(value)
         elif name != "CLIP_stop_at_last_layers" or value != 1:
-            raise _not_done(f"override_settings.{name}", value)
+            raise not_done(f"override_settings.{name}", value)
     return found
-
-
-def _refuse_others(
-    given: Mapping[str, Any],
-    nothing: Mapping[str, tuple[object, ...]] = NOTHING,
-    free: tuple[str, ...] = FREE,
-) -> None:
-    for name, value in given.items():
-        if value is None or name in free or name.startswith(SECOND_PASS):
-            continue
-        if value not in nothing.get(name, ()):
-            raise _not_done(name, value)
-
-
-def _not_done(name: str, value: object) -> ContractMismatchError:
-    return ContractMismatchError(
-        f"{name} is {str(value)[:80]!r}, which nothing here does",
-        f"leave {name} out, or use a preset or a pipeline",
-    )

@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 from PIL import Image, ImageFilter
 
 from safelight.media.boxes import box_mean
-from safelight.media.images import rounded
+from safelight.media.images import rounded, to_float
 from safelight.pixels import Floats, Pixels
 
 ALIKE, UNLIKE = 8.0, 24.0
@@ -78,3 +78,13 @@ def _smoothed(values: Floats, reach: float) -> Floats:
         (width, height), Image.Resampling.BICUBIC
     )
     return np.clip(np.asarray(back, np.float32), values.min(), values.max())
+
+
+def on_black(mask: Pixels) -> Pixels:
+    """(H, W, 3) of (H, W, 3 or 4) uint8: where a mask is transparent, nothing was painted.
+
+    Editors save strokes on a transparent layer.
+    """
+    if mask.shape[2] == 3:
+        return mask
+    return rounded(mask[..., :3] * to_float(mask[..., 3:]))

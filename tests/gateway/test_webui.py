@@ -117,6 +117,16 @@ def test_pictures_are_scaled_and_masks_turned(volume: Path):
     assert turned[:, 48:].min() == 255
 
 
+def test_what_is_transparent_in_a_mask_was_not_painted(volume: Path):
+    layer = np.full((64, 64, 4), 255, np.uint8)
+    layer[:, 32:, 3] = 0
+    asked = {"init_images": [PICTURE], "width": 64, "height": 64, "mask": encoded(layer)}
+    _, parameters = image_to_image(Redrawing.model_validate(asked))
+    painted = stored(volume, parameters["mask"])
+    assert painted[:, :32].min() == 255
+    assert painted[:, 32:].max() == 0
+
+
 @pytest.mark.usefixtures("volume")
 @pytest.mark.parametrize(
     ("changed", "said"),

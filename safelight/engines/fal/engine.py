@@ -18,7 +18,7 @@ from safelight.engines.interface import (
     Request,
 )
 from safelight.engines.remote.clips import Fetched, clip_of
-from safelight.engines.remote.fetching import fetched, pixels_of
+from safelight.engines.remote.fetching import fetched, picture_of
 from safelight.engines.remote.jobs import Wanted, run_job
 from safelight.engines.remote.provider import (
     PROBE_SECONDS,
@@ -36,7 +36,6 @@ from safelight.errors import DependencyMissingError
 from safelight.pixels import Pixels
 from safelight.progress import note
 from safelight.settings import settings
-from safelight.store.store import current_store
 
 MEGAPIXEL = 1_000_000
 PROMPT = "natural motion"
@@ -185,13 +184,7 @@ class Fal(RemoteEngine):
             calls = FalCalls(self.provider(), endpoint, body, picture)
             content = digest_of(request, [picture] if picture else [], at)
             wanted = Wanted(endpoint, content, lambda _: price, lambda _: price)
-            with current_store().workspace() as folder:
-                paths = run_job(
-                    calls,
-                    wanted,
-                    lambda job, to=Path(folder): fetched(job, source(), "image", to),
-                )
-                made += pixels_of(paths[:1], size, TITLE)
+            made.append(picture_of(calls, wanted, source(), size))
         return Pictures(tuple(made), price * len(made))
 
 

@@ -13,7 +13,7 @@ from urllib.parse import urlsplit
 
 import httpx
 
-from safelight.engines.remote.jobs import Fetching
+from safelight.engines.remote.jobs import Calls, Fetching, Wanted, run_job
 from safelight.engines.remote.patience import patiently
 from safelight.errors import (
     DiskFullError,
@@ -28,6 +28,7 @@ from safelight.pixels import Pixels
 from safelight.progress import StopRequestedError, note, stop_requested
 from safelight.settings import settings
 from safelight.store.disk import disk_errors
+from safelight.store.store import current_store
 from safelight.weights.asking import PassingError, Web
 
 Kind = Literal["image", "video"]
@@ -101,17 +102,23 @@ def fetched(job: Fetching, source: Source, kind: Kind, folder: Path) -> tuple[Pa
     )
 
 
-def pixels_of(
-    paths: tuple[Path, ...], size: tuple[int, int] | None, who: str
-) -> tuple[Pixels, ...]:
-    """(H, W, 3) uint8 sRGB of fetched pictures.
+def picture_of(
+    calls: Calls, wanted: Wanted, source: Source, size: tuple[int, int] | None
+) -> Pixels:
+    """Have a provider make a picture: (H, W, 3) uint8 sRGB.
 
     Args:
-        paths: their files.
-        size: width and height that they should have; others are resized, and a note says so.
-        who: the engine, for notes.
+        calls: how the provider is asked.
+        wanted: what for.
+        source: whose results they are.
+        size: width and height that it should have; another is resized, and a note says so.
+
+    Raises:
+        PipelineError: as `run_job` and `fetched`.
     """
-    return tuple(_pixels(path, size, who) for path in paths)
+    with current_store().workspace() as folder:
+        paths = run_job(calls, wanted, lambda job: fetched(job, source, "image", Path(folder)))
+        return _pixels(paths[0], size, source.provider)
 
 
 def _pixels(path: Path, size: tuple[int, int] | None, who: str) -> Pixels:

@@ -16,7 +16,7 @@ from safelight.engines.interface import (
     RedrawRequest,
     Request,
 )
-from safelight.engines.remote.fetching import Source, fetched, own_of, pixels_of
+from safelight.engines.remote.fetching import Source, fetched, own_of, picture_of
 from safelight.engines.remote.jobs import Wanted, run_job
 from safelight.engines.remote.provider import (
     PROBE_SECONDS,
@@ -44,7 +44,6 @@ from safelight.media.video.stream import probe
 from safelight.pixels import Pixels
 from safelight.progress import step
 from safelight.settings import settings
-from safelight.store.store import current_store
 
 GRID = 64
 """Sides of drawn pictures are multiples of it, px."""
@@ -257,13 +256,7 @@ class Runware(RemoteEngine):
     ) -> Pixels:
         calls = RunwareCalls(self.provider(), {**task, "outputFormat": "PNG", **COMMON})
         source = Source(TITLE, own_of(settings().runware_url))
-        with current_store().workspace() as folder:
-            paths = run_job(
-                calls,
-                Wanted(model, content, lambda _: price),
-                lambda job: fetched(job, source, "image", Path(folder)),
-            )
-            return pixels_of(paths[:1], size, TITLE)[0]
+        return picture_of(calls, Wanted(model, content, lambda _: price), source, size)
 
 
 class OpenEnlarger:
