@@ -32,7 +32,7 @@ from tests.engines.remote import fal_server, kling_server, runware_server, sync_
 from tests.engines.remote.connected import SECRETS, connected, forget_standing
 from tests.engines.remote.fal_server import Fal
 from tests.engines.remote.kling_server import Kling
-from tests.engines.remote.providing import picture
+from tests.engines.remote.providing import SIGNATURE, picture
 from tests.engines.remote.runware_server import Runware
 from tests.engines.remote.servers import fal, fresh_standing, kling, runware, sync
 from tests.engines.remote.sync_server import Sync
@@ -305,7 +305,7 @@ def test_no_key_is_anywhere(
     with caplog.at_level(logging.DEBUG):
         all_four(0)
         assert len(fal.accepted) == len(kling.accepted) == len(sync.accepted) == 1
-        seen = "at https://x.org/y?signature=s3cr3t"
+        seen = f"at https://x.org/y?signature={SIGNATURE}"
         told = f"bad key {fal_server.KEY} {seen}"
         fal.fault("POST", "/fal-ai", f'422:{{"detail": "{told}"}}')
         told = f"{kling_server.ACCESS} {kling_server.SECRET} {seen}"

@@ -6,6 +6,7 @@ from safelight.engines.choosing import engines
 from safelight.engines.remote.provider import RemoteEngine
 from safelight.settings import settings
 from tests.engines.remote import fal_server, kling_server, runware_server, sync_server
+from tests.engines.remote.providing import SIGNATURE
 
 SECRETS = (
     *fal_server.KEY.split(":"),
@@ -13,7 +14,7 @@ SECRETS = (
     kling_server.ACCESS,
     kling_server.SECRET,
     sync_server.KEY,
-    "s3cr3t",
+    SIGNATURE,
 )
 """Every key that tests use, and the signature of results' addresses."""
 QUICK = {

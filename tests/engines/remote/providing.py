@@ -17,6 +17,8 @@ from PIL import Image
 
 from tests.listening import listening
 
+SIGNATURE = "signed-0a1b2c3d4e5f6071"
+"""What signs the addresses of results."""
 Reply = tuple[int, Any] | tuple[int, Any, dict[str, str]]
 Event = tuple[str, str, str]
 """Moment (before, done, half, after), method and path."""
@@ -77,7 +79,7 @@ class Served:
         ending = {"image/png": "png", "video/mp4": "mp4"}.get(self.result[1], "bin")
         path = f"/media/{job}.{ending}"
         self.files[path] = self.result
-        return f"{self.url}{path}?signature=s3cr3t"
+        return f"{self.url}{path}?signature={SIGNATURE}"
 
 
 def handler(server: Served) -> type[BaseHTTPRequestHandler]:
