@@ -2,7 +2,7 @@
 VENV := .venv
 BIN := $(VENV)/bin
 
-.PHONY: run test setup setup-dev check soak bench sheets chaos starter lock images clean
+.PHONY: run test slow setup setup-dev check soak bench sheets chaos starter lock images clean
 
 run: setup
 	@$(BIN)/python -m examples.main_job
@@ -10,7 +10,11 @@ run: setup
 test: setup-dev
 	@scripts/check.sh
 
-check: test
+# Tests of whole processes: workers that are killed, the browser, S3 as Ceph has it.
+slow: setup-dev
+	@scripts/slow.sh
+
+check: test slow
 
 # What takes minutes or wants a quiet machine: tests marked soak.
 soak: setup-dev

@@ -1,5 +1,5 @@
 #!/usr/bin/env bash
-# Every gate; what takes a second comes first.
+# Every gate but the tests marked slow or soak; what takes a second comes first.
 set -euo pipefail
 cd "$(dirname "$0")/.."
 bin=.venv/bin
@@ -16,6 +16,6 @@ types=$!
 export OMP_NUM_THREADS=1 OMP_WAIT_POLICY=PASSIVE
 unset PYTHONDONTWRITEBYTECODE # or each of the hundred processes that they start compiles it all
 tests=0
-"$bin/pytest" --numprocesses 5 --dist loadfile --no-loadscope-reorder -m "not soak" "$@" || tests=$?
+"$bin/pytest" --numprocesses 5 --dist loadfile --no-loadscope-reorder -m "not soak and not slow" "$@" || tests=$?
 wait "$types" || { cat "$report"; exit 1; }
 exit "$tests"

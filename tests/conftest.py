@@ -18,6 +18,14 @@ os.environ.setdefault("HF_HUB_OFFLINE", "1")
 hypothesis.settings.register_profile("safelight", deadline=None)
 hypothesis.settings.load_profile("safelight")
 collect_seldom()
+if "PYTEST_XDIST_WORKER" in os.environ:
+    # Pydantic reads the docstrings of fields by asking all modules there are for their file: with
+    # those of transformers there already, that takes longer than all else that is collected.
+    import safelight.gateway.app
+    from presets.base import catalog
+
+    for preset in catalog.preset_ids():
+        catalog.find_preset(preset)
 
 
 def _forget() -> None:
@@ -46,13 +54,17 @@ def photo() -> np.ndarray:
     return data.astronaut()
 
 
+WHOLE = {"batches", "pool", "pool_of_all", "safelight_up", "shared_pool", "worker"}
+"""Fixtures that start workers and warm processes, or all of Safelight: whatever asks for one is slow."""
+
+
+@pytest.hookimpl(tryfirst=True)
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Begin with the files that take long, or the last of them runs alone in the end."""
-
-    def long(item: pytest.Item) -> bool:
-        return item.get_closest_marker("slow") is not None or "pool" in item.fixturenames
-
-    first = {item.path for item in items if long(item)}
+    """Mark what is slow, and begin with files that ask a server, or the last of them runs alone."""
+    for item in items:
+        if not WHOLE.isdisjoint(item.fixturenames):
+            item.add_marker(pytest.mark.slow)
+    first = {item.path for item in items if "prefect_server" in item.fixturenames}
     items.sort(key=lambda item: item.path not in first)
 
 

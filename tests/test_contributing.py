@@ -9,6 +9,7 @@ import sys
 from pathlib import Path
 
 import numpy as np
+import pytest
 from PIL import Image
 
 CHECKOUT = Path(__file__).resolve().parents[1]
@@ -37,6 +38,7 @@ print(json.dumps({
 """
 
 
+@pytest.mark.slow
 def test_a_preset_a_stage_and_an_engine_need_their_own_files_alone(
     tmp_path: Path, prefect_server: str
 ):

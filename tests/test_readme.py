@@ -56,7 +56,6 @@ def results(tmp_path_factory: pytest.TempPathFactory, database: Path) -> Path:
     return main_job([*shlex.split(said[-1]), str(folder / "examples")], folder)
 
 
-@pytest.mark.slow
 @pytest.mark.timeout(900)
 def test_the_main_job_of_the_readme(results: Path):
     assert commands("README.md") == ["make run", "make test"]

@@ -62,6 +62,7 @@ def test_presets_are_listed_and_shown(tmp_path: Path, capsys: pytest.CaptureFixt
     assert shown["levels"]["pro"]["upscale"]["upscale_factor"] == 2
 
 
+@pytest.mark.slow
 def test_a_preset_runs_is_found_again_and_replays(tmp_path: Path, prepared: Path):
     with Image.open(CHECKOUT / "examples" / "astronaut.png") as photo:
         photo.resize((128, 128)).save(tmp_path / "small.png")
@@ -129,6 +130,7 @@ def test_a_flow_that_refuses_its_parameters_says_so(capsys: pytest.CaptureFixtur
     assert "[INVALID_FIELD_VALUE] target_fps 24 is not above source_fps 30" in said
 
 
+@pytest.mark.slow
 def test_the_doctor_names_what_is_there(tmp_path: Path):
     done = run(tmp_path, "doctor", "--json")
     findings = {finding["what"]: finding for finding in json.loads(done.stdout)}
@@ -137,6 +139,7 @@ def test_the_doctor_names_what_is_there(tmp_path: Path):
     assert findings["prefect server"]["level"] == "ok"
 
 
+@pytest.mark.slow
 def test_ctrl_c_stops_the_run_and_leaves_no_half_file(prepared: Path):
     environment = {name: value for name, value in os.environ.items() if name != "PREFECT_API_URL"}
     environment |= {"VOLUME_ROOT": str(prepared), "COLUMNS": "200"}

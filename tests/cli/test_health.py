@@ -167,6 +167,7 @@ def test_a_pool_of_batches_with_another_type_is_a_problem(api: SyncPrefectClient
     api.request("DELETE", "/deployments/{id}", path_params={"id": deployment})
 
 
+@pytest.mark.slow
 def test_workers_are_online_with_versions_like_ours(
     api: SyncPrefectClient, deployed: Pool, monkeypatch: pytest.MonkeyPatch
 ):

@@ -40,6 +40,7 @@ def in_any_order(tables: list[tuple[str, ...]]) -> list[tuple[str, ...]]:
     ]
 
 
+@pytest.mark.slow
 def test_it_has_the_tables_of_the_migrations_and_no_rows(database: Path):
     tables = "SELECT type, name, tbl_name, coalesce(sql, '') FROM sqlite_master"
     version = "SELECT version_num FROM alembic_version"

@@ -19,6 +19,7 @@ BUSY_SECONDS = 55.0
 """Under SQLite's busy timeout of 60 s, which a request that waits for its own lock takes."""
 
 
+@pytest.mark.slow
 def test_no_write_is_refused(api: SyncPrefectClient):
     name = f"crossing-{uuid4().hex[:8]}"
     api.create_work_pool(WorkPoolCreate(name=name, type="process"))

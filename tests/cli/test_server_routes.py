@@ -190,6 +190,7 @@ def every_route(url: str, writers: int) -> dict[str, float]:
     return seconds
 
 
+@pytest.mark.slow
 def test_every_writing_route_answers(prefect_server: str):
     every_route(prefect_server, writers=2)
 

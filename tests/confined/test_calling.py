@@ -126,6 +126,7 @@ def _handles(process: int) -> list[str]:
     return os.listdir(f"/proc/{process}/fd")
 
 
+@pytest.mark.slow
 @pytest.mark.usefixtures("tight")
 def test_time_grows_with_the_file():
     with pytest.raises(InvalidMediaError, match=r"more than 3 s of a processor"):

@@ -79,6 +79,7 @@ def beat(client: SyncPrefectClient, run: UUID) -> None:
     assert client.request("POST", "/events", json=[event]).status_code == 204
 
 
+@pytest.mark.slow
 def test_silent_runs_are_created_as_the_file_says(clean: SyncPrefectClient, tmp_path: Path):
     (made,) = create(clean, (AUTOMATIONS / "crash-silent-runs.yaml").read_text(), tmp_path)
     trigger = made["trigger"]

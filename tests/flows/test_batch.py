@@ -606,6 +606,7 @@ def test_workers_run_the_requests_and_only_failed_ones_again(shared_volume: Path
     assert states(report) == ["succeeded", "failed", "succeeded before"]
 
 
+@pytest.mark.slow
 @pytest.mark.usefixtures("worker")
 def test_a_killed_batch_finds_its_runs_again(shared_volume: Path):
     image = small(shared_volume)

@@ -156,6 +156,7 @@ def test_a_storyboard_chooses_once_and_keeps_its_number():
     assert record.unfolded == (told,)
 
 
+@pytest.mark.slow
 @pytest.mark.usefixtures("server", "shapes")
 def test_a_grid_has_every_combination_as_an_axis():
     result = batch(
@@ -265,6 +266,7 @@ def test_a_row_of_seeds_for_all_is_one_for_each():
     ]
 
 
+@pytest.mark.slow
 @pytest.mark.usefixtures("server", "volume")
 def test_a_grid_replaces_words_and_has_cells_of_a_size_or_no_sheets():
     asked = {

@@ -146,6 +146,7 @@ def test_the_face_of_each_frame_is_drawn_again_as_the_person_s(
     assert changed[:, 150:, :20].mean() < 2  # a corner far from it, encoded anew
 
 
+@pytest.mark.slow
 def test_a_clip_of_a_product_speaks_where_an_engine_moves_lips(
     given: dict[str, str], tmp_path: Path, photo: np.ndarray
 ):

@@ -84,7 +84,7 @@ def levels_off(found: np.ndarray, expected: np.ndarray) -> float:
     return float(np.quantile(np.abs(found.astype(int) - expected.astype(int)), 0.991))
 
 
-@pytest.mark.parametrize("precision", ["fp16", "bf16"])
+@pytest.mark.parametrize("precision", [pytest.param("fp16", marks=pytest.mark.slow), "bf16"])
 @pytest.mark.parametrize("name", SHAPES)
 def test_pictures_drawn_together_are_those_drawn_alone(
     device: str, name: str, precision: str, configured: Configure

@@ -270,6 +270,7 @@ def in_use() -> tuple[int, int, int]:
     return tensors, taken, threading.active_count()
 
 
+@pytest.mark.slow
 def test_ten_runs_take_no_more_than_two(device: str, picture: np.ndarray):
     video = enlarger(device, "video", 2, TILES[device])
     picture = picture[: picture.shape[0] // 2]

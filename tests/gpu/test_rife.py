@@ -151,6 +151,7 @@ def in_use() -> tuple[int, int]:
     return tensors, torch.cuda.memory_allocated() if torch.cuda.is_available() else 0
 
 
+@pytest.mark.slow
 def test_ten_runs_take_no_more_than_two(engine: Rife, frames: Frames):
     small = [np.ascontiguousarray(frame[:32, :64]) for frame in frames[:3]]
     for _ in range(2):

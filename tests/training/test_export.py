@@ -165,6 +165,7 @@ def test_an_export_replaces_the_one_before(exported: Path, tmp_path: Path):
     assert [sha256_of(file) for file in first] == [sha256_of(file) for file in second]
 
 
+@pytest.mark.slow
 def test_the_sheet_shows_every_answer(exported: Path):
     from training.starter.evaluate import ask
 

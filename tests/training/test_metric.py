@@ -29,6 +29,7 @@ def disturbed(index: int, draw: np.random.Generator) -> Pixels:
     return np.rint(np.clip(noisy, 0, 1) * 255).astype(np.uint8)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("apart", [24, pytest.param(1, marks=pytest.mark.soak)])
 def test_every_disturbed_reference_is_known_again(apart: int):
     draw = np.random.default_rng(5)

@@ -23,6 +23,7 @@ needs_model = pytest.mark.skipif(
 needs_font = pytest.mark.skipif(not FONT.exists(), reason=f"{FONT} is not installed")
 
 
+@pytest.mark.slow
 @needs_model
 @needs_font
 @pytest.mark.parametrize("asked", [5, pytest.param(100, marks=pytest.mark.soak)])

@@ -77,6 +77,7 @@ def untrained_text(work: Path) -> None:
     torch.save({"model": model.state_dict()}, work / "text.pt")
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("part", ["autoencoder", "text", "denoiser"])
 def test_a_stopped_run_continues_to_the_same_end(
     work: Path, minutes: Callable[[int | None], None], part: str

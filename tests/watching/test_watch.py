@@ -326,6 +326,7 @@ def _dropped_and_killed(
     return kills, len(runs)
 
 
+@pytest.mark.slow
 def test_contents_are_done_once_though_the_watch_is_killed_again_and_again(
     tmp_path: Path, volume: Path
 ):

@@ -90,6 +90,7 @@ def check_single_files(models: Path, held: Tensors, seeds: range) -> None:
     assert made
 
 
+@pytest.mark.slow
 def test_changed_single_files_are_drawn_as_they_say_or_refused(models: Path, held: Tensors):
     check_single_files(models, held, range(8))
 

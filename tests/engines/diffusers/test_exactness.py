@@ -110,6 +110,7 @@ def test_plain_batches_would_differ(monkeypatch: pytest.MonkeyPatch):
     assert not torch.equal(plain[rows], alone)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("examples", [4, pytest.param(60, marks=pytest.mark.soak)])
 def test_it_holds_for_samplers_guidance_and_sizes(monkeypatch: pytest.MonkeyPatch, examples: int):
     @hypothesis_settings(max_examples=examples, derandomize=True)

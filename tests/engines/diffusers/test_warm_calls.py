@@ -198,6 +198,7 @@ def check_calls(folder: Path, seeds: range) -> None:
     assert any(outcome.isupper() for outcome in wanted.values())
 
 
+@pytest.mark.slow
 def test_calls_in_random_order_are_those_of_a_fresh_process(models: Path):
     check_calls(models, range(4))
 

@@ -162,6 +162,7 @@ def test_stops_between_tiles(photo: np.ndarray):
     assert seen == [(0, 4), (1, 4)]
 
 
+@pytest.mark.slow
 def test_real_shortage_of_memory_lowers_the_tile_and_says_so():
     found = in_small_memory(tile=320, room_mib=180)
     assert found["shape"] == [640, 640, 3]
@@ -169,6 +170,7 @@ def test_real_shortage_of_memory_lowers_the_tile_and_says_so():
     assert found["worst"] <= 1
 
 
+@pytest.mark.slow
 def test_too_little_memory_for_any_tile_is_an_error():
     found = in_small_memory(tile=128, room_mib=12)
     assert found["notes"] == ["out of memory: tile lowered from 128 to 64 px"]

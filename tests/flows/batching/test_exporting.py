@@ -111,6 +111,7 @@ def listing(
     current_store.cache_clear()
 
 
+@pytest.mark.slow
 @pytest.mark.usefixtures("server")
 def test_copies_are_there_as_requests_end_and_stay_when_the_batch_is_killed(
     volume: Path, listing: Listing

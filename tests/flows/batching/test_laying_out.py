@@ -97,6 +97,7 @@ def test_more_sheets_than_anybody_looks_at_are_refused():
     check_cell(grid, sheet_axes(grid, "seed", None, None), SheetStyle())
 
 
+@pytest.mark.slow
 @pytest.mark.usefixtures("server")
 def test_a_row_of_seeds_of_all_cells_is_drawn_and_shown_once(volume: Path):
     image = volume / "uploads" / "a.png"

@@ -291,6 +291,7 @@ def test_bad_calls_are_refused_before_anything_runs(case: str):
         assert "Fix: " in (state.message or "")
 
 
+@pytest.mark.slow
 def test_killed_in_its_third_stage_a_run_goes_on_there(volume: Path):
     stages = [
         *SMALL,

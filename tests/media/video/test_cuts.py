@@ -102,6 +102,7 @@ def others(photos: list[np.ndarray], clip: list[np.ndarray]) -> list[Pair]:
     return made
 
 
+@pytest.mark.slow
 def test_cuts_are_told_from_what_only_looks_like_them(
     photos: list[np.ndarray], clip: list[np.ndarray]
 ) -> None:

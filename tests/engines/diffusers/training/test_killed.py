@@ -59,6 +59,7 @@ def killed(folder: Path, steps: int, dies_in: int) -> None:
     assert ended.returncode == -signal.SIGKILL
 
 
+@pytest.mark.slow
 @pytest.mark.usefixtures("models")
 @pytest.mark.parametrize(
     ("kills", "steps"),
