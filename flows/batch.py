@@ -133,12 +133,13 @@ def batch(
         ),
     ] = "auto",
     shards: Annotated[
-        bool,
+        bool | None,
         Field(
             description="On workers: run many short requests in one flow run, each with a manifest "
-            "of its own. False: a flow run for each."
+            "of its own. False: a flow run for each. None: shards from 24 requests on, unless they "
+            "take a minute each."
         ),
-    ] = False,
+    ] = None,
     key: Annotated[
         str | None,
         Field(

@@ -83,8 +83,8 @@ def watch(
     ] = 1,
     where: Annotated[Where, Field(description="On workers or here, as in a batch.")] = "auto",
     shards: Annotated[
-        bool, Field(description="On workers: many short requests in one flow run.")
-    ] = False,
+        bool | None, Field(description="On workers: many requests in one flow run, as in a batch.")
+    ] = None,
 ) -> list[ArtifactRef]:
     """Take what is new in a folder through a flow, and put the results into another."""
     target = find_target(flow)
@@ -166,7 +166,7 @@ def _run(
     retries: int,
     where: Where,
     *,
-    shards: bool,
+    shards: bool | None,
 ) -> BatchReport:
     key = f"watch-{identity}"
     checked = check_requests(target, rows, parameters)

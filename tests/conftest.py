@@ -21,7 +21,6 @@ collect_seldom()
 if "PYTEST_XDIST_WORKER" in os.environ:
     # Pydantic reads the docstrings of fields by asking all modules there are for their file: with
     # those of transformers there already, that takes longer than all else that is collected.
-    import safelight.gateway.app
     from presets.base import catalog
 
     for preset in catalog.preset_ids():
@@ -55,7 +54,7 @@ def photo() -> np.ndarray:
 
 
 WHOLE = {"batches", "pool", "pool_of_all", "safelight_up", "shared_pool", "worker"}
-"""Fixtures that start workers and warm processes, or all of Safelight: whatever asks for one is slow."""
+"""Fixtures that start workers and warm processes, or all of Safelight: who asks for one is slow."""
 
 
 @pytest.hookimpl(tryfirst=True)

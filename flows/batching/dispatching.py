@@ -19,7 +19,7 @@ from prefect.exceptions import ObjectNotFound
 from flows.batching.outcomes import deleted, may_pass, not_run, outcome_in, outcome_of
 from flows.batching.requests import Request
 from flows.batching.runs import NEW_SECONDS, BatchRuns
-from flows.batching.sharding import Shards, find_shards
+from flows.batching.sharding import Shards, are_worth_it, find_shards, is_shard
 from flows.running.recorded import RecordedFlow
 from flows.running.signature import renamed
 from safelight.client.asking import patient_client
@@ -53,8 +53,8 @@ class Dispatch:
     """Requests under way at once."""
     retries: int
     """More tries for a request whose failure may pass."""
-    shards: bool = False
-    """On workers: many requests a flow run, instead of one."""
+    shards: bool | None = False
+    """On workers: many requests a flow run, instead of one. None: where it is worth it."""
     ended: Callable[[BatchOutcome], None] | None = None
     """Told of each outcome as it comes; of a batch that goes on, also of those from before."""
     outcomes: dict[int, BatchOutcome] = field(default_factory=dict[int, BatchOutcome])
@@ -70,11 +70,25 @@ class Dispatch:
             self._run_here()
             return
         with patient_client() as client:
-            if self.shards:
-                shards = find_shards(client, deployment)
-                Shards(self, BatchRuns(client, self.key), shards, self.target.name).run()
-                return
-            _Workers(self, BatchRuns(client, self.key), deployment).run()
+            runs = BatchRuns(client, self.key)
+            shards = self._shards(runs, deployment)
+            if shards is not None:
+                Shards(self, runs, shards, self.target.name).run()
+            else:
+                _Workers(self, runs, deployment).run()
+
+    def _shards(self, runs: BatchRuns, target: DeploymentResponse) -> DeploymentResponse | None:
+        """The deployment of shards, when requests go by those; None for a run each."""
+        if self.shards is not None:
+            return find_shards(runs.client, target) if self.shards else None
+        living = next(runs.living(), None)  # this batch goes on in the way in which it began
+        if not (is_shard(living) if living else are_worth_it(self.target.name, self.requests)):
+            return None
+        try:
+            return find_shards(runs.client, target)
+        except DependencyMissingError as missing:
+            LOG.info("a flow run for each request: %s", missing.problem)
+            return None
 
     def finished(self, request: Request, outcome: BatchOutcome) -> None:
         """Enter the outcome of a request, and report progress."""

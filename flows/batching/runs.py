@@ -13,9 +13,11 @@ from prefect.client.schemas.filters import (
     FlowRunFilter,
     FlowRunFilterId,
     FlowRunFilterIdempotencyKey,
+    FlowRunFilterState,
+    FlowRunFilterStateType,
     FlowRunFilterTags,
 )
-from prefect.client.schemas.objects import FlowRun
+from prefect.client.schemas.objects import TERMINAL_STATES, FlowRun
 from prefect.client.schemas.responses import DeploymentResponse
 from prefect.context import FlowRunContext
 from prefect.exceptions import ObjectNotFound
@@ -194,7 +196,18 @@ class BatchRuns:
 
     def made(self) -> Iterator[FlowRun]:
         """All runs that this batch ever made."""
-        wanted = FlowRunFilter(tags=FlowRunFilterTags(all_=[TAG + self.batch]))
+        yield from self._listed(FlowRunFilter(tags=self._tagged()))
+
+    def living(self) -> Iterator[FlowRun]:
+        """Those of them that have not ended."""
+        over = FlowRunFilterStateType(not_any_=list(TERMINAL_STATES))
+        wanted = FlowRunFilter(tags=self._tagged(), state=FlowRunFilterState(type=over))
+        yield from self._listed(wanted)
+
+    def _tagged(self) -> FlowRunFilterTags:
+        return FlowRunFilterTags(all_=[TAG + self.batch])
+
+    def _listed(self, wanted: FlowRunFilter) -> Iterator[FlowRun]:
         for offset in range(0, 10**9, PAGE):
             page = self.client.read_flow_runs(flow_run_filter=wanted, limit=PAGE, offset=offset)
             yield from page

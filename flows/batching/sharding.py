@@ -3,8 +3,10 @@
 import json
 import time
 from collections import deque
+from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from datetime import datetime
+from statistics import median
 from uuid import UUID
 
 from prefect.client.orchestration import SyncPrefectClient
@@ -16,12 +18,16 @@ from flows.batching.durations import Durations
 from flows.batching.outcomes import crashed, deleted, may_pass, not_run, outcome_left
 from flows.batching.requests import Request
 from flows.batching.runs import NEW_SECONDS, Batch, BatchRuns
-from flows.batching.shards import Shard, Sharded, Sizes, keep_shard, load_shard, run_id_of
+from flows.batching.shards import SHARDS, Shard, Sharded, Sizes, keep_shard, load_shard, run_id_of
 from safelight.errors import DependencyMissingError
 from safelight.naming import BETWEEN
 from safelight.provenance.batches import BatchOutcome
 
 FLOW = "shard"
+FEWEST = 24
+"""Requests of a batch that is cut into shards unless told otherwise: fewer gain little by it."""
+LONG_SECONDS = 60.0
+"""Requests that take so long have a run each: it costs little then, and shows more."""
 ALIKE = ("model", "width", "height", "scheduler", "vae", "loras", "embeddings", "controlnet_model")
 """Parameters whose change costs a model or its set-up; requests that share them stand together."""
 
@@ -135,7 +141,7 @@ class Shards:
             task=f"{self._flow}/{FLOW}",
             where=where,
             key=f"{FLOW}:{name}:{jobs[0].deaths}{'' if together else ':alone'}",
-            name=BETWEEN.join((self._flow, f"{count} requests", where)),
+            name=BETWEEN.join((self._flow, f"{count} request{'s' * (count > 1)}", where)),
             parameters={"requests": place},
         )
         self.running[run_id] = _UnderWay(deque(jobs), together)
@@ -191,6 +197,22 @@ class Shards:
                 self.waiting.append(replace(job, deaths=job.deaths + 1))
             else:
                 self.batch.finished(request, crashed(request, state))
+
+
+def are_worth_it(flow: str, requests: Sequence[Request]) -> bool:
+    """Whether a batch that nobody told otherwise is cut into shards."""
+    if len(requests) < FEWEST:
+        return False
+    known = Durations(flow)
+    each = [known.expected(request.parameters) for request in requests]
+    there = [seconds for seconds in each if seconds is not None]
+    return not there or median(there) < LONG_SECONDS
+
+
+def is_shard(flow_run: FlowRun) -> bool:
+    """Whether a run of a batch works through a shard."""
+    key = flow_run.parameters.get("requests")
+    return isinstance(key, str) and key.startswith(SHARDS)
 
 
 def find_shards(client: SyncPrefectClient, target: DeploymentResponse) -> DeploymentResponse:

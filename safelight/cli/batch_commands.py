@@ -26,7 +26,8 @@ CheckOption = Annotated[
 KeyOption = Annotated[str | None, typer.Option(help="Batches of one key share results.")]
 ParallelOption = Annotated[int | None, typer.Option(help="Requests under way at once.")]
 ShardsOption = Annotated[
-    bool, typer.Option("--shards", help="On workers: many short requests in one flow run.")
+    bool | None,
+    typer.Option(help="On workers: many requests in one flow run; else as many as it is worth."),
 ]
 ExportOption = Annotated[
     str | None, typer.Option(help="Names, as --names, of copies in exports/ beside the store.")
@@ -61,7 +62,7 @@ def batch(
     retries: Annotated[int | None, typer.Option(help="More tries after a passing fault.")] = None,
     key: KeyOption = None,
     again: Annotated[bool, typer.Option(help="Also what is finished, with other seeds.")] = False,
-    shards: ShardsOption = False,
+    shards: ShardsOption = None,
     sheet: Annotated[str | None, typer.Option(help="Of a spreadsheet; the first.")] = None,
     read_prompts: Annotated[
         bool,
@@ -123,7 +124,7 @@ def grid(
     ] = False,
     sheet_form: FormOption = None,
     no_sheets: NoSheetsOption = False,
-    shards: ShardsOption = False,
+    shards: ShardsOption = None,
     check: CheckOption = False,
     export: ExportOption = None,
     zipped: ZipOption = None,

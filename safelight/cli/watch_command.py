@@ -35,7 +35,7 @@ def watch(
     once: Annotated[bool, typer.Option("--once", help="End when nothing is left to do.")] = False,
     parallel: ParallelOption = None,
     retries: Annotated[int | None, typer.Option(help="More tries after a passing fault.")] = None,
-    shards: ShardsOption = False,
+    shards: ShardsOption = None,
 ) -> None:
     """Watch a folder."""
     from safelight.cli.watching import Watched, watch_folder  # imports what runs flows

@@ -13,6 +13,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from contextvars import copy_context
 from datetime import UTC, datetime, timedelta
+from functools import partial
 from pathlib import Path
 
 import psutil
@@ -21,27 +22,32 @@ from hypothesis import given
 from hypothesis import strategies as st
 from PIL import Image
 from prefect import get_client
+from prefect.client.orchestration import SyncPrefectClient
 from prefect.client.schemas.actions import DeploymentScheduleCreate, WorkPoolCreate
 from prefect.client.schemas.filters import FlowRunFilter, FlowRunFilterTags
+from prefect.client.schemas.responses import DeploymentResponse
 from prefect.client.schemas.schedules import CronSchedule
 from prefect.deployments import run_deployment
 from prefect.settings import PREFECT_API_URL, temporary_settings
-from prefect.states import Cancelling, Failed
+from prefect.states import Cancelled, Cancelling, Failed
 
 from flows.batch import batch
 from flows.batching import dispatching
+from flows.batching.durations import Durations
 from flows.batching.laying_out import LEGIBLE_CELL, sheet_axes
 from flows.batching.reading.files import parse, read_file
 from flows.batching.reading.rows import LARGEST_FILE
 from flows.batching.requests import (
     MOST_REQUESTS,
+    Request,
     batch_digest,
     check_requests,
     find_target,
     grid_rows,
     listed,
 )
-from flows.batching.runs import TAG
+from flows.batching.runs import TAG, BatchRuns
+from flows.batching.sharding import are_worth_it, is_shard
 from flows.batching.shards import MOST, Sizes
 from flows.pipeline import pipeline
 from flows.shard import shard
@@ -56,7 +62,7 @@ from safelight.errors import (
 )
 from safelight.params import refuse_unkept
 from safelight.progress import clear_stop, request_stop
-from safelight.provenance.batches import BatchReport, load_report
+from safelight.provenance.batches import BatchOutcome, BatchReport, load_report
 from safelight.provenance.manifest import load_manifest
 from safelight.provenance.replay import find_run
 from safelight.store.store import current_store
@@ -720,6 +726,46 @@ def test_a_cancelled_batch_cancels_its_shards(shared_volume: Path, monkeypatch: 
     _, report = run_batch(**{**called, "requests": requests[:3]}, shards=True)
     assert states(report)[-1].startswith("succeeded")
     assert {outcome.state for outcome in report.outcomes} == {"succeeded"}
+
+
+@pytest.mark.parametrize(
+    ("count", "took", "cut"),
+    [(23, None, False), (24, None, True), (24, 59.0, True), (24, 61.0, False), (300, 600.0, False)],
+)
+def test_many_short_requests_share_runs_unless_told_otherwise(
+    volume: Path, count: int, took: float | None, cut: bool
+):
+    requests = [Request(n, f"request {n}", {"seed": n}, "", n) for n in range(count)]
+    if took is not None:
+        ended = BatchOutcome(number=0, where="request 0", state="succeeded", seconds=took)
+        Durations("generate").learn(requests, [ended])
+    assert are_worth_it("generate", requests) is cut
+
+
+@pytest.mark.usefixtures("worker")
+def test_a_batch_is_cut_into_shards_and_goes_on_as_it_began(shared_volume: Path):
+    image = small(shared_volume, "many.png", shift=40)
+    requests = [{**graded(image, "warm"), "seed": seed} for seed in range(24)]
+    _, report = run_batch(flow="pipeline", requests=requests, key="many")
+    assert states(report) == ["succeeded"] * 24
+    assert all(is_shard(run) for run in children("many"))
+    assert len(children("many")) < 24
+    with get_client(sync_client=True) as client:
+        alone = client.read_deployment_by_name("pipeline/pipeline")
+        way = partial(_way_of, client, alone, requests)
+        assert way("began-anew") is not None
+        tags = [f"{TAG}began-alone"]
+        run = client.create_flow_run_from_deployment(alone.id, parameters=requests[0], tags=tags)
+        assert way("began-alone") is None
+        client.set_flow_run_state(run.id, Cancelled(), force=True)
+        assert way("began-alone") is not None
+
+
+def _way_of(client: SyncPrefectClient, target: DeploymentResponse, rows: list, key: str):
+    """The deployment of shards that a batch of that key would use."""
+    checked = check_requests(pipeline, listed(rows), {})
+    dispatch = dispatching.Dispatch(pipeline, checked, key, 4, 1, None)
+    return dispatch._shards(BatchRuns(client, key), target)
 
 
 @given(
