@@ -52,6 +52,7 @@ def test_it_has_the_tables_of_the_migrations_and_no_rows(database: Path):
     assert filled == {"alembic_version"}
 
 
+@pytest.mark.slow
 def test_what_is_made_is_left_alone():
     before = prepared().stat()
     prepare()

@@ -30,6 +30,7 @@ def waiting(api: SyncPrefectClient, name: str = "batch"):
     return api.create_flow_run_from_deployment(deployment).id
 
 
+@pytest.mark.slow
 @pytest.mark.usefixtures("stock")
 def test_a_pool_of_another_type_is_made_anew_once_nothing_is_lost(api: SyncPrefectClient):
     run = waiting(api)

@@ -370,6 +370,7 @@ def test_a_batch_is_replayed_by_its_requests(volume: Path, capsys: pytest.Captur
     assert "1 requests did not succeed" in capsys.readouterr().err
 
 
+@pytest.mark.slow
 @pytest.mark.usefixtures("server")
 def test_a_grid_makes_a_sheet_for_each_z_with_labelled_axes(volume: Path):
     image = small(volume)
@@ -415,6 +416,7 @@ def test_a_grid_makes_a_sheet_for_each_z_with_labelled_axes(volume: Path):
     assert load_image(everything).size > 0
 
 
+@pytest.mark.slow
 @pytest.mark.usefixtures("server")
 def test_requests_without_a_seed_get_one_that_a_grid_shares(volume: Path):
     image = small(volume)

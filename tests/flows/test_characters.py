@@ -55,6 +55,7 @@ def person(volume: Path, tmp_path: Path, photo: np.ndarray) -> keeping.Character
     return keeping.find(made.id)
 
 
+@pytest.mark.slow
 @pytest.mark.usefixtures("server")
 def test_a_person_from_photographs_to_a_portrait_to_nothing(
     person: keeping.Character, volume: Path

@@ -173,6 +173,7 @@ def test_a_portrait_shows_the_person_where_photographs_are_given(photos: list[st
         flow(**PORTRAIT, use_ipadapter=True)
 
 
+@pytest.mark.slow
 def test_steps_are_switched_on_and_off(photos: list[str]):
     def stages(**given: object) -> list[str]:
         small = {"generate": SMALL}
@@ -204,6 +205,7 @@ def test_steps_are_switched_on_and_off(photos: list[str]):
         stages(use_controlnet=True)
 
 
+@pytest.mark.slow
 def test_generate_has_the_same_switches(photos: list[str]):
     given = {"prompt": "a sailor", "seed": 1, **SMALL}
     result = generate(**given, num_images=2, use_facedetailer=True, use_upscale=True)

@@ -189,6 +189,7 @@ def test_an_axis_has_up_to_two_thousand_cells():
         spread_axes({"prompt": [{"every": prompt + " __shapes__"}]}, 2000)
 
 
+@pytest.mark.slow
 @pytest.mark.usefixtures("server", "shapes")
 def test_each_request_draws_by_its_own_seed_and_a_bad_one_is_refused_first():
     requests = [{"prompt": "{a|b|c|d|e|f} __shapes__", "seed": "10..15"}]

@@ -96,6 +96,7 @@ def test_one_after_the_other_where_a_process_died(drawn_at_once: list[int]):
     assert all(manifest.waited_seconds == 0 for manifest in manifests(6))
 
 
+@pytest.mark.slow
 def test_later_stages_go_on_with_each_ones_own_picture():
     requests = [
         {

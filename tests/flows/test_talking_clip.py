@@ -99,6 +99,7 @@ def test_a_mouth_moves_to_a_sound_at_each_level(
     assert entry.engine.engine_id == "toy_lips"
 
 
+@pytest.mark.slow
 def test_the_face_of_a_talking_clip_stays_the_person_s(given: dict[str, str], tmp_path: Path):
     with lips(tmp_path):
         shown = {**given, "identity_reference": "uploads/face.png", "seed": 3}

@@ -37,7 +37,10 @@ def given(volume: Path, monkeypatch: pytest.MonkeyPatch, photo: np.ndarray) -> d
     [
         ("low", {}, ["clip"], (64, 48), 48),
         ("standard", {}, ["clip", "grade"], (64, 48), 72),
-        ("pro", {"clip": SLOW}, ["clip", "grade", "upscale"], (128, 96), 48),
+        pytest.param(
+            *("pro", {"clip": SLOW}, ["clip", "grade", "upscale"], (128, 96), 48),
+            marks=pytest.mark.slow,
+        ),
     ],
 )
 def test_a_clip_is_made_of_the_other_presets(

@@ -26,6 +26,7 @@ def inbox(volume: Path) -> Path:
     return folder
 
 
+@pytest.mark.slow
 def test_each_picture_of_a_folder_is_run_and_named(volume: Path):
     folder = inbox(volume)
     result = batch(flow="enhance", file="inbox", where="here", key="nightly")

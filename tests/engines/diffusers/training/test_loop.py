@@ -51,6 +51,7 @@ class Dies(Kept):
     last = ""
 
 
+@pytest.mark.slow
 @pytest.mark.usefixtures("models")
 def test_what_was_killed_ends_with_the_same_bytes(tmp_path: Path):
     asked = request(
