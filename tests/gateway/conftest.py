@@ -15,9 +15,7 @@ from fastapi import FastAPI
 from prefect.settings import PREFECT_API_URL, temporary_settings
 
 from safelight.client.contracts import contract, entrypoint
-from safelight.gateway.app import create_api
-from safelight.gateway.correlating import Correlated
-from safelight.gateway.guard import Guard
+from safelight.gateway.app import create_api, guarded
 from safelight.loopback import free_port
 from safelight.settings import reload_settings
 from safelight.store.store import current_store
@@ -95,7 +93,7 @@ class Alone:
         self.volume = volume
         self.api = api
         self._runner = runner
-        self._app = Correlated(Guard(api))
+        self._app = guarded(api)
 
     def ask(
         self,
