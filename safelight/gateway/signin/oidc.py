@@ -9,9 +9,11 @@ from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
-import httpx
 from anyio.to_thread import run_sync
 from authlib.common.errors import AuthlibBaseError
+from authlib.integrations.httpx_client.oauth2_client import (
+    httpx2,  # pyright: ignore[reportAttributeAccessIssue]
+)
 from authlib.integrations.starlette_client import OAuth, OAuthError
 from authlib.integrations.starlette_client.apps import StarletteOAuth2App
 from joserfc.errors import JoseError
@@ -26,6 +28,8 @@ from safelight.gateway.signin.sessions import hashed, person_id
 from safelight.private import make_file, make_folder
 from safelight.settings import settings
 
+HTTPError = httpx2.HTTPError
+"""Of the client that authlib found: httpx2, else httpx."""
 COOKIE = "safelight_oidc"
 CALLBACK = "/signin/oidc/callback"
 MINUTES = 10
@@ -50,7 +54,7 @@ async def leave(request: Request, back: str, *, secure: bool) -> Response:
     request.scope["session"] = session
     try:
         answer = await provider.authorize_redirect(request, _callback(request))
-    except httpx.HTTPError as error:
+    except HTTPError as error:
         raise _away(error) from error
     token = secrets.token_urlsafe(32)
     await run_sync(_keep, token, {"session": session, "back": back})
@@ -79,7 +83,7 @@ async def arrive(request: Request) -> tuple[Caller, str]:
     request.scope["session"] = kept["session"]
     try:
         token = await provider.authorize_access_token(request)
-    except httpx.HTTPError as error:
+    except HTTPError as error:
         raise _away(error) from error
     except (OAuthError, AuthlibBaseError, JoseError, ValueError) as error:
         raise KeyRefusedError(
@@ -134,7 +138,7 @@ async def _provider() -> StarletteOAuth2App:
     )
     try:
         facts = await made.load_server_metadata()
-    except httpx.HTTPError as error:
+    except HTTPError as error:
         raise _away(error) from error
     said = str(facts.get("issuer", ""))
     if said.rstrip("/") != known.oidc_issuer.rstrip("/"):
@@ -172,7 +176,7 @@ def _callback(request: Request) -> str:
     return base.rstrip("/") + CALLBACK
 
 
-def _away(error: httpx.HTTPError) -> EngineOfflineError:
+def _away(error: Exception) -> EngineOfflineError:
     return EngineOfflineError(
         f"the sign-in provider does not answer: {type(error).__name__}", "try again, or use a key"
     )
