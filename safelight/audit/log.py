@@ -99,10 +99,22 @@ def read_head(folder: Path) -> Head | None:
         return None
 
 
-def lines(folder: Path, *, about: str = "") -> Iterator[Line]:
-    """Lines that are as they were written, the oldest first; `about` leaves out other subjects."""
+def lines(
+    folder: Path, *, about: str = "", newest: int = 0, since: datetime | None = None
+) -> Iterator[Line]:
+    """Lines that are as they were written, the oldest first.
+
+    Args:
+        folder: of the log.
+        about: leaves out other subjects.
+        newest: how many files are read, the newest ones; 0 is all.
+        since: files of days before this moment are left out.
+    """
     mark = json.dumps({"subject": about}, separators=(",", ":")).encode()[1:-1]
-    for path in files(folder):
+    first = "" if since is None else f"{since.astimezone(UTC):%Y-%m-%d}"
+    for path in files(folder)[-newest:]:
+        if path.name < first:
+            continue
         with path.open("rb") as file:
             for text in file:
                 if about and mark not in text:

@@ -11,10 +11,12 @@ from typing import Annotated, ParamSpec
 import typer
 from pydantic import JsonValue
 
+from safelight.cli.audit import audit
 from safelight.cli.batch_commands import BATCH_HELP, GRID_HELP, HtmlOption, ZipOption, batch, grid
 from safelight.cli.characters import characters
 from safelight.cli.comfy import comfy
 from safelight.cli.copies import Wanted
+from safelight.cli.costs import COSTS_HELP, costs
 from safelight.cli.exporting import export_run
 from safelight.cli.inputs import local
 from safelight.cli.keys import keys
@@ -65,6 +67,7 @@ app.add_typer(comfy, name="comfy")
 app.add_typer(characters, name="characters")
 app.add_typer(train, name="train")
 app.add_typer(keys, name="keys")
+app.add_typer(audit, name="audit")
 PromptArgument = Annotated[str, typer.Argument(help="What the picture shows.")]
 
 
@@ -145,6 +148,7 @@ def inpaint(
 app.command(cls=BatchCommand, help=BATCH_HELP)(batch)
 app.command(cls=NamedFlowCommand, help=GRID_HELP)(grid)
 app.command(cls=BatchCommand, help=WATCH_HELP)(watch)
+app.command(help=COSTS_HELP)(costs)
 
 
 @app.command(

@@ -15,6 +15,7 @@ from starlette.types import ASGIApp
 from safelight.client.asking import patient_client
 from safelight.errors import DependencyMissingError, PipelineError
 from safelight.gateway import (
+    audit_routes,
     batch_routes,
     character_routes,
     job_routes,
@@ -34,6 +35,7 @@ from safelight.gateway.shared import shared_by
 from safelight.gateway.signin import routes as signin_routes
 from safelight.gateway.signin.recognising import Recognising
 from safelight.gateway.signin.refusals import Refusals
+from safelight.gateway.transitions import Transitions
 from safelight.gateway.workflows import contract_of, flows_of
 from safelight.installed import version
 from safelight.workflows.files import workflow_of
@@ -74,6 +76,8 @@ def create_api() -> FastAPI:
         redirect_slashes=False,
     )
     api.include_router(signin_routes.router)
+    api.include_router(audit_routes.router)
+    api.include_router(audit_routes.costs)
     api.include_router(offer_routes.router)
     api.include_router(job_routes.router)
     api.include_router(batch_routes.router)
@@ -102,13 +106,15 @@ async def _lifespan(api: FastAPI) -> AsyncGenerator[None]:
         client = stack.enter_context(patient_client(PATIENCE_SECONDS, stops=False))
         shared = api.state.shared = shared_by(client)
         following = asyncio.create_task(shared.following.run())
+        writing = asyncio.create_task(Transitions(client).run())
         await run_sync(_load)
         try:
             yield
         finally:
-            following.cancel()
-            with suppress(asyncio.CancelledError):
-                await following
+            for task in (following, writing):
+                task.cancel()
+                with suppress(asyncio.CancelledError):
+                    await task
 
 
 def _load() -> None:

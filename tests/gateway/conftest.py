@@ -60,6 +60,7 @@ def gateway(shared_pool: Pool, prefect_server: str) -> Iterator[Gateway]:
 
     volume = Path(shared_pool.project.environment["VOLUME_ROOT"])
     port = free_port()
+    log = (shared_pool.project.folder / "gateway.log").open("wb")
     process = subprocess.Popen(
         [BIN / "safelight", "gateway", "--port", str(port)],
         env={
@@ -68,9 +69,11 @@ def gateway(shared_pool: Pool, prefect_server: str) -> Iterator[Gateway]:
             "PREFECT_API_URL": prefect_server,
         },
         stdout=subprocess.PIPE,
+        stderr=log,
         text=True,
     )
     assert process.stdout is not None
+    log.close()
     try:
         build_untrained(volume / "models" / "untrained")  # while the gateway starts
         deploy_workflows(shared_pool)

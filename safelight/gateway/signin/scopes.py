@@ -28,6 +28,8 @@ WANTED: Mapping[tuple[str, str], Scope] = {
     ("GET", "/api/keys"): Scope.ADMIN,
     ("POST", "/api/keys"): Scope.ADMIN,
     ("DELETE", "/api/keys/{key_id}"): Scope.ADMIN,
+    ("GET", "/api/audit"): Scope.ADMIN,
+    ("GET", "/api/audit/verify"): Scope.ADMIN,
 }
 """Routes whose scope is another than the default."""
 READS = frozenset({"GET", "HEAD", "OPTIONS"})
