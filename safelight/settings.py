@@ -45,6 +45,30 @@ class Settings(BaseSettings):
     gateway_url: str | None = Field(default=None, pattern=r"^https?://[^\s/]+\S*$")
     """Where people reach the gateway, for links on pages and in notices; None links into the
     store."""
+    gateway_sign_in: Literal["auto", "always"] = "auto"
+    """auto: the gateway asks who somebody is once a key was made or a provider is named."""
+    key_requests_per_minute: int = Field(default=6000, ge=1)
+    """What a key may send to the gateway that has no limit of its own."""
+    session_hours: float = Field(default=12.0, gt=0, le=8760)
+    """How long a browser stays signed in."""
+    oidc_issuer: str | None = Field(default=None, pattern=ADDRESS)
+    """OpenID Connect provider by which people sign in to the gateway."""
+    oidc_client_id: str = "safelight"
+    """What the provider calls the gateway."""
+    oidc_client_secret: SecretStr | None = None
+    """Secret that the provider gave the gateway; never logged."""
+    oidc_scope: str = "openid profile email groups"
+    """What the provider is asked for."""
+    oidc_claim: str = "groups"
+    """Claim that says what somebody may do."""
+    oidc_viewers: str = ""
+    """Values of that claim, separated by commas, that make a viewer; `*` is everybody."""
+    oidc_operators: str = ""
+    """Those that make an operator."""
+    oidc_admins: str = ""
+    """Those that make an admin."""
+    audit_days: int = Field(default=400, ge=1)
+    """How long lines of the audit log are kept."""
     s3_encryption: Literal["", "AES256", "aws:kms", "aws:kms:dsse"] = ""
     """How the service encrypts what is stored; empty leaves it to the bucket."""
     s3_kms_key: str | None = None

@@ -72,6 +72,7 @@ from tests.prefect_pool import (  # noqa: E402
     api,  # noqa: F401
     batches,  # noqa: F401
     pool,  # noqa: F401
+    pool_environment,  # noqa: F401
     prefect_server,  # noqa: F401
     project,  # noqa: F401
     shared_pool,  # noqa: F401

@@ -333,9 +333,18 @@ def batches(api: SyncPrefectClient, project: Project) -> Iterator[Pool]:
 
 
 @pytest.fixture(scope="module")
-def shared_pool(prefect_server: str, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Pool]:
+def pool_environment() -> dict[str, str]:
+    """What else the environment of a file's shared pool has."""
+    return {}
+
+
+@pytest.fixture(scope="module")
+def shared_pool(
+    prefect_server: str, tmp_path_factory: pytest.TempPathFactory, pool_environment: dict[str, str]
+) -> Iterator[Pool]:
     """A work pool with one worker for all tests of a file."""
     project = Project(tmp_path_factory.mktemp("shared"))
+    project.environment |= pool_environment
     with (
         temporary_settings({PREFECT_API_URL: prefect_server}),
         get_client(sync_client=True) as client,

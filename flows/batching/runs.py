@@ -26,6 +26,7 @@ from prefect.types import KeyValueLabels
 from pydantic import JsonValue
 
 from flows.batching.requests import Request
+from flows.running.asking import own_keys
 from safelight.client.asking import patient_client
 from safelight.errors import PipelineError
 from safelight.naming import BATCH_LABEL
@@ -156,7 +157,7 @@ class BatchRuns:
             deployment.id,
             parameters=parameters,
             name=name,
-            tags=[TAG + self.batch],
+            tags=[TAG + self.batch, *own_keys()],
             idempotency_key=unique,
             parent_task_run_id=parent,
             labels=self._labels(),

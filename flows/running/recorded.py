@@ -23,6 +23,7 @@ from pydantic import (
     ValidationError,
 )
 
+from flows.running.asking import asked
 from flows.running.consenting import check_consent, recorded_consent
 from flows.running.entries import stage_entries
 from flows.running.progress import ProgressBoard
@@ -375,6 +376,7 @@ class _Ledger:
             consent=recorded_consent(self._recorder, self._started),
             stages=(*self._recorder.part_stages, *stage_entries(self._recorder.facts)),
             results=self.results if self._failure is None else (),
+            **asked(self.run_id),
             versions=versions(),
             device_class=device_class(),
             device_name=device_description(device_class()),

@@ -4,6 +4,7 @@ import json
 from collections.abc import Iterable
 
 from safelight.account import person
+from safelight.audit.log import record
 from safelight.characters.keeping import find, now
 from safelight.characters.records import PREFIX, Character, Tombstone, record_key, tombstone_key
 from safelight.characters.versions import PREFIX as LORAS
@@ -49,6 +50,7 @@ def delete(named: str, *, by: str | None = None, reason: str = "") -> Tombstone:
         loras=len(versions),
         files=len(doomed),
     )
+    record("character.deleted", character.id, {"by": told.by, "files": told.files})
     # said first: who dies half way is asked again, and finds what is left by the record
     backend.write(
         tombstone_key(character.id), told.model_dump_json(indent=2).encode(), "application/json"

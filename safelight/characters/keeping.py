@@ -9,6 +9,7 @@ from pathlib import Path
 from pydantic import ValidationError
 
 from safelight.account import person
+from safelight.audit.log import record
 from safelight.characters.quality import require_quality
 from safelight.characters.records import (
     ID,
@@ -80,6 +81,9 @@ def create(
         }
     )
     _require_free(made)
+    if made.consent is not None:
+        record("consent.given", made.id, {"for": "character"})
+    record("character.made", made.id, {"kind": kind})
     return save(made)
 
 
@@ -145,6 +149,7 @@ def update(
     changes = {field: value for field, value in given.items() if value is not None}
     changed = _checked({**old.model_dump(), **changes, "updated": now()})
     _require_free(changed)
+    record("character.changed", old.id, {"fields": ", ".join(sorted(changes))})
     return save(changed)
 
 
@@ -195,6 +200,8 @@ def add_picture(
         added=now(),
         consent=consent_of({what: digest}, consent_by) if person_agreed else None,
     )
+    if picture.consent is not None:
+        record("consent.given", character.id, {"for": "picture", "sha256": digest})
     current_store().backend.write(picture_key(character.id, picture), content, media_type, digest)
     latest = find(character.id)
     save(latest.model_copy(update={"pictures": (*latest.pictures, picture), "updated": now()}))
@@ -226,6 +233,7 @@ def remove_picture(named: str, sha256: str) -> Character:
             "name one as safelight characters show lists it",
         )
     left = tuple(one for one in character.pictures if one is not gone[0])
+    record("character.picture_removed", character.id, {"sha256": gone[0].sha256})
     saved = save(character.model_copy(update={"pictures": left, "updated": now()}))
     current_store().backend.delete(picture_key(character.id, gone[0]))
     return saved

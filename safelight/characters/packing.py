@@ -14,6 +14,7 @@ from tempfile import TemporaryDirectory
 
 from pydantic import BaseModel, ConfigDict, ValidationError
 
+from safelight.audit.log import record
 from safelight.characters.keeping import find, list_all, now, picture_bytes, save
 from safelight.characters.quality import likeness
 from safelight.characters.records import (
@@ -77,6 +78,7 @@ def export_character(named: str, target: Path) -> Character:
     character = find(named)
     if target.exists():
         raise InvalidFieldValueError(f"{target} exists", "name a new file")
+    record("character.exported", character.id)
     store = current_store()
     packed = _Packed(form=FORM, character=character)
     with disk_errors(target), zipfile.ZipFile(target, "x", zipfile.ZIP_STORED) as archive:
@@ -111,7 +113,9 @@ def import_character(source: Path) -> Character:
             character = _record(archive, members, source.name)
             _require_new(character)
             with TemporaryDirectory() as folder:
-                return _taken(archive, members, character, Path(folder))
+                taken = _taken(archive, members, character, Path(folder))
+            record("character.imported", taken.id)
+            return taken
     except (zipfile.BadZipFile, EOFError, NotImplementedError, RuntimeError, ValueError) as error:
         raise InvalidMediaError(
             f"{source.name} is no exported character: {str(error)[:200]}", "export it again"

@@ -11,12 +11,15 @@ from typing import Annotated, ParamSpec
 import typer
 from pydantic import JsonValue
 
+from safelight.cli.audit import audit
 from safelight.cli.batch_commands import BATCH_HELP, GRID_HELP, HtmlOption, ZipOption, batch, grid
 from safelight.cli.characters import characters
 from safelight.cli.comfy import comfy
 from safelight.cli.copies import Wanted
+from safelight.cli.costs import COSTS_HELP, costs
 from safelight.cli.exporting import export_run
 from safelight.cli.inputs import local
+from safelight.cli.keys import keys
 from safelight.cli.launching import (
     FileArgument,
     JsonOption,
@@ -63,6 +66,8 @@ app.add_typer(workflow, name="workflow")
 app.add_typer(comfy, name="comfy")
 app.add_typer(characters, name="characters")
 app.add_typer(train, name="train")
+app.add_typer(keys, name="keys")
+app.add_typer(audit, name="audit")
 PromptArgument = Annotated[str, typer.Argument(help="What the picture shows.")]
 
 
@@ -143,6 +148,7 @@ def inpaint(
 app.command(cls=BatchCommand, help=BATCH_HELP)(batch)
 app.command(cls=NamedFlowCommand, help=GRID_HELP)(grid)
 app.command(cls=BatchCommand, help=WATCH_HELP)(watch)
+app.command(help=COSTS_HELP)(costs)
 
 
 @app.command(
@@ -296,12 +302,15 @@ def up(
 
 
 @app.command(
-    help="REST gateway of the Prefect server, for this machine, until Ctrl-C: jobs, presets, files."
+    help="REST gateway of the Prefect server, until Ctrl-C: jobs, presets, files; for others than "
+    "this machine once there are keys."
 )
 @reporting
 def gateway(
     port: Annotated[int, typer.Option(help="Of the gateway.")] = 4300,
-    host: Annotated[str, typer.Option(help="Loopback address it listens on.")] = "127.0.0.1",
+    host: Annotated[
+        str, typer.Option(help="Address it listens on; others than loopback need keys.")
+    ] = "127.0.0.1",
 ) -> None:
     """Serve the gateway until Ctrl-C."""
     from safelight.cli.gateway import become_gateway

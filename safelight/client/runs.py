@@ -19,6 +19,7 @@ from prefect.exceptions import ObjectNotFound
 from prefect.states import Cancelling
 from pydantic import JsonValue
 
+from safelight.audit.log import Entry, record_all
 from safelight.errors import DependencyMissingError
 from safelight.naming import run_name
 from safelight.provenance.manifest import MANIFESTS, Manifest, load_manifest
@@ -97,6 +98,7 @@ def create_run(
     parameters: dict[str, JsonValue],
     environment: Mapping[str, str],
     key: str | None = None,
+    tags: Sequence[str] = (),
 ) -> FlowRun:
     """Create one run of a deployment, also when the first answer is lost.
 
@@ -107,17 +109,23 @@ def create_run(
         parameters: as the flow takes them.
         environment: what the run's process has beside its own.
         key: a second run of the flow with the same one is the first; None draws one.
+        tags: of the run, beside those of the deployment.
 
     Raises:
         InvalidFieldValueError: the server refused the parameters.
     """
-    return client.create_flow_run_from_deployment(
+    made = client.create_flow_run_from_deployment(
         deployment_id,
         parameters=parameters,
         name=run_name(flow, parameters),
         job_variables={"env": dict(environment)} if environment else None,
         idempotency_key=key or str(uuid4()),
+        tags=tags or None,
     )
+    asked = Entry("job.submit", str(made.id), {"flow": flow})
+    agreed = [Entry("consent.given", str(made.id), {"flow": flow})]
+    record_all([asked, *(agreed if parameters.get("consent_given") is True else [])])
+    return made
 
 
 def follow(
@@ -159,6 +167,7 @@ def follow(
             asked_to_stop = True
             patience = time.monotonic() + GRACE_SECONDS
             client.set_flow_run_state(flow_run_id, Cancelling(message="stopped with Ctrl-C"))
+            record_all([Entry("job.cancel", str(flow_run_id), {"reason": "Ctrl-C"})])
             if runner is not None:
                 runner.stop()
 

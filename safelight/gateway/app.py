@@ -15,6 +15,7 @@ from starlette.types import ASGIApp
 from safelight.client.asking import patient_client
 from safelight.errors import DependencyMissingError, PipelineError
 from safelight.gateway import (
+    audit_routes,
     batch_routes,
     character_routes,
     job_routes,
@@ -31,6 +32,10 @@ from safelight.gateway.problems import (
     on_pipeline_error,
 )
 from safelight.gateway.shared import shared_by
+from safelight.gateway.signin import routes as signin_routes
+from safelight.gateway.signin.recognising import Recognising
+from safelight.gateway.signin.refusals import Refusals
+from safelight.gateway.transitions import Transitions
 from safelight.gateway.workflows import contract_of, flows_of
 from safelight.installed import version
 from safelight.workflows.files import workflow_of
@@ -39,9 +44,18 @@ PATIENCE_SECONDS = 3.0
 """A server that is away for longer is said to be: callers ask again by themselves."""
 
 
-def create_app() -> ASGIApp:
-    """The gateway behind its guard; the configured Prefect server is asked from its start on."""
-    return Correlated(Guard(create_api()))
+def create_app(*, signed_in: bool = False) -> ASGIApp:
+    """The gateway behind its guard; the configured Prefect server is asked from its start on.
+
+    Args:
+        signed_in: whether callers have to sign in whatever is configured.
+    """
+    return guarded(create_api(), signed_in=signed_in)
+
+
+def guarded(api: ASGIApp, *, signed_in: bool = False) -> ASGIApp:
+    """The routes behind all that stands before them."""
+    return Correlated(Refusals(Guard(Recognising(api, always=signed_in), signed_in=signed_in)))
 
 
 def create_api() -> FastAPI:
@@ -61,6 +75,9 @@ def create_api() -> FastAPI:
         generate_unique_id_function=_named,
         redirect_slashes=False,
     )
+    api.include_router(signin_routes.router)
+    api.include_router(audit_routes.router)
+    api.include_router(audit_routes.costs)
     api.include_router(offer_routes.router)
     api.include_router(job_routes.router)
     api.include_router(batch_routes.router)
@@ -89,13 +106,15 @@ async def _lifespan(api: FastAPI) -> AsyncGenerator[None]:
         client = stack.enter_context(patient_client(PATIENCE_SECONDS, stops=False))
         shared = api.state.shared = shared_by(client)
         following = asyncio.create_task(shared.following.run())
+        writing = asyncio.create_task(Transitions(client).run())
         await run_sync(_load)
         try:
             yield
         finally:
-            following.cancel()
-            with suppress(asyncio.CancelledError):
-                await following
+            for task in (following, writing):
+                task.cancel()
+                with suppress(asyncio.CancelledError):
+                    await task
 
 
 def _load() -> None:

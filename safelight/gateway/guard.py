@@ -1,11 +1,14 @@
-"""What stands before the gateway while it has no sign-in: this machine alone, and no foreign page.
+"""What stands before the gateway: no foreign page, and without a sign-in this machine alone.
 
 A page of any web site may send requests to loopback, and a name of its own may be made to resolve
 to it (DNS rebinding). Browsers say in `Host` what they called the gateway and in `Origin` which
 page asks.
 """
 
+import ipaddress
 import re
+import socket
+from contextlib import suppress
 from urllib.parse import urlsplit
 
 from starlette.datastructures import Headers
@@ -19,7 +22,9 @@ from safelight.gateway.problems import (
     ForeignRequestError,
     answer_to,
 )
+from safelight.gateway.signin.recognising import sign_in_wanted
 from safelight.loopback import LOOPBACK, is_loopback
+from safelight.settings import settings
 
 JSON_BYTES = 4 * 2**20
 """Of a JSON body; a pipeline of 200 stages has far fewer."""
@@ -31,14 +36,23 @@ UPLOAD_BYTES = 8 * 2**30
 """Of an uploaded file."""
 FILES = re.compile(r"/api/uploads|/api/characters/[^/]+/images")
 """Paths that take files."""
+FORMS = frozenset({"/signin", "/signout"})
+"""Paths that take forms of pages without scripts; those pages must be our own."""
+FORM = "application/x-www-form-urlencoded"
 WRITES = frozenset({"POST", "PUT", "PATCH", "DELETE"})
 
 
 class Guard:
-    """An ASGI app in front of the gateway's."""
+    """An ASGI app in front of the gateway's.
 
-    def __init__(self, app: ASGIApp) -> None:
+    Args:
+        app: the gateway's.
+        signed_in: whether there is a sign-in behind it whatever is configured.
+    """
+
+    def __init__(self, app: ASGIApp, *, signed_in: bool = False) -> None:
         self._app = app
+        self._signed_in = signed_in
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Pass a request on, or refuse it."""
@@ -50,10 +64,11 @@ class Guard:
             return
         headers = Headers(scope=scope)
         most = _most(scope["path"])
+        signed_in = self._signed_in or sign_in_wanted()
         refused = (
-            _from_elsewhere(scope)
-            or _by_another_name(headers)
-            or _from_a_foreign_page(headers)
+            (None if signed_in else _from_elsewhere(scope))
+            or _by_another_name(headers, signed_in=signed_in)
+            or _from_a_foreign_page(scope, headers)
             or _of_another_kind(scope, headers)
             or _too_long(headers.get("content-length", "0"), most)
         )
@@ -75,25 +90,47 @@ def _from_elsewhere(scope: Scope) -> PipelineError | None:
     for end in ends:
         if end is not None and not is_loopback(str(end[0])):
             return ForeignRequestError(
-                f"the gateway is reached at {end[0]}, and has no sign-in yet",
-                "have it listen on 127.0.0.1, and ask it from this machine",
+                f"the gateway is reached at {end[0]}, and has no sign-in",
+                "make a key with: safelight keys create, or ask it from this machine",
             )
     return None
 
 
-def _by_another_name(headers: Headers) -> PipelineError | None:
+def _by_another_name(headers: Headers, *, signed_in: bool) -> PipelineError | None:
     called = headers.getlist("host")
-    host, _ = _split(f"//{called[0]}") if len(called) == 1 else ("", None)
-    if host in LOOPBACK:
+    host, _ = _split(f"//{called[0]}") if len(called) == 1 and "@" not in called[0] else ("", None)
+    if host in LOOPBACK or (signed_in and host and _is_ours(host)):
         return None
     return ForeignRequestError(
-        f"the gateway is not called {host[:80] or 'nothing'}", "call it 127.0.0.1 or localhost"
+        f"the gateway is not called {host[:80] or 'nothing'}",
+        "call it by its address in numbers, or set SAFELIGHT_GATEWAY_URL to its name"
+        if signed_in
+        else "call it 127.0.0.1 or localhost",
     )
 
 
-def _from_a_foreign_page(headers: Headers) -> PipelineError | None:
-    for origin in headers.getlist("origin"):
-        if not origin.startswith("http://") or _split(origin) != _split(f"//{headers['host']}"):
+def _is_ours(host: str) -> bool:
+    """Whether a gateway with a sign-in may be called so: no foreign name leads to it by DNS."""
+    with suppress(ValueError):
+        ipaddress.ip_address(host)
+        return True
+    public = _split(settings().gateway_url or "")[0]
+    return host in {socket.gethostname().lower(), public}
+
+
+def _from_a_foreign_page(scope: Scope, headers: Headers) -> PipelineError | None:
+    origins = headers.getlist("origin")
+    if not origins and scope["method"] in WRITES and scope["path"] in FORMS:
+        form = headers.get("content-type", "").startswith(FORM)
+        if form and headers.get("sec-fetch-site") != "same-origin":
+            return ForeignRequestError(
+                "the form does not say which page it stands on", "open /signin in a browser"
+            )
+    for origin in origins:
+        kind, _, _ = origin.partition("://")
+        secure = (settings().gateway_url or "").startswith("https://")
+        ours = kind == "http" or (kind == "https" and secure)
+        if not ours or _split(origin) != _split(f"{kind}://{headers['host']}"):
             return ForeignRequestError(
                 f"pages of {origin[:80]} may not use the gateway", "ask from its own address"
             )
@@ -106,6 +143,8 @@ def _of_another_kind(scope: Scope, headers: Headers) -> PipelineError | None:
         return None
     has_body = headers.get("content-length", "0") != "0" or "transfer-encoding" in headers
     kind = headers.get("content-type", "").partition(";")[0].strip().lower()
+    if kind == FORM and scope["path"] in FORMS:
+        return None
     if (has_body or kind) and kind != "application/json":
         return ContentTypeError(
             f"the content type is {kind[:80] or 'not given'}, expected application/json",
@@ -143,7 +182,7 @@ def _split(address: str) -> tuple[str, int | None]:
     """Host and port; nothing where it cannot be read."""
     try:
         parts = urlsplit(address)
-        host, port = parts.hostname or "", parts.port or 80
+        host, port = parts.hostname or "", parts.port or (443 if parts.scheme == "https" else 80)
     except ValueError:
         return "", None
     return host, port

@@ -1,5 +1,6 @@
 """How errors are answered: one body for all of them, one table from codes to HTTP statuses."""
 
+import math
 from collections.abc import Sequence
 from typing import Any, ClassVar
 
@@ -10,13 +11,17 @@ from starlette.exceptions import HTTPException
 from starlette.responses import JSONResponse, Response
 
 from safelight.errors import (
+    AuthInvalidError,
+    AuthMissingError,
     ChecksumMismatchError,
     ContractMismatchError,
     ForbiddenPathError,
+    InsufficientFundsError,
     InvalidFieldValueError,
     MissingFileError,
     MissingRequiredFieldError,
     PipelineError,
+    RateLimitExceededError,
 )
 from safelight.gateway.correlating import correlation_id
 from safelight.params import shown
@@ -98,6 +103,50 @@ class ForeignRequestError(ForbiddenPathError):
     status: ClassVar[int] = 403
 
 
+class KeyMissingError(AuthMissingError):
+    """The gateway wants a key or a session, and the request has none."""
+
+    status: ClassVar[int] = 401
+
+
+class KeyRefusedError(AuthInvalidError):
+    """The key or session of the request is not good."""
+
+    status: ClassVar[int] = 401
+
+
+class ScopeError(ForbiddenPathError):
+    """The caller is known, and may not do this."""
+
+    status: ClassVar[int] = 403
+
+
+class ForgedRequestError(ForbiddenPathError):
+    """A request with a browser's session has not the token that its pages have."""
+
+    status: ClassVar[int] = 403
+
+
+class SlowDownError(RateLimitExceededError):
+    """The caller asks too often, or its share of the day is used up."""
+
+    status: ClassVar[int] = 429
+
+    def __init__(self, problem: str, remedy: str | None = None, retry_after: float = 0.0) -> None:
+        super().__init__(problem, remedy)
+        self.retry_after = retry_after
+
+
+class ShareSpentError(InsufficientFundsError):
+    """The caller's money of the day is spent."""
+
+    status: ClassVar[int] = 402
+
+    def __init__(self, problem: str, remedy: str | None = None, retry_after: float = 0.0) -> None:
+        super().__init__(problem, remedy)
+        self.retry_after = retry_after
+
+
 class ContentTypeError(ContractMismatchError):
     """The body is not of a kind that is taken."""
 
@@ -153,8 +202,14 @@ def answer_to(error: PipelineError, correlation: str) -> JSONResponse:
     """The whole answer of an error."""
     body = problem_of(error, correlation).model_dump(mode="json", exclude_none=True)
     status = status_of(error)
-    again = {"Retry-After": "2"} if error.transient and status in (429, 503, 504) else None
-    return JSONResponse(body, status, again)
+    headers: dict[str, str] = {}
+    if isinstance(error, SlowDownError | ShareSpentError):
+        headers["Retry-After"] = str(max(1, math.ceil(error.retry_after)))
+    elif error.transient and status in (429, 503, 504):
+        headers["Retry-After"] = "2"
+    if status == 401:
+        headers["WWW-Authenticate"] = "Bearer"
+    return JSONResponse(body, status, headers)
 
 
 def on_pipeline_error(request: Request, error: Exception) -> Response:

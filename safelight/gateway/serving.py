@@ -1,4 +1,4 @@
-"""`python -m safelight.gateway.serving HOST PORT`: the gateway on a loopback address."""
+"""`python -m safelight.gateway.serving HOST PORT`: the gateway, on an address of this machine."""
 
 import socket
 import sys
@@ -7,6 +7,7 @@ import uvicorn
 
 from safelight.errors import ForbiddenPathError, PipelineError
 from safelight.gateway.app import create_app
+from safelight.gateway.signin.recognising import sign_in_wanted
 from safelight.loopback import is_loopback
 
 GRACE_SECONDS = 3
@@ -35,9 +36,9 @@ def serve(host: str, port: int) -> None:
     Raises:
         NoSignInError: it is to listen where others reach it.
     """
-    require_loopback(host)
+    require_sign_in(host)
     config = uvicorn.Config(
-        create_app(),
+        create_app(signed_in=not is_loopback(host)),
         host=host.strip("[]"),
         port=port,
         log_level="warning",
@@ -49,17 +50,18 @@ def serve(host: str, port: int) -> None:
     Announced(config).run()
 
 
-def require_loopback(host: str) -> None:
-    """Refuse an address that others reach.
+def require_sign_in(host: str) -> None:
+    """Refuse an address that others reach while nobody would be asked who they are.
 
     Raises:
         NoSignInError: it is one.
     """
-    if not is_loopback(host):
+    if not is_loopback(host) and not sign_in_wanted():
         raise NoSignInError(
             f"the gateway is to listen on {host[:80]}, and has no sign-in: whoever reaches it "
             "could submit jobs and read their files",
-            "listen on 127.0.0.1",
+            "make a key with: safelight keys create NAME, or set SAFELIGHT_OIDC_ISSUER; or listen "
+            "on 127.0.0.1",
         )
 
 

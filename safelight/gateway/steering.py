@@ -1,5 +1,6 @@
 """Submits jobs, cancels them, and has failed ones run again."""
 
+from contextlib import nullcontext
 from typing import Any
 from uuid import UUID
 
@@ -9,10 +10,13 @@ from prefect.client.schemas.responses import SetStateStatus
 from prefect.states import AwaitingRetry, Cancelling
 from pydantic import BaseModel, ConfigDict, Field, JsonValue
 
+from safelight.audit.log import record
 from safelight.client.runs import NO_PROGRESS, create_run, find_deployment
 from safelight.errors import DependencyMissingError
 from safelight.gateway.jobs import Flows, Job, Status, described, find_job, find_run, status_of
 from safelight.gateway.problems import KeyTakenError, StateConflictError
+from safelight.gateway.signin.caller import NO_LIMITS, current_caller
+from safelight.gateway.signin.quotas import LOCK, require_share
 from safelight.gateway.workflows import check, flow_named, type_of
 
 CANCELLABLE = (Status.QUEUED, Status.RUNNING)
@@ -69,12 +73,18 @@ class Submitter:
 
         Raises:
             DependencyMissingError: the server has no deployment of the workflow.
+            SlowDownError: the caller's jobs or seconds of the day are used up.
+            ShareSpentError: the caller's money of the day is.
             KeyTakenError: the key was given with other parameters.
             PipelineError: what of the request is wrong.
         """
         flow = flow_named(wanted.workflow)
         check(flow, wanted.parameters)
-        run = self._create(flow, wanted.parameters, None if key is None else f"gateway {key}")
+        caller = current_caller()
+        unique = None if key is None else " ".join(filter(None, ("gateway", caller.id, key)))
+        with LOCK if caller.limits != NO_LIMITS else nullcontext():
+            require_share(self._client, caller, unique)
+            run = self._create(flow, wanted.parameters, unique, caller.tags)
         if run.parameters != wanted.parameters:
             raise KeyTakenError(
                 f"Idempotency-Key {key!r} was given before, with other parameters: job {run.id}",
@@ -85,15 +95,17 @@ class Submitter:
             return find_job(self._client, self._flows, run.id)  # it was there, and went on
         return described(run, flow, kind, NO_PROGRESS)
 
-    def _create(self, flow: str, parameters: dict[str, JsonValue], key: str | None) -> FlowRun:
+    def _create(
+        self, flow: str, parameters: dict[str, JsonValue], key: str | None, tags: list[str]
+    ) -> FlowRun:
         known = self._deployments.get(flow)
         if known is not None:
             try:
-                return create_run(self._client, known, flow, parameters, {}, key)
+                return create_run(self._client, known, flow, parameters, {}, key, tags)
             except DependencyMissingError:  # it was deleted, and perhaps made again
                 del self._deployments[flow]
         found = self._deployments[flow] = find_deployment(self._client, flow)
-        return create_run(self._client, found, flow, parameters, {}, key)
+        return create_run(self._client, found, flow, parameters, {}, key, tags)
 
 
 def cancel(client: SyncPrefectClient, flows: Flows, job_id: UUID, reason: str) -> Job:
@@ -105,6 +117,7 @@ def cancel(client: SyncPrefectClient, flows: Flows, job_id: UUID, reason: str) -
     """
     _require(client, flows, job_id, CANCELLABLE, "cancelled")
     _set(client, job_id, Cancelling(message=_said("cancelled", reason)), STOPPED, "cancelled")
+    record("job.cancel", str(job_id), {"reason": reason})
     return find_job(client, flows, job_id)
 
 
@@ -116,7 +129,9 @@ def retry(client: SyncPrefectClient, flows: Flows, job_id: UUID, reason: str) ->
         StateConflictError: it has not failed.
     """
     _require(client, flows, job_id, RETRIABLE, "retried")
+    require_share(client, current_caller(), new=False)
     _set(client, job_id, AwaitingRetry(message=_said("retried", reason)), CANCELLABLE, "retried")
+    record("job.retry", str(job_id), {"reason": reason})
     return find_job(client, flows, job_id)
 
 

@@ -9,10 +9,12 @@ from prefect.client.orchestration import SyncPrefectClient
 from prefect.client.schemas.filters import LogFilter, LogFilterFlowRunId, LogFilterLevel
 from prefect.client.schemas.objects import FlowRun
 from prefect.client.schemas.sorting import LogSort
-from pydantic import BaseModel, ConfigDict
+from pydantic import BaseModel, ConfigDict, JsonValue
 
+from safelight.audit.log import lines, log_folder
 from safelight.gateway.jobs import Status, status_of
 
+ACTIONS = ("job.submit", "job.cancel", "job.retry", "consent.given")
 Level = Literal["DEBUG", "INFO", "WARNING", "ERROR", "CRITICAL"]
 
 
@@ -46,8 +48,21 @@ class AuditEvent(_Frozen):
     """When."""
 
 
+class Action(_Frozen):
+    """What somebody did to a job."""
+
+    event_type: str
+    """What: submitted, cancelled, retried, or a consent that was given."""
+    actor: str
+    """Who."""
+    details: dict[str, JsonValue]
+    """More of it."""
+    created_at: datetime
+    """When."""
+
+
 class Audit(_Frozen):
-    """All transitions of a job."""
+    """All transitions of a job, and who did what to it."""
 
     job_id: UUID
     """Of the job."""
@@ -55,6 +70,8 @@ class Audit(_Frozen):
     """How many there are."""
     events: list[AuditEvent]
     """The first one first."""
+    actions: list[Action]
+    """From the audit log, the first one first."""
 
 
 class LogLine(_Frozen):
@@ -98,7 +115,21 @@ def audit_of(client: SyncPrefectClient, run: FlowRun) -> Audit:
         )
         for at, state in enumerate(states)
     ]
-    return Audit(job_id=run.id, total=len(events), events=events)
+    return Audit(job_id=run.id, total=len(events), events=events, actions=actions_on(run))
+
+
+def actions_on(run: FlowRun) -> list[Action]:
+    """What people and keys did to a run, as the audit log has it."""
+    return [
+        Action(
+            event_type=line.event_type,
+            actor=line.actor,
+            details=line.details,
+            created_at=line.at,
+        )
+        for line in lines(log_folder(), about=str(run.id), since=run.created)
+        if line.event_type in ACTIONS
+    ]
 
 
 def log_of(

@@ -2,7 +2,7 @@
 
 import re
 from collections.abc import Iterator
-from datetime import datetime
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any, Literal, Self, cast
 
@@ -25,6 +25,7 @@ from safelight.provenance.consent import ConsentRecord
 from safelight.provenance.embed import read_record
 from safelight.provenance.identity import EngineIdentity, PassedOver
 from safelight.provenance.record import Origin
+from safelight.provenance.usage import GPUS, Usage, note_usage
 from safelight.store.artifact import ArtifactRef
 from safelight.store.store import SCHEME, Store, current_store
 
@@ -144,6 +145,14 @@ class Manifest(_Frozen):
     results: tuple[ArtifactRef, ...] = ()
     """What the flow gives, in the order of its declaration; empty where it did not come to its end,
     and in manifests of earlier versions."""
+    asked_by: str = ""
+    """Id of the key by which the gateway was asked for it; empty for none, and in manifests of
+    earlier versions."""
+    schedule: str = ""
+    """Of Prefect, that made the run; empty for none, and in manifests of earlier versions."""
+    part_of: str = ""
+    """Id of the run whose manifest lists its stages too; empty for none, and in manifests of
+    earlier versions."""
     seeds: dict[str, int] = Field(default_factory=_drawn_seeds)
     """Seed of each stage that draws noise, by the stage's name."""
     quality: str | None = Field(default_factory=_called_quality)
@@ -185,6 +194,16 @@ class Manifest(_Frozen):
         """Everything the stages made, each once, in order."""
         made = {ref.sha256: ref for entry in self.stages for ref in entry.results}
         return tuple(made.values())
+
+    @property
+    def gpu_seconds(self) -> float:
+        """How long its stages worked on a GPU; what came from the cache took none."""
+        worked = (
+            entry.seconds
+            for entry in self.stages
+            if entry.status == "done" and entry.engine.device_class in GPUS
+        )
+        return round(sum(worked), 3)
 
     @property
     def shown(self) -> tuple[ArtifactRef, ...]:
@@ -263,6 +282,10 @@ def keep_manifest(store: Store, manifest: Manifest) -> str:
             continue
         made_by = _MadeBy(sha256=ref.sha256, manifest=manifest.key, success=manifest.success)
         store.write_record(_index_key(ref.sha256), made_by.model_dump_json().encode())
+    if manifest.asked_by and not manifest.part_of:
+        day = f"{datetime.fromisoformat(manifest.ended).astimezone(UTC):%Y-%m-%d}"
+        used = Usage(manifest.gpu_seconds, manifest.cost_usd)
+        note_usage(store, manifest.asked_by, day, manifest.flow_run_id, used)
     return manifest.key
 
 

@@ -15,9 +15,7 @@ from fastapi import FastAPI
 from prefect.settings import PREFECT_API_URL, temporary_settings
 
 from safelight.client.contracts import contract, entrypoint
-from safelight.gateway.app import create_api
-from safelight.gateway.correlating import Correlated
-from safelight.gateway.guard import Guard
+from safelight.gateway.app import create_api, guarded
 from safelight.loopback import free_port
 from safelight.settings import reload_settings
 from safelight.store.store import current_store
@@ -62,6 +60,7 @@ def gateway(shared_pool: Pool, prefect_server: str) -> Iterator[Gateway]:
 
     volume = Path(shared_pool.project.environment["VOLUME_ROOT"])
     port = free_port()
+    log = (shared_pool.project.folder / "gateway.log").open("wb")
     process = subprocess.Popen(
         [BIN / "safelight", "gateway", "--port", str(port)],
         env={
@@ -70,9 +69,11 @@ def gateway(shared_pool: Pool, prefect_server: str) -> Iterator[Gateway]:
             "PREFECT_API_URL": prefect_server,
         },
         stdout=subprocess.PIPE,
+        stderr=log,
         text=True,
     )
     assert process.stdout is not None
+    log.close()
     try:
         build_untrained(volume / "models" / "untrained")  # while the gateway starts
         deploy_workflows(shared_pool)
@@ -95,7 +96,7 @@ class Alone:
         self.volume = volume
         self.api = api
         self._runner = runner
-        self._app = Correlated(Guard(api))
+        self._app = guarded(api)
 
     def ask(
         self,

@@ -1,0 +1,1 @@
+"""What people, keys and runs did, line by line, so that a change of it shows."""

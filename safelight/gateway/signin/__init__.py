@@ -1,0 +1,1 @@
+"""Sign-in before the gateway: keys, sessions of browsers, OpenID Connect, limits."""
