@@ -72,6 +72,11 @@ class Settings(BaseSettings):
     P-384 or P-521."""
     marking_writer: str = Field(default="", max_length=200)
     """Who writes the prompts, for the IPTC field that asks for it; empty leaves it out."""
+    metrics_port: int | None = Field(default=None, ge=1, le=65535)
+    """First of ten ports of which a worker takes a free one to answer Prometheus at `/metrics`;
+    None answers nowhere."""
+    metrics_host: str = "127.0.0.1"
+    """Address that a worker answers Prometheus at; it asks for no key there."""
     log_files: bool = True
     """Whether server, gateway, workers and their processes also write what they do to `logs/` of
     the volume, one JSON object a line."""

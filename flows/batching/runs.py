@@ -27,6 +27,7 @@ from flows.batching.requests import Request
 from safelight.client.asking import patient_client
 from safelight.errors import PipelineError
 from safelight.naming import BATCH_LABEL
+from safelight.observing.correlating import labels
 from safelight.progress import (
     StopReason,
     StopRequestedError,
@@ -157,7 +158,7 @@ class BatchRuns:
             tags=[TAG + self.batch],
             idempotency_key=unique,
             parent_task_run_id=parent,
-            labels=self._labels(),
+            labels={**labels(), **self._labels()},
         )
         self.take_up(made)
         return made.id

@@ -21,6 +21,7 @@ from pydantic import JsonValue
 
 from safelight.errors import DependencyMissingError
 from safelight.naming import run_name
+from safelight.observing.correlating import labels
 from safelight.provenance.manifest import MANIFESTS, Manifest, load_manifest
 from safelight.store.store import current_store
 
@@ -117,6 +118,7 @@ def create_run(
         name=run_name(flow, parameters),
         job_variables={"env": dict(environment)} if environment else None,
         idempotency_key=key or str(uuid4()),
+        labels=labels(),
     )
 
 

@@ -8,6 +8,7 @@ import uvicorn
 from safelight.errors import ForbiddenPathError, PipelineError
 from safelight.gateway.app import create_app
 from safelight.loopback import is_loopback
+from safelight.observing.logs import begin_log
 
 GRACE_SECONDS = 3
 """Time that open answers have when the gateway ends; those that follow a job have no end."""
@@ -36,6 +37,7 @@ def serve(host: str, port: int) -> None:
         NoSignInError: it is to listen where others reach it.
     """
     require_loopback(host)
+    begin_log("gateway")
     config = uvicorn.Config(
         create_app(),
         host=host.strip("[]"),
