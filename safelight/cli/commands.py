@@ -42,6 +42,7 @@ from safelight.cli.printing import (
 )
 from safelight.cli.remixing import read_changes
 from safelight.cli.replaying import replay_run
+from safelight.cli.tidying import store
 from safelight.cli.training import train
 from safelight.cli.verifying import VERIFY_HELP, TrustOption, verify_file
 from safelight.cli.watch_command import WATCH_HELP, watch
@@ -64,6 +65,7 @@ app.add_typer(workflow, name="workflow")
 app.add_typer(comfy, name="comfy")
 app.add_typer(characters, name="characters")
 app.add_typer(train, name="train")
+app.add_typer(store, name="store")
 PromptArgument = Annotated[str, typer.Argument(help="What the picture shows.")]
 
 
