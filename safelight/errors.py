@@ -4,6 +4,8 @@ import re
 import unicodedata
 from typing import ClassVar
 
+from safelight.redacting import redacted
+
 NO_REMEDY = "read the run's log"
 _SAID = re.compile(r"\[[A-Z_]+\] (.*)\. Fix: (.*)\.", re.DOTALL)
 _BREAKS = frozenset({"Cc", "Cs", "Zl", "Zp"})
@@ -46,8 +48,8 @@ class PipelineError(Exception):
 
     def __init__(self, problem: str, remedy: str | None = None) -> None:
         said = None if remedy is not None else _SAID.fullmatch(problem)
-        self.problem = one_line(said[1] if said else problem)
-        self.remedy = one_line(said[2] if said else remedy or NO_REMEDY)
+        self.problem = redacted(one_line(said[1] if said else problem))
+        self.remedy = redacted(one_line(said[2] if said else remedy or NO_REMEDY))
         super().__init__(self.problem, self.remedy)  # positional: survives pickling
 
     def __str__(self) -> str:

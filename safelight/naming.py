@@ -10,6 +10,7 @@ import coolname.data
 from coolname.loader import load_config
 
 from safelight.errors import PipelineError, one_line
+from safelight.redacting import redacted
 
 LONGEST = 40
 """Characters of a prompt or file name in the name of a run."""
@@ -65,7 +66,7 @@ def _subject(flow: str, parameters: Mapping[str, object]) -> str:
 
 
 def _short(text: str, longest: int) -> str:
-    text = one_line(" ".join(text.split()))
+    text = one_line(redacted(" ".join(text.split())))
     return text if len(text) <= longest else text[: longest - 1].rstrip() + "…"
 
 

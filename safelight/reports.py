@@ -7,6 +7,7 @@ from uuid import uuid4
 
 from safelight.errors import PipelineError, UnknownError, one_line
 from safelight.private import make_folder
+from safelight.redacting import redacted
 from safelight.settings import settings
 
 LOG = logging.getLogger(__name__)
@@ -26,10 +27,10 @@ def as_known(error: BaseException) -> PipelineError:
     """
     if isinstance(error, PipelineError):
         return error
-    text = one_line(str(error))
+    text = one_line(redacted(str(error)))
     said = f"{type(error).__name__}: {text[:LONGEST]}".rstrip(": .")
     report = uuid4().hex[:12]
-    trace = "".join(traceback.format_exception(error))
+    trace = redacted("".join(traceback.format_exception(error)))
     LOG.debug("report %s\n%s", report, trace)
     try:
         path = _keep(report, trace)

@@ -1,5 +1,7 @@
 """Settings from the environment; with none set, everything runs offline in ./data."""
 
+import re
+from collections.abc import Iterator
 from functools import lru_cache
 from pathlib import Path
 from typing import Literal
@@ -8,6 +10,7 @@ from pydantic import AliasChoices, Field, SecretStr, ValidationError
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
 from safelight.errors import InvalidFieldValueError
+from safelight.redacting import know
 
 MEGAPIXEL = 1_000_000
 ADDRESS = r"^https?://[^\s/?#@]+(/[^\s?#@]*)?$"
@@ -83,6 +86,24 @@ class Settings(BaseSettings):
     watch_roots: str = ""
     """Folders and `s3://` prefixes, separated by commas, in which runs of `watch` may write results
     and move or delete originals; `exports` of the volume always."""
+    marking: Literal["drawn", "all", "off"] = "drawn"
+    """Which files are signed (C2PA): those in which a model drew, all results, or none."""
+    marking_certificate: Path | None = None
+    """PEM of the studio's certificates, the signer's first; None is one that is made on the
+    volume at the first signature."""
+    marking_key: Path | None = None
+    """PEM of the key of `marking_certificate`, without a password: Ed25519, or ECDSA on P-256,
+    P-384 or P-521."""
+    marking_writer: str = Field(default="", max_length=200)
+    """Who writes the prompts, for the IPTC field that asks for it; empty leaves it out."""
+    metrics_port: int | None = Field(default=None, ge=1, le=65535)
+    """First of ten ports of which a worker takes a free one to answer Prometheus at `/metrics`;
+    None answers nowhere."""
+    metrics_host: str = "127.0.0.1"
+    """Address that a worker answers Prometheus at; it asks for no key there."""
+    log_files: bool = True
+    """Whether server, gateway, workers and their processes also write what they do to `logs/` of
+    the volume, one JSON object a line."""
     server_auth: Literal["token", "none"] = "token"
     """Whether an embedded server asks for a random password; `none` only where nobody but you can
     reach this machine's loopback."""
@@ -201,9 +222,20 @@ def settings() -> Settings:
         InvalidFieldValueError: a variable holds what its setting does not take.
     """
     try:
-        return Settings()
+        read = Settings()
     except ValidationError as error:
         raise _refused(error) from error
+    know(_secrets(read))
+    return read
+
+
+def _secrets(read: Settings) -> Iterator[str]:
+    """What no log may hold: keys, tokens, and what a JSON object of them has."""
+    for value in read.__dict__.values():
+        if isinstance(value, SecretStr):
+            secret = value.get_secret_value()
+            yield secret
+            yield from re.findall(r':\s*"([^"]*)"', secret)
 
 
 _EXPECTED = {

@@ -30,6 +30,7 @@ from flows.running.asking import own_keys
 from safelight.client.asking import patient_client
 from safelight.errors import PipelineError
 from safelight.naming import BATCH_LABEL
+from safelight.observing.correlating import labels
 from safelight.progress import (
     StopReason,
     StopRequestedError,
@@ -160,7 +161,7 @@ class BatchRuns:
             tags=[TAG + self.batch, *own_keys()],
             idempotency_key=unique,
             parent_task_run_id=parent,
-            labels=self._labels(),
+            labels={**labels(), **self._labels()},
         )
         self.take_up(made)
         return made.id

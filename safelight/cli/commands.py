@@ -45,7 +45,9 @@ from safelight.cli.printing import (
 )
 from safelight.cli.remixing import read_changes
 from safelight.cli.replaying import replay_run
+from safelight.cli.tidying import store
 from safelight.cli.training import train
+from safelight.cli.verifying import VERIFY_HELP, TrustOption, verify_file
 from safelight.cli.watch_command import WATCH_HELP, watch
 from safelight.cli.workflows import workflow
 from safelight.client.catalog import catalog
@@ -68,6 +70,7 @@ app.add_typer(characters, name="characters")
 app.add_typer(train, name="train")
 app.add_typer(keys, name="keys")
 app.add_typer(audit, name="audit")
+app.add_typer(store, name="store")
 PromptArgument = Annotated[str, typer.Argument(help="What the picture shows.")]
 
 
@@ -258,6 +261,18 @@ def replay(
 ) -> None:
     """Make a run again and compare."""
     if not replay_run(source):
+        raise typer.Exit(1)
+
+
+@app.command(help=VERIFY_HELP)
+@reporting
+def verify(
+    file: Annotated[Path, typer.Argument(help="A picture or video, of anyone.")],
+    trust: TrustOption = None,
+    as_json: JsonOption = False,
+) -> None:
+    """Say who signed a file and whether it was changed."""
+    if not verify_file(file, trust, as_json=as_json):
         raise typer.Exit(1)
 
 

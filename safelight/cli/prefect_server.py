@@ -39,6 +39,8 @@ from safelight.cli.server_guard import ServerGuard
 from safelight.cli.server_login import Logins
 from safelight.cli.server_password import operators_password
 from safelight.cli.server_turns import turn
+from safelight.observing.logs import begin_log
+from safelight.observing.requests import SeenRequests
 
 # pyright: reportPrivateUsage=false
 STOCK = AioSqliteConfiguration.begin_transaction
@@ -73,7 +75,7 @@ async def install_in_turn(session: AsyncSession) -> None:
         await STOCK_INSTALLATION(session)
 
 
-def guarded(*args: Any, **kwargs: Any) -> FastAPI | ServerGuard:  # noqa: ANN401  (Prefect's own)
+def guarded(*args: Any, **kwargs: Any) -> FastAPI | SeenRequests:  # noqa: ANN401  (Prefect's own)
     """In the place of `prefect.server.api.server.create_app`: the app behind a guard.
 
     The server's own services ask the app without a network, as a host of no real name; what they
@@ -81,6 +83,7 @@ def guarded(*args: Any, **kwargs: Any) -> FastAPI | ServerGuard:  # noqa: ANN401
     """
     if not kwargs.get("final"):
         return create_app(*args, **kwargs)
+    begin_log("server")
     current = get_current_settings().server
     named = [current.ui.api_url or "", current.api.host]
     hosts = {urlsplit(url if "//" in url else f"//{url}").hostname or "" for url in named}
@@ -88,7 +91,7 @@ def guarded(*args: Any, **kwargs: Any) -> FastAPI | ServerGuard:  # noqa: ANN401
     app = create_app(*args, **kwargs)
     password = operators_password()
     logins = None if password is None else Logins(password, current.ui.serve_base)
-    return ServerGuard(app, frozenset(hosts - {""}), frozenset(origins), logins)
+    return SeenRequests(ServerGuard(app, frozenset(hosts - {""}), frozenset(origins), logins))
 
 
 def begin() -> None:

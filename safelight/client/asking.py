@@ -33,6 +33,7 @@ from safelight.errors import (
     InvalidFieldValueError,
     PipelineError,
 )
+from safelight.observing.correlating import name_id
 from safelight.progress import pause
 from safelight.store.answers import retry_after
 
@@ -236,7 +237,8 @@ def _kept_for(known: SettingsContext) -> nullcontext[_Opened] | None:
 @contextmanager
 def _opened(known: SettingsContext) -> Generator[_Opened]:
     once = known.settings.copy_with_update(updates={PREFECT_CLIENT_MAX_RETRIES: 0})
-    own = {"event_hooks": {"response": [_refuse_at_once]}, **_authorities()}
+    hooks = {"request": [name_id], "response": [_refuse_at_once]}
+    own = {"event_hooks": hooks, **_authorities()}
     with get_client(sync_client=True, httpx_settings=own) as client:
         yield client, SettingsContext(profile=known.profile, settings=once)
 

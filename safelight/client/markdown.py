@@ -4,6 +4,7 @@ import re
 from collections.abc import Iterable, Sequence
 
 from safelight.errors import one_line
+from safelight.redacting import redacted
 
 
 def code(text: str) -> str:
@@ -12,7 +13,7 @@ def code(text: str) -> str:
     Prefect's UIs show Markdown with links and pictures live: an address in a prompt would be
     fetched by the browser of whoever looks at the page.
     """
-    line = one_line(text)
+    line = one_line(redacted(text))
     if not line.strip():
         return ""
     ticks = "`" * (1 + max(map(len, re.findall("`+", line)), default=0))
@@ -32,4 +33,4 @@ def _cell(markdown: str) -> str:
 
 def cell(text: str) -> str:
     """Text in a table artifact, which one UI shows as it is and the other takes for Markdown."""
-    return code(text) if re.search(r"[*_<>\[\]`\\~&]|://|www\.", text) else one_line(text)
+    return code(text) if re.search(r"[*_<>\[\]`\\~&]|://|www\.", text) else one_line(redacted(text))

@@ -22,6 +22,7 @@ from pydantic import JsonValue
 from safelight.audit.log import Entry, record_all
 from safelight.errors import DependencyMissingError
 from safelight.naming import run_name
+from safelight.observing.correlating import labels
 from safelight.provenance.manifest import MANIFESTS, Manifest, load_manifest
 from safelight.store.store import current_store
 
@@ -121,6 +122,7 @@ def create_run(
         job_variables={"env": dict(environment)} if environment else None,
         idempotency_key=key or str(uuid4()),
         tags=tags or None,
+        labels=labels(),
     )
     asked = Entry("job.submit", str(made.id), {"flow": flow})
     agreed = [Entry("consent.given", str(made.id), {"flow": flow})]

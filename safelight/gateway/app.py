@@ -19,6 +19,7 @@ from safelight.gateway import (
     batch_routes,
     character_routes,
     job_routes,
+    metrics_routes,
     offer_routes,
     openai_routes,
     webui_routes,
@@ -83,6 +84,7 @@ def create_api() -> FastAPI:
     api.include_router(batch_routes.router)
     api.include_router(webui_routes.router)
     api.include_router(openai_routes.router)
+    api.include_router(metrics_routes.router)
     api.include_router(character_routes.router)
     api.include_router(character_routes.training)
     api.add_exception_handler(PipelineError, on_pipeline_error)

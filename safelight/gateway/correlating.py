@@ -1,6 +1,5 @@
 """The id by which a caller finds its request again in answers and logs."""
 
-import re
 from collections.abc import MutableMapping
 from typing import Any
 from uuid import uuid4
@@ -8,8 +7,11 @@ from uuid import uuid4
 from starlette.datastructures import Headers, MutableHeaders
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-HEADER = "X-Correlation-ID"
-_PLAIN = re.compile(r"[A-Za-z0-9._:-]{1,128}")
+from safelight.gateway.counting import count_request
+from safelight.observing.correlating import HEADER, correlated, is_plain
+from safelight.observing.requests import answered
+
+__all__ = ["HEADER", "Correlated", "correlation_id"]
 _KEY = "safelight.correlation_id"
 
 
@@ -18,7 +20,7 @@ def correlation_id(scope: MutableMapping[str, Any]) -> str:
     known = scope.get(_KEY)
     if not isinstance(known, str):
         given = Headers(scope=scope).get(HEADER, "")
-        known = scope[_KEY] = given if _PLAIN.fullmatch(given) else str(uuid4())
+        known = scope[_KEY] = given if is_plain(given) else str(uuid4())
     return known
 
 
@@ -44,4 +46,5 @@ class Correlated:
                 headers.setdefault("Cache-Control", "no-store")
             await send(message)
 
-        await self._app(scope, receive, named)
+        with correlated(known):
+            await answered(self._app, scope, receive, named, count_request)

@@ -4,15 +4,19 @@ from typing import Annotated, Any, Literal
 
 from fastapi import APIRouter, Header, Query, Request
 from prefect import __version__ as prefect_version
+from prefect.client.orchestration import SyncPrefectClient
+from prefect.client.schemas.objects import WorkerStatus
 from pydantic import BaseModel, ConfigDict
 
-from safelight.errors import EngineOfflineError
+from safelight.errors import EngineOfflineError, PipelineError
 from safelight.gateway import offers
 from safelight.gateway.files import BINARY, Stored, keep_upload, require_file
 from safelight.gateway.shared import Everything
 from safelight.gateway.workflows import WorkflowType
 from safelight.installed import version
+from safelight.provenance.surroundings import versions
 from safelight.settings import settings
+from safelight.store.store import current_store
 
 router = APIRouter()
 
@@ -26,6 +30,10 @@ class Health(_Frozen):
 
     status: Literal["ok"] = "ok"
     """The Prefect server answers; where it does not the answer is an error."""
+    store: Literal["ok", "away"] = "ok"
+    """Whether what is stored can be read now."""
+    workers: int = 0
+    """Workers that gave a sign of life within the last minute or so."""
 
 
 class Info(_Frozen):
@@ -41,6 +49,12 @@ class Info(_Frozen):
     """Where artifacts lie."""
     workflow_types: list[WorkflowType]
     """Kinds of work that jobs do."""
+    versions: dict[str, str]
+    """Of Python and of the packages that take part, as manifests name them."""
+    marking: Literal["drawn", "all", "off"]
+    """Which files are signed."""
+    log_files: bool
+    """Whether logs are written to the volume."""
 
 
 @router.get("/health", tags=["gateway"])
@@ -52,7 +66,22 @@ def read_health(shared: Everything) -> Health:
             f"the Prefect server does not answer: {type(error).__name__}",
             "start it; the gateway goes on by itself",
         )
-    return Health()
+    return Health(store=_store_state(), workers=_workers(shared.client))
+
+
+def _store_state() -> Literal["ok", "away"]:
+    try:
+        current_store().backend.exists("outputs/manifests/none.json")
+    except PipelineError:
+        return "away"
+    return "ok"
+
+
+def _workers(client: SyncPrefectClient) -> int:
+    """Those that the server takes for online, in all pools."""
+    pools = client.read_work_pools()
+    found = [worker for pool in pools for worker in client.read_workers_for_work_pool(pool.name)]
+    return sum(worker.status == WorkerStatus.ONLINE for worker in found)
 
 
 @router.get("/info", tags=["gateway"])
@@ -63,6 +92,9 @@ def read_info() -> Info:
         prefect=prefect_version,
         store="s3" if settings().store else "folder",
         workflow_types=list(WorkflowType),
+        versions=versions(),
+        marking=settings().marking,
+        log_files=settings().log_files,
     )
 
 

@@ -9,6 +9,7 @@ from safelight.errors import ForbiddenPathError, PipelineError
 from safelight.gateway.app import create_app
 from safelight.gateway.signin.recognising import sign_in_wanted
 from safelight.loopback import is_loopback
+from safelight.observing.logs import begin_log
 
 GRACE_SECONDS = 3
 """Time that open answers have when the gateway ends; those that follow a job have no end."""
@@ -37,6 +38,7 @@ def serve(host: str, port: int) -> None:
         NoSignInError: it is to listen where others reach it.
     """
     require_sign_in(host)
+    begin_log("gateway")
     config = uvicorn.Config(
         create_app(signed_in=not is_loopback(host)),
         host=host.strip("[]"),

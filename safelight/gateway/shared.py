@@ -8,6 +8,7 @@ from prefect.client.orchestration import SyncPrefectClient
 
 from safelight.gateway.following import Following
 from safelight.gateway.jobs import Flows
+from safelight.gateway.metering import Runs
 from safelight.gateway.steering import Submitter
 
 
@@ -23,12 +24,14 @@ class Shared:
     """Creates jobs."""
     following: Following
     """Listens for jobs."""
+    runs: Runs
+    """Counts of runs, for Prometheus."""
 
 
 def shared_by(client: SyncPrefectClient) -> Shared:
     """All of it, over one client."""
     flows = Flows(client)
-    return Shared(client, flows, Submitter(client, flows), Following(client))
+    return Shared(client, flows, Submitter(client, flows), Following(client), Runs(client))
 
 
 def _of(request: Request) -> Shared:

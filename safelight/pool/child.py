@@ -37,8 +37,13 @@ from prefect.logging.loggers import flow_run_logger
 from safelight.confined.calling import prepare
 from safelight.errors import ContractMismatchError
 from safelight.garbage import collect_seldom
+from safelight.observing.correlating import of_run, process_correlated
+from safelight.observing.logs import begin_log, seen, timed
+from safelight.observing.stages import take_ended
+from safelight.observing.tracing import begin_tracing, name_run, run_span
 from safelight.pool.fencing import Fence, awake
 from safelight.pool.freshness import ImportedModules
+from safelight.pool.holding import memory_held
 from safelight.pool.messages import (
     Ended,
     Owned,
@@ -140,7 +145,8 @@ class Host:
 
     def _beat(self) -> None:
         while True:
-            self._say(Pulse(still_seconds=still_seconds()))
+            stages = take_ended()
+            self._say(Pulse(still_seconds=still_seconds(), stages=stages, memory=memory_held()))
             time.sleep(PULSE_SECONDS)
 
     def _stop(self, command: Stop) -> None:
@@ -178,7 +184,8 @@ class Host:
                 if lost is not None:
                     flow_run_logger(flow_run).info("not run: %s", lost)
                     return self._ended(command, "")
-                problem = execute(flow_run, self._session)
+                with process_correlated(of_run(flow_run.id, flow_run.labels)):
+                    problem = observed(flow_run, self._session)
         except Exception as error:  # noqa: BLE001  (whatever it was, the worker must hear of it)
             if is_server_trouble(error):  # then the run is not at fault
                 return self._ended(command, f"{type(error).__name__}: {error}")
@@ -201,7 +208,8 @@ class Host:
             outcome=outcome if problem else "reported",
             problem=problem,
             memory_bytes=psutil.Process().memory_info().rss,
-            models_bytes=_models_bytes(),
+            models_bytes=memory_held().models_bytes,
+            stages=take_ended(),
         )
 
     def _outdated(self, flow_run: FlowRun) -> str | None:
@@ -236,6 +244,7 @@ def execute(flow_run: FlowRun, session: ApiSession) -> str:
     logger = flow_run_logger(flow_run)
     try:
         flow = session.load_flow(flow_run)
+        name_run(flow.name)
         result: Any = run_flow(flow, flow_run=flow_run, return_type="state")
         if inspect.iscoroutine(result):
             result = asyncio.run(result)
@@ -258,6 +267,17 @@ def execute(flow_run: FlowRun, session: ApiSession) -> str:
         raise
     reported = not isinstance(result, State) or result.is_final() or result.is_scheduled()
     return "" if reported or result.is_paused() else f"it stopped as {result.name}"
+
+
+def observed(flow_run: FlowRun, session: ApiSession) -> str:
+    """The same, with a line in the log at its begin and its end."""
+    facts = {"flow_run_id": str(flow_run.id), "flow_run_name": flow_run.name}
+    seen("run begins", **facts)
+    with timed("run is over", **facts) as told, run_span(facts):
+        problem = execute(flow_run, session)
+        if problem:
+            told["problem"] = problem
+    return problem
 
 
 def left_behind(flow_run: FlowRun, error: Abort) -> str:
@@ -318,17 +338,13 @@ def preload(wanted: str) -> None:
             importlib.import_module(name)
 
 
-def _models_bytes() -> int:
-    from safelight.engines.machine.loaded import loaded_stats
-
-    return loaded_stats().kept_bytes
-
-
 def main() -> int:
     """Entry point."""
     collect_seldom()
     keep_private()
     say_it_once()
+    begin_log("process")
+    begin_tracing("process")
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is for the worker, which tells us
     Host(socket.socket(fileno=int(sys.argv[1]))).serve()
     return 0

@@ -9,6 +9,7 @@ import anyio
 import httpx
 from prefect.client.schemas.objects import FlowRun
 from prefect.client.schemas.responses import DeploymentResponse
+from prefect.logging.loggers import PrefectLogAdapter
 from prefect.settings import Settings, get_current_settings
 from prefect.workers.base import BaseJobConfiguration, BaseVariables, BaseWorkerResult
 from pydantic import Field, PrivateAttr
@@ -54,6 +55,15 @@ class RunConfiguration(BaseJobConfiguration):
     def ignored(self) -> tuple[str, ...]:
         """Variables of `env` that a run may not set, sorted."""
         return self._ignored
+
+    def say_ignored(self, logger: PrefectLogAdapter) -> None:
+        """Tell the run's log which variables were left out."""
+        if self._ignored:
+            logger.warning(
+                "ignored of env, since a run may not set it: %s. Fix: set it for the worker, or "
+                "name it in the worker's SAFELIGHT_POOL_RUN_ENV if it guards nothing",
+                ", ".join(self._ignored)[:1000],
+            )
 
     def prepare_for_flow_run(
         self,

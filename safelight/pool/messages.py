@@ -8,6 +8,7 @@ from uuid import UUID
 from prefect.client.schemas.objects import FlowRun
 from pydantic import BaseModel, ConfigDict, Field, TypeAdapter
 
+from safelight.observing.stages import StageDone
 from safelight.progress import StopReason
 
 
@@ -32,6 +33,8 @@ class Run(_Message):
     """As the worker read it; None has the process read it."""
     asked: float = 0.0
     """When it was read; see `fencing.awake`."""
+    correlation: str = ""
+    """Of the request that caused it, for logs; empty is the run's own id."""
 
 
 class Stop(_Message):
@@ -60,12 +63,31 @@ class Ready(_Message):
     seconds: float
 
 
+class Memory(_Message):
+    """What the process holds."""
+
+    resident_bytes: int = 0
+    """Resident memory of the process."""
+    models: int = 0
+    """Models it keeps loaded."""
+    models_bytes: int = 0
+    """Memory they take, by their own account."""
+    gpu_used_bytes: int = 0
+    """Of its device, by whomever."""
+    gpu_total_bytes: int = 0
+    """All memory of its device; 0 where it has none of its own."""
+
+
 class Pulse(_Message):
     """The process lives."""
 
     kind: Literal["pulse"] = "pulse"
     still_seconds: float
     """Since the last step of the stage at work; 0 when there is none."""
+    stages: list[StageDone] = []
+    """Stages that ended since the last message."""
+    memory: Memory = Memory()
+    """What it holds now."""
 
 
 class Stale(_Message):
@@ -90,6 +112,8 @@ class Ended(_Message):
     """Resident memory of the process."""
     models_bytes: int = 0
     """Memory of the models it keeps loaded, by their own account."""
+    stages: list[StageDone] = []
+    """Stages that ended since the last message."""
 
 
 ToProcess = TypeAdapter[Run | Stop | Owned](

@@ -8,12 +8,15 @@ import threading
 from collections.abc import Mapping
 from concurrent.futures import Future
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 from uuid import UUID
 
 from prefect.logging import get_logger
 from pydantic_core import PydanticSerializationError
 
 from safelight.children import safe_path
+from safelight.observing.correlating import correlated
+from safelight.observing.logs import seen
 from safelight.pool.devices import GIB, Device, machine_memory
 from safelight.pool.freshness import Stamp, changed_since, code_stamps
 from safelight.pool.messages import (
@@ -29,6 +32,9 @@ from safelight.pool.messages import (
 )
 from safelight.progress import StopReason
 from safelight.settings import settings
+
+if TYPE_CHECKING:
+    from safelight.pool.metering import Meter
 
 LOG = get_logger("safelight.pool")  # below Prefect's own logger, so a worker shows it
 MEMORY_SHARE = 0.8
@@ -55,6 +61,13 @@ class Died:
 Outcome = Ended | Died
 
 
+def outcome_of(outcome: Outcome) -> str:
+    """How a run left its process, in a few words."""
+    if isinstance(outcome, Died):
+        return f"process ended with {outcome.returncode} {outcome.why}".rstrip()
+    return outcome.outcome
+
+
 class WarmProcess:
     """One long-lived process on one device; started when first needed, replaced when it must be.
 
@@ -62,12 +75,18 @@ class WarmProcess:
         device: what it runs on.
         environment: added to the worker's own.
         devices: processes that share this machine's memory.
+        meter: counts what it tells; None counts nothing.
     """
 
     def __init__(
-        self, device: Device, environment: Mapping[str, str] | None = None, devices: int = 1
+        self,
+        device: Device,
+        environment: Mapping[str, str] | None = None,
+        devices: int = 1,
+        meter: "Meter | None" = None,
     ) -> None:
         self.device = device
+        self._meter = meter
         self.warm: list[str] = []
         """What its last runs were about, the latest last; see `routing`."""
         self.runs = 0
@@ -115,6 +134,9 @@ class WarmProcess:
             self.start()
             future: Future[Outcome] = Future()
             self._pending = (command, future)
+            self._seen("run is handed to a process", command)
+            if self._meter is not None:
+                self._meter.has_run(self.device.name)
             self._send(command)
             return future
 
@@ -177,6 +199,8 @@ class WarmProcess:
         self.warm, self.runs, self._bloated = [], 0, False
         self.still_seconds, self._why = 0.0, ""
         self.starts += 1
+        if self._meter is not None:
+            self._meter.started(self.device.name)
         threading.Thread(
             target=self._listen,
             args=(self._process, ours),
@@ -213,9 +237,13 @@ class WarmProcess:
         with self._lock:
             if self._process is process:
                 self._process, self._socket, self.warm = None, None, []
+                if self._meter is not None:
+                    self._meter.gone(self.device.name, had_run=self._pending is not None)
                 self._finish(Died(returncode, self._why))
 
     def _hear(self, message: Ready | Pulse | Stale | Ended) -> None:
+        if self._meter is not None:
+            self._meter.heard(self.device.name, message)
         if isinstance(message, Pulse):
             self.pulses += 1
             self.still_seconds = message.still_seconds
@@ -250,7 +278,13 @@ class WarmProcess:
         with self._lock:
             waiting, self._pending = self._pending, None
         if waiting is not None:
+            self._seen("run left its process", waiting[0], outcome=outcome_of(outcome))
             waiting[1].set_result(outcome)
+
+    def _seen(self, event: str, command: Run, **facts: str) -> None:
+        with correlated(command.correlation or str(command.flow_run_id)):
+            told = {"flow_run_id": str(command.flow_run_id), "device": self.device.name, **facts}
+            seen(event, **told)
 
     def _most_bytes(self) -> float:
         limit = settings().pool_process_memory_gib

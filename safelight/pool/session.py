@@ -21,6 +21,7 @@ from prefect.flows import Flow, load_flow_from_flow_run
 from prefect.settings import PREFECT_FLOWS_HEARTBEAT_FREQUENCY, Settings
 
 from safelight.client.asking import keep_client
+from safelight.observing.correlating import name_id
 from safelight.pool import prefect_internals as internals
 from safelight.pool.freshness import Stamp, stamp_of
 
@@ -69,11 +70,15 @@ class ApiSession:
             stack.enter_context(keep_client())
             self._loop = stack.enter_context(asyncio.Runner())
             beside = self._loop.run(_opened())
-            internals.before_requests(self._client, beside.client, self._guard)
+            internals.before_requests(self._client, beside.client, self._named)
             internals.after_answers(self._client, self._hear)
             stack.callback(lambda: self._loop.run(beside.__aexit__(None, None, None)))
             self._open = stack.pop_all()
         self._sources = sources
+
+    def _named(self, request: httpx.Request) -> None:
+        self._guard(request)
+        name_id(request)
 
     def close(self) -> None:
         """Close the clients."""

@@ -24,6 +24,8 @@ from prefect.exceptions import InfrastructureNotFound, ObjectNotFound
 from prefect.workers.base import BaseWorker
 
 from safelight.errors import PipelineError
+from safelight.observing.correlating import of_run
+from safelight.observing.logs import begin_log
 from safelight.pool import prefect_internals as internals
 from safelight.pool.announcing import ANNOUNCE_SECONDS, announce
 from safelight.pool.belonging import Belonging
@@ -79,6 +81,7 @@ class SupervisingWorker(BaseWorker[C, V, R], ABC):
     def __init__(self, *args: Any, **kwargs: Any) -> None:  # noqa: ANN401  (Prefect's own)
         super().__init__(*args, **kwargs)
         keep_private()
+        begin_log("worker")
         self._running: dict[UUID, Running] = {}
         self._awaited: dict[UUID, int] = {}
         self._starting = Starting(lambda run_id: self.client.read_flow_run(run_id))
@@ -156,12 +159,7 @@ class SupervisingWorker(BaseWorker[C, V, R], ABC):
     ) -> R:
         """Run a flow run in a process and see to it that it ends in a state."""
         process = await self._seat(flow_run.id, configuration)
-        if configuration.ignored:
-            self.get_flow_run_logger(flow_run).warning(
-                "ignored of env, since a run may not set it: %s. Fix: set it for the worker, or "
-                "name it in the worker's SAFELIGHT_POOL_RUN_ENV if it guards nothing",
-                ", ".join(configuration.ignored)[:1000],
-            )
+        configuration.say_ignored(self.get_flow_run_logger(flow_run))
         running = Running(flow_run, process, configuration.grace_seconds)
         self._running[flow_run.id] = running
         try:
@@ -174,6 +172,7 @@ class SupervisingWorker(BaseWorker[C, V, R], ABC):
                 working_dir=configuration.working_dir,
                 worker=running.claim.worker,
                 number=running.claim.number,
+                correlation=of_run(flow_run.id, flow_run.labels),
             )
             future = await anyio.to_thread.run_sync(process.run, command)
             internals.start_soon(self, lambda: self._label(flow_run.id))

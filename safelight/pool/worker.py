@@ -25,6 +25,7 @@ from safelight.pool.configuration import (
     Wanted,
 )
 from safelight.pool.devices import ANY_DEVICE, Device, find_devices
+from safelight.pool.metering import Meter, serve_metrics
 from safelight.pool.process import WarmProcess
 from safelight.pool.routing import choose, fits, job_variables, remember
 from safelight.pool.supervising import SupervisingWorker
@@ -66,7 +67,10 @@ class SafelightWorker(SupervisingWorker[PoolJobConfiguration, PoolVariables, Poo
         super().__init__(*args, **kwargs)
         devices = find_devices(settings().pool_devices)
         internals.limit_runs(self, len(devices))
-        self._processes = [WarmProcess(device, devices=len(devices)) for device in devices]
+        serve_metrics()
+        self._processes = [
+            WarmProcess(device, devices=len(devices), meter=Meter()) for device in devices
+        ]
         self._free = list(self._processes)
         self._wants: dict[UUID, _Wants] = {}
         self._changed = asyncio.Condition()
@@ -201,7 +205,8 @@ class BatchWorker(SupervisingWorker[BatchJobConfiguration, BatchVariables, PoolR
 
     async def _seat(self, run_id: UUID, configuration: BatchJobConfiguration) -> WarmProcess:
         del run_id, configuration
-        return WarmProcess(ANY_DEVICE, ALONE)
+        serve_metrics()
+        return WarmProcess(ANY_DEVICE, ALONE, meter=Meter())
 
     async def _leave(self, process: WarmProcess) -> None:
         with anyio.CancelScope(shield=True):

@@ -9,6 +9,7 @@ from pydantic import JsonValue
 
 from safelight.provenance.parameters_text import creator_tool, printable
 from safelight.provenance.record import FileRecord
+from safelight.settings import settings
 
 RDF = "http://www.w3.org/1999/02/22-rdf-syntax-ns#"
 NOTE = "http://ns.adobe.com/xmp/note/"
@@ -115,6 +116,12 @@ def record_json(record: FileRecord) -> str:
     return json.dumps(record.model_dump(mode="json"), separators=(",", ":"))
 
 
+def drawn_by(record: FileRecord) -> FileRecord | None:
+    """The latest step in a file's history in which a model drew; None where none did."""
+    steps = reversed((*record.history, record))
+    return next((step for step in steps if step.origin in ("creates", "redraws")), None)
+
+
 def source_type(record: FileRecord) -> str:
     """URI of the IPTC digital source type, by what the stages did to the pixels."""
     origins = {step.origin for step in (*record.history, record)}
@@ -178,10 +185,31 @@ def _add_long(
             events.append(earlier)
     for step in (*record.history, record):
         _add_event(events, step)
+    for name, text in _ai_fields(record).items():
+        named.pop(_tag(name), None)
+        ET.SubElement(description, _tag(name)).text = text
     for each in named.values():
         description.append(each)
     if with_record:
         ET.SubElement(description, _tag("safelight:record")).text = record_json(record)
+
+
+def _ai_fields(record: FileRecord) -> dict[str, str]:
+    """Fields of IPTC 2025.1 on pictures that a model drew."""
+    drawn = drawn_by(record)
+    if drawn is None:
+        return {}
+    model = drawn.parameters.get("model")
+    with_what = f" ({model})" if isinstance(model, str) and model else ""
+    engine = f"{drawn.engine_id} {drawn.engine_version}".strip()
+    found = {
+        "Iptc4xmpExt:AIPromptInformation": prompt_of(record) or "",
+        "Iptc4xmpExt:AIPromptWriterName": settings().marking_writer,
+        "Iptc4xmpExt:AISystemUsed": creator_tool().partition(" ")[0] + with_what,
+        "Iptc4xmpExt:AISystemVersionUsed": f"{creator_tool().partition(' ')[2]}"
+        + (f" ({engine})" if engine else ""),
+    }
+    return {name: printable(text) for name, text in found.items() if text}
 
 
 def _is_ours(event: ET.Element) -> bool:

@@ -14,6 +14,7 @@ from weakref import WeakSet
 
 from safelight.errors import PipelineError
 from safelight.progress import StopRequestedError, stop_requested
+from safelight.store.aging import refreshed
 from safelight.store.backend import Backend
 
 LOG = logging.getLogger(__name__)
@@ -150,7 +151,7 @@ class Uploads:
     def _sent(
         self, key: str, source: Path | bytes, size: int, media_type: str, sha256: str
     ) -> None:
-        if self._backend.size(key) != size:
+        if self._backend.size(key) != size or not refreshed(self._backend, key):
             self._backend.write(key, source, media_type, sha256)
 
     def _write_record(self, key: str, content: bytes, before: "list[Future[None]]") -> None:

@@ -69,6 +69,11 @@ class Patient:
         """See `Backend.link_ends`."""
         return self._backend.link_ends(seconds)
 
+    @property
+    def inner(self) -> Backend:
+        """The store itself."""
+        return self._backend
+
     def answer(self, ask: Callable[[], T]) -> T:
         """What `ask` gives, asked again while there is no answer.
 

@@ -109,16 +109,17 @@ class Bucket:
         self._own_keys = access_key is not None
         with self._errors(""):
             self._session = boto3.Session(region_name=region)
-            self._client: Any = self._session.client(
+            self.client: Any = self._session.client(
                 "s3", endpoint_url=endpoint_url, config=config, **keys
             )
-            self._links: Any = self._client
+            """Of boto3."""
+            self._links: Any = self.client
             if public_url is not None:
                 self._links = self._session.client(
                     "s3", endpoint_url=public_url, config=config, **keys
                 )
         for operation in UPLOADS:
-            self._client.meta.events.register(f"before-call.s3.{operation}", _with_digest)
+            self.client.meta.events.register(f"before-call.s3.{operation}", _with_digest)
 
     def write(
         self, key: str, source: Path | bytes, media_type: str, sha256: str | None = None
@@ -143,7 +144,7 @@ class Bucket:
                 )
             file.seek(0)
             facts = {"ContentType": media_type, "Metadata": {DIGEST: digest}, **self._facts}
-            self._client.upload_fileobj(file, self.bucket, name, ExtraArgs=facts, Config=config)
+            self.client.upload_fileobj(file, self.bucket, name, ExtraArgs=facts, Config=config)
 
     def read(self, key: str) -> bytes:
         """See `Backend.read`."""
@@ -173,13 +174,13 @@ class Bucket:
 
     def list(self, prefix: str) -> list[str]:
         """See `Backend.list`."""
-        found = [each["Key"] for each in self._listed(self.prefix + checked_prefix(prefix))]
-        return sorted(key.removeprefix(self.prefix) for key in found)
+        found = self._listed(self.prefix + checked_prefix(prefix))
+        return sorted(each["Key"].removeprefix(self.prefix) for each in found)
 
     def delete(self, key: str) -> None:
         """See `Backend.delete`."""
         with self._errors(key):
-            self._client.delete_object(Bucket=self.bucket, Key=self._name(key))
+            self.client.delete_object(Bucket=self.bucket, Key=self._name(key))
 
     def link(self, key: str, seconds: int, saved_as: str = "") -> str:
         """See `Backend.link`; presigned, so whoever holds it can read the object until it ends."""
@@ -221,14 +222,14 @@ class Bucket:
         """Bytes, time of the last change, and sha256, empty where none stands beside the object."""
         try:
             with self._errors(name):
-                head = self._client.head_object(Bucket=self.bucket, Key=self.prefix + name)
+                head = self.client.head_object(Bucket=self.bucket, Key=self.prefix + name)
         except MissingFileError:
             return None
         return head["ContentLength"], _nanoseconds(head), head["Metadata"].get(DIGEST, "")
 
     def _listed(self, prefix: str, **more: str) -> Iterator[Any]:
         """Objects below a whole prefix, and with a delimiter prefixes."""
-        pages = self._client.get_paginator("list_objects_v2")
+        pages = self.client.get_paginator("list_objects_v2")
         with self._errors(prefix):
             for page in pages.paginate(Bucket=self.bucket, Prefix=prefix, **more):
                 yield from (*page.get("Contents", ()), *page.get("CommonPrefixes", ()))
@@ -241,7 +242,7 @@ class Bucket:
     def delete_named(self, name: str) -> None:
         """Forget an object, whatever its name looks like."""
         with self._errors(name):
-            self._client.delete_object(Bucket=self.bucket, Key=self.prefix + name)
+            self.client.delete_object(Bucket=self.bucket, Key=self.prefix + name)
 
     def write_once(self, name: str, source: Path, media_type: str, sha256: str) -> bool:
         """Keep a file under a name that nothing has; False where anything has it.
@@ -256,10 +257,10 @@ class Bucket:
             if source.stat().st_size > LARGEST_PUT:
                 if self.facts_of(name) is not None:
                     return False
-                self._client.upload_fileobj(file, *target.values(), ExtraArgs=facts)
+                self.client.upload_fileobj(file, *target.values(), ExtraArgs=facts)
                 return True
             try:
-                self._client.put_object(**target, Body=file, IfNoneMatch="*", **facts)
+                self.client.put_object(**target, Body=file, IfNoneMatch="*", **facts)
             except ClientError as error:
                 if error.response["ResponseMetadata"]["HTTPStatusCode"] == 412:
                     return False
@@ -289,12 +290,12 @@ class Bucket:
         from botocore.exceptions import ClientError
 
         try:
-            head = self._client.head_object(Bucket=self.bucket, Key=name)
+            head = self.client.head_object(Bucket=self.bucket, Key=name)
         except ClientError as error:
             status = error.response["ResponseMetadata"]["HTTPStatusCode"]
             if status == 404 or not 300 <= status < 500:
                 raise
-            head = self._client.get_object(Bucket=self.bucket, Key=name)
+            head = self.client.get_object(Bucket=self.bucket, Key=name)
             head["Body"].close()
         return int(head["ContentLength"])
 
@@ -310,7 +311,7 @@ class Bucket:
         wanted: dict[str, str] = {}
         while True:
             with self._errors(key):
-                answer = self._client.get_object(Bucket=self.bucket, Key=name, **wanted)
+                answer = self.client.get_object(Bucket=self.bucket, Key=name, **wanted)
                 expected = answer["Metadata"].get(DIGEST)
                 try:
                     with closing(answer["Body"]) as body:  # its own `with` gives the raw stream

@@ -18,6 +18,7 @@ from safelight.errors import ChecksumMismatchError, InvalidMediaError
 from safelight.pixels import Pixels
 from safelight.private import make_folder
 from safelight.settings import Settings, settings
+from safelight.store.aging import refreshed
 from safelight.store.artifact import EXTENSIONS, ArtifactRef
 from safelight.store.backend import Backend
 from safelight.store.background import AGAIN_SECONDS, Uploads
@@ -106,7 +107,7 @@ class Store:
                 with suppress(OSError):  # no hard links here: the next `fetch` downloads it
                     self._scratch_path(ref).hardlink_to(kept)
             self._uploads.send(key, kept, media_type, digest)
-        elif self.backend.size(key) != size:
+        elif self.backend.size(key) != size or not refreshed(self.backend, key):
             self.backend.write(key, source, media_type, digest)
         if pixels is not None:
             self.remember(ref, pixels)

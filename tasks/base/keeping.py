@@ -5,6 +5,7 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
+from safelight.marking.deciding import PICTURES, SIGNED, Source, to_be_signed
 from safelight.media.animation import frames_of, timing_of
 from safelight.media.images import decode_still, is_stored_grey
 from safelight.media.layers import (
@@ -23,6 +24,7 @@ from safelight.provenance.carried import NOTHING, Carried, carried_from
 from safelight.provenance.embed import LOSSLESS, animation_bytes, image_bytes, read_record
 from safelight.provenance.record import FileRecord
 from safelight.store.artifact import ArtifactRef
+from safelight.store.disk import half_made
 from safelight.store.store import current_store
 from tasks.base.calling import current_call
 from tasks.base.unfolded import unfolded_in
@@ -146,6 +148,7 @@ def keep_image(
     height, width = pixels.shape[:2]
     grey = like is not None and like.grey and is_stored_grey(current_store().read(like.source))
     data = image_bytes(only_grey(pixels) if grey else pixels, record, media_type, carried)
+    data = _marked(data, media_type, record)
     return current_store().put(
         data,
         media_type,
@@ -208,7 +211,7 @@ def keep_changed(
     (first,) = firsts
     height, width = first.shape[:2]
     return store.put(
-        encoded,
+        _marked(encoded, media_type, record),
         media_type,
         width=width,
         height=height,
@@ -234,4 +237,39 @@ def keep_video(
     path: Path, *, width: int, height: int, frames: int, fps: float, media_type: str
 ) -> ArtifactRef:
     """Store a finished video file whose tags already hold its record."""
-    return current_store().put(path, media_type, width=width, height=height, frames=frames, fps=fps)
+
+    def kept(file: Path) -> ArtifactRef:
+        return current_store().put(
+            file, media_type, width=width, height=height, frames=frames, fps=fps
+        )
+
+    record = read_record(path)
+    if record is None or not to_be_signed(record):
+        return kept(path)
+    if media_type not in SIGNED:
+        note(f"not signed: no place for C2PA is used in {media_type}; MP4 has one")
+        return kept(path)
+    from safelight.marking.signing import sign_video
+
+    with half_made(path.parent) as signed:
+        sign_video(path, signed, record, _sources(record))
+        return kept(signed)
+
+
+def _marked(data: bytes, media_type: str, record: FileRecord) -> bytes:
+    """Bytes of a picture, signed where that is wanted; what is written later breaks the mark."""
+    if media_type not in PICTURES or not to_be_signed(record):
+        return data
+    from safelight.marking.signing import signed_picture
+
+    return signed_picture(data, media_type, record, _sources(record))
+
+
+def _sources(record: FileRecord) -> list[Source]:
+    """The files among the running call's that a record names."""
+    store = current_store()
+    return [
+        Source(ref.sha256, ref.media_type, store.fetch(ref))
+        for ref in current_call().references
+        if ref.sha256 in record.sources
+    ]

@@ -11,8 +11,9 @@ from pydantic import JsonValue
 
 from safelight.engines.identity import EngineIdentity, PassedOver
 from safelight.errors import PipelineError
+from safelight.observing.stages import StageDone, stage_ended
 from safelight.prompts.unfolded import Unfolded
-from safelight.provenance.charges import Charge
+from safelight.provenance.charges import Charge, total
 from safelight.provenance.consent import ConsentRecord
 from safelight.provenance.manifest import StageEntry
 from safelight.provenance.record import Origin
@@ -48,6 +49,18 @@ class StageFacts:
     """Why it failed, where it failed in a way we know."""
     charges: tuple[Charge, ...] = ()
     """What its calls to providers cost."""
+
+    @property
+    def done(self) -> StageDone:
+        """What is counted of it."""
+        told = self.results[0].metadata.get("seconds") if self.results else None
+        return StageDone(
+            stage=self.stage_type,
+            status=self.status,
+            engine=self.identity.engine_id,
+            seconds=told if isinstance(told, int | float) and self.status == "done" else 0.0,
+            usd=0.0 if self.status == "cached" else total(self.charges),
+        )
 
 
 @dataclass
@@ -88,6 +101,7 @@ class Recorder:
             self.facts.append(facts)
             if self.added is not None:
                 self.added(len(self.facts))
+        stage_ended(facts.name, facts.done, facts.error.code if facts.error else "")
 
     def stage_listener(self, stage: str) -> Callable[[int, int], None] | None:
         """What a running stage calls at each step; None when no one watches."""

@@ -34,6 +34,7 @@ from safelight.progress import (
 )
 from safelight.provenance.charges import charging
 from safelight.provenance.record import Origin
+from safelight.settings import settings
 from safelight.store.artifact import ArtifactRef, MediaKind
 from safelight.store.results import RESULTS, SafelightResults
 from tasks.base.calling import Call, Counts, Declared, Needs, call_of, calling
@@ -307,6 +308,8 @@ def cache_key(stage: Stage[..., Any], arguments: list[Any]) -> str:
     prompts = [one.model_dump(mode="json") for one in unfolded_in(call.located)]
     if prompts:  # they stand in the file
         described["unfolded"] = prompts
+    if (marking := settings().marking) != "off":  # who wants signed files is given no others
+        described["marking"] = marking
     if stage.revision > 1:
         described["stage_revision"] = stage.revision
     canonical = json.dumps(described, sort_keys=True, separators=(",", ":"), ensure_ascii=False)

@@ -292,7 +292,7 @@ def test_more_than_a_page_is_listed(place: Place):
         pages.append(params)
 
     backend = place.server.opened(place.prefix)
-    backend._client.meta.events.register("before-parameter-build.s3.ListObjectsV2", ask_for_less)
+    backend.client.meta.events.register("before-parameter-build.s3.ListObjectsV2", ask_for_less)
     names = [f"n/{number:04}" for number in range(20)]
     for name in names:
         backend.write(name, b"", "text/plain")

@@ -121,7 +121,7 @@ class Swapping:
 
     def __init__(self, bucket: Bucket, between) -> None:
         self._bucket, self._between, self._requests = bucket, between, 0
-        client = bucket._client
+        client = bucket.client
         client.meta.events.register("before-send.s3.GetObject", self._before)
 
     def _before(self, **_: object) -> None:

@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 from email.utils import parsedate_to_datetime
 from functools import lru_cache
 from typing import cast
+from urllib.parse import urlsplit
 
 import httpx
 from pydantic import JsonValue
@@ -20,6 +21,7 @@ from safelight.errors import (
     one_line,
 )
 from safelight.installed import version
+from safelight.observing.logs import timed
 from safelight.settings import settings
 
 CONNECT_SECONDS = 10.0
@@ -152,6 +154,23 @@ class Provider:
             LateError: nothing came for too long.
             ContractMismatchError: the answer is larger than any.
         """
+        host, path = address_of(url)
+        with timed(
+            "call to a provider", provider=self.name, method=method, host=host, path=path
+        ) as told:
+            answer = self._asked(method, url, headers, body, content, seconds)
+            told["status"] = answer.status
+        return answer
+
+    def _asked(
+        self,
+        method: str,
+        url: str,
+        headers: Mapping[str, str],
+        body: JsonValue,
+        content: bytes | Iterable[bytes] | None,
+        seconds: float | None,
+    ) -> Answer:
         seconds = seconds or settings().provider_answer_seconds
         kind = {"Content-Type": "application/json"} if body is not None else {}
         heads: dict[str, str] = {}
@@ -213,6 +232,12 @@ class Provider:
             return cast("JsonValue", json.loads(content)) if content else None
         except (ValueError, RecursionError):
             return None
+
+
+def address_of(url: str) -> tuple[str, str]:
+    """Host and path of an address, without what may be secret in it."""
+    parts = urlsplit(url)
+    return parts.hostname or "", parts.path
 
 
 def passing(error: PipelineError) -> bool:

@@ -1,0 +1,1 @@
+"""What is seen of Safelight from outside: log files, metrics, traces."""

@@ -1,0 +1,1 @@
+"""What may go from the store: seen first, removed on demand, never what anybody needs."""
