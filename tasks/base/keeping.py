@@ -16,6 +16,7 @@ from safelight.media.layers import (
     split,
     without_colour,
 )
+from safelight.media.video.stream import probe
 from safelight.params import Params
 from safelight.pixels import Pixels
 from safelight.progress import note, part
@@ -235,3 +236,16 @@ def keep_video(
 ) -> ArtifactRef:
     """Store a finished video file whose tags already hold its record."""
     return current_store().put(path, media_type, width=width, height=height, frames=frames, fps=fps)
+
+
+def keep_written(path: Path, media_type: str) -> ArtifactRef:
+    """The same for one of which nothing else is known yet."""
+    info = probe(path)
+    return keep_video(
+        path,
+        width=info.width,
+        height=info.height,
+        frames=info.frames,
+        fps=float(info.fps),
+        media_type=media_type,
+    )
