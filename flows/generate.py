@@ -1,4 +1,4 @@
-"""Text to image."""
+"""Text to image, or to a short video."""
 
 from typing import Annotated
 
@@ -7,6 +7,7 @@ from pydantic import Field
 from flows.running.characters import Shown, with_character
 from flows.running.single import stage_flow
 from presets.base.portrait import DETAIL_FACES, UPSCALE_TWICE
+from safelight.errors import InvalidFieldValueError
 from safelight.params import SEEDS
 from safelight.store.artifact import ArtifactRef
 from tasks.base.recorder import recorder
@@ -27,7 +28,6 @@ def _finished(
         bool, Field(description="Make each picture twice as wide and as high.")
     ] = False,
 ) -> list[ArtifactRef]:
-    recorder().expected_stages = 1 + len(pictures) * (use_facedetailer + use_upscale)
     made = pictures
     if use_facedetailer:
         made = [detail(each, _faces(params, at)) for at, each in enumerate(made)]
@@ -68,4 +68,13 @@ def _shown(params: GenerateParams, character: Shown = None) -> GenerateParams:
     return params.but(prompt=prompt, use_ipadapter=True, ipadapter_images=images)
 
 
-generate = stage_flow(stage, after=_finished, before=_shown)
+def _ahead(params: GenerateParams, use_facedetailer: bool, use_upscale: bool) -> None:
+    if use_facedetailer and params.makes == "video":
+        raise InvalidFieldValueError(
+            "use_facedetailer is true, and makes is video: each frame would be drawn by itself",
+            "leave use_facedetailer out, or run video_identity_consistency_v1 on the video",
+        )
+    recorder().expected_stages = 1 + params.num_images * (use_facedetailer + use_upscale)
+
+
+generate = stage_flow(stage, after=_finished, before=_shown, ahead=_ahead)

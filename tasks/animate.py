@@ -1,32 +1,18 @@
 """The animate stage: a picture becomes a short video."""
 
 from collections.abc import Sequence
-from fractions import Fraction
-from pathlib import Path
 from typing import Literal
 
 from pydantic import Field
 
 from safelight.engines.identity import EngineIdentity
-from safelight.engines.interface import (
-    AnimateRequest,
-    Animates,
-    InterpolateRequest,
-    Interpolates,
-    Interpolating,
-    Request,
-)
+from safelight.engines.interface import AnimateRequest, Animates, InterpolateRequest, Request
 from safelight.media.camera import Camera
-from safelight.media.video.retiming import Pending, in_order, retimed_at
-from safelight.media.video.stream import FrameWriter, probe
 from safelight.params import Params, Seed
-from safelight.pixels import Pixels
-from safelight.progress import step
-from safelight.provenance.embed import video_tags
 from safelight.store.artifact import ArtifactRef
-from safelight.store.store import current_store
 from tasks.base.calling import serving
-from tasks.base.keeping import keep_video, load_image, record_of
+from tasks.base.clips import clip_identity, keep_clip
+from tasks.base.keeping import load_image, record_of
 from tasks.base.stage import stage
 
 
@@ -79,12 +65,7 @@ def _needs(params: AnimateParams, sources: Sequence[ArtifactRef]) -> tuple[Reque
 def _counts_as(params: AnimateParams, identities: Sequence[EngineIdentity]) -> EngineIdentity:
     del params
     mover, interpolator = identities
-    return EngineIdentity(
-        engine_id=mover.engine_id,
-        version=f"{mover.version}.{interpolator.engine_id}{interpolator.version}",
-        weights=(*mover.weights, *interpolator.weights),
-        device_class=interpolator.device_class,  # both work on the one that the settings name
-    )
+    return clip_identity(mover, interpolator)
 
 
 @stage(
@@ -111,28 +92,4 @@ def animate(picture: ArtifactRef, params: AnimateParams) -> ArtifactRef:
     """
     record = record_of(params, [picture])
     clip = serving(Animates).animate(_animate(params), load_image(picture))
-    opened: list[Interpolating] = []
-
-    def begin(first: Pixels, second: Pixels, timestep: float) -> Pending:
-        if not opened:  # not at all where the engine gives every frame itself
-            opened.append(serving(Interpolates).open_interpolator(InterpolateRequest(params.fps)))
-        return opened[0].begin(first, second, timestep)
-
-    count, rate = round(params.duration * params.fps), Fraction(params.fps)
-    shown = ((at / clip.fps, frame) for at, frame in enumerate(clip.frames))
-    frames = in_order(retimed_at(shown, count, rate, begin, 1 / clip.fps))
-    with current_store().workspace() as folder:
-        path = Path(folder) / "made"
-        with FrameWriter(path, rate, video_tags(record)) as writer:
-            for at, frame in enumerate(frames, 1):
-                writer.add(frame)
-                step(at, count)
-        info = probe(path)
-        return keep_video(
-            path,
-            width=info.width,
-            height=info.height,
-            frames=info.frames,
-            fps=float(info.fps),
-            media_type=writer.media_type,
-        )
+    return keep_clip(clip, record, params.duration, params.fps)

@@ -10,13 +10,12 @@ from safelight.engines.lips import Fidelity, LipsyncRequest, SyncsLips
 from safelight.engines.work import current_work
 from safelight.errors import DependencyMissingError
 from safelight.media.video.dubbing import dub
-from safelight.media.video.stream import probe
 from safelight.params import Params
 from safelight.provenance.embed import video_tags
 from safelight.store.artifact import ArtifactRef
 from safelight.store.store import current_store
 from tasks.base.calling import serving
-from tasks.base.keeping import keep_video, record_of
+from tasks.base.keeping import keep_written, record_of
 from tasks.base.stage import stage
 
 
@@ -86,12 +85,4 @@ def lipsync(video: ArtifactRef, audio: ArtifactRef, params: LipsyncParams) -> Ar
         path = Path(folder) / "made"
         tags = video_tags(record)
         dub(written.path, sound, path, tags, container="mp4", volume=1.0, fade_seconds=0.0)
-        info = probe(path)
-        return keep_video(
-            path,
-            width=info.width,
-            height=info.height,
-            frames=info.frames,
-            fps=float(info.fps),
-            media_type="video/mp4",
-        )
+        return keep_written(path, "video/mp4")

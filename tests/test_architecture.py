@@ -15,6 +15,7 @@ ONE_ENGINE_EACH = "each-engine"
 CORE = (
     "safelight.engines.add_on_use",
     "safelight.engines.choosing",
+    "safelight.engines.films",
     "safelight.engines.graphs",
     "safelight.engines.identity",
     "safelight.engines.interface",

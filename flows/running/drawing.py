@@ -100,6 +100,11 @@ def _drawn(
     own_guidance: bool,
     stage: Callable[[D], list[ArtifactRef]],
 ) -> ArtifactRef:
+    if isinstance(knobs, GenerateParams) and knobs.makes != "image":
+        raise InvalidFieldValueError(
+            f"overrides.generate.makes is {knobs.makes}, and the preset draws pictures",
+            "leave overrides.generate.makes out; generate and image_to_video_v1 make videos",
+        )
     filled = knobs.but(prompt=knobs.prompt.replace(PLACEHOLDER, prompt), seed=seed)
     enlargements: tuple[int, ...] = ()
     if not {"width", "height"} & knobs.model_fields_set:

@@ -16,6 +16,7 @@ def stage_flow(
     stage: Stage[..., Any],
     after: Callable[..., list[ArtifactRef]] | None = None,
     before: Callable[..., Any] | None = None,
+    ahead: Callable[..., None] | None = None,
     **media: tuple[MediaKind, ...],
 ) -> RecordedFlow[...]:
     """A flow that runs one stage.
@@ -26,6 +27,8 @@ def stage_flow(
             with it; each further parameter it has becomes one of the flow's.
         before: called with the stage's parameters, gives those that it is run with; each further
             parameter it has becomes one of the flow's.
+        ahead: called with what the stage is run with and what `after` has besides, before the stage
+            runs: says how many stages will run, and refuses what would fail later.
         media: name of each media parameter, in the order of the stage's references, to the kinds
             it may have.
     """
@@ -42,8 +45,11 @@ def stage_flow(
         params = checked(stage.params_type, stage.name, **given)
         if before is not None:
             params = before(params, **{n: called[n] for n in changes})
+        switched = {n: called[n] for n in switches}
+        if ahead is not None:
+            ahead(params, **switched)
         made = stage(*refs, params)
-        return made if after is None else after(made, params, **{n: called[n] for n in switches})
+        return made if after is None else after(made, params, **switched)
 
     switches = [] if after is None else list(inspect.signature(after).parameters)[2:]
     changes = [] if before is None else list(inspect.signature(before).parameters)[1:]

@@ -1,5 +1,6 @@
 """Finds the operator's video models: diffusers folders below `video` of the models folder."""
 
+from collections.abc import Container
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -33,8 +34,13 @@ def video_names() -> tuple[str, ...]:
     return tuple(sorted(path.name for path in folder.iterdir() if (path / INDEX).is_file()))
 
 
-def find_video_model(name: str | None) -> VideoModel:
-    """The video model with this name, without one the first.
+def find_video_model(name: str | None, made_for: Container[str]) -> VideoModel:
+    """The video model with this name, without one the first of a kind.
+
+    Args:
+        name: that of its folder.
+        made_for: pipeline classes of the kind; where a folder has none of them the first of all is
+            found.
 
     Raises:
         ForbiddenPathError: the name is a path, or a link leads out of the folder.
@@ -48,6 +54,13 @@ def find_video_model(name: str | None) -> VideoModel:
             f"there is no video model in {models_folder() / FOLDER}",
             "put the diffusers folder of one there, or set SAFELIGHT_MODELS_DIR",
         )
-    path = find_add_on(FOLDER, name or names[0])
-    made_for = read_object(path / INDEX).get("_class_name") if path.is_dir() else None
-    return VideoModel(path.name, path, weights_sha256(path), str(made_for))
+    if name is None:
+        fitting = (each for each in names if _class_in(models_folder() / FOLDER / each) in made_for)
+        name = next(fitting, names[0])
+    path = find_add_on(FOLDER, name)
+    return VideoModel(path.name, path, weights_sha256(path), _class_in(path))
+
+
+def _class_in(folder: Path) -> str:
+    named = read_object(folder / INDEX).get("_class_name") if folder.is_dir() else None
+    return str(named)

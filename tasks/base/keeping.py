@@ -17,6 +17,7 @@ from safelight.media.layers import (
     split,
     without_colour,
 )
+from safelight.media.video.stream import probe
 from safelight.params import Params
 from safelight.pixels import Pixels
 from safelight.progress import note, part
@@ -254,6 +255,19 @@ def keep_video(
     with half_made(path.parent) as signed:
         sign_video(path, signed, record, _sources(record))
         return kept(signed)
+
+
+def keep_written(path: Path, media_type: str) -> ArtifactRef:
+    """The same for one of which nothing else is known yet."""
+    info = probe(path)
+    return keep_video(
+        path,
+        width=info.width,
+        height=info.height,
+        frames=info.frames,
+        fps=float(info.fps),
+        media_type=media_type,
+    )
 
 
 def _marked(data: bytes, media_type: str, record: FileRecord) -> bytes:

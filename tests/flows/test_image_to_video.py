@@ -6,7 +6,9 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from flows.generate import generate
 from flows.image_to_video_v1 import image_to_video_v1
+from flows.photoreal_portrait_v1 import photoreal_portrait_v1
 from safelight.client.page import _served
 from safelight.errors import InvalidFieldValueError
 from safelight.media.video.stream import probe
@@ -50,3 +52,22 @@ def test_a_duration_outside_the_limits_is_refused(picture: str):
     for seconds in (1.5, 5.5):
         with pytest.raises(InvalidFieldValueError, match="duration"):
             image_to_video_v1.checked({"image": picture, "duration": seconds})
+
+
+def test_generate_makes_a_video_that_says_how_it_was_made(
+    volume: Path, monkeypatch: pytest.MonkeyPatch
+):
+    monkeypatch.setenv("SAFELIGHT_DEVICE", "cpu")
+    settings.cache_clear()
+    given = {"prompt": "a red heart", "width": 64, "height": 64, "steps": 2, "seed": 1}
+    result = generate(makes="video", duration=2.0, **given)
+    manifest = load_manifest(str(result.data["manifest"]))
+    (kept,) = manifest.results
+    assert (kept.media_type, kept.frames) == ("video/mp4", 48)
+    (entry,) = manifest.stages
+    assert entry.engine.engine_id == "local_motion"
+    assert "no video model drew this" in " ".join(entry.notes)
+    with pytest.raises(InvalidFieldValueError, match="use_facedetailer is true, and makes is vid"):
+        generate(makes="video", use_facedetailer=True, **given)
+    with pytest.raises(InvalidFieldValueError, match="the preset draws pictures"):
+        photoreal_portrait_v1(prompt="a red heart", overrides={"generate": {"makes": "video"}})

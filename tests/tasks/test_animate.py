@@ -1,5 +1,6 @@
-"""The animate stage: local motion where no video model is, and video models of four families."""
+"""The animate stage: local motion where no video model is, and video models of six families."""
 
+from collections.abc import Callable
 from itertools import pairwise
 from pathlib import Path
 
@@ -8,7 +9,7 @@ import pytest
 from PIL import Image
 from pydantic import ValidationError
 
-from safelight.engines.diffusers.videos import FAMILIES, frames_for
+from safelight.engines.diffusers.video_families import FROM_PICTURE, FROM_TEXT, frames_for
 from safelight.errors import DependencyMissingError, InvalidMediaError, MissingRequiredFieldError
 from safelight.media.video.stream import probe, read_frames
 from safelight.provenance.embed import read_record
@@ -18,7 +19,6 @@ from safelight.store.store import current_store
 from tasks.animate import AnimateParams, animate
 from tasks.base.calling import Call, calling
 from tasks.base.ingest import ingest
-from tests.engines.diffusers.tiny_videos import build
 
 FAST = {"duration": 2.0, "steps": 1, "seed": 3}
 
@@ -32,27 +32,10 @@ def picture(volume: Path, photo: np.ndarray, monkeypatch: pytest.MonkeyPatch) ->
     return ingest(str(path), ("image",))
 
 
-@pytest.fixture(scope="session")
-def built(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
-    """Models folders with one tiny video model each."""
-    return {}
-
-
 @pytest.fixture
-def models(
-    built: dict[str, Path],
-    tmp_path_factory: pytest.TempPathFactory,
-    monkeypatch: pytest.MonkeyPatch,
-    request: pytest.FixtureRequest,
-) -> str:
-    """A models folder with one tiny video model; the name of its family."""
-    kind = str(request.param)
-    if kind not in built:
-        built[kind] = tmp_path_factory.mktemp("models")
-        build(kind, built[kind] / "video" / f"tiny-{kind}")
-    monkeypatch.setenv("SAFELIGHT_MODELS_DIR", str(built[kind]))
-    settings.cache_clear()
-    return kind
+def models(video_models: Callable[[str], str], request: pytest.FixtureRequest) -> str:
+    """The family of the one tiny video model that there is."""
+    return video_models(str(request.param))
 
 
 def frames_of(ref: ArtifactRef) -> list[np.ndarray]:
@@ -97,7 +80,10 @@ def test_it_is_as_long_as_asked_for(picture: ArtifactRef, duration: float, fps: 
     assert (made.frames, made.fps) == (frames, fps)
 
 
-@pytest.mark.parametrize("models", ["svd", "ltx", "cogvideox", "wan"], indirect=True)
+KINDS = ["svd", "ltx", "cogvideox", "wan", "hunyuan", "animatediff", "sparsectrl"]
+
+
+@pytest.mark.parametrize("models", KINDS, indirect=True)
 def test_video_models_draw_by_the_class_that_their_folder_names(picture: ArtifactRef, models: str):
     if models == "wan":
         pytest.importorskip("ftfy", reason="the pipeline of Wan needs it, nothing else here does")
@@ -112,6 +98,7 @@ def test_video_models_draw_by_the_class_that_their_folder_names(picture: Artifac
     notes = " ".join(made.metadata["notes"])
     assert ("the prompt took no part" in notes) == (models == "svd")
     assert ("its longer side cut" in notes) == (models == "cogvideox")
+    assert ("picture standing still" in notes) == (models == "animatediff")
     assert "no video model" not in notes
     shown = frames_of(made)
     assert any(not np.array_equal(shown[0], frame) for frame in shown)
@@ -152,7 +139,11 @@ def test_a_folder_of_another_kind_or_broken_is_told(
         animate.fn(picture, AnimateParams(model="odd", seed=1))
 
 
-@pytest.mark.parametrize("family", FAMILIES.values(), ids=FAMILIES)
+@pytest.mark.parametrize(
+    "family",
+    sorted({*FROM_PICTURE.values(), *FROM_TEXT.values()}, key=lambda family: family.pipeline),
+    ids=lambda family: family.pipeline,
+)
 @pytest.mark.parametrize("seconds", [2.0, 3.3, 5.0])
 def test_counts_are_what_a_model_can_draw_and_long_enough(family, seconds: float):
     count, rate = frames_for(family, seconds)

@@ -3,6 +3,7 @@
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from safelight.errors import MissingRequiredFieldError
 from safelight.pixels import Pixels
 from safelight.weights.checkpoints import WeightsCard, find_add_on
 from safelight.weights.hashing import weights_sha256
@@ -100,3 +101,16 @@ def add_on(kind: str, name: str, weight: float, text_weight: float | None = None
     sha256 = weights_sha256(path)
     use(path, sha256)
     return AddOn(path, sha256, weight, text_weight)
+
+
+def require_seed(seed: int | None) -> int:
+    """The seed of a request; an engine never draws one by itself.
+
+    Raises:
+        MissingRequiredFieldError: there is none.
+    """
+    if seed is None:
+        raise MissingRequiredFieldError(
+            "the stage has no seed", "give seed a value, or let a flow draw it"
+        )
+    return seed

@@ -1,16 +1,17 @@
 """Local diffusion models as an engine: requests name models and add-ons of the models folder."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import ClassVar
 
 from safelight.engines.diffusers import draw as diffusion
 from safelight.engines.diffusers import videos
-from safelight.engines.diffusers.drawing import AddOn, Control, Drawing, add_on
+from safelight.engines.diffusers.drawing import AddOn, Control, Drawing, add_on, require_seed
 from safelight.engines.diffusers.latents import mixed
 from safelight.engines.diffusers.samplers import check_scheduler
 from safelight.engines.diffusers.together import draw_in_company
 from safelight.engines.diffusers.training import trainer
+from safelight.engines.films import FilmRequest
 from safelight.engines.identity import EngineIdentity
 from safelight.engines.interface import (
     NO_GUIDES,
@@ -28,7 +29,6 @@ from safelight.engines.interface import (
     Request,
 )
 from safelight.engines.training import Course, Example, ExportFacts, TrainRequest
-from safelight.errors import MissingRequiredFieldError
 from safelight.pixels import Pixels
 from safelight.weights.checkpoints import find_checkpoint
 
@@ -45,8 +45,8 @@ class Diffusers(LocalEngine):
             DependencyMissingError: a model, LoRA, embedding or adapter is missing.
             InvalidFieldValueError: the scheduler is not known, or cannot draw with this model.
         """
-        if isinstance(request, AnimateRequest):
-            return videos.identity(request.model)
+        if isinstance(request, AnimateRequest | FilmRequest):
+            return videos.identity(request)
         if isinstance(request, LatentRequest):
             return diffusion.identity(find_checkpoint(request.model))
         if isinstance(request, TrainRequest):
@@ -78,6 +78,11 @@ class Diffusers(LocalEngine):
     def animate(self, request: AnimateRequest, image: Pixels) -> Clip:
         """See `videos.animated`."""
         return videos.animated(request, image)
+
+    def film(self, request: FilmRequest, draw: Callable[[], Pixels]) -> Clip:
+        """See `videos.filmed`."""
+        del draw  # its models draw all frames
+        return videos.filmed(request)
 
     def mix_latents(
         self, request: LatentRequest, pictures: Sequence[Pixels], weights: Sequence[float]
@@ -113,15 +118,11 @@ def drawing_of(request: PromptRequest, guides: Guides = NO_GUIDES) -> Drawing:
         MissingRequiredFieldError: there is no seed; an engine never draws one by itself.
         DependencyMissingError: a model, LoRA, embedding or adapter is missing.
     """
-    if request.seed is None:
-        raise MissingRequiredFieldError(
-            "the stage has no seed", "give seed a value, or let a flow draw it"
-        )
     return Drawing(
         card=find_checkpoint(request.model),
         prompt=request.prompt,
         negative_prompt=request.negative_prompt,
-        seed=request.seed,
+        seed=require_seed(request.seed),
         steps=request.steps,
         guidance_scale=request.guidance_scale,
         num_images=request.num_images,

@@ -1,31 +1,39 @@
-"""Image-to-video models through diffusers, by the pipeline class that the model's folder names."""
+"""Video models through diffusers, by the pipeline class that the model's folder names."""
 
 import inspect
 import math
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from fractions import Fraction
 from importlib.util import find_spec
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, cast
 
 import numpy as np
 from PIL import Image, ImageOps
 
 from safelight.engines.diffusers.calling import fitting_together, libraries
+from safelight.engines.diffusers.drawing import require_seed
 from safelight.engines.diffusers.frugal import decoder_in_tiles
 from safelight.engines.diffusers.model import quiet
+from safelight.engines.diffusers.video_families import FROM_PICTURE, FROM_TEXT, Family, frames_for
+from safelight.engines.films import FilmRequest
 from safelight.engines.identity import EngineIdentity
 from safelight.engines.interface import AnimateRequest, Clip
 from safelight.engines.machine.device import device_class, resolve_device, torch_dtype
 from safelight.engines.machine.loaded import loaded
 from safelight.engines.machine.memory import with_less_memory
-from safelight.errors import DependencyMissingError, InvalidMediaError, MissingRequiredFieldError
+from safelight.errors import (
+    DependencyMissingError,
+    InvalidFieldValueError,
+    InvalidMediaError,
+)
 from safelight.media.images import to_uint8
 from safelight.pixels import Floats, Pixels
 from safelight.progress import note, step
 from safelight.settings import settings
 from safelight.weights.hashing import files_of
+from safelight.weights.json_files import read_object
 from safelight.weights.pinned import pinned
 from safelight.weights.videos import VideoModel, find_video_model
 
@@ -38,37 +46,8 @@ FULL_BUCKET = 255
 """Motion bucket of Stable Video Diffusion that moves most."""
 DECODED_TOGETHER = 4
 """Frames that its decoder works on at once."""
-
-
-@dataclass(frozen=True)
-class Family:
-    """What the makers of a family of models trained it on; no config says so."""
-
-    pipeline: str
-    """The image-to-video class of diffusers."""
-    rate_fps: int
-    """Frames a second."""
-    group: int
-    """A latent frame holds so many: counts are a multiple of it and one."""
-    most: int
-    """Frames."""
-    grid: int
-    """Sides are multiples of this, px."""
-    area: int
-    """Pixels of a frame; larger pictures are scaled down to it."""
-    own_size: bool = False
-    """Whether it draws in no other size than its own."""
-    needs: str = ""
-    """A package that its pipeline cleans prompts with, and imports only if it is there."""
-
-
-_SVD = Family("StableVideoDiffusionPipeline", 7, 1, 25, 64, 1024 * 576)
-_LTX = Family("LTXImageToVideoPipeline", 24, 8, 257, 32, 704 * 512)
-_WAN = Family("WanImageToVideoPipeline", 16, 4, 81, 16, 832 * 480, needs="ftfy")
-_COG = Family("CogVideoXImageToVideoPipeline", 8, 4, 49, 16, 720 * 480, own_size=True)
-FAMILIES = {family.pipeline: family for family in (_SVD, _LTX, _WAN, _COG)}
-FAMILIES["LTXPipeline"] = _LTX  # the same parts; folders name the one that draws from text
-"""Pipeline class of a folder to what draws from pictures with it."""
+LEAST_STRENGTH, MOST_STRENGTH = 0.4, 0.8
+"""How far AnimateDiff draws over a picture that stands still, at motion 0 and 1."""
 
 
 class LoadedVideoModel:
@@ -78,14 +57,46 @@ class LoadedVideoModel:
         self.pipeline = pipeline
         self.lock = threading.Lock()
 
+    def view(self, pipeline: str) -> Any:  # noqa: ANN401
+        """Its parts in the pipeline class that draws in one way."""
+        import diffusers
 
-def identity(name: str | None) -> EngineIdentity:
+        wanted = getattr(diffusers, pipeline)
+        if isinstance(self.pipeline, wanted):
+            return self.pipeline
+        view = wanted(**self.pipeline.components)
+        view.set_progress_bar_config(disable=True)
+        return view
+
+
+@dataclass(frozen=True)
+class Wanted:
+    """A short video as both requests ask for it."""
+
+    prompt: str
+    negative_prompt: str
+    seed: int
+    steps: int
+    guidance_scale: float | None
+    motion: float
+    width: int
+    height: int
+    first: Image.Image | None
+    """The picture it begins with, of its size."""
+
+
+def identity(request: AnimateRequest | FilmRequest) -> EngineIdentity:
     """What a result depends on apart from the parameters; loads nothing.
 
     Raises:
-        DependencyMissingError: there is no such model, or none that draws from pictures.
+        DependencyMissingError: there is no such model, or none that draws so.
+        InvalidFieldValueError: it does not draw in the size that is asked for.
     """
-    model, _ = _found(name)
+    if isinstance(request, AnimateRequest):
+        model, _ = _found(request.model, FROM_PICTURE, "a picture")
+    else:
+        model, family = _found(request.model, FROM_TEXT, "text")
+        _require_size(model, family, request.still.width, request.still.height)
     return EngineIdentity(
         engine_id="diffusers",
         version=f"{libraries()}+video{REVISION}.{settings().precision}",
@@ -104,20 +115,70 @@ def animated(request: AnimateRequest, image: Pixels) -> Clip:
         OutOfMemoryError: too little memory even frugally.
         StopRequestedError: the run was asked to stop.
     """
-    if request.seed is None:
-        raise MissingRequiredFieldError(
-            "the stage has no seed", "give seed a value, or let a flow draw it"
+    model, family = _found(request.model, FROM_PICTURE, "a picture")
+    seed = require_seed(request.seed)
+    opened = _opened(model)
+    width, height = _size(opened.pipeline, family, image)
+    if (height, width) != image.shape[:2]:
+        note(
+            f"{model.name} draws {width}x{height} px: the picture of "
+            f"{image.shape[1]}x{image.shape[0]} was scaled to it, and its longer side cut"
         )
-    model, family = _found(request.model)
-    opened = _opened(model, family)
-    count, rate = frames_for(family, request.seconds)
+    wanted = Wanted(
+        prompt=request.prompt,
+        negative_prompt=request.negative_prompt,
+        seed=seed,
+        steps=request.steps,
+        guidance_scale=request.guidance_scale,
+        motion=request.motion,
+        width=width,
+        height=height,
+        first=ImageOps.fit(Image.fromarray(image), (width, height), Image.Resampling.LANCZOS),
+    )
+    return _clip(opened, model, family, wanted, request.seconds)
+
+
+def filmed(request: FilmRequest) -> Clip:
+    """All frames of a short video of a prompt.
+
+    Raises:
+        As `animated`.
+        InvalidFieldValueError: the model does not draw in the size that is asked for.
+    """
+    model, family = _found(request.model, FROM_TEXT, "text")
+    still = request.still
+    _require_size(model, family, still.width, still.height)
+    if still.width * still.height > family.area:
+        note(
+            f"{model.name} was made for {family.area} px a frame, {still.width}x{still.height} px "
+            "are more: things may come out twice"
+        )
+    wanted = Wanted(
+        prompt=still.prompt,
+        negative_prompt=still.negative_prompt,
+        seed=require_seed(still.seed),
+        steps=still.steps,
+        guidance_scale=still.guidance_scale,
+        motion=request.motion,
+        width=still.width,
+        height=still.height,
+        first=None,
+    )
+    return _clip(_opened(model), model, family, wanted, request.seconds)
+
+
+def _clip(
+    opened: LoadedVideoModel, model: VideoModel, family: Family, wanted: Wanted, seconds: float
+) -> Clip:
+    count, rate = frames_for(family, seconds)
     if rate < family.rate_fps:
         note(
             f"{model.name} draws {count} frames at most: {float(rate):.2f} a second, which it was "
             f"made to draw at {family.rate_fps}"
         )
     with opened.lock, quiet():
-        frames = _drawn(opened.pipeline, family, request, image, model.name, count, rate)
+        view = opened.view(family.pipeline)
+        frames = _drawn(view, family, wanted, model.name, count, rate)
 
     def each() -> Iterator[Pixels]:
         for frame in frames:
@@ -126,21 +187,15 @@ def animated(request: AnimateRequest, image: Pixels) -> Clip:
     return Clip(each(), rate)
 
 
-def frames_for(family: Family, seconds: float) -> tuple[int, Fraction]:
-    """How many frames a model draws for a duration, and at which rate they are shown."""
-    count = family.group * math.ceil(seconds * family.rate_fps / family.group) + 1
-    if count <= family.most:
-        return count, Fraction(family.rate_fps)
-    return family.most, Fraction(family.most - 1) / Fraction(seconds).limit_denominator(1000)
-
-
-def _found(name: str | None) -> tuple[VideoModel, Family]:
-    model = find_video_model(name)
-    family = FAMILIES.get(model.made_for)
+def _found(
+    name: str | None, families: Mapping[str, Family], source: str
+) -> tuple[VideoModel, Family]:
+    model = find_video_model(name, families)
+    family = families.get(model.made_for)
     if family is None:
         raise DependencyMissingError(
             f"video model {model.name} was made for {model.made_for[:80]}, which draws no video "
-            f"from a picture here; {', '.join(FAMILIES)} do",
+            f"from {source} here; {', '.join(families)} do",
             "name another model, or put one of these into the folder",
         )
     if family.needs and find_spec(family.needs) is None:
@@ -151,20 +206,20 @@ def _found(name: str | None) -> tuple[VideoModel, Family]:
     return model, family
 
 
-def _opened(model: VideoModel, family: Family) -> LoadedVideoModel:
+def _opened(model: VideoModel) -> LoadedVideoModel:
     device, precision = resolve_device(), settings().precision
     key = ("video", model.sha256, device, precision)
     size = sum(file.stat().st_size for file in files_of(model.path))
-    return loaded(key, lambda: _load(model, family, device, torch_dtype(device, precision)), size)
+    return loaded(key, lambda: _load(model, device, torch_dtype(device, precision)), size)
 
 
-def _load(model: VideoModel, family: Family, device: str, dtype: "torch.dtype") -> LoadedVideoModel:
+def _load(model: VideoModel, device: str, dtype: "torch.dtype") -> LoadedVideoModel:
     with quiet():
         import diffusers
 
         try:
             with pinned(model.path, model.sha256) as path:
-                pipeline = getattr(diffusers, family.pipeline).from_pretrained(
+                pipeline = getattr(diffusers, model.made_for).from_pretrained(
                     path, torch_dtype=dtype, local_files_only=True
                 )
                 pipeline = pipeline.to(device)
@@ -180,8 +235,7 @@ def _load(model: VideoModel, family: Family, device: str, dtype: "torch.dtype") 
 def _drawn(
     pipeline: Any,  # noqa: ANN401
     family: Family,
-    request: AnimateRequest,
-    image: Pixels,
+    wanted: Wanted,
     name: str,
     count: int,
     rate: Fraction,
@@ -189,43 +243,13 @@ def _drawn(
     """(frames, H, W, 3), 0 to 1."""
     import torch
 
-    width, height = _size(pipeline, family, image)
-    if (height, width) != image.shape[:2]:
-        note(
-            f"{name} draws {width}x{height} px: the picture of {image.shape[1]}x{image.shape[0]} "
-            "was scaled to it, and its longer side cut"
-        )
-    shown = ImageOps.fit(Image.fromarray(image), (width, height), Image.Resampling.LANCZOS)
-
-    def on_step(pipe: object, index: int, _at: object, state: dict[str, Any]) -> dict[str, Any]:
-        del pipe
-        step(index + 1, request.steps)
-        return state
-
-    wanted: dict[str, object] = {
-        "image": shown,
-        "prompt": request.prompt,
-        "negative_prompt": request.negative_prompt,
-        "height": height,
-        "width": width,
-        "num_frames": count,
-        "num_inference_steps": request.steps,
-        "fps": round(rate),
-        "frame_rate": round(rate),
-        "motion_bucket_id": round(FULL_BUCKET * request.motion),
-        "decode_chunk_size": DECODED_TOGETHER,
-        "output_type": "np",
-        "callback_on_step_end": on_step,
-    }
-    if request.guidance_scale is not None:
-        wanted["guidance_scale"] = wanted["max_guidance_scale"] = request.guidance_scale
     understood = set(inspect.signature(pipeline.__call__).parameters)
-    if request.prompt and "prompt" not in understood:
-        note(f"the prompt took no part: {name} reads none")
-    call = {key: value for key, value in wanted.items() if key in understood}
+    _note_unread(family, wanted, name, "prompt" in understood)
+    given = _given(family, wanted, count, rate)
+    call = {key: value for key, value in given.items() if key in understood}
 
     def whole() -> Floats:
-        generator = torch.Generator("cpu").manual_seed(request.seed or 0)
+        generator = torch.Generator("cpu").manual_seed(wanted.seed)
         with fitting_together(f"video model {name}", "get the model again"):
             made = pipeline(**call, generator=generator).frames[0]
         return np.asarray(made, np.float32)
@@ -239,6 +263,76 @@ def _drawn(
 
         rungs.append(("the decoder in tiles, which changes the frames a little", tiled))
     return with_less_memory(f"drawing {count} frames with {name}", rungs)
+
+
+def _given(family: Family, wanted: Wanted, count: int, rate: Fraction) -> dict[str, object]:
+    """Everything that any of the pipelines understands."""
+
+    def on_step(pipe: object, index: int, _at: object, state: dict[str, Any]) -> dict[str, Any]:
+        del pipe
+        step(index + 1, wanted.steps)
+        return state
+
+    given: dict[str, object] = {
+        "prompt": wanted.prompt,
+        "negative_prompt": wanted.negative_prompt,
+        "height": wanted.height,
+        "width": wanted.width,
+        "num_frames": count,
+        "num_inference_steps": wanted.steps,
+        "fps": round(rate),
+        "frame_rate": round(rate),
+        "motion_bucket_id": round(FULL_BUCKET * wanted.motion),
+        "decode_chunk_size": DECODED_TOGETHER,
+        "output_type": "np",
+        "callback_on_step_end": on_step,
+    }
+    if wanted.guidance_scale is not None:
+        given["guidance_scale"] = given["max_guidance_scale"] = wanted.guidance_scale
+    if family.stands_still:
+        given["video"] = [wanted.first] * count
+        given["strength"] = LEAST_STRENGTH + (MOST_STRENGTH - LEAST_STRENGTH) * wanted.motion
+        given["enforce_inference_steps"] = True
+    elif wanted.first is not None:
+        given["image"] = wanted.first
+        given["conditioning_frames"], given["controlnet_frame_indices"] = [wanted.first], [0]
+    return given
+
+
+def _note_unread(family: Family, wanted: Wanted, name: str, reads_prompt: bool) -> None:
+    if wanted.prompt and not reads_prompt:
+        note(f"the prompt took no part: {name} reads none")
+    if wanted.negative_prompt and not family.negative:
+        note(f"the negative prompt took no part: {name} reads none")
+    if family.stands_still:
+        note(f"{name} knows no first picture: it drew over the picture standing still")
+
+
+def _require_size(model: VideoModel, family: Family, width: int, height: int) -> None:
+    """Refuse sizes that a model does not draw, before it is loaded.
+
+    Raises:
+        InvalidFieldValueError: with those that it does.
+    """
+    if family.own_size:
+        config = read_object(model.path / "transformer" / "config.json")
+        encoded = read_object(model.path / "vae" / "config.json")
+        halvings = len(cast("list[object]", encoded.get("block_out_channels") or [0])) - 1
+        own = [
+            int(str(config.get(f"sample_{side}", 0))) << halvings for side in ("width", "height")
+        ]
+        if [width, height] != own:
+            raise InvalidFieldValueError(
+                f"video model {model.name} draws {own[0]}x{own[1]} px alone, asked for is "
+                f"{width}x{height}",
+                f"set width to {own[0]} and height to {own[1]}",
+            )
+    elif width % family.grid or height % family.grid:
+        raise InvalidFieldValueError(
+            f"video model {model.name} draws sides that are multiples of {family.grid} px, asked "
+            f"for is {width}x{height}",
+            "choose width and height so",
+        )
 
 
 def _size(pipeline: Any, family: Family, image: Pixels) -> tuple[int, int]:  # noqa: ANN401

@@ -6,6 +6,7 @@ from typing import Literal
 from pydantic import BaseModel, ConfigDict
 
 from safelight.engines.choosing import engines
+from safelight.engines.films import FilmRequest, Films
 from safelight.engines.graphs import GraphRequest, RunsGraphs
 from safelight.engines.interface import (
     AnimateRequest,
@@ -50,6 +51,12 @@ OFFERS: Mapping[type, tuple[str, Request]] = {
     MixesLatents: ("latent blend", LatentRequest()),
     Enlarges: ("upscaling", EnlargeRequest("photo", 2, 256)),
     Animates: ("image to video", AnimateRequest(seconds=3.0, fps=24)),
+    Films: (
+        "text to video",
+        FilmRequest(
+            still=DrawRequest(prompt="a heart", width=512, height=512), seconds=3.0, fps=24
+        ),
+    ),
     Interpolates: ("interpolation", InterpolateRequest(60)),
     FindsFaces: ("faces", FaceRequest(0.9)),
     SyncsLips: ("lip sync", LipsyncRequest()),
