@@ -97,6 +97,7 @@ def create_run(
     parameters: dict[str, JsonValue],
     environment: Mapping[str, str],
     key: str | None = None,
+    tags: Sequence[str] = (),
 ) -> FlowRun:
     """Create one run of a deployment, also when the first answer is lost.
 
@@ -107,6 +108,7 @@ def create_run(
         parameters: as the flow takes them.
         environment: what the run's process has beside its own.
         key: a second run of the flow with the same one is the first; None draws one.
+        tags: of the run, beside those of its deployment.
 
     Raises:
         InvalidFieldValueError: the server refused the parameters.
@@ -117,6 +119,7 @@ def create_run(
         name=run_name(flow, parameters),
         job_variables={"env": dict(environment)} if environment else None,
         idempotency_key=key or str(uuid4()),
+        tags=tags,
     )
 
 
