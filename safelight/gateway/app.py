@@ -20,10 +20,13 @@ from safelight.gateway import (
     job_routes,
     offer_routes,
     openai_routes,
+    upload_routes,
     webui_routes,
 )
 from safelight.gateway.correlating import Correlated
+from safelight.gateway.earlier import generation, media_lab, operations, preset_pipelines
 from safelight.gateway.guard import Guard
+from safelight.gateway.hooks import routes as hook_routes
 from safelight.gateway.problems import (
     Problem,
     on_http_exception,
@@ -62,12 +65,16 @@ def create_api() -> FastAPI:
         redirect_slashes=False,
     )
     api.include_router(offer_routes.router)
+    api.include_router(upload_routes.router)
     api.include_router(job_routes.router)
     api.include_router(batch_routes.router)
+    api.include_router(hook_routes.router)
     api.include_router(webui_routes.router)
     api.include_router(openai_routes.router)
     api.include_router(character_routes.router)
     api.include_router(character_routes.training)
+    for earlier in (media_lab, preset_pipelines, generation, operations):
+        api.include_router(earlier.router)
     api.add_exception_handler(PipelineError, on_pipeline_error)
     api.add_exception_handler(RequestValidationError, on_invalid_request)
     api.add_exception_handler(HTTPException, on_http_exception)
@@ -88,14 +95,18 @@ async def _lifespan(api: FastAPI) -> AsyncGenerator[None]:
     with ExitStack() as stack:
         client = stack.enter_context(patient_client(PATIENCE_SECONDS, stops=False))
         shared = api.state.shared = shared_by(client)
-        following = asyncio.create_task(shared.following.run())
+        beside = [
+            asyncio.create_task(work) for work in (shared.following.run(), shared.sender.run())
+        ]
         await run_sync(_load)
         try:
             yield
         finally:
-            following.cancel()
-            with suppress(asyncio.CancelledError):
-                await following
+            for each in beside:
+                each.cancel()
+            for each in beside:
+                with suppress(asyncio.CancelledError):
+                    await each
 
 
 def _load() -> None:
