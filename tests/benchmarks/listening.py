@@ -15,7 +15,7 @@ import sys
 import tempfile
 import time
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Awaitable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from statistics import median
@@ -113,24 +113,20 @@ async def submit(address: str, direct: str, rate: int, seconds: int, measured: M
     """Create runs, by turns through the gateway and directly, at a steady rate."""
     limits = httpx.Limits(max_connections=400)
     async with (
-        httpx.AsyncClient(base_url=address, timeout=60, limits=limits, trust_env=False) as ours,
+        httpx.AsyncClient(base_url=address, timeout=120, limits=limits, trust_env=False) as ours,
         httpx.AsyncClient(
-            timeout=60, limits=limits, trust_env=False, headers=credentials()
+            timeout=120, limits=limits, trust_env=False, headers=credentials()
         ) as theirs,
         asyncio.TaskGroup() as tasks,
     ):
 
         async def by_gateway(number: int) -> None:
             body = {"workflow": "generate", "parameters": {**SMALL, "seed": number}}
-            began = time.monotonic()
-            answer = await ours.post("/api/jobs", json=body)
-            _note(answer, time.monotonic() - began, measured.submits, measured)
+            await _timed(ours.post("/api/jobs", json=body), measured.submits, measured)
 
         async def by_prefect(number: int) -> None:
             body = {"parameters": {**SMALL, "seed": number}, "idempotency_key": str(number)}
-            began = time.monotonic()
-            answer = await theirs.post(direct, json=body)
-            _note(answer, time.monotonic() - began, measured.creates, measured)
+            await _timed(theirs.post(direct, json=body), measured.creates, measured)
 
         begin = time.monotonic()
         for number in range(rate * seconds):
@@ -138,10 +134,17 @@ async def submit(address: str, direct: str, rate: int, seconds: int, measured: M
             tasks.create_task(by_gateway(number) if number % 2 else by_prefect(number))
 
 
-def _note(answer: httpx.Response, took: float, times: list[float], measured: Measured) -> None:
-    times.append(took)
-    if not answer.is_success:
-        measured.refused[answer.status_code] += 1
+async def _timed(asked: Awaitable[httpx.Response], times: list[float], measured: Measured) -> None:
+    """Note how long an answer took; one that never came counts as 0 among those refused."""
+    began = time.monotonic()
+    try:
+        answer = await asked
+    except httpx.TransportError:
+        measured.refused[0] += 1
+    else:
+        if not answer.is_success:
+            measured.refused[answer.status_code] += 1
+    times.append(time.monotonic() - began)
 
 
 async def weigh(process: int, measured: Measured) -> None:
@@ -231,7 +234,13 @@ def run(wanted: Any) -> dict[str, Any]:
         with embedded_server(free_port(), ui=False) as url:
             environment = {**os.environ, "PREFECT_API_URL": url}
             command = [Path(sys.executable).parent / "safelight", "gateway", "--port", str(port)]
-            gateway = subprocess.Popen(command, env=environment, stdout=subprocess.PIPE, text=True)
+            gateway = subprocess.Popen(
+                command,
+                env=environment,
+                stdout=subprocess.PIPE,
+                stderr=subprocess.DEVNULL,
+                text=True,
+            )
             try:
                 if gateway.stdout is not None:
                     gateway.stdout.readline()
@@ -244,7 +253,7 @@ def run(wanted: Any) -> dict[str, Any]:
                     return report(asyncio.run(measure(client, gateway, address, wanted)), wanted)
             finally:
                 gateway.terminate()
-                gateway.wait(30)
+                gateway.wait(60)
 
 
 def main() -> None:
