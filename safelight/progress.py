@@ -118,6 +118,11 @@ def show(picture: bytes) -> None:
         viewer(picture)
 
 
+def looked_at() -> bool:
+    """Whether anybody would see what `show` passes on."""
+    return _viewer.get() is not None
+
+
 @contextmanager
 def viewing(viewer: Viewer | None) -> Generator[None]:
     """Send pictures of the work inside to `viewer`."""

@@ -72,6 +72,9 @@ class Settings(BaseSettings):
     """Those that make an admin."""
     audit_days: int = Field(default=400, ge=1)
     """How long lines of the audit log are kept."""
+    webhook_inside: str = ""
+    """Hosts, addresses and networks of this machine and its network that web hooks of the gateway
+    may call, separated by commas; none by themselves."""
     s3_encryption: Literal["", "AES256", "aws:kms", "aws:kms:dsse"] = ""
     """How the service encrypts what is stored; empty leaves it to the bucket."""
     s3_kms_key: str | None = None
@@ -114,6 +117,8 @@ class Settings(BaseSettings):
     compile: bool = False
     """Compile the blocks of models that draw, on CUDA: the first picture of each size takes up to
     a minute longer, each further one less time; bits differ from those of models as they are."""
+    live_previews: bool = True
+    """Show small pictures of what is being drawn, while it is drawn."""
     model_memory_gib: float = Field(default=16.0, gt=0)
     """Loaded models above this are dropped, least recently used first."""
     pixel_memory_mib: int = Field(default=1024, ge=0)

@@ -7,7 +7,7 @@ from pydantic import JsonValue
 from presets.base.gate import GateParams
 from safelight.params import SEEDS
 from safelight.store.artifact import ArtifactRef
-from tasks.base.recorder import recorder
+from tasks.base.recorder import recorder, unseen
 from tasks.check import CheckParams, check
 
 
@@ -36,7 +36,8 @@ def gated(
     tried: list[JsonValue] = []
     for at in range(tries):
         now = (seed + at) % SEEDS
-        picture = draw(now)
+        with unseen():
+            picture = draw(now)
         tried.append(now)
         first = first or picture
         looked = check(picture, looks.but(policy="warn"))

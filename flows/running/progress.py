@@ -5,7 +5,7 @@ import time
 from collections.abc import Callable
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextvars import copy_context
-from typing import ParamSpec
+from typing import ParamSpec, Self
 from uuid import UUID
 
 from prefect.artifacts import (
@@ -19,8 +19,10 @@ from prefect.client.schemas.filters import (
     ArtifactFilterFlowRunId,
     ArtifactFilterKey,
 )
+from prefect.client.schemas.objects import FlowRun
 from prefect.context import FlowRunContext
 
+from flows.running.telling import Telling
 from safelight.client.asking import ask, patient_client
 from safelight.client.page import left_out
 from tasks.base.recorder import Recorder
@@ -44,8 +46,9 @@ class ProgressBoard:
     go on with it. A thread of its own asks the server: however slow that is, no step waits for it.
     """
 
-    def __init__(self, *, begun_before: bool = False) -> None:
+    def __init__(self, *, begun_before: bool = False, telling: Telling | None = None) -> None:
         self._begun_before = begun_before
+        self._telling = telling
         self._artifact: UUID | None = None
         self._last = time.monotonic()
         self._sender = ThreadPoolExecutor(1, thread_name_prefix="progress")
@@ -54,6 +57,14 @@ class ProgressBoard:
         self._viewed = 0.0
         self.recorder: Recorder | None = None
         """The run's record; says how many stages are finished."""
+
+    @classmethod
+    def of(cls, flow_run: FlowRun | None) -> Self:
+        """The board of a run; None has no server."""
+        if flow_run is None:
+            return cls()
+        telling = Telling(flow_run.id, flow_run.run_count)
+        return cls(begun_before=flow_run.run_count > 1, telling=telling)
 
     def report(self, stage: str, done: int, total: int) -> None:
         """Show that `done` of `total` steps of a stage are finished."""
@@ -69,10 +80,23 @@ class ProgressBoard:
         run = copy_context().run  # the artifact belongs to the flow run of this context
         remark = self.recorder.remark if self.recorder is not None else ""
         text = f"{stage}: {done} of {total}" + (f", {remark}" if remark else "")
-        self._sending = self._sender.submit(run, self._show, percent, text)
+        self._sending = self._sender.submit(run, self._tell, percent, text, stage, done, total)
+
+    def begun(self, stage: str) -> None:
+        """A stage begins its work."""
+        if self._telling is not None:
+            self._telling.stage(stage, stage, "began")
+
+    def ended(self) -> None:
+        """The stage that was entered in the run's record last has ended."""
+        if self._telling is not None and self.recorder is not None:
+            facts = self.recorder.facts[-1]
+            self._telling.stage(facts.name, facts.stage_type, facts.status)
 
     def view(self, picture: bytes) -> None:
         """Show a small picture of what a stage is making; not while the server is asked already."""
+        if self._telling is not None:
+            self._telling.picture(picture)
         now = time.monotonic()
         kind = next((kind for head, kind in _PICTURES.items() if picture.startswith(head)), None)
         busy = self._sending is not None and not self._sending.done()
@@ -96,6 +120,8 @@ class ProgressBoard:
         self._sender.shutdown()
         if self._sending is not None:
             self._sending.result()
+        if self._telling is not None:
+            self._telling.finish(self.recorder)
         if self._artifact is not None or self._begun_before:
             self._show(100.0, "finished")
 
@@ -104,6 +130,11 @@ class ProgressBoard:
             return 0.0
         expected = max(self.recorder.expected_stages, len(self.recorder.facts) + 1)
         return round(100.0 * (len(self.recorder.facts) + of_stage) / expected, 1)
+
+    def _tell(self, percent: float, text: str, stage: str, done: int, total: int) -> None:
+        if self._telling is not None:
+            self._telling.tell(percent, text, stage, done, total)
+        self._show(percent, text)
 
     def _show(self, percent: float, text: str) -> None:
         with left_out():

@@ -2,7 +2,7 @@
 
 import inspect
 import logging
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from contextvars import ContextVar
 from datetime import UTC, datetime
 from functools import wraps
@@ -30,6 +30,7 @@ from flows.running.progress import ProgressBoard
 from flows.running.prompts import check_prompts, unfolded
 from flows.running.seeds import with_seed
 from flows.running.signature import documented, parameters_model
+from safelight.characters.tags import character_tags
 from safelight.client.page import describe, publish
 from safelight.engines.machine.device import device_class
 from safelight.engines.machine.measure import absent_seconds
@@ -56,6 +57,7 @@ from tasks.base.inline import inline
 from tasks.base.recorder import Recorder, Report, recording
 
 LOG = logging.getLogger(__name__)
+NOTHING: Mapping[str, object] = {}
 P = ParamSpec("P")
 Outcome = TypeVar("Outcome", ArtifactRef, list[ArtifactRef])
 _refused: ContextVar[tuple[PipelineError, dict[str, Any]] | None] = ContextVar(
@@ -154,7 +156,7 @@ def _recorded(body: Callable[..., Any]) -> Callable[..., Any]:
         ledger = _Ledger(body.__name__, run_id, called, prompts, flow_run)
         name = run_name(body.__name__, given)
         if flow_run is not None:
-            ledger.board.beside(_describe, flow_run, name)
+            ledger.board.beside(_describe, flow_run, name, None, given)
         try:
             with ledger:
                 ledger.results = _listed(body(**given))
@@ -246,10 +248,16 @@ def _plain(parameters: dict[str, Any]) -> dict[str, JsonValue]:
     return cast("dict[str, JsonValue]", plain)
 
 
-def _describe(flow_run: FlowRun, name: str, error: PipelineError | None = None) -> None:
-    """Give a run its name, unless somebody named it, and the tag of its error."""
+def _describe(
+    flow_run: FlowRun,
+    name: str,
+    error: PipelineError | None = None,
+    given: Mapping[str, object] = NOTHING,
+) -> None:
+    """Give a run its name, unless somebody named it, and tags of its error and its character."""
     new = name if is_drawn(flow_run.name) else flow_run.name
     tags = tagged(flow_run.tags, error)
+    tags += [tag for tag in character_tags(given) if tag not in tags]
     if new != flow_run.name or set(tags) != set(flow_run.tags):
         describe(flow_run.id, new, tags)
         flow_run.name, flow_run.tags = new, tags
@@ -295,7 +303,7 @@ class _Ledger:
         """Why the run failed."""
         self.results: tuple[ArtifactRef, ...] = ()
         """What the body gave."""
-        self.board = ProgressBoard(begun_before=flow_run is not None and flow_run.run_count > 1)
+        self.board = ProgressBoard.of(flow_run)
         self._has_page = report is None
         self._flow_run = flow_run
         self._kept_stages = 0
@@ -309,6 +317,7 @@ class _Ledger:
         self._recorder.run_id = self.run_id
         self.board.recorder = self._recorder
         if self._flow_run is not None:
+            self._recorder.begun = self.board.begun
             self._recorder.added = self._keep_so_far
             self._recorder.view = self.board.view
 
@@ -350,6 +359,7 @@ class _Ledger:
 
     def _keep_so_far(self, stages: int) -> None:
         """Keep what a worker completes if this process dies; the more stages, the less often."""
+        self.board.ended()
         enough = stages - self._kept_stages >= max(1, stages // KEPT_PART)
         if not enough or stages == self._recorder.expected_stages or is_given_up():
             return

@@ -110,7 +110,7 @@ def create_run(
         parameters: as the flow takes them.
         environment: what the run's process has beside its own.
         key: a second run of the flow with the same one is the first; None draws one.
-        tags: of the run, beside those of the deployment.
+        tags: of the run, beside those of its deployment.
 
     Raises:
         InvalidFieldValueError: the server refused the parameters.
@@ -121,7 +121,7 @@ def create_run(
         name=run_name(flow, parameters),
         job_variables={"env": dict(environment)} if environment else None,
         idempotency_key=key or str(uuid4()),
-        tags=tags or None,
+        tags=tags,
         labels=labels(),
     )
     asked = Entry("job.submit", str(made.id), {"flow": flow})

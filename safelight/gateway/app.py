@@ -22,10 +22,13 @@ from safelight.gateway import (
     metrics_routes,
     offer_routes,
     openai_routes,
+    upload_routes,
     webui_routes,
 )
 from safelight.gateway.correlating import Correlated
+from safelight.gateway.earlier import generation, media_lab, operations, preset_pipelines
 from safelight.gateway.guard import Guard
+from safelight.gateway.hooks import routes as hook_routes
 from safelight.gateway.problems import (
     Problem,
     on_http_exception,
@@ -80,13 +83,17 @@ def create_api() -> FastAPI:
     api.include_router(audit_routes.router)
     api.include_router(audit_routes.costs)
     api.include_router(offer_routes.router)
+    api.include_router(upload_routes.router)
     api.include_router(job_routes.router)
     api.include_router(batch_routes.router)
+    api.include_router(hook_routes.router)
     api.include_router(webui_routes.router)
     api.include_router(openai_routes.router)
     api.include_router(metrics_routes.router)
     api.include_router(character_routes.router)
     api.include_router(character_routes.training)
+    for earlier in (media_lab, preset_pipelines, generation, operations):
+        api.include_router(earlier.router)
     api.add_exception_handler(PipelineError, on_pipeline_error)
     api.add_exception_handler(RequestValidationError, on_invalid_request)
     api.add_exception_handler(HTTPException, on_http_exception)
@@ -107,16 +114,17 @@ async def _lifespan(api: FastAPI) -> AsyncGenerator[None]:
     with ExitStack() as stack:
         client = stack.enter_context(patient_client(PATIENCE_SECONDS, stops=False))
         shared = api.state.shared = shared_by(client)
-        following = asyncio.create_task(shared.following.run())
-        writing = asyncio.create_task(Transitions(client).run())
+        works = (shared.following.run(), shared.sender.run(), Transitions(client).run())
+        beside = [asyncio.create_task(work) for work in works]
         await run_sync(_load)
         try:
             yield
         finally:
-            for task in (following, writing):
-                task.cancel()
+            for each in beside:
+                each.cancel()
+            for each in beside:
                 with suppress(asyncio.CancelledError):
-                    await task
+                    await each
 
 
 def _load() -> None:

@@ -1,9 +1,12 @@
 """Routes of batches: their results as one zip, which can be taken up where a download broke off."""
 
-from typing import Annotated
+import csv
+import io
+from typing import Annotated, Literal
 from uuid import UUID
 
-from fastapi import APIRouter, Header, Request, Response
+from fastapi import APIRouter, Header, Query, Request, Response
+from pydantic import BaseModel, ConfigDict, JsonValue
 from starlette.responses import StreamingResponse
 
 from safelight.errors import InvalidFieldValueError, MissingFileError
@@ -12,11 +15,162 @@ from safelight.exports.parts import LONGEST_NAME, part
 from safelight.exports.placing import disposition, named
 from safelight.exports.zips import Zip, plan_zip
 from safelight.gateway.files import RANGE, names_tag, template_of
-from safelight.gateway.job_routes import Names
+from safelight.gateway.job_routes import NO_REASON, IdempotencyKey, Names
+from safelight.gateway.jobs import Job, find_job
+from safelight.gateway.listing import JobFilters, JobPage, filtered_jobs
 from safelight.gateway.problems import UnknownJobError
-from safelight.provenance.batches import load_report
+from safelight.gateway.shared import Everything, Shared
+from safelight.gateway.steering import Reason, Submission, cancel
+from safelight.gateway.workflows import WorkflowType
+from safelight.provenance.batches import BatchOutcome, BatchReport, load_report
 
 router = APIRouter(prefix="/api/batches", tags=["batches"])
+
+
+class _Frozen(BaseModel):
+    model_config = ConfigDict(frozen=True, extra="forbid", use_attribute_docstrings=True)
+
+
+class Batch(_Frozen):
+    """A batch."""
+
+    job: Job
+    """Its own run."""
+    counts: dict[str, JsonValue]
+    """How many requests ended in which way; empty before the first ended."""
+    failures: list[JsonValue]
+    """Requests that failed, each with code, problem and remedy."""
+
+
+class Row(_Frozen):
+    """One request of a batch."""
+
+    number: int
+    """From 1."""
+    where: str
+    """Line, request or cell."""
+    state: str
+    """succeeded, failed, crashed, cancelled."""
+    job_id: str
+    """Of its run."""
+    seconds: float
+    """How long it took."""
+    reused: bool
+    """Whether an earlier run had finished it."""
+    cost_usd: float
+    """What its calls to providers cost."""
+    error_code: str
+    """Why it failed."""
+    results: list[str]
+    """Where its files can be downloaded."""
+
+
+class Table(_Frozen):
+    """Requests of a batch that have ended."""
+
+    total: int
+    """How many have."""
+    rows: list[Row]
+    """In their order."""
+
+
+@router.post("", status_code=201)
+def submit_batch(
+    parameters: dict[str, JsonValue],
+    answer: Response,
+    shared: Everything,
+    key: IdempotencyKey = None,
+) -> Job:
+    """Submit a batch: the body holds the parameters of the flow `batch`."""
+    wanted = Submission(workflow=WorkflowType.BATCH.value, parameters=parameters)
+    job = shared.submitter.submit(wanted, key)
+    answer.headers["Location"] = f"{router.prefix}/{job.id}"
+    return job
+
+
+@router.get("")
+def list_batches(shared: Everything, wanted: Annotated[JobFilters, Query()]) -> JobPage:
+    """Batches, newest first."""
+    return filtered_jobs(shared.client, shared.flows, wanted, WorkflowType.BATCH)
+
+
+@router.get("/{batch_id}")
+def read_batch(batch_id: UUID, shared: Everything) -> Batch:
+    """One batch: how it stands, and what of it failed."""
+    job, report = _found(batch_id, shared)
+    if report is None:
+        return Batch(job=job, counts={}, failures=[])
+    return Batch(job=job, counts=report.counts(), failures=report.failures())
+
+
+@router.post("/{batch_id}/cancel")
+def cancel_batch(batch_id: UUID, shared: Everything, reason: Reason = NO_REASON) -> Job:
+    """Cancel a batch with all its requests."""
+    _found(batch_id, shared)
+    return cancel(shared.client, shared.flows, batch_id, reason.reason)
+
+
+@router.get(
+    "/{batch_id}/table",
+    response_model=Table,
+    responses={200: {"content": {"text/csv": {"schema": {"type": "string"}}}}},
+)
+def read_table(
+    batch_id: UUID,
+    shared: Everything,
+    form: Annotated[Literal["json", "csv"], Query(description="Of the answer.")] = "json",
+) -> Response | Table:
+    """The requests of a batch that have ended, as JSON or CSV."""
+    _, report = _found(batch_id, shared)
+    rows = [] if report is None else [_row(outcome) for outcome in report.outcomes]
+    if form == "json":
+        return Table(total=len(rows), rows=rows)
+    out = io.StringIO()
+    writer = csv.writer(out)
+    writer.writerow(Row.model_fields)
+    for row in rows:
+        said = {**row.model_dump(), "results": " ".join(row.results)}
+        writer.writerow([_plain(value) for value in said.values()])
+    saved = disposition(f"{batch_id}.csv", "attachment")
+    return Response(out.getvalue(), media_type="text/csv", headers={"Content-Disposition": saved})
+
+
+def _found(batch_id: UUID, shared: Shared) -> tuple[Job, BatchReport | None]:
+    """A batch and its report.
+
+    Raises:
+        UnknownJobError: there is none of this id.
+    """
+    job = find_job(shared.client, shared.flows, batch_id)
+    if job.workflow_type is not WorkflowType.BATCH:
+        raise UnknownJobError(
+            f"job {batch_id} is no batch", "take the id of one that /api/batches lists"
+        )
+    try:
+        return job, load_report(batch_id)
+    except MissingFileError:
+        return job, None
+
+
+def _row(outcome: BatchOutcome) -> Row:
+    run = outcome.flow_run_id
+    return Row(
+        number=outcome.number,
+        where=outcome.where,
+        state=outcome.state,
+        job_id=run,
+        seconds=outcome.seconds,
+        reused=outcome.reused,
+        cost_usd=outcome.cost_usd,
+        error_code="" if outcome.error is None else outcome.error.code,
+        results=[f"/api/jobs/{run}/artifacts/{ref.sha256}" for ref in outcome.results],
+    )
+
+
+def _plain(value: object) -> object:
+    """A cell that no spreadsheet takes for a formula."""
+    text = str(value)
+    return f"'{text}" if isinstance(value, str) and text.startswith(("=", "+", "-", "@")) else value
 
 
 @router.head("/{batch_id}/zip", include_in_schema=False, response_class=Response)

@@ -11,16 +11,17 @@ from safelight.characters import keeping
 from safelight.characters.forgetting import delete
 from safelight.characters.records import Character, CharacterPicture, Tombstone
 from safelight.characters.versions import LoraVersion, list_versions
+from safelight.errors import MissingRequiredFieldError
 from safelight.gateway.files import BINARY, arrived, require_file
+from safelight.gateway.forms import FORM, is_form, read_form
 from safelight.gateway.job_routes import (
     IdempotencyKey,
     cancel_job,
-    follow_job,
-    list_all_jobs,
+    follow_plainly,
     read_job,
 )
-from safelight.gateway.jobs import Job, Status
-from safelight.gateway.listing import LARGEST_PAGE, LONGEST_CURSOR, JobPage
+from safelight.gateway.jobs import Job
+from safelight.gateway.listing import JobFilters, JobPage, filtered_jobs
 from safelight.gateway.shared import Everything
 from safelight.gateway.steering import Submission
 from safelight.gateway.workflows import TRAINING, WorkflowType
@@ -31,7 +32,15 @@ training = APIRouter(prefix="/api/training", tags=["training"])
 _BYTES = {
     "requestBody": {
         "required": True,
-        "content": {BINARY: {"schema": {"type": "string", "format": "binary"}}},
+        "content": {
+            BINARY: {"schema": {"type": "string", "format": "binary"}},
+            FORM: {
+                "schema": {
+                    "type": "object",
+                    "properties": {"files": {"type": "string", "format": "binary"}},
+                }
+            },
+        },
     }
 }
 
@@ -147,9 +156,11 @@ async def add_image(
     content_type: Annotated[str, Header(description="Of the file, or octet-stream.")] = "",
     consent_given: Annotated[bool, Query(description="Whether the person agreed.")] = False,
     consent_by: Annotated[str | None, Query(max_length=200, description="Who says so.")] = None,
-) -> CharacterPicture:
-    """Add a reference picture: the body is the file itself."""
-    require_file(content_type)
+) -> CharacterPicture | Pictures:
+    """Add a reference picture: the body is the file itself, or a form with one or more of them.
+
+    A form is answered with all pictures that it brought.
+    """
 
     def kept(path: Path) -> CharacterPicture:
         return keeping.add_picture(
@@ -161,9 +172,21 @@ async def add_image(
         )
 
     with current_store().workspace() as folder:
-        path = Path(folder) / "picture"
-        await arrived(request.stream(), path)
-        return await run_in_threadpool(kept, path)
+        if not is_form(content_type):
+            require_file(content_type)
+            path = Path(folder) / "picture"
+            await arrived(request.stream(), path)
+            return await run_in_threadpool(kept, path)
+        form = await read_form(request, Path(folder))
+        given = form.fields.get("consent_given", "").lower() in ("true", "1", "yes", "on")
+        consent_given, consent_by = (
+            consent_given or given,
+            form.fields.get("consent_by", consent_by),
+        )
+        if not form.files:
+            raise MissingRequiredFieldError("the form has no file", "add a picture to the form")
+        pictures = [await run_in_threadpool(kept, path) for _, path in form.files]
+        return Pictures(total=len(pictures), images=pictures)
 
 
 @router.delete("/{character}/images/{sha256}")
@@ -193,18 +216,11 @@ def submit_training(
 
 
 @training.get("")
-def list_trainings(
-    shared: Everything,
-    status: Annotated[Status | None, Query(description="How they stand.")] = None,
-    limit: Annotated[int, Query(ge=1, le=LARGEST_PAGE, description="On a page.")] = 50,
-    cursor: Annotated[
-        str | None, Query(max_length=LONGEST_CURSOR, description="next_cursor of a page.")
-    ] = None,
-) -> JobPage:
+def list_trainings(shared: Everything, wanted: Annotated[JobFilters, Query()]) -> JobPage:
     """Trainings, newest first."""
-    return list_all_jobs(shared, status, WorkflowType.TRAIN, None, limit, cursor)
+    return filtered_jobs(shared.client, shared.flows, wanted, WorkflowType.TRAIN)
 
 
 training.get("/{job_id}", name="read_training")(read_job)
 training.post("/{job_id}/cancel", name="cancel_training")(cancel_job)
-training.get("/{job_id}/stream", name="follow_training", response_class=Response)(follow_job)
+training.get("/{job_id}/stream", name="follow_training", response_class=Response)(follow_plainly)

@@ -121,6 +121,24 @@ def _facts(ref: ArtifactRef) -> dict[str, JsonValue]:
     }
 
 
+def result_of(job_id: UUID, sha256: str) -> tuple[Result, Manifest]:
+    """A file that a job made.
+
+    Raises:
+        MissingFileError: the job's manifest names no such file.
+        ForbiddenPathError: the manifest names a key that is none of an artifact.
+    """
+    manifest = manifest_of(job_id)
+    found = [] if manifest is None else [*run_results(manifest), *stages_of(manifest)]
+    result = next((each for each in found if each.ref.sha256 == sha256), None)
+    if manifest is None or result is None:
+        raise MissingFileError(
+            f"job {job_id} has no artifact {sha256}", f"take an id of /api/jobs/{job_id}/artifacts"
+        )
+    _require_artifact(result.ref)
+    return result, manifest
+
+
 def download(
     job_id: UUID,
     sha256: str,
@@ -144,15 +162,8 @@ def download(
         InvalidFieldValueError: the range is none.
         PipelineError: `names` is no template.
     """
-    manifest = manifest_of(job_id)
-    found = [] if manifest is None else [*run_results(manifest), *stages_of(manifest)]
-    result = next((each for each in found if each.ref.sha256 == sha256), None)
-    if manifest is None or result is None:
-        raise MissingFileError(
-            f"job {job_id} has no artifact {sha256}", f"take an id of /api/jobs/{job_id}/artifacts"
-        )
+    result, manifest = result_of(job_id, sha256)
     ref = result.ref
-    _require_artifact(ref)
     name = saved_as(result, template_of(names, manifest.flow))
     if wanted_range is not None and not RANGE.fullmatch(wanted_range.strip()):
         raise InvalidFieldValueError(
@@ -221,7 +232,7 @@ async def keep_upload(chunks: AsyncIterator[bytes], sha256: str | None) -> Store
             raise UploadDamagedError(
                 f"the file has sha256 {found}, expected {sha256}", "send it again"
             )
-        return await run_sync(_kept, path)
+        return await run_sync(kept_file, path)
 
 
 def require_file(content_type: str) -> None:
@@ -254,7 +265,13 @@ async def arrived(chunks: AsyncIterator[bytes], path: Path) -> str:
     return digest.hexdigest()
 
 
-def _kept(path: Path) -> Stored:
+def kept_file(path: Path) -> Stored:
+    """Look into a file, and keep it.
+
+    Raises:
+        InvalidMediaError: it is no picture, video or sound, or too large a one.
+        DiskFullError: no room is left.
+    """
     ref = keep_media(path, MEDIA)
     current_store().settle()
     return Stored.model_validate(_facts(ref))

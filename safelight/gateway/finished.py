@@ -17,7 +17,7 @@ from safelight.errors import (
     PipelineError,
     UnknownError,
 )
-from safelight.gateway.following import Told
+from safelight.gateway.events import Told
 from safelight.gateway.jobs import Job, Status, find_job
 from safelight.gateway.problems import StateConflictError
 from safelight.gateway.shared import Shared
@@ -39,8 +39,23 @@ class JobFailedError(PipelineError):
         self.code = failure.code
 
 
+async def ended(
+    shared: Shared, workflow: str, parameters: Mapping[str, JsonValue], key: str | None = None
+) -> Job:
+    """Submit a job and wait for its end; how it stands then.
+
+    Raises:
+        PipelineError: it was refused.
+    """
+    wanted = Submission(workflow=workflow, parameters=dict(parameters))
+    job = await run_sync(shared.submitter.submit, wanted, key)
+    async for _ in shared.following.news(job.id, Told(), ""):
+        pass
+    return await run_sync(find_job, shared.client, shared.flows, job.id)
+
+
 async def finished(
-    shared: Shared, workflow: str, parameters: Mapping[str, JsonValue]
+    shared: Shared, workflow: str, parameters: Mapping[str, JsonValue], key: str | None = None
 ) -> tuple[Job, list[ArtifactRef]]:
     """Submit a job and wait for its end; what it made, in order.
 
@@ -49,11 +64,17 @@ async def finished(
         StateConflictError: it was cancelled.
         PipelineError: it was refused.
     """
-    wanted = Submission(workflow=workflow, parameters=dict(parameters))
-    job = await run_sync(shared.submitter.submit, wanted, None)
-    async for _ in shared.following.events(job.id, Told(), ""):
-        pass
-    job = await run_sync(find_job, shared.client, shared.flows, job.id)
+    job = await ended(shared, workflow, parameters, key)
+    return job, await run_sync(results_of, job)
+
+
+def results_of(job: Job) -> list[ArtifactRef]:
+    """What a job that has ended made, in order.
+
+    Raises:
+        JobFailedError: it failed.
+        StateConflictError: it was cancelled.
+    """
     if job.status is Status.CANCELLED:
         raise StateConflictError(f"job {job.id} was cancelled", "ask again", job.status.value)
     if job.status is not Status.SUCCEEDED:
@@ -61,12 +82,12 @@ async def finished(
             job.error
             or Failure(code=UnknownError.code, problem=job.message, remedy=f"read job {job.id}")
         )
-    manifest = await run_sync(manifest_of, job.id)
+    manifest = manifest_of(job.id)
     if manifest is None:
         raise UnknownError(
             f"job {job.id} ended without a manifest", "give gateway and workers one store"
         )
-    return job, list(manifest.results)
+    return list(manifest.results)
 
 
 def refuse_others(

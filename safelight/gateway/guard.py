@@ -30,11 +30,11 @@ JSON_BYTES = 4 * 2**20
 """Of a JSON body; a pipeline of 200 stages has far fewer."""
 PICTURES_BYTES = 64 * 2**20
 """Of a JSON body with pictures in base64."""
-PICTURES = "/sdapi/v1/"
-"""Where the paths begin whose bodies hold pictures."""
+PICTURES = re.compile(r"/sdapi/v1/.*|/v1/jobs")
+"""Paths whose bodies hold pictures."""
 UPLOAD_BYTES = 8 * 2**30
 """Of an uploaded file."""
-FILES = re.compile(r"/api/uploads|/api/characters/[^/]+/images")
+FILES = re.compile(r"/api/uploads(/resumable/[^/]+)?|/api/characters/[^/]+/images")
 """Paths that take files."""
 FORMS = frozenset({"/signin", "/signout"})
 """Paths that take forms of pages without scripts; those pages must be our own."""
@@ -82,7 +82,7 @@ def _most(path: str) -> int:
     """Bytes that a body may have there."""
     if FILES.fullmatch(path):
         return UPLOAD_BYTES
-    return PICTURES_BYTES if path.startswith(PICTURES) else JSON_BYTES
+    return PICTURES_BYTES if PICTURES.fullmatch(path) else JSON_BYTES
 
 
 def _from_elsewhere(scope: Scope) -> PipelineError | None:

@@ -10,14 +10,14 @@ from starlette.responses import StreamingResponse
 
 from safelight.exports.template import LONGEST_TEMPLATE
 from safelight.gateway.correlating import correlation_id
-from safelight.gateway.files import Artifacts, artifacts_of, download
-from safelight.gateway.following import JobEvent, Told
-from safelight.gateway.jobs import Job, Status, find_job, find_run
-from safelight.gateway.listing import LARGEST_PAGE, LONGEST_CURSOR, JobPage, list_jobs
+from safelight.gateway.events import PLAIN, USUAL, JobEvent, Kind, Told
+from safelight.gateway.files import Artifacts, artifacts_of, download, result_of
+from safelight.gateway.jobs import Job, find_job, find_run
+from safelight.gateway.listing import AllFilters, JobPage, filtered_jobs
 from safelight.gateway.shared import Everything
 from safelight.gateway.steering import Reason, Submission, cancel, retry
+from safelight.gateway.thumbnails import Side, thumbnail
 from safelight.gateway.trail import Audit, Level, LogPage, audit_of, log_of
-from safelight.gateway.workflows import WorkflowType
 
 LARGEST_LOG_PAGE = 150
 """Lines; below what a Prefect server gives at once."""
@@ -28,6 +28,7 @@ Names = Annotated[
     str | None,
     Query(max_length=LONGEST_TEMPLATE, description="Template of the names that files get."),
 ]
+LastEventId = Annotated[str | None, Header(alias="Last-Event-ID", description="Where to go on.")]
 IdempotencyKey = Annotated[
     str | None,
     Header(
@@ -50,28 +51,9 @@ def submit_job(
 
 
 @router.get("")
-def list_all_jobs(
-    shared: Everything,
-    status: Annotated[Status | None, Query(description="How they stand.")] = None,
-    workflow_type: Annotated[WorkflowType | None, Query(description="Kind of work.")] = None,
-    text: Annotated[
-        str | None, Query(max_length=200, description="Part of the name, whatever the case.")
-    ] = None,
-    limit: Annotated[int, Query(ge=1, le=LARGEST_PAGE, description="Jobs on a page.")] = 50,
-    cursor: Annotated[
-        str | None, Query(max_length=LONGEST_CURSOR, description="next_cursor of a page.")
-    ] = None,
-) -> JobPage:
+def list_all_jobs(shared: Everything, wanted: Annotated[AllFilters, Query()]) -> JobPage:
     """Jobs, newest first."""
-    return list_jobs(
-        shared.client,
-        shared.flows,
-        status=status,
-        kind=workflow_type,
-        text=text,
-        limit=limit,
-        cursor=cursor,
-    )
+    return filtered_jobs(shared.client, shared.flows, wanted, wanted.workflow_type)
 
 
 @router.get("/{job_id}")
@@ -117,8 +99,8 @@ def read_logs(
     response_class=StreamingResponse,
     responses={
         200: {
-            "description": "`progress` events while the job goes on and one `complete`; the data "
-            "of each is this.",
+            "description": "`progress`, `stage` and `preview` events while the job goes on, `log` "
+            "where it is wanted, and one `complete`; the data of `progress` and the last is this.",
             "content": {"text/event-stream": {"schema": JobEvent.model_json_schema()}},
         },
         204: {"description": "The job has ended, and the listener knows that."},
@@ -128,11 +110,30 @@ async def follow_job(
     job_id: UUID,
     request: Request,
     shared: Everything,
-    last_event_id: Annotated[
-        str | None, Header(alias="Last-Event-ID", description="Where to go on.")
-    ] = None,
+    log: Annotated[bool, Query(description="Whether the job's log is told too.")] = False,
+    previews: Annotated[bool, Query(description="Whether pictures are shown.")] = True,
+    last_event_id: LastEventId = None,
 ) -> Response:
     """Follow a job by server-sent events."""
+    shown: frozenset[Kind] = frozenset() if previews else frozenset({"preview"})
+    read: frozenset[Kind] = frozenset({"log"}) if log else frozenset()
+    return await _followed(job_id, request, shared, last_event_id, (USUAL - shown) | read)
+
+
+async def follow_plainly(
+    job_id: UUID, request: Request, shared: Everything, last_event_id: LastEventId = None
+) -> Response:
+    """Follow a job by server-sent events: `progress`, and one `complete`."""
+    return await _followed(job_id, request, shared, last_event_id, PLAIN)
+
+
+async def _followed(
+    job_id: UUID,
+    request: Request,
+    shared: Everything,
+    last_event_id: str | None,
+    kinds: frozenset[Kind],
+) -> Response:
     told = Told.read(last_event_id)
     run, _ = await run_in_threadpool(find_run, shared.client, shared.flows, job_id)
     if told.states and run.state is not None and run.state.is_final():
@@ -140,7 +141,7 @@ async def follow_job(
         if told.states >= len(states):
             return Response(status_code=204)  # the standard's way to end a listener
     events: AsyncGenerator[bytes, None] = shared.following.events(
-        job_id, told, correlation_id(request.scope)
+        job_id, told, correlation_id(request.scope), kinds
     )
     return StreamingResponse(
         events, media_type="text/event-stream", headers={"X-Accel-Buffering": "no"}
@@ -176,3 +177,23 @@ def download_artifact(
     """Download a file that a job has made."""
     find_run(shared.client, shared.flows, job_id)
     return download(job_id, sha256, names, wanted_range, known_tags)
+
+
+@router.get(
+    "/{job_id}/artifacts/{sha256}/thumbnail",
+    response_class=Response,
+    responses={
+        200: {"description": "A small WebP.", "content": {"image/webp": {}}},
+        304: {"description": "The caller has it."},
+    },
+)
+def read_thumbnail(
+    job_id: UUID,
+    sha256: Sha256,
+    shared: Everything,
+    side: Annotated[Side, Query(description="The longer side, in pixels.")] = "256",
+    known_tags: Annotated[str | None, Header(alias="If-None-Match")] = None,
+) -> Response:
+    """A thumbnail of a picture or video that a job has made."""
+    find_run(shared.client, shared.flows, job_id)
+    return thumbnail(result_of(job_id, sha256)[0].ref, side, known_tags)

@@ -11,6 +11,7 @@ from prefect.client.schemas.objects import FlowRun, State, StateType
 from prefect.exceptions import ObjectNotFound
 from pydantic import BaseModel, ConfigDict, JsonValue
 
+from safelight.characters.tags import character_in
 from safelight.client.runs import NO_PROGRESS, Progress, progress_of_all
 from safelight.gateway.problems import UnknownJobError
 from safelight.gateway.workflows import WorkflowType, type_of
@@ -66,6 +67,8 @@ class Job(BaseModel):
     """Why it failed."""
     parameters: dict[str, JsonValue]
     """As it was submitted."""
+    character_id: str | None
+    """Of the character that it is for."""
     created_at: datetime | None
     """When it was submitted."""
     updated_at: datetime | None
@@ -123,6 +126,7 @@ def described(run: FlowRun, flow: str, kind: WorkflowType, progress: Progress) -
         stage=progress.text,
         error=error_of(run.state),
         parameters=run.parameters,
+        character_id=character_in(run.tags),
         created_at=run.created,
         updated_at=run.updated,
         started_at=run.start_time,

@@ -17,11 +17,15 @@ from prefect.client.schemas.filters import (
     FlowRunFilterName,
     FlowRunFilterState,
     FlowRunFilterStateType,
+    FlowRunFilterTags,
 )
 from prefect.client.schemas.objects import FlowRun
 from prefect.client.schemas.sorting import FlowRunSort
-from pydantic import BaseModel, ConfigDict, ValidationError
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
+from safelight.characters.keeping import find
+from safelight.characters.records import ID
+from safelight.characters.tags import tag_of
 from safelight.errors import InvalidFieldValueError
 from safelight.gateway.jobs import STATE_TYPES, Flows, Job, Status, described_all
 from safelight.gateway.workflows import WorkflowType, flows_of
@@ -45,6 +49,30 @@ class JobPage(BaseModel):
     """Names the next page; None on the last one."""
 
 
+class JobFilters(BaseModel):
+    """Which jobs are asked for; what is left out is any."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid", use_attribute_docstrings=True)
+
+    status: Status | None = None
+    """How they stand."""
+    character_id: str | None = Field(default=None, min_length=1, max_length=100)
+    """Id or name of the character that they are for."""
+    text: str | None = Field(default=None, max_length=200)
+    """Part of the name, whatever the case."""
+    limit: int = Field(default=50, ge=1, le=LARGEST_PAGE)
+    """Jobs on a page."""
+    cursor: str | None = Field(default=None, max_length=LONGEST_CURSOR)
+    """next_cursor of a page."""
+
+
+class AllFilters(JobFilters):
+    """The same over all kinds of work."""
+
+    workflow_type: WorkflowType | None = None
+    """Kind of work."""
+
+
 class _Cursor(BaseModel):
     """Where a page ended: the time of its last job, and which jobs of that very time it had."""
 
@@ -52,6 +80,26 @@ class _Cursor(BaseModel):
 
     at: datetime
     seen: list[UUID]
+
+
+def filtered_jobs(
+    client: SyncPrefectClient, flows: Flows, wanted: JobFilters, kind: WorkflowType | None
+) -> JobPage:
+    """One page of the jobs of a kind that fit the filters of a request.
+
+    Raises:
+        PipelineError: as `list_jobs`.
+    """
+    return list_jobs(
+        client,
+        flows,
+        status=wanted.status,
+        kind=kind,
+        text=wanted.text,
+        limit=wanted.limit,
+        cursor=wanted.cursor,
+        character=wanted.character_id,
+    )
 
 
 def list_jobs(
@@ -63,6 +111,7 @@ def list_jobs(
     text: str | None,
     limit: int,
     cursor: str | None,
+    character: str | None = None,
 ) -> JobPage:
     """One page of the jobs that fit all filters.
 
@@ -74,8 +123,10 @@ def list_jobs(
         text: part of the job's name, whatever the case.
         limit: jobs on the page.
         cursor: of an earlier page; None is the first.
+        character: name or id of the one that they are for; None is any.
 
     Raises:
+        MissingFileError: there is no such character.
         InvalidFieldValueError: the cursor is none of ours.
     """
     start = None if cursor is None else _read(cursor)
@@ -86,6 +137,7 @@ def list_jobs(
         state=FlowRunFilterState(type=FlowRunFilterStateType(any_=list(STATE_TYPES[status])))
         if status
         else None,
+        tags=FlowRunFilterTags(all_=[_tag(character)]) if character else None,
     )
     total = client.count_flow_runs(flow_filter=of_flows, flow_run_filter=wanted)
     if start is not None:
@@ -105,6 +157,11 @@ def list_jobs(
         jobs=described_all(client, flows, shown),
         next_cursor=_written(shown, start) if len(runs) > limit else None,
     )
+
+
+def _tag(character: str) -> str:
+    """Jobs of one that was deleted are found by its id."""
+    return tag_of(character if ID.fullmatch(character) else find(character).id)
 
 
 def _written(shown: Sequence[FlowRun], start: _Cursor | None) -> str | None:

@@ -1,8 +1,8 @@
 """Routes of what there is to choose from, of uploads, and of the gateway itself."""
 
-from typing import Annotated, Any, Literal
+from typing import Annotated, Literal
 
-from fastapi import APIRouter, Header, Query, Request
+from fastapi import APIRouter, Query
 from prefect import __version__ as prefect_version
 from prefect.client.orchestration import SyncPrefectClient
 from prefect.client.schemas.objects import WorkerStatus
@@ -10,7 +10,6 @@ from pydantic import BaseModel, ConfigDict
 
 from safelight.errors import EngineOfflineError, PipelineError
 from safelight.gateway import offers
-from safelight.gateway.files import BINARY, Stored, keep_upload, require_file
 from safelight.gateway.shared import Everything
 from safelight.gateway.workflows import WorkflowType
 from safelight.installed import version
@@ -125,31 +124,21 @@ def list_workflows() -> offers.Workflows:
     return offers.workflows()
 
 
+@router.get("/api/workflows/{workflow_id}", tags=["catalog"])
+def read_workflow(workflow_id: str) -> offers.WorkflowCard:
+    """One workflow of ComfyUI, with what a job of it takes."""
+    return offers.workflow(workflow_id)
+
+
+@router.get("/api/engines", tags=["catalog"])
+def list_engines() -> offers.Engines:
+    """Engines of this machine: state, version, balance, what they do, and the day's costs."""
+    return offers.engines()
+
+
 @router.get("/api/models", tags=["catalog"])
 def list_models(
     model_type: Annotated[str | None, Query(description="checkpoint, lora, vae, ...")] = None,
 ) -> offers.Models:
     """Models that this machine knows."""
     return offers.models(model_type)
-
-
-_BYTES: dict[str, Any] = {
-    "requestBody": {
-        "required": True,
-        "content": {BINARY: {"schema": {"type": "string", "format": "binary"}}},
-    }
-}
-
-
-@router.post("/api/uploads", status_code=201, tags=["files"], openapi_extra=_BYTES)
-async def upload_file(
-    request: Request,
-    content_type: Annotated[str, Header(description="Of the file, or octet-stream.")] = "",
-    sha256: Annotated[
-        str | None,
-        Query(pattern=r"^[0-9a-f]{64}$", description="What the bytes should have."),
-    ] = None,
-) -> Stored:
-    """Keep a picture, video or sound: the body is the file itself."""
-    require_file(content_type)
-    return await keep_upload(request.stream(), sha256)

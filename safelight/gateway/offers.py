@@ -1,16 +1,22 @@
 """What there is to choose from: presets, operations, models; all of it known without a server."""
 
 from collections.abc import Mapping
+from functools import lru_cache
+from time import monotonic
 from typing import Any, cast
 
 from pydantic import BaseModel, ConfigDict, JsonValue
 
 from safelight.client.catalog import catalog
+from safelight.engines.remote.listing import EngineState, engine_states
+from safelight.engines.remote.spending import DAYS, spent, today
 from safelight.errors import InvalidFieldValueError, PipelineError
 from safelight.gateway.problems import UnknownPresetError
 from safelight.gateway.workflows import OPERATIONS, contract_of
 from safelight.weights.registry import ModelInfo, registry
 from safelight.workflows.files import flow_names, workflow_of
+
+ENGINES_SECONDS = 30.0
 
 
 class _Frozen(BaseModel):
@@ -119,6 +125,17 @@ class Workflows(_Frozen):
     """By their names."""
 
 
+class Engines(_Frozen):
+    """All engines."""
+
+    total: int
+    """How many."""
+    engines: list[EngineState]
+    """By their ids."""
+    spent_today_usd: float
+    """On providers, today in UTC."""
+
+
 class Models(_Frozen):
     """Models of this machine that fit the filter."""
 
@@ -179,6 +196,32 @@ def workflows() -> Workflows:
     """All workflows of ComfyUI that are flows."""
     found = [_workflow(flow) for flow in flow_names()]
     return Workflows(total=len(found), workflows=found)
+
+
+def workflow(flow: str) -> WorkflowCard:
+    """One of them.
+
+    Raises:
+        UnknownPresetError: there is none of this id.
+    """
+    known = flow_names()
+    if flow not in known:
+        raise UnknownPresetError(
+            f"there is no workflow {flow[:80]!r}",
+            f"choose one of {', '.join(known)}" if known else "add one: safelight workflow add",
+        )
+    return _workflow(flow)
+
+
+def engines() -> Engines:
+    """All engines, asked at most every half a minute: providers are asked for their balance."""
+    return _engines(int(monotonic() / ENGINES_SECONDS))
+
+
+@lru_cache(maxsize=1)
+def _engines(_moment: int) -> Engines:
+    found = list(engine_states())
+    return Engines(total=len(found), engines=found, spent_today_usd=spent(f"{DAYS}{today()}/"))
 
 
 def _workflow(flow: str) -> WorkflowCard:

@@ -9,6 +9,7 @@ from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, JsonValue
 
 from safelight.errors import InvalidFieldValueError
 from safelight.gateway.finished import as_base64, finished, refuse_others
+from safelight.gateway.job_routes import IdempotencyKey
 from safelight.gateway.shared import Everything
 from safelight.store.artifact import ArtifactRef
 from safelight.weights.registry import registry
@@ -107,10 +108,12 @@ def list_drawing_models() -> Models:
 
 
 @router.post("/images/generations")
-async def draw_pictures(wanted: Wanted, request: Request, shared: Everything) -> Pictures:
+async def draw_pictures(
+    wanted: Wanted, request: Request, shared: Everything, key: IdempotencyKey = None
+) -> Pictures:
     """Draw pictures; answers when they are there."""
     parameters = as_parameters(wanted)
-    job, made = await finished(shared, "generate", parameters)
+    job, made = await finished(shared, "generate", parameters, key)
     base = str(request.base_url).rstrip("/")
 
     def picture(ref: ArtifactRef) -> Picture:

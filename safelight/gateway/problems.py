@@ -165,6 +165,42 @@ class UploadDamagedError(ChecksumMismatchError):
     status: ClassVar[int] = 400
 
 
+class MissingUploadError(MissingFileError):
+    """There is no upload of this id, or it was not gone on with for too long."""
+
+    status: ClassVar[int] = 404
+
+
+class UnfinishedUploadError(MissingFileError):
+    """Parts of the upload are missing."""
+
+    status: ClassVar[int] = 409
+
+
+class OffsetConflictError(InvalidFieldValueError):
+    """A part of an upload begins elsewhere than the upload goes on."""
+
+    status: ClassVar[int] = 409
+
+
+class PartDamagedError(ChecksumMismatchError):
+    """A part of an upload is not what its checksum says."""
+
+    status: ClassVar[int] = 460  # of the protocol tus
+
+
+class UploadBusyError(InvalidFieldValueError):
+    """Another part of the upload is coming."""
+
+    status: ClassVar[int] = 423
+
+
+class TusVersionError(ContractMismatchError):
+    """The request speaks another version of the protocol tus, or none."""
+
+    status: ClassVar[int] = 412
+
+
 class KeyTakenError(InvalidFieldValueError):
     """An Idempotency-Key was given before, with another request."""
 

@@ -7,9 +7,11 @@ from fastapi import Depends, Request
 from prefect.client.orchestration import SyncPrefectClient
 
 from safelight.gateway.following import Following
+from safelight.gateway.hooks.sending import Sender
 from safelight.gateway.jobs import Flows
 from safelight.gateway.metering import Runs
 from safelight.gateway.steering import Submitter
+from safelight.gateway.uploading import Uploads
 
 
 @dataclass(frozen=True)
@@ -26,12 +28,19 @@ class Shared:
     """Listens for jobs."""
     runs: Runs
     """Counts of runs, for Prometheus."""
+    uploads: Uploads
+    """That come in parts."""
+    sender: Sender
+    """Tells web hooks."""
 
 
 def shared_by(client: SyncPrefectClient) -> Shared:
     """All of it, over one client."""
     flows = Flows(client)
-    return Shared(client, flows, Submitter(client, flows), Following(client), Runs(client))
+    following, sender = Following(client), Sender(client, flows)
+    following.watchers.append(sender.ended)
+    following.returned.append(sender.look)
+    return Shared(client, flows, Submitter(client, flows), following, Runs(client), Uploads(), sender)
 
 
 def _of(request: Request) -> Shared:

@@ -1,7 +1,8 @@
 """Submits jobs, cancels them, and has failed ones run again."""
 
+from collections.abc import Sequence
 from contextlib import nullcontext
-from typing import Any
+from typing import Annotated, Any
 from uuid import UUID
 
 from prefect.client.orchestration import SyncPrefectClient
@@ -11,14 +12,18 @@ from prefect.states import AwaitingRetry, Cancelling
 from pydantic import BaseModel, ConfigDict, Field, JsonValue
 
 from safelight.audit.log import record
+from safelight.characters.keeping import find
+from safelight.characters.tags import PARAMETER, character_tags, tag_of
 from safelight.client.runs import NO_PROGRESS, create_run, find_deployment
-from safelight.errors import DependencyMissingError
+from safelight.errors import DependencyMissingError, InvalidFieldValueError
 from safelight.gateway.jobs import Flows, Job, Status, described, find_job, find_run, status_of
 from safelight.gateway.problems import KeyTakenError, StateConflictError
 from safelight.gateway.signin.caller import NO_LIMITS, current_caller
 from safelight.gateway.signin.quotas import LOCK, require_share
-from safelight.gateway.workflows import check, flow_named, type_of
+from safelight.gateway.workflows import check, contract_of, flow_named, type_of
 
+HOOK_TAG = "hook:"
+HookName = Annotated[str, Field(pattern=r"^[0-9a-f]{16}$")]
 CANCELLABLE = (Status.QUEUED, Status.RUNNING)
 RETRIABLE = (Status.FAILED,)
 STOPPED = (Status.CANCELLED,)
@@ -45,6 +50,10 @@ class Submission(BaseModel):
     """A preset's id, an operation, `pipeline`, or another workflow type."""
     parameters: dict[str, JsonValue] = Field(default_factory=dict[str, JsonValue])
     """As the workflow takes them; what is left out keeps its default."""
+    character_id: str | None = Field(default=None, min_length=1, max_length=100)
+    """Id or name of the character that the job is for; drawn where the workflow draws one."""
+    hooks: tuple[HookName, ...] = Field(default=(), max_length=10)
+    """Ids of web hooks that are told of its end though they are for named jobs alone."""
 
 
 class Reason(BaseModel):
@@ -64,12 +73,13 @@ class Submitter:
         self._flows = flows
         self._deployments: dict[str, UUID] = {}
 
-    def submit(self, wanted: Submission, key: str | None) -> Job:
+    def submit(self, wanted: Submission, key: str | None, tags: Sequence[str] = ()) -> Job:
         """Create the job, or find the one that was created with the same key.
 
         Args:
             wanted: the request.
             key: Idempotency-Key of the caller.
+            tags: by which the job is found, beside that of its character.
 
         Raises:
             DependencyMissingError: the server has no deployment of the workflow.
@@ -79,13 +89,15 @@ class Submitter:
             PipelineError: what of the request is wrong.
         """
         flow = flow_named(wanted.workflow)
-        check(flow, wanted.parameters)
+        parameters, whose = _with_character(flow, wanted)
+        check(flow, parameters)
         caller = current_caller()
         unique = None if key is None else " ".join(filter(None, ("gateway", caller.id, key)))
+        labels = [*whose, *(HOOK_TAG + each for each in wanted.hooks), *tags, *caller.tags]
         with LOCK if caller.limits != NO_LIMITS else nullcontext():
             require_share(self._client, caller, unique)
-            run = self._create(flow, wanted.parameters, unique, caller.tags)
-        if run.parameters != wanted.parameters:
+            run = self._create(flow, parameters, unique, labels)
+        if run.parameters != parameters or not set(whose) <= set(run.tags):
             raise KeyTakenError(
                 f"Idempotency-Key {key!r} was given before, with other parameters: job {run.id}",
                 "send another key with another request",
@@ -106,6 +118,29 @@ class Submitter:
                 del self._deployments[flow]
         found = self._deployments[flow] = find_deployment(self._client, flow)
         return create_run(self._client, found, flow, parameters, {}, key, tags)
+
+
+def _with_character(flow: str, wanted: Submission) -> tuple[dict[str, JsonValue], list[str]]:
+    """Parameters and tags of a job for a character.
+
+    Raises:
+        MissingFileError: there is no such character.
+        InvalidFieldValueError: the parameters name another one.
+    """
+    given = wanted.parameters
+    tags = character_tags(given)
+    if wanted.character_id is None:
+        return given, tags
+    character = find(wanted.character_id)
+    own = tag_of(character.id)
+    if given.get(PARAMETER) is not None and own not in tags:
+        raise InvalidFieldValueError(
+            f"character_id is {character.id}, the parameters name {given[PARAMETER]!r}",
+            "name the character once",
+        )
+    if given.get(PARAMETER) is None and PARAMETER in contract_of(flow).described:
+        given = {**given, PARAMETER: character.id}
+    return given, [own]
 
 
 def cancel(client: SyncPrefectClient, flows: Flows, job_id: UUID, reason: str) -> Job:

@@ -7,7 +7,7 @@ from uuid import UUID
 
 from prefect.client.orchestration import SyncPrefectClient
 from prefect.client.schemas.filters import LogFilter, LogFilterFlowRunId, LogFilterLevel
-from prefect.client.schemas.objects import FlowRun
+from prefect.client.schemas.objects import FlowRun, Log
 from prefect.client.schemas.sorting import LogSort
 from pydantic import BaseModel, ConfigDict, JsonValue
 
@@ -154,15 +154,17 @@ def log_of(
         sort=LogSort.TIMESTAMP_ASC,
     )
     shown = found[:limit]
-    lines = [
-        LogLine(
-            at=log.timestamp,
-            level=logging.getLevelName(log.level),
-            logger=log.name,
-            message=log.message,
-        )
-        for log in shown
-    ]
+    lines = [line_of(log) for log in shown]
     return LogPage(
         job_id=run.id, lines=lines, next_after=after + len(shown), more=len(found) > limit
+    )
+
+
+def line_of(log: Log) -> LogLine:
+    """A record of Prefect's as a line."""
+    return LogLine(
+        at=log.timestamp,
+        level=logging.getLevelName(log.level),
+        logger=log.name,
+        message=log.message,
     )

@@ -10,6 +10,7 @@ from prefect.client.orchestration import SyncPrefectClient
 from pydantic import BaseModel, JsonValue
 
 from safelight.gateway.finished import as_base64, bytes_in, finished
+from safelight.gateway.job_routes import IdempotencyKey
 from safelight.gateway.jobs import Flows, Job, Status
 from safelight.gateway.listing import list_jobs
 from safelight.gateway.shared import Everything
@@ -88,24 +89,30 @@ class Said(BaseModel):
 
 
 @router.post("/txt2img")
-async def draw_from_text(wanted: Drawing, shared: Everything) -> Pictures:
+async def draw_from_text(
+    wanted: Drawing, shared: Everything, key: IdempotencyKey = None
+) -> Pictures:
     """Draw pictures; answers when they are there."""
-    job, made = await finished(shared, "generate", text_to_image(wanted))
+    job, made = await finished(shared, "generate", text_to_image(wanted), key)
     return await run_sync(_answer, job, made, wanted)
 
 
 @router.post("/img2img")
-async def draw_over_picture(wanted: Redrawing, shared: Everything) -> Pictures:
+async def draw_over_picture(
+    wanted: Redrawing, shared: Everything, key: IdempotencyKey = None
+) -> Pictures:
     """Draw over a picture, or over the part of it that a mask shows."""
     flow, parameters = await run_sync(image_to_image, wanted)
-    job, made = await finished(shared, flow, parameters)
+    job, made = await finished(shared, flow, parameters, key)
     return await run_sync(_answer, job, made, wanted)
 
 
 @router.post("/extra-single-image")
-async def enlarge_picture(wanted: Enlarging, shared: Everything) -> Enlarged:
+async def enlarge_picture(
+    wanted: Enlarging, shared: Everything, key: IdempotencyKey = None
+) -> Enlarged:
     """Enlarge a picture."""
-    job, made = await finished(shared, "enhance", await run_sync(enlargement, wanted))
+    job, made = await finished(shared, "enhance", await run_sync(enlargement, wanted), key)
     return Enlarged(html_info=job.name, image=await run_sync(as_base64, made[0]))
 
 

@@ -42,6 +42,8 @@ class WorkflowType(StrEnum):
     TRAIN = "train"
     PRESET = "preset"
     PIPELINE = "pipeline"
+    BATCH = "batch"
+    """Many runs of one flow."""
     WORKFLOW = "workflow"
     """One of ComfyUI, from a file of the volume."""
 

@@ -73,6 +73,8 @@ class Recorder:
     """Names the run's manifest; empty where there is none."""
     view: Callable[[bytes], None] | None = None
     """Called with a small picture of what a stage is making."""
+    begun: Callable[[str], None] | None = None
+    """Called with the name of a stage that begins its work."""
     added: Callable[[int], None] | None = None
     """Called with how many stages are finished when another one is."""
     remark: str = ""
@@ -106,6 +108,8 @@ class Recorder:
     def stage_listener(self, stage: str) -> Callable[[int, int], None] | None:
         """What a running stage calls at each step; None when no one watches."""
         report = self.report
+        if self.begun is not None:
+            self.begun(stage)
         if report is None:
             return None
         return lambda done, total: report(stage, done, total)
@@ -129,6 +133,17 @@ def recording(report: Report | None = None, expected_stages: int = 1) -> Generat
         yield mine
     finally:
         _current.reset(token)
+
+
+@contextmanager
+def unseen() -> Generator[None]:
+    """Show nobody what the stages inside make: it may be refused yet."""
+    mine = recorder()
+    view, mine.view = mine.view, None
+    try:
+        yield
+    finally:
+        mine.view = view
 
 
 def avoided_engines() -> frozenset[str]:

@@ -29,6 +29,9 @@ WORKFLOWS = (
     "pipeline",
     "color_grade_film_grain_v1",
     "train_lora",
+    "inpaint",
+    "interpolate",
+    "photoreal_portrait_v1",
 )
 
 

@@ -9,6 +9,7 @@ import anyio
 import pytest
 from prefect.settings import PREFECT_API_URL, temporary_settings
 
+from safelight.client import hearing
 from safelight.pool import listening
 
 
@@ -45,21 +46,21 @@ def test_a_lost_connection_is_told_once_and_so_is_its_return(
 
     async def hear() -> None:
         connected, away = anyio.Event(), silent_address()
-        real = listening.get_events_subscriber
+        real = hearing.get_events_subscriber
 
         def found_at_last(*args: object, **options: object):
             address = away if len(pauses) < 8 else prefect_server
             with temporary_settings({PREFECT_API_URL: address}):
                 return real(*args, **options)
 
-        monkeypatch.setattr(listening, "get_events_subscriber", found_at_last)
+        monkeypatch.setattr(hearing, "get_events_subscriber", found_at_last)
         async with anyio.create_task_group() as group:
             group.start_soon(listening.listen, uuid4(), connected.set, lambda event: None)
             with anyio.fail_after(60):
                 await connected.wait()
             group.cancel_scope.cancel()
 
-    monkeypatch.setattr(listening, "sleep", short_pause)
+    monkeypatch.setattr(hearing, "sleep", short_pause)
     with temporary_settings({PREFECT_API_URL: prefect_server}):
         anyio.run(hear)
     assert pauses == [1.0, 2.0, 4.0, 8.0, 10.0, 10.0, 10.0, 10.0]

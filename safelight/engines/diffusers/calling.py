@@ -17,6 +17,7 @@ from safelight.engines.diffusers.frugal import (
     decoder_in_tiles,
     off_the_device,
 )
+from safelight.engines.diffusers.looking import Looking
 from safelight.engines.diffusers.model import DiffusionModel
 from safelight.engines.diffusers.reading import note_unread
 from safelight.engines.machine.device import device_class, resolve_device
@@ -75,16 +76,26 @@ def arguments(
         references = [Image.fromarray(image) for image in drawing.reference_images]
         call["ip_adapter_image"] = [references] if len(references) > 1 else references[0]
     taken = steps_taken(drawing.steps, float(str(extra.get("strength", 1.0))))
+    look = Looking(*_size(extra)) if settings().live_previews else None
 
     def on_step(
         pipe: object, index: int, _at: object, state: dict[str, object]
     ) -> dict[str, object]:
-        del pipe
+        if look is not None and index + 1 < taken:
+            look.step(pipe, state.get("latents"))
         step(min(index + 1, taken), taken)
         return state
 
     call["callback_on_step_end"] = on_step
     return {name: value for name, value in call.items() if name in understood}
+
+
+def _size(extra: dict[str, object]) -> tuple[int, int]:
+    """Width and height of what is drawn."""
+    image = extra.get("image")
+    if isinstance(image, Image.Image):
+        return image.size
+    return int(str(extra.get("width", 0))), int(str(extra.get("height", 0)))
 
 
 def texts_of(drawings: Sequence[Drawing]) -> list[tuple[str, str]]:

@@ -1,0 +1,1 @@
+"""Paths that the systems before Safelight answered, over the functions of the gateway's own."""

@@ -1,0 +1,1 @@
+"""Web hooks: programs elsewhere are told that a job has ended."""
