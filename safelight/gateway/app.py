@@ -24,6 +24,7 @@ from safelight.gateway import (
 )
 from safelight.gateway.correlating import Correlated
 from safelight.gateway.guard import Guard
+from safelight.gateway.page import router as page
 from safelight.gateway.problems import (
     Problem,
     on_http_exception,
@@ -68,6 +69,7 @@ def create_api() -> FastAPI:
     api.include_router(openai_routes.router)
     api.include_router(character_routes.router)
     api.include_router(character_routes.training)
+    api.include_router(page.router)
     api.add_exception_handler(PipelineError, on_pipeline_error)
     api.add_exception_handler(RequestValidationError, on_invalid_request)
     api.add_exception_handler(HTTPException, on_http_exception)
