@@ -39,8 +39,9 @@ def key_of_star(sha256: str) -> str:
 
 def keep(store: Store, sha256: str) -> None:
     """Keep a file for ever."""
+    key = key_of_star(sha256)
     star = Star(sha256=sha256, since=datetime.now(UTC).isoformat(timespec="seconds"))
-    store.write_record(key_of_star(sha256), star.model_dump_json().encode())
+    store.write_record(key, star.model_dump_json().encode())
 
 
 def let_go(store: Store, sha256: str) -> None:

@@ -125,7 +125,9 @@ def draw(
 @router.get("/create/run/{job_id}")
 def watch(job_id: UUID, request: Request, shared: Everything) -> Response:
     """A run as it is now: what it draws, its stages, its pictures once it has ended."""
-    return shown_part(request, "run", current=_shown(find_job(shared.client, shared.flows, job_id)))
+    return shown_part(
+        request, "run", current=current_of(find_job(shared.client, shared.flows, job_id))
+    )
 
 
 def _read(flow: str, given: Typed) -> tuple[Form, dict[str, JsonValue], dict[str, str]]:
@@ -195,7 +197,7 @@ def _current(shared: Shared, job_id: UUID | None) -> Current | None:
     """The job of the address, else the one that runs or waits, whoever opened the page."""
     if job_id is not None:
         try:
-            return _shown(find_job(shared.client, shared.flows, job_id))
+            return current_of(find_job(shared.client, shared.flows, job_id))
         except UnknownJobError:  # an address of long ago
             pass
     for status in (Status.RUNNING, Status.QUEUED):
@@ -203,11 +205,12 @@ def _current(shared: Shared, job_id: UUID | None) -> Current | None:
             shared.client, shared.flows, status=status, kind=None, text=None, limit=1, cursor=None
         )
         if found.jobs:
-            return _shown(found.jobs[0])
+            return current_of(found.jobs[0])
     return None
 
 
-def _shown(job: Job) -> Current:
+def current_of(job: Job) -> Current:
+    """A run with its bar, what is expected of it, and what it made."""
     index = gallery()
     if job.status in (Status.SUCCEEDED, Status.FAILED):
         index.refresh()

@@ -5,7 +5,13 @@ from typing import Annotated
 from fastapi import APIRouter, Header
 from starlette.responses import Response
 
-from safelight.gateway.page import create_routes, file_routes, frame_routes
+from safelight.gateway.page import (
+    create_routes,
+    file_routes,
+    frame_routes,
+    gallery_rooms,
+    job_rooms,
+)
 from safelight.gateway.page.rendering import STATIC, static_file
 
 router = APIRouter(include_in_schema=False)
@@ -19,5 +25,5 @@ def read_static(
     return static_file(name, known_tag)
 
 
-for room in (frame_routes, file_routes, create_routes):
+for room in (frame_routes, file_routes, create_routes, job_rooms, gallery_rooms):
     router.include_router(room.router)

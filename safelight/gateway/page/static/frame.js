@@ -116,5 +116,38 @@ document.body.addEventListener("htmx:afterRequest", (event) => {
   if (!row || event.detail.target?.id !== "drawer") return;
   for (const other of $$("[data-row][aria-current]")) other.removeAttribute("aria-current");
   row.setAttribute("aria-current", "true");
-  if (matchMedia("(max-width: 820px)").matches) $("#drawer").scrollIntoView({ behavior: "smooth" });
+  if (matchMedia("(max-width: 820px)").matches) $("#drawer")?.scrollIntoView({ behavior: "smooth" });
 });
+
+// Drawers: closed by their button or Esc; the row of an open one stays marked when its table is new.
+function mark() {
+  const open = $("#drawer [data-of]")?.dataset.of;
+  for (const row of $$("[data-row]")) {
+    if (row.dataset.row === open) row.setAttribute("aria-current", "true");
+    else row.removeAttribute("aria-current");
+  }
+}
+export function closeDrawer() {
+  const open = $("#drawer [data-of]")?.dataset.of;
+  if (!open) return false;
+  $("#drawer").replaceChildren();
+  mark();
+  const address = new URL(location.href);
+  for (const name of ["job", "file", "name"]) address.searchParams.delete(name);
+  history.replaceState(null, "", address);
+  const row = $(`[data-row="${CSS.escape(open)}"]`);
+  (row?.matches("a") ? row : $("a", row ?? document.body))?.focus();
+  return true;
+}
+document.addEventListener("click", (event) => { if (event.target.closest("[data-close]")) closeDrawer(); });
+document.addEventListener("keydown", (event) => {
+  if (event.key === "Escape" && !$("dialog[open]") && !typing(event)) closeDrawer();
+});
+document.body.addEventListener("htmx:afterSettle", mark);
+// What changes while somebody reads it must not lose what was unfolded.
+document.body.addEventListener("htmx:beforeRequest", (event) => {
+  const drawer = event.target.closest?.(".drawer");
+  if (drawer === event.target && ($("details[open]", drawer) || drawer.contains(document.activeElement))) event.preventDefault();
+});
+document.addEventListener("change", (event) => { if (event.target.matches("[data-submits]")) event.target.form.requestSubmit(); });
+mark();
