@@ -67,3 +67,19 @@ def picture_of(path: Path) -> bytes:
         InvalidMediaError: it is none.
     """
     return _made(decode_image(path.read_bytes()))
+
+
+def shown_whole(ref: ArtifactRef, store: Store | None = None) -> bytes:
+    """A PNG of a stored picture of any format, turned upright, at its full size.
+
+    Raises:
+        InvalidMediaError: it is no picture.
+        MissingFileError: it is no longer stored.
+    """
+    if ref.kind != "image":
+        raise InvalidMediaError(f"{ref.uri} is {ref.media_type}", "name a picture")
+    out = io.BytesIO()
+    Image.fromarray(decode_image((store or current_store()).read(ref))).save(
+        out, "PNG", compress_level=1
+    )
+    return out.getvalue()

@@ -7,9 +7,10 @@ from uuid import UUID
 from fastapi import APIRouter, Header, Query
 from starlette.responses import Response
 
+from safelight.characters import keeping
 from safelight.errors import ForbiddenPathError, MissingFileError
 from safelight.gallery.index import gallery
-from safelight.gallery.thumbnails import picture_of, thumbnail
+from safelight.gallery.thumbnails import picture_of, shown_whole, thumbnail
 from safelight.gateway.files import FOR_EVER, download
 from safelight.gateway.job_routes import Sha256
 from safelight.store.artifact import EXTENSIONS, ArtifactRef
@@ -49,21 +50,44 @@ def read_file(
 @router.get("/peek")
 def peek(link: Annotated[str, Query(max_length=200)], known_tag: KnownTag = None) -> Response:
     """A small picture of what a `store:` link names, for forms."""
+    ref = _named(link)
+    tag = f'"t-{ref.sha256}"'
+    if known_tag == tag:
+        return Response(status_code=304, headers={"ETag": tag, "Cache-Control": FOR_EVER})
+    return _small(thumbnail(ref), tag)
+
+
+@router.get("/whole")
+def read_whole(link: Annotated[str, Query(max_length=200)]) -> Response:
+    """The picture that a `store:` link names as browsers show it, for painting over it."""
+    headers = {"Cache-Control": FOR_EVER, "Content-Security-Policy": "sandbox"}
+    return Response(shown_whole(_named(link)), media_type="image/png", headers=headers)
+
+
+def _named(link: str) -> ArtifactRef:
     named = _LINK.fullmatch(link)
     if named is None:
         raise ForbiddenPathError(
             f"{link[:80]!r} is no link of an upload or a result", "take that of an upload"
         )
     key, sha256, extension = named.groups()
-    tag = f'"t-{sha256}"'
-    if known_tag == tag:
-        return Response(status_code=304, headers={"ETag": tag, "Cache-Control": FOR_EVER})
     size = current_store().backend.size(key)
     if size is None:
         raise MissingFileError(f"nothing is stored at {key}", "upload it again")
     media_type = _TYPES.get(extension, "application/octet-stream")
-    ref = ArtifactRef(uri=SCHEME + key, sha256=sha256, media_type=media_type, bytes=size)
-    return _small(thumbnail(ref), tag)
+    return ArtifactRef(uri=SCHEME + key, sha256=sha256, media_type=media_type, bytes=size)
+
+
+@router.get("/characters/{character}/{sha256}")
+def read_reference(character: str, sha256: Sha256) -> Response:
+    """A small picture of a reference picture; not kept, so that it goes with the character."""
+    found = keeping.find(character)
+    picture = next((each for each in found.pictures if each.sha256 == sha256), None)
+    if picture is None:
+        raise MissingFileError(f"{found.name} has no picture {sha256[:12]}", "load the page again")
+    small = picture_of(current_store().fetch(found.ref(picture)))
+    headers = {"Cache-Control": "private, max-age=300", "Content-Security-Policy": "sandbox"}
+    return Response(small, media_type="image/webp", headers=headers)
 
 
 @router.get("/models/{model_type}/{name:path}/preview")

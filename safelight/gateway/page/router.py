@@ -6,11 +6,14 @@ from fastapi import APIRouter, Header
 from starlette.responses import Response
 
 from safelight.gateway.page import (
+    batch_rooms,
     create_routes,
     file_routes,
     frame_routes,
     gallery_rooms,
     job_rooms,
+    machine_rooms,
+    people_rooms,
 )
 from safelight.gateway.page.rendering import STATIC, static_file
 
@@ -25,5 +28,15 @@ def read_static(
     return static_file(name, known_tag)
 
 
-for room in (frame_routes, file_routes, create_routes, job_rooms, gallery_rooms):
+ROOMS = (
+    frame_routes,
+    file_routes,
+    create_routes,
+    job_rooms,
+    gallery_rooms,
+    batch_rooms,
+    people_rooms,
+    machine_rooms,
+)
+for room in ROOMS:
     router.include_router(room.router)
