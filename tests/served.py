@@ -12,8 +12,13 @@ BIN = Path(sys.executable).parent
 
 
 @contextmanager
-def safelight_up(root: Path) -> Iterator[dict[str, str]]:
-    """`safelight up` on a free port with this volume root; the environment of its users."""
+def safelight_up(root: Path, page_port: int = 0) -> Iterator[dict[str, str]]:
+    """`safelight up` on a free port with this volume root; the environment of its users.
+
+    Args:
+        root: the volume.
+        page_port: of the page; 0 serves none, which costs nothing.
+    """
     from safelight.cli.server import free_port, prefect_home
     from safelight.cli.server_password import password_of
 
@@ -21,7 +26,7 @@ def safelight_up(root: Path) -> Iterator[dict[str, str]]:
     environment = {name: value for name, value in os.environ.items() if name != "PREFECT_API_URL"}
     environment |= {"VOLUME_ROOT": str(root), "PATH": f"{BIN}:{os.environ['PATH']}"}
     process = subprocess.Popen(
-        [BIN / "safelight", "up", "--port", str(port)],
+        [BIN / "safelight", "up", "--port", str(port), "--page-port", str(page_port)],
         cwd=CHECKOUT,
         env={**environment, "PYTHONUNBUFFERED": "1"},
         stdout=subprocess.PIPE,

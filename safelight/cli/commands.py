@@ -304,16 +304,19 @@ def engines(
     list_engines(as_json=as_json)
 
 
-@app.command(help="Prefect server with its UI, and a worker, until Ctrl-C.")
+@app.command(help="The page, the Prefect server with its UI, and a worker, until Ctrl-C.")
 @reporting
 def up(
     port: Annotated[int, typer.Option(help="Of the server and its UI.")] = 4200,
     host: Annotated[str, typer.Option(help="Address the server listens on.")] = "127.0.0.1",
+    page_port: Annotated[
+        int, typer.Option(help="Of the page, on this machine alone; 0 serves none.", min=0)
+    ] = 4300,
 ) -> None:
     """Serve until Ctrl-C."""
     from safelight.cli.serving import serve
 
-    serve(host, port)
+    serve(host, port, page_port)
 
 
 @app.command(

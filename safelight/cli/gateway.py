@@ -5,15 +5,13 @@ import sys
 
 from safelight.children import safe_path
 from safelight.cli.addresses import API_URL, configured_api_url, refuse_taken, spare_loopback
+from safelight.cli.page import GATEWAY
 from safelight.cli.server import prefect_home, silence
 from safelight.cli.server_password import FOR_CLIENTS, in_use, password_of
 from safelight.cli.serving import served_here
 from safelight.errors import DependencyMissingError, EngineOfflineError
 from safelight.private import keep_private
 from safelight.settings import settings
-
-GATEWAY = "safelight.gateway.serving"
-"""Module that serves it; the command stands beside the gateway and does not import it."""
 
 
 def become_gateway(host: str, port: int) -> None:

@@ -17,6 +17,7 @@ from safelight.children import start_child, stop_child
 from safelight.cli.addresses import configured_api_url, spare_loopback, web_url
 from safelight.cli.deployment_file import CHECKOUT, described_deployments
 from safelight.cli.left_deployments import is_ours, without_flow
+from safelight.cli.page import PORT, page_beside
 from safelight.cli.pools import BATCHES, Change, change_embedded, make_batches_pool, make_pool
 from safelight.cli.printing import CONSOLE, show_line
 from safelight.cli.schedule_health import refused_schedules
@@ -42,8 +43,13 @@ LIMITS_FILE = CHECKOUT / "deployments" / "concurrency-limits.yaml"
 POOL = "gpu"
 
 
-def serve(host: str, port: int) -> None:
-    """Start server, deployments and workers; end all of them when this process is told to stop.
+def serve(host: str, port: int, page_port: int = PORT) -> None:
+    """Start server, deployments, workers and page; end all when this process is told to stop.
+
+    Args:
+        host: where the server listens.
+        port: of the server.
+        page_port: of the page, on loopback; 0 serves none.
 
     Raises:
         EngineOfflineError: a part did not start, or ended by itself.
@@ -64,7 +70,8 @@ def serve(host: str, port: int) -> None:
                     link = login_link(server.url, server.password)
                     show_line(f"Open the UI (this link works once): {link}")
                     show_line("For another link: safelight login")
-                supervise(server, workers, signals)
+                with page_beside(server.url, page_port):
+                    supervise(server, workers, signals)
             finally:
                 stop_workers(workers)
 

@@ -29,6 +29,7 @@ from safelight.gateway.correlating import Correlated
 from safelight.gateway.earlier import generation, media_lab, operations, preset_pipelines
 from safelight.gateway.guard import Guard
 from safelight.gateway.hooks import routes as hook_routes
+from safelight.gateway.page import router as page
 from safelight.gateway.problems import (
     Problem,
     on_http_exception,
@@ -94,6 +95,7 @@ def create_api() -> FastAPI:
     api.include_router(character_routes.training)
     for earlier in (media_lab, preset_pipelines, generation, operations):
         api.include_router(earlier.router)
+    api.include_router(page.router)
     api.add_exception_handler(PipelineError, on_pipeline_error)
     api.add_exception_handler(RequestValidationError, on_invalid_request)
     api.add_exception_handler(HTTPException, on_http_exception)

@@ -27,7 +27,8 @@ class Announced(uvicorn.Server):
         await super().startup(sockets)
         if self.started:
             host = f"[{self.config.host}]" if ":" in self.config.host else self.config.host
-            sys.stdout.write(f"Gateway: http://{host}:{self.config.port}/api   (Ctrl-C stops)\n")
+            address = f"http://{host}:{self.config.port}"
+            sys.stdout.write(f"Page: {address}/   Gateway: {address}/api   (Ctrl-C stops)\n")
             sys.stdout.flush()
 
 

@@ -1,6 +1,7 @@
-"""The file of the registry: SQLite, one for each machine, which several processes write to.
+"""Files of SQLite, one for each machine, which several processes write to: that of the registry,
+and those of others who keep what can be found again.
 
-What stands in it is found again by a scan, so a file that is damaged is set aside and made anew.
+What stands in one is found again by a scan, so a file that is damaged is set aside and made anew.
 """
 
 import hashlib
@@ -12,6 +13,7 @@ import sqlite3
 import time
 from collections.abc import Callable
 from contextlib import closing
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TypeVar
 
@@ -62,21 +64,41 @@ CREATE TABLE acknowledgements (
 """
 
 
-def database_file() -> Path:
+TABLES = ("models", "acknowledgements")
+
+
+@dataclass(frozen=True)
+class Layout:
+    """What stands in a file."""
+
+    version: int
+    """Raised with the tables: a file of another version is made anew."""
+    tables: tuple[str, ...]
+    """Their names, of this version and of earlier ones."""
+    schema: str
+    """Statements that make them."""
+
+
+MODELS = Layout(VERSION, TABLES, _SCHEMA)
+"""Of the registry."""
+
+
+def database_file(folder: str = "registry") -> Path:
     """The file of this machine, under the volume that several may share."""
     host = re.sub(r"[^A-Za-z0-9-]", "", socket.gethostname())[:40] or "machine"
     try:
         told = _MACHINE.read_bytes()
     except OSError:
         told = b""
-    return settings().volume_root / "registry" / f"{host}-{hashlib.sha256(told).hexdigest()[:8]}.db"
+    return settings().volume_root / folder / f"{host}-{hashlib.sha256(told).hexdigest()[:8]}.db"
 
 
 class Database:
     """Runs functions on connections, each in one transaction."""
 
-    def __init__(self, file: Path) -> None:
+    def __init__(self, file: Path, layout: Layout = MODELS) -> None:
         self.file = file
+        self._layout = layout
 
     def read(self, ask: Callable[[sqlite3.Connection], T]) -> T:
         """What a function finds; it may run twice.
@@ -125,7 +147,7 @@ class Database:
             ) from error
         connection = sqlite3.connect(self.file, timeout=BUSY_SECONDS, isolation_level=None)
         try:
-            if connection.execute("PRAGMA user_version").fetchone()[0] != VERSION:
+            if connection.execute("PRAGMA user_version").fetchone()[0] != self._layout.version:
                 self._make(connection)
             connection.execute("PRAGMA synchronous = NORMAL")
             connection.execute("PRAGMA secure_delete = ON")  # what is forgotten leaves no bytes
@@ -136,14 +158,16 @@ class Database:
 
     def _make(self, connection: sqlite3.Connection) -> None:
         """The tables, once; a file of another version is made anew, since a scan fills it."""
+        layout = self._layout
         with FileLock(f"{self.file}.lock"):
             found = connection.execute("PRAGMA user_version").fetchone()[0]
-            if found == VERSION:
+            if found == layout.version:
                 return
             connection.execute("PRAGMA journal_mode = WAL")
-            drop = "DROP TABLE IF EXISTS models; DROP TABLE IF EXISTS acknowledgements;"
+            drop = " ".join(f"DROP TABLE IF EXISTS {name};" for name in layout.tables)
             connection.executescript(
-                f"BEGIN IMMEDIATE; {drop} {_SCHEMA} PRAGMA user_version = {VERSION}; COMMIT;"
+                f"BEGIN IMMEDIATE; {drop} {layout.schema} "
+                f"PRAGMA user_version = {layout.version}; COMMIT;"
             )
 
     def _set_aside(self, error: sqlite3.DatabaseError) -> None:

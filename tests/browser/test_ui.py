@@ -19,7 +19,6 @@ from playwright.sync_api import (
     Page,
     TimeoutError,
     expect,
-    sync_playwright,
 )
 
 from examples.untrained import build_untrained
@@ -29,17 +28,6 @@ from tests.documents import blocks
 from tests.prefect_database import put_database
 from tests.served import CHECKOUT, safelight_up
 
-CHROMIUM = Path("/usr/bin/chromium")
-FLAGS = (
-    "--headless",
-    "--no-sandbox",
-    "--disable-gpu",
-    "--disable-quic",
-    "--no-first-run",
-    "--disable-background-networking",
-    "--disable-component-update",
-    "--disable-sync",
-)
 PATIENCE_MS = 90_000.0
 """Until a test gives up; none of them measures time."""
 LOOK_MS = 4_000.0
@@ -75,16 +63,6 @@ def ui(served: dict[str, str]) -> str:
 def new_link(served: dict[str, str]) -> str:
     """A link that opens the UI once."""
     return login_link(served["PREFECT_API_URL"], served["PREFECT_API_AUTH_STRING"])
-
-
-@pytest.fixture(scope="module")
-def browser() -> Iterator[Browser]:
-    if not CHROMIUM.exists():
-        pytest.skip(f"there is no {CHROMIUM}")
-    with sync_playwright() as engine:
-        opened = engine.chromium.launch(executable_path=CHROMIUM, args=list(FLAGS))
-        yield opened
-        opened.close()
 
 
 @pytest.fixture

@@ -19,6 +19,7 @@ from safelight.gateway.app import create_api, guarded
 from safelight.loopback import free_port
 from safelight.settings import reload_settings
 from safelight.store.store import current_store
+from tests.browsing import browser  # noqa: F401
 from tests.prefect_pool import Pool
 from tests.served import BIN
 

@@ -1,0 +1,1 @@
+"""The page: rooms for people, as HTML over the same functions as the API."""
