@@ -40,7 +40,9 @@ def shared_by(client: SyncPrefectClient) -> Shared:
     following, sender = Following(client), Sender(client, flows)
     following.watchers.append(sender.ended)
     following.returned.append(sender.look)
-    return Shared(client, flows, Submitter(client, flows), following, Runs(client), Uploads(), sender)
+    return Shared(
+        client, flows, Submitter(client, flows), following, Runs(client), Uploads(), sender
+    )
 
 
 def _of(request: Request) -> Shared:
