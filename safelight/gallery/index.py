@@ -14,8 +14,8 @@ from pathlib import Path
 
 from safelight.errors import MissingFileError, PipelineError
 from safelight.gallery.rows import LAYOUT, SHOWN, Filed, Ran, StageTime, enter, filed_of
-from safelight.gallery.stars import kept
 from safelight.provenance.manifest import BY_ARTIFACT, MANIFESTS, Manifest, load_manifest
+from safelight.store.stars import kept
 from safelight.store.store import Store, current_store
 from safelight.weights.database import Database, database_file
 

@@ -1,7 +1,9 @@
-"""Small pictures of stored files: made once for each content, then kept in the store."""
+"""Small pictures of stored files: made once for each content and size, then kept in the store."""
 
 import io
 from pathlib import Path
+from threading import BoundedSemaphore
+from typing import Literal, get_args
 
 from PIL import Image
 
@@ -12,20 +14,32 @@ from safelight.pixels import Pixels
 from safelight.store.artifact import ArtifactRef
 from safelight.store.store import Store, current_store
 
-PREFIX = "thumbnails/"
+Side = Literal["128", "256", "512", "1024"]
+"""The longer side, in pixels."""
+ON_WALL: Side = "512"
+"""Of those on pages."""
+PREFIX = "cache/thumbnails/"
 """Of the store's keys: what lies below can be made again at any time."""
-SIDE = 360
-"""Of the longer side, pixels."""
-QUALITY = 72
+REVISION = "1"
+"""Raised when they are made otherwise."""
+QUALITY = 80
+AT_ONCE = BoundedSemaphore(2)
+"""Decoded pictures are large: so many are in memory at a time."""
 
 
-def thumbnail_key(sha256: str) -> str:
-    """Where the thumbnail of a file lies."""
-    return f"{PREFIX}{sha256[:2]}/{sha256}.webp"
+def thumbnail_key(sha256: str, side: Side) -> str:
+    """Where a thumbnail of a file lies."""
+    return f"{PREFIX}{sha256[:2]}/{sha256}-{side}-{REVISION}.webp"
 
 
-def thumbnail(ref: ArtifactRef, store: Store | None = None) -> bytes:
-    """A WebP of a picture, or of the middle of a video.
+def forget_thumbnails(sha256: str, store: Store) -> None:
+    """Delete what was made of a file."""
+    for side in get_args(Side):
+        store.backend.delete(thumbnail_key(sha256, side))
+
+
+def thumbnail(ref: ArtifactRef, side: Side = ON_WALL, store: Store | None = None) -> bytes:
+    """A WebP of a picture, or of the middle of a video; small files stay as small as they are.
 
     Raises:
         InvalidMediaError: it is neither.
@@ -33,11 +47,12 @@ def thumbnail(ref: ArtifactRef, store: Store | None = None) -> bytes:
         ChecksumMismatchError: its stored bytes are damaged.
     """
     store = store or current_store()
-    key = thumbnail_key(ref.sha256)
+    key = thumbnail_key(ref.sha256, side)
     try:
         return store.read_record(key)
     except MissingFileError:
-        made = _made(_pixels(ref, store))
+        with AT_ONCE:
+            made = _made(_pixels(ref, store), int(side))
     store.backend.write(key, made, "image/webp")
     return made
 
@@ -52,9 +67,9 @@ def _pixels(ref: ArtifactRef, store: Store) -> Pixels:
     )
 
 
-def _made(pixels: Pixels) -> bytes:
+def _made(pixels: Pixels, side: int) -> bytes:
     image = Image.fromarray(pixels)
-    image.thumbnail((SIDE, SIDE), Image.Resampling.LANCZOS, reducing_gap=3.0)
+    image.thumbnail((side, side), Image.Resampling.LANCZOS, reducing_gap=3.0)
     out = io.BytesIO()
     image.save(out, "WEBP", quality=QUALITY, method=4)
     return out.getvalue()
@@ -66,7 +81,7 @@ def picture_of(path: Path) -> bytes:
     Raises:
         InvalidMediaError: it is none.
     """
-    return _made(decode_image(path.read_bytes()))
+    return _made(decode_image(path.read_bytes()), int(ON_WALL))
 
 
 def shown_whole(ref: ArtifactRef, store: Store | None = None) -> bytes:

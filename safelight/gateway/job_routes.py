@@ -9,6 +9,7 @@ from starlette.concurrency import run_in_threadpool
 from starlette.responses import StreamingResponse
 
 from safelight.exports.template import LONGEST_TEMPLATE
+from safelight.gallery.thumbnails import Side
 from safelight.gateway.correlating import correlation_id
 from safelight.gateway.events import PLAIN, USUAL, JobEvent, Kind, Told
 from safelight.gateway.files import Artifacts, artifacts_of, download, result_of
@@ -16,7 +17,7 @@ from safelight.gateway.jobs import Job, find_job, find_run
 from safelight.gateway.listing import AllFilters, JobPage, filtered_jobs
 from safelight.gateway.shared import Everything
 from safelight.gateway.steering import Reason, Submission, cancel, retry
-from safelight.gateway.thumbnails import Side, thumbnail
+from safelight.gateway.thumbnails import thumbnail_answer
 from safelight.gateway.trail import Audit, Level, LogPage, audit_of, log_of
 
 LARGEST_LOG_PAGE = 150
@@ -196,4 +197,4 @@ def read_thumbnail(
 ) -> Response:
     """A thumbnail of a picture or video that a job has made."""
     find_run(shared.client, shared.flows, job_id)
-    return thumbnail(result_of(job_id, sha256)[0].ref, side, known_tags)
+    return thumbnail_answer(result_of(job_id, sha256)[0].ref, side, known_tags)

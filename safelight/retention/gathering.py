@@ -11,10 +11,10 @@ from dataclasses import dataclass, field
 from typing import Literal
 
 from safelight.provenance.manifest import BY_ARTIFACT, MANIFESTS
-from safelight.retention.stars import PREFIX as STARS
 from safelight.store.aging import Kept, everything, plain
 from safelight.store.backend import Backend
 from safelight.store.results import PREFIX as RESULTS
+from safelight.store.stars import PREFIX as STARS
 
 Kind = Literal[
     "results", "uploads", "manifests", "index", "cache", "frames", "checkpoints", "unfinished"

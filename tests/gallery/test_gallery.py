@@ -11,12 +11,12 @@ from PIL import Image
 from safelight.errors import InvalidFieldValueError, MissingFileError
 from safelight.gallery.index import Index, gallery
 from safelight.gallery.searching import PAGE, found, parse
-from safelight.gallery.stars import keep, kept, let_go
-from safelight.gallery.thumbnails import SIDE, thumbnail, thumbnail_key
+from safelight.gallery.thumbnails import ON_WALL, thumbnail, thumbnail_key
 from safelight.provenance.consent import ConsentRecord
 from safelight.provenance.identity import EngineIdentity
 from safelight.provenance.manifest import Failure, Manifest, StageEntry, keep_manifest
 from safelight.store.artifact import ArtifactRef
+from safelight.store.stars import keep, kept, let_go
 from safelight.store.store import Store, current_store, key_of
 
 ENGINE = EngineIdentity(engine_id="diffusers", version="1", weights=(), device_class="cpu")
@@ -193,7 +193,7 @@ def test_a_thumbnail_is_made_once(volume: Path):
     store = current_store()
     ref: ArtifactRef = store.put(picture(7, 1000), "image/png", width=1000, height=1000)
     first = thumbnail(ref)
-    assert Image.open(io.BytesIO(first)).size == (SIDE, SIDE)
-    assert store.read_record(thumbnail_key(ref.sha256)) == first
+    assert Image.open(io.BytesIO(first)).size == (int(ON_WALL), int(ON_WALL))
+    assert store.read_record(thumbnail_key(ref.sha256, ON_WALL)) == first
     store.backend.delete(key_of(ref))
     assert thumbnail(ref) == first

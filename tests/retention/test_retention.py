@@ -16,8 +16,8 @@ from safelight.provenance.manifest import Manifest, StageEntry, keep_manifest
 from safelight.retention import removing
 from safelight.retention.gathering import Limits
 from safelight.retention.removing import Going, collect
-from safelight.retention.stars import star, starred, unstar
 from safelight.settings import reload_settings
+from safelight.store.stars import keep, kept, let_go
 from safelight.store.store import current_store
 
 DAY = 24 * 3600
@@ -122,8 +122,8 @@ def test_old_runs_go_unless_a_file_of_theirs_is_starred(stored):
     shared = stored.file("shared", 90)
     stored.manifest(3, 90, shared)
     stored.manifest(4, 2, shared)
-    star(loved.sha256)
-    assert starred() == {loved.sha256}
+    keep(current_store(), loved.sha256)
+    assert kept(current_store()) == {loved.sha256}
     assert collect(Limits(30), _nobody).counts == {}
     collect(Limits(30, runs_days=60), _nobody, delete=True)
     left = stored.keys
@@ -133,7 +133,7 @@ def test_old_runs_go_unless_a_file_of_theirs_is_starred(stored):
     assert {_key(loved), _key(beside), _key(shared)} <= left
     assert _key(plain) not in left
     assert f"outputs/manifests/{RUN.format(2)}.json" in left
-    unstar(loved.sha256)
+    let_go(current_store(), loved.sha256)
     collect(Limits(30, runs_days=60), _nobody, delete=True)
     assert not {_key(loved), _key(beside)} & stored.keys
 

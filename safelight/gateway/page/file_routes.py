@@ -10,9 +10,10 @@ from starlette.responses import Response
 from safelight.characters import keeping
 from safelight.errors import ForbiddenPathError, MissingFileError
 from safelight.gallery.index import gallery
-from safelight.gallery.thumbnails import picture_of, shown_whole, thumbnail
+from safelight.gallery.thumbnails import ON_WALL, picture_of, shown_whole
 from safelight.gateway.files import FOR_EVER, download
 from safelight.gateway.job_routes import Sha256
+from safelight.gateway.thumbnails import thumbnail_answer
 from safelight.store.artifact import EXTENSIONS, ArtifactRef
 from safelight.store.store import SCHEME, current_store
 from safelight.weights.registry import registry
@@ -24,12 +25,9 @@ KnownTag = Annotated[str | None, Header(alias="If-None-Match")]
 
 
 @router.get("/thumbnails/{sha256}")
-def read_thumbnail(sha256: Sha256, known_tag: KnownTag = None) -> Response:
+def read_thumbnail(sha256: Sha256, known_tags: KnownTag = None) -> Response:
     """A small picture of a file that a run made."""
-    tag = f'"t-{sha256}"'
-    if known_tag == tag:
-        return Response(status_code=304, headers={"ETag": tag, "Cache-Control": FOR_EVER})
-    return _small(thumbnail(gallery().find(sha256).ref), tag)
+    return thumbnail_answer(gallery().find(sha256).ref, ON_WALL, known_tags)
 
 
 @router.get("/files/{sha256}")
@@ -48,13 +46,9 @@ def read_file(
 
 
 @router.get("/peek")
-def peek(link: Annotated[str, Query(max_length=200)], known_tag: KnownTag = None) -> Response:
+def peek(link: Annotated[str, Query(max_length=200)], known_tags: KnownTag = None) -> Response:
     """A small picture of what a `store:` link names, for forms."""
-    ref = _named(link)
-    tag = f'"t-{ref.sha256}"'
-    if known_tag == tag:
-        return Response(status_code=304, headers={"ETag": tag, "Cache-Control": FOR_EVER})
-    return _small(thumbnail(ref), tag)
+    return thumbnail_answer(_named(link), ON_WALL, known_tags)
 
 
 @router.get("/whole")
@@ -106,8 +100,3 @@ def read_model_preview(model_type: str, name: str) -> Response:
     answer = Response(picture_of(preview), media_type="image/webp")
     answer.headers["Cache-Control"] = "private, max-age=300"
     return answer
-
-
-def _small(content: bytes, tag: str) -> Response:
-    headers = {"ETag": tag, "Cache-Control": FOR_EVER, "Content-Security-Policy": "sandbox"}
-    return Response(content, media_type="image/webp", headers=headers)

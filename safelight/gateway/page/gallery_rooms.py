@@ -14,8 +14,7 @@ from safelight.errors import MissingFileError, PipelineError
 from safelight.gallery.index import Index, gallery
 from safelight.gallery.rows import Filed
 from safelight.gallery.searching import LONGEST, found, parse
-from safelight.gallery.stars import keep, let_go
-from safelight.gallery.thumbnails import thumbnail_key
+from safelight.gallery.thumbnails import forget_thumbnails
 from safelight.gateway.job_routes import Sha256
 from safelight.gateway.page.problems import PageRoute
 from safelight.gateway.page.rendering import shown_page, shown_part
@@ -23,6 +22,7 @@ from safelight.gateway.page.shelf import title_of
 from safelight.gateway.page.words import say
 from safelight.provenance.manifest import Failure, Manifest, StageEntry, load_manifest
 from safelight.store.artifact import ArtifactRef
+from safelight.store.stars import keep, let_go
 from safelight.store.store import current_store, key_of
 
 router = APIRouter(prefix="/gallery", include_in_schema=False, route_class=PageRoute)
@@ -126,7 +126,7 @@ def delete(sha256: Sha256, request: Request) -> Response:
     index, store = gallery(), current_store()
     filed = index.find(sha256)
     store.backend.delete(key_of(filed.ref))
-    store.backend.delete(thumbnail_key(sha256))
+    forget_thumbnails(sha256, store)
     let_go(store, sha256)
     index.forget(sha256)
     return shown_part(request, "deleted", file=filed)

@@ -1,10 +1,11 @@
-"""What people want to keep: a record in the store for each file, which retention leaves alone."""
+"""Files that people want to keep, whatever their age: a small record in the store for each."""
 
 import re
 from datetime import UTC, datetime
 
 from pydantic import BaseModel, ConfigDict, Field
 
+from safelight.account import person
 from safelight.errors import InvalidFieldValueError
 from safelight.store.store import Store
 
@@ -22,6 +23,8 @@ class Star(BaseModel):
     """Of its bytes."""
     since: str
     """ISO 8601 with its offset."""
+    by: str
+    """Who wants it kept."""
 
 
 def key_of_star(sha256: str) -> str:
@@ -37,15 +40,25 @@ def key_of_star(sha256: str) -> str:
     )
 
 
-def keep(store: Store, sha256: str) -> None:
-    """Keep a file for ever."""
+def keep(store: Store, sha256: str, by: str | None = None) -> None:
+    """Keep a file for ever, and the manifests that name it.
+
+    Args:
+        store: that has it.
+        sha256: of its bytes.
+        by: who wants it; None is the account of this process.
+
+    Raises:
+        InvalidFieldValueError: that is no sha256.
+    """
     key = key_of_star(sha256)
-    star = Star(sha256=sha256, since=datetime.now(UTC).isoformat(timespec="seconds"))
+    since = datetime.now(UTC).isoformat(timespec="seconds")
+    star = Star(sha256=sha256, since=since, by=by or person())
     store.write_record(key, star.model_dump_json().encode())
 
 
 def let_go(store: Store, sha256: str) -> None:
-    """Keep a file no longer than others."""
+    """Let the age of a file decide again."""
     store.backend.delete(key_of_star(sha256))
 
 
