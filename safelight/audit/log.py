@@ -20,7 +20,7 @@ from pydantic import BaseModel, ConfigDict, JsonValue, ValidationError
 from safelight.audit.actors import actor as acting
 from safelight.audit.chain import BEGINNING, Line, read_line, sealed
 from safelight.errors import DiskFullError, ForbiddenPathError, one_line
-from safelight.private import make_folder
+from safelight.private import make_folder, mask
 from safelight.settings import settings
 
 FOLDER = "audit"
@@ -124,10 +124,15 @@ def lines(
                     yield line
 
 
+def rights() -> int:
+    """Of files of the log: as `SAFELIGHT_UMASK` says, since others of a group may write too."""
+    return 0o666 & ~mask()
+
+
 @contextmanager
 def locked(folder: Path) -> Generator[None]:
     """Keep all others from writing meanwhile."""
-    with FileLock(folder / ".lock", mode=0o600):
+    with FileLock(folder / ".lock", mode=rights()):
         yield
 
 
@@ -235,7 +240,7 @@ def _append(folder: Path, head: Head, entries: Sequence[Entry]) -> Head:
         line, digest = sealed(fields)
         text += line
     path = folder / head.file
-    handle = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_APPEND | os.O_CLOEXEC, 0o600)
+    handle = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_APPEND | os.O_CLOEXEC, rights())
     with os.fdopen(handle, "wb") as file:
         file.write(text)
         file.flush()
@@ -243,7 +248,7 @@ def _append(folder: Path, head: Head, entries: Sequence[Entry]) -> Head:
         size = os.fstat(file.fileno()).st_size
     made = Head(number=number, hash=digest, file=path.name, bytes=size)
     half = folder / f"{HEAD}.new"
-    handle = os.open(half, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC, 0o600)
+    handle = os.open(half, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC, rights())
     with os.fdopen(handle, "wb") as file:
         file.write(made.model_dump_json().encode())
     os.replace(half, folder / HEAD)
