@@ -7,11 +7,13 @@ the last, so that lines that are cut off at the end are missed.
 import errno
 import json
 import os
+from collections import deque
 from collections.abc import Generator, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
+from threading import Lock
 from typing import Any
 
 from filelock import FileLock
@@ -19,8 +21,8 @@ from pydantic import BaseModel, ConfigDict, JsonValue, ValidationError
 
 from safelight.audit.actors import actor as acting
 from safelight.audit.chain import BEGINNING, Line, read_line, sealed
-from safelight.errors import DiskFullError, ForbiddenPathError, one_line
-from safelight.private import make_folder
+from safelight.errors import DiskFullError, ForbiddenPathError, PipelineError, one_line
+from safelight.private import make_folder, mask
 from safelight.settings import settings
 
 FOLDER = "audit"
@@ -81,9 +83,52 @@ def record_all(entries: Sequence[Entry]) -> None:
         DiskFullError: no room is left.
         ForbiddenPathError: the log cannot be written.
     """
-    with _written(log_folder()) as folder:
-        head, file = _end(folder)
-        _append(folder, _rolled(folder, head, file), entries)
+    mine = _Ticket(log_folder(), [_signed(entry) for entry in entries])
+    _waiting.append(mine)
+    with _turn:
+        if not mine.done:  # whoever had the turn before took it along
+            _write_waiting()
+    if mine.error is not None:
+        raise mine.error
+
+
+@dataclass
+class _Ticket:
+    """Entries that a thread waits for."""
+
+    folder: Path
+    entries: list[Entry]
+    done: bool = False
+    error: PipelineError | None = None
+
+
+_waiting: deque[_Ticket] = deque()
+_turn = Lock()
+"""Of the thread that writes for all that wait: a line alone costs a wait for the disk."""
+
+
+def _write_waiting() -> None:
+    """Write what threads of this process wait for, that of a folder together."""
+    taken: list[_Ticket] = []
+    while _waiting:
+        taken.append(_waiting.popleft())
+    for folder in dict.fromkeys(ticket.folder for ticket in taken):
+        those = [ticket for ticket in taken if ticket.folder == folder]
+        error: PipelineError | None = None
+        try:
+            with _written(folder):
+                head, file = _end(folder)
+                together = [entry for ticket in those for entry in ticket.entries]
+                _append(folder, _rolled(folder, head, file), together)
+        except PipelineError as failed:
+            error = failed
+        for ticket in those:
+            ticket.done, ticket.error = True, error
+
+
+def _signed(entry: Entry) -> Entry:
+    """The entry with who acts now, whichever thread writes it."""
+    return entry if entry.actor is not None else replace(entry, actor=acting())
 
 
 def files(folder: Path) -> list[Path]:
@@ -124,10 +169,15 @@ def lines(
                     yield line
 
 
+def rights() -> int:
+    """Of files of the log: as `SAFELIGHT_UMASK` says, since others of a group may write too."""
+    return 0o666 & ~mask()
+
+
 @contextmanager
 def locked(folder: Path) -> Generator[None]:
     """Keep all others from writing meanwhile."""
-    with FileLock(folder / ".lock", mode=0o600):
+    with FileLock(folder / ".lock", mode=rights()):
         yield
 
 
@@ -235,7 +285,7 @@ def _append(folder: Path, head: Head, entries: Sequence[Entry]) -> Head:
         line, digest = sealed(fields)
         text += line
     path = folder / head.file
-    handle = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_APPEND | os.O_CLOEXEC, 0o600)
+    handle = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_APPEND | os.O_CLOEXEC, rights())
     with os.fdopen(handle, "wb") as file:
         file.write(text)
         file.flush()
@@ -243,7 +293,7 @@ def _append(folder: Path, head: Head, entries: Sequence[Entry]) -> Head:
         size = os.fstat(file.fileno()).st_size
     made = Head(number=number, hash=digest, file=path.name, bytes=size)
     half = folder / f"{HEAD}.new"
-    handle = os.open(half, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC, 0o600)
+    handle = os.open(half, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC, rights())
     with os.fdopen(handle, "wb") as file:
         file.write(made.model_dump_json().encode())
     os.replace(half, folder / HEAD)

@@ -6,13 +6,14 @@ while no gateway ran is written when one runs again. Of several gateways on a vo
 
 import asyncio
 import logging
-from datetime import UTC, datetime, timedelta
+from datetime import UTC, date, datetime, timedelta
 from pathlib import Path
 from typing import Any
 
 from anyio.to_thread import run_sync
 from filelock import FileLock, Timeout
 from prefect.client.orchestration import SyncPrefectClient
+from prefect.client.schemas.events import EventPage
 from prefect.events import ReceivedEvent
 from prefect.events.filters import (
     EventFilter,
@@ -22,14 +23,15 @@ from prefect.events.filters import (
 )
 from pydantic import BaseModel, ConfigDict, JsonValue, ValidationError
 
-from safelight.audit.log import Entry, lines, log_folder, record_all
+from safelight.audit.log import Entry, lines, log_folder, record_all, rights
 from safelight.errors import PipelineError
+from safelight.gateway.audit_copies import copy_days_over
 from safelight.private import make_folder
 
 LOG = logging.getLogger(__name__)
 TRANSITION = "job.state"
 EVERY_SECONDS = 4.0
-LATE = timedelta(seconds=90)
+LATE = timedelta(seconds=60)
 """Events may come this much later than others that happened after them."""
 PAGE = 50
 """Fewer than a server gives at once."""
@@ -54,6 +56,8 @@ class Transitions:
         self._until: datetime | None = None
         self._seen: dict[str, datetime] = {}
         """Events that are written, by their ids."""
+        self._copied: date | None = None
+        """On which day those that are over were copied."""
 
     async def run(self) -> None:
         """Follow for ever."""
@@ -73,37 +77,31 @@ class Transitions:
         folder = log_folder()
         make_folder(folder)
         try:
-            with FileLock(folder / ".follower", timeout=0, mode=0o600):
-                return self._write(folder)
+            with FileLock(folder / ".follower", timeout=0, mode=rights()):
+                count = self._write(folder)
+                self._copy()
+                return count
         except Timeout:
             return 0
+
+    def _copy(self) -> None:
+        today = datetime.now(UTC).date()
+        if self._copied != today:
+            copy_days_over()
+            self._copied = today
 
     def _write(self, folder: Path) -> int:
         known = _read(folder, str(self._client.api_url))
         if self._until is None or known is None or known.until != self._until:
             self._until = datetime.now(UTC) if known is None else known.until
             self._seen = _written_since(folder, self._until - LATE)
-        since, count = self._until - LATE, 0
-        while True:
-            found = self._client.read_events(
-                EventFilter(
-                    event=EventNameFilter(prefix=[RUN]),
-                    occurred=EventOccurredFilter.model_validate({"since": since}),
-                    order=EventOrder.ASC,
-                ),
-                limit=PAGE,
-            ).events
-            new = [event for event in found if str(event.id) not in self._seen]
-            told = [entry for event in new if (entry := _entry(event)) is not None]
-            if told:
-                record_all(told)
-            count += len(told)
-            self._seen |= {str(event.id): event.occurred for event in new}
-            if found:
-                since = found[-1].occurred
-                self._until = max(self._until, since)
-            if len(found) < PAGE or not new:
-                break
+        late = self._until - LATE
+        there = self._ask(late, 1).total
+        count = 0
+        if there > len(self._seen):
+            count = self._write_since(self._until)
+            if there > len(self._seen):  # some came later than others that happened after them
+                count += self._write_since(late)
         self._seen = {event: at for event, at in self._seen.items() if at >= self._until - LATE}
         kept = _Followed(server=str(self._client.api_url), until=self._until)
         if known != kept:
@@ -111,6 +109,34 @@ class Transitions:
             half.write_text(kept.model_dump_json())
             half.replace(folder / FOLLOWED)
         return count
+
+    def _write_since(self, since: datetime) -> int:
+        """Write events from a moment on that are not written yet; how many lines."""
+        count = 0
+        while True:
+            found = self._ask(since, PAGE).events
+            new = [event for event in found if str(event.id) not in self._seen]
+            told = [entry for event in new if (entry := _entry(event)) is not None]
+            if told:
+                record_all(told)
+            count += len(told)
+            self._seen |= {str(event.id): event.occurred for event in new}
+            before = since
+            if found:
+                since = found[-1].occurred
+                self._until = max(self._until or since, since)
+            if len(found) < PAGE or since == before:
+                return count
+
+    def _ask(self, since: datetime, limit: int) -> EventPage:
+        return self._client.read_events(
+            EventFilter(
+                event=EventNameFilter(prefix=[RUN]),
+                occurred=EventOccurredFilter.model_validate({"since": since}),
+                order=EventOrder.ASC,
+            ),
+            limit=limit,
+        )
 
 
 def _entry(event: ReceivedEvent) -> Entry | None:

@@ -3,16 +3,19 @@
 import json
 import multiprocessing
 import os
+from concurrent.futures import ThreadPoolExecutor
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
 import pytest
+from typer.testing import CliRunner
 
 from safelight.audit import log
 from safelight.audit.actors import acting_as
 from safelight.audit.chain import sealed
 from safelight.audit.log import HEAD, files, lines, log_folder, record
 from safelight.audit.verifying import verify
+from safelight.cli.commands import app
 from safelight.errors import DiskFullError, ForbiddenPathError
 from safelight.settings import reload_settings
 
@@ -177,6 +180,23 @@ def test_several_processes_write_one_chain(volume: Path):
     assert {line.actor for line in lines(log_folder())} == {"w0", "w1", "w2", "w3"}
 
 
+def test_threads_of_a_process_write_together_each_as_who_it_acts_for(volume: Path):
+    def write(name: str) -> None:
+        with acting_as(name):
+            for number in range(20):
+                record("job.submit", f"{name}-{number}")
+
+    with ThreadPoolExecutor(8) as threads:
+        list(threads.map(write, [f"t{n}" for n in range(8)]))
+    found = list(lines(log_folder()))
+    assert verify(log_folder()).intact
+    assert len({line.subject for line in found}) == len(found) == 160
+    assert all(line.subject.startswith(f"{line.actor}-") for line in found)
+    for name in ("t0", "t7"):  # of one thread in its order
+        mine = [line.subject for line in found if line.actor == name]
+        assert mine == [f"{name}-{number}" for number in range(20)]
+
+
 def test_it_is_for_its_owner_and_of_one_line_each(volume: Path):
     record("job.submit", 'x"}\n{"y', {"reason": "a\nb" * 5000, "n": 3, "nothing": None})
     (line,) = lines(log_folder())
@@ -201,3 +221,24 @@ def test_a_log_that_cannot_be_written_is_refused(volume: Path):
         )
         with pytest.raises(DiskFullError):
             record("job.submit")
+
+
+def test_the_command_lists_and_verifies(written: Path):
+    cli = CliRunner()
+    rows = cli.invoke(app, ["audit", "list", "--event", "key.", "--last", "2"]).output.splitlines()
+    assert [row.split("\t")[0] for row in rows] == ["number", "13", "18"]
+    found = json.loads(cli.invoke(app, ["audit", "list", "--subject", "job-1", "--json"]).output)
+    assert [line["number"] for line in found] == [2, 5, 8, 11, 14, 17, 20]
+    assert cli.invoke(app, ["audit", "list", "--actor", "bob", "--json"]).output.strip() == "[]"
+    done = cli.invoke(app, ["audit", "verify"])
+    assert done.exit_code == 0
+    assert done.output.startswith("20 lines, intact, head 20:")
+    head = done.output.split()[-1]
+    assert cli.invoke(app, ["audit", "verify", "--known", head]).exit_code == 0
+    assert cli.invoke(app, ["audit", "verify", "--known", "x"]).exit_code == 1
+    put(written, texts(written)[:19])
+    done = cli.invoke(app, ["audit", "verify"])
+    assert done.exit_code == 1
+    assert "lines 20 to 20 are missing at the end" in done.output
+    facts = json.loads(cli.invoke(app, ["audit", "verify", "--json"]).output)
+    assert not facts["intact"]

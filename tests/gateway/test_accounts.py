@@ -19,6 +19,7 @@ from safelight.access.keys import Key, Limits, Scope, keys_folder, make_key, rev
 from safelight.audit.chain import Line
 from safelight.audit.log import lines, log_folder
 from safelight.audit.verifying import verify
+from safelight.gateway import transitions
 from safelight.gateway.signin.recognising import CSRF
 from safelight.gateway.signin.sessions import COOKIE
 from safelight.gateway.transitions import TRANSITION, Transitions
@@ -505,7 +506,12 @@ def test_a_gateway_that_comes_back_writes_what_it_missed_once(
     states = eventually(lambda: found if "Completed" in (found := told()) else None)
     assert Transitions(accounts.gateway.pool.client).write() == 0
     assert first.write() == 0
-    assert told() == states
+    monkeypatch.setattr(transitions, "PAGE", 2)
+    kept = [path for path in log_folder().iterdir() if path.name != transitions.FOLLOWED]
+    for path in kept:  # as if none of it had been written, though later events were
+        path.unlink()
+    assert Transitions(accounts.gateway.pool.client).write() >= len(states)
+    assert sorted(told()) == sorted(states)
     assert len(states) == len(set(states))
     monkeypatch.setenv("VOLUME_ROOT", str(accounts.gateway.volume))
     reload_settings()

@@ -7,8 +7,9 @@ from html import escape
 from starlette.responses import HTMLResponse
 
 STYLE = (
-    "body{font:1rem/1.5 system-ui,sans-serif;max-width:26rem;margin:15vh auto;padding:0 1rem;"
-    "color-scheme:light dark}label,input,button,a{display:block;margin:.5rem 0}"
+    ":root{color-scheme:light dark}"
+    "body{font:1rem/1.5 system-ui,sans-serif;max-width:26rem;margin:15vh auto;padding:0 1rem}"
+    "label,input,button,a{display:block;margin:.5rem 0}"
     "input,button{font:inherit;width:100%;box-sizing:border-box;padding:.5rem}"
     "[role=alert]{border-left:.25rem solid #b00020;padding-left:.75rem}"
 )
