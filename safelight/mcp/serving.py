@@ -1,4 +1,4 @@
-"""`python -m safelight.mcp.serving stdio`, or `http HOST PORT`: the MCP server; there, with a key."""
+"""`python -m safelight.mcp.serving stdio`, or `http HOST PORT` with a key: the MCP server."""
 
 import secrets
 import sys
