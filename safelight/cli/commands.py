@@ -336,6 +336,22 @@ def gateway(
     become_gateway(host, port)
 
 
+@app.command(
+    help="Tools for programs that speak MCP: presets, jobs, pictures, over standard input and "
+    "output, or with --http over HTTP with a key."
+)
+@reporting
+def mcp(
+    http: Annotated[bool, typer.Option("--http", help="Listen, and ask for a key.")] = False,
+    port: Annotated[int, typer.Option(help="With --http.")] = 4310,
+    host: Annotated[str, typer.Option(help="With --http.")] = "127.0.0.1",
+) -> None:
+    """Serve MCP until the other side ends, or Ctrl-C."""
+    from safelight.cli.gateway import become_mcp
+
+    become_mcp(host if http else None, port)
+
+
 @app.command(help="Print a link that opens the UI of safelight up once, within ten minutes.")
 @reporting
 def login() -> None:

@@ -1,4 +1,4 @@
-"""Becomes the gateway, with the address and the password of the Prefect server it asks."""
+"""Becomes the gateway or the MCP server, with address and password of the server that it asks."""
 
 import os
 import sys
@@ -13,6 +13,9 @@ from safelight.errors import DependencyMissingError, EngineOfflineError
 from safelight.private import keep_private
 from safelight.settings import settings
 
+MCP = "safelight.mcp.serving"
+"""Module that serves it; the command stands beside it and does not import it."""
+
 
 def become_gateway(host: str, port: int) -> None:
     """Go on as the gateway of the configured Prefect server, or of the one that runs here.
@@ -23,6 +26,23 @@ def become_gateway(host: str, port: int) -> None:
         InvalidFieldValueError: the port is taken.
     """
     refuse_taken(host, port)
+    _become(GATEWAY, host, str(port))
+
+
+def become_mcp(host: str | None, port: int) -> None:
+    """The same for the MCP server; None speaks over standard input and output.
+
+    Raises:
+        PipelineError: as `become_gateway`.
+    """
+    if host is None:
+        _become(MCP, "stdio")
+        return
+    refuse_taken(host, port)
+    _become(MCP, "http", host, str(port))
+
+
+def _become(module: str, *arguments: str) -> None:
     spare_loopback(os.environ)
     url = configured_api_url() or served_here()
     if url is None:
@@ -37,4 +57,4 @@ def become_gateway(host: str, port: int) -> None:
             raise EngineOfflineError(f"no Prefect server answers at {url}: {problem}", "start it")
         keep_private()
         environment = safe_path({**os.environ, API_URL: url})
-        os.execve(sys.executable, [sys.executable, "-m", GATEWAY, host, str(port)], environment)
+        os.execve(sys.executable, [sys.executable, "-m", module, *arguments], environment)

@@ -83,9 +83,10 @@ def gather(backend: Backend, limits: Limits, in_use: Iterable[str], now: float) 
             plan.named_by_cache |= digests
         elif not each.key.startswith((BY_ARTIFACT, RETIRED, *CACHES)):
             named |= digests
-    plan.kept += [("manifests", each) for each in leaving]
-    plan.kept += [("cache", x) for x in found if x.key.startswith(CACHES) and x.changed < old]
-    plan.kept += _abandoned(found, old)
+    plan.kept.extend(("manifests", each) for each in leaving)
+    caches = (each for each in found if each.key.startswith(CACHES) and each.changed < old)
+    plan.kept.extend(("cache", each) for each in caches)
+    plan.kept.extend(_abandoned(found, old))
     gone = set[str]()
     for each in found:
         artifact = _ARTIFACT.fullmatch(each.key)
@@ -93,7 +94,7 @@ def gather(backend: Backend, limits: Limits, in_use: Iterable[str], now: float) 
             plan.kept.append(("results" if artifact[1] == "outputs" else "uploads", each))
             gone.add(artifact[2])
     left = {each.key for each in leaving}
-    plan.kept += [("index", each) for each in _index(backend, found, gone, left)]
+    plan.kept.extend(("index", each) for each in _index(backend, found, gone, left))
     return plan
 
 

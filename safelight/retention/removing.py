@@ -14,7 +14,7 @@ from dataclasses import dataclass, field
 from pydantic import BaseModel, ConfigDict
 
 from safelight.errors import MissingFileError
-from safelight.retention.gathering import DAY, RETIRED, Kind, Limits, gather
+from safelight.retention.gathering import DAY, RETIRED, Limits, gather
 from safelight.store.aging import give_up, half_sent, plain, still_as_old
 from safelight.store.backend import Backend
 from safelight.store.s3 import Bucket
@@ -51,7 +51,7 @@ class _Tally:
     counts: Counter[str] = field(default_factory=Counter[str])
     bytes: Counter[str] = field(default_factory=Counter[str])
 
-    def add(self, kind: Kind, size: int) -> None:
+    def add(self, kind: str, size: int) -> None:
         self.counts[kind] += 1
         self.bytes[kind] += size
 

@@ -1,12 +1,23 @@
-"""What a running system tells of itself: one id in all logs, counts, spans, and no secret."""
+"""What a running system tells of itself: one id in all logs, counts, spans, and no secret; and what
+programs that speak MCP do with it.
+"""
 
+import asyncio
+import base64
+import io
 import json
+import os
+import subprocess
 from collections.abc import Iterator
 from pathlib import Path
 from uuid import UUID
 
 import httpx
+import httpx2
 import pytest
+from mcp import Client, StdioServerParameters, stdio_client
+from mcp.client.streamable_http import streamable_http_client
+from PIL import Image
 from prefect.client.orchestration import get_client
 from prefect.client.schemas.filters import LogFilter, LogFilterFlowRunId
 
@@ -15,6 +26,7 @@ from safelight.redacting import HIDDEN
 from tests.gateway.conftest import Gateway
 from tests.observing.collector import Collector, collecting
 from tests.prefect_pool import artifacts_of, eventually
+from tests.served import BIN
 from tests.test_redacting import SAID
 
 SMALL = {"prompt": "a red house", "model": "untrained", "width": 64, "height": 64, "steps": 2}
@@ -149,3 +161,123 @@ def test_twenty_secrets_are_nowhere(gateway: Gateway):
             assert secret not in text, (place, secret)
         assert "abcdefgh1234" not in text, place
         assert "/home/eve" not in text, place
+
+
+def environment(gateway: Gateway) -> dict[str, str]:
+    return {
+        **os.environ,
+        **gateway.pool.project.environment,
+        "PREFECT_API_URL": str(gateway.pool.client.api_url),
+        "SAFELIGHT_MCP_KEY": "a-key-of-the-test",
+    }
+
+
+async def call(client: Client, tool: str, **arguments: object) -> dict:
+    answer = await client.call_tool(tool, arguments)
+    assert not answer.is_error, answer.content
+    assert answer.structured_content is not None
+    return answer.structured_content
+
+
+async def make_a_picture(client: Client) -> None:
+    """All that a program does: choose, submit, wait, look, search, remix, cancel."""
+    tools = {tool.name for tool in (await client.list_tools()).tools}
+    assert tools == {
+        *("list_presets", "list_workflows", "describe", "submit", "wait", "look"),
+        *("search", "remix", "cancel"),
+    }
+    presets = (await call(client, "list_presets"))["result"]
+    assert "photoreal_portrait_v1" in {card["id"] for card in presets}
+    workflows = (await call(client, "list_workflows"))["result"]
+    assert "image_generation" in {card["id"] for card in workflows}
+    described = await call(client, "describe", workflow="image_generation")
+    assert "prompt" in described["parameters"]["properties"]
+    assert described["cost"]["may_cost"] is False
+
+    told: list[tuple[float, float | None, str | None]] = []
+
+    async def on_progress(done: float, total: float | None, message: str | None) -> None:
+        told.append((done, total, message))
+
+    parameters = {**SMALL, "prompt": "a blue boat", "seed": 11}
+    job = await call(client, "submit", workflow="image_generation", parameters=parameters)
+    waited = await client.call_tool(
+        "wait", {"job_id": job["job_id"]}, progress_callback=on_progress
+    )
+    ended = waited.structured_content
+    assert ended is not None
+    assert ended["status"] == "SUCCEEDED", ended
+    assert [result["media_type"] for result in ended["results"]] == ["image/png"]
+    assert all(total == 100 for _, total, _ in told)
+    (shown,) = (await client.call_tool("look", {"job_id": job["job_id"], "side": 64})).content
+    assert (shown.type, shown.mime_type) == ("image", "image/jpeg")
+    with Image.open(io.BytesIO(base64.b64decode(shown.data))) as picture:
+        assert max(picture.size) == 64
+    found = (await call(client, "search", text="blue boat"))["result"]
+    assert job["job_id"] in {each["job_id"] for each in found}
+    again = await call(client, "remix", job_id=job["job_id"], changes={"seed": 12})
+    assert again["job_id"] != job["job_id"]
+    refused = await client.call_tool("cancel", {"job_id": job["job_id"]})
+    assert refused.is_error
+    assert "CONTRACT_MISMATCH" in refused.content[0].text
+    wrong = await client.call_tool("submit", {"workflow": "nothing", "parameters": {}})
+    assert wrong.is_error
+    assert "there is no workflow" in wrong.content[0].text
+    await client.call_tool("cancel", {"job_id": again["job_id"]})
+
+
+def test_a_program_makes_a_picture_by_standard_input_and_output(gateway: Gateway):
+    async def run() -> None:
+        parameters = StdioServerParameters(
+            command=str(BIN / "safelight"), args=["mcp"], env=environment(gateway)
+        )
+        async with Client(stdio_client(parameters)) as client:
+            await make_a_picture(client)
+
+    asyncio.run(run())
+
+
+def test_a_program_looks_by_http_with_a_key(gateway: Gateway, drawn: str):
+    port = free_port()
+    process = subprocess.Popen(
+        [BIN / "safelight", "mcp", "--http", "--port", str(port)],
+        env=environment(gateway),
+        stderr=subprocess.PIPE,
+        text=True,
+    )
+    address = f"http://127.0.0.1:{port}/mcp"
+
+    async def run() -> None:
+        key = {"Authorization": "Bearer a-key-of-the-test"}
+        async with (
+            httpx2.AsyncClient(headers=key, trust_env=False) as http,
+            Client(streamable_http_client(address, http_client=http)) as client,
+        ):
+            found = (await call(client, "search", status="SUCCEEDED"))["result"]
+            assert drawn in {job["job_id"] for job in found}
+            answer = await client.call_tool("look", {"job_id": drawn})
+            assert answer.content[0].type == "image"
+
+    try:
+        assert process.stderr is not None
+        eventually(lambda: "MCP:" in process.stderr.readline())
+        for wrong in ({}, {"Authorization": "Bearer other"}):
+            refused = eventually(lambda wrong=wrong: _asked(address, wrong))
+            assert refused.status_code == 401, refused.text
+        foreign = {"Authorization": "Bearer a-key-of-the-test", "Host": "evil.example"}
+        assert httpx.post(address, headers=foreign, json={}, trust_env=False).status_code in (
+            403,
+            421,
+        )
+        asyncio.run(run())
+    finally:
+        process.terminate()
+        process.wait(30)
+        process.stderr.close()
+
+
+def _asked(address: str, headers: dict[str, str]) -> httpx.Response | None:
+    try:
+        return httpx.post(address, headers=headers, json={}, trust_env=False)
+    except httpx.ConnectError:
+        return None
