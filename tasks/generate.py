@@ -162,7 +162,7 @@ def generate(params: GenerateParams) -> list[ArtifactRef]:
     pictures = serving(Draws).draw(_request(params), guides)
     wide, tall = params.canvas_width or params.width, params.canvas_height or params.height
     shown = [on_canvas(each, wide, tall) for each in pictures.pixels]
-    return keep_drawn(shown, params, [], pictures.sampler)
+    return keep_drawn(shown, params, [], pictures)
 
 
 def _drawn(params: GenerateParams) -> Pixels:

@@ -1,5 +1,7 @@
 """What the portrait presets have in common."""
 
+from typing import ClassVar
+
 from presets.base.preset import Knobs
 from tasks.detail import DetailParams
 from tasks.generate import GenerateParams
@@ -26,6 +28,7 @@ UPSCALE_TWICE = UpscaleParams(upscale_factor=2)
 class PortraitKnobs(Knobs):
     """Every knob of a portrait from a prompt, by step."""
 
+    redraws: ClassVar[bool] = True
     aspect: tuple[int, int] = UPRIGHT
     """Width to height; the pixels follow from the model, unless an override gives them."""
     generate: GenerateParams

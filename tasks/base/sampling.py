@@ -5,7 +5,7 @@ from typing import Annotated, Self, cast
 
 from pydantic import AfterValidator, Field, model_validator
 
-from safelight.engines.interface import AddOnUse, ControlUse, Guides, PromptFields
+from safelight.engines.interface import AddOnUse, ControlUse, Guides, Pictures, PromptFields
 from safelight.errors import MissingRequiredFieldError
 from safelight.params import SEEDS, Params, Seed
 from safelight.pixels import Pixels
@@ -281,12 +281,16 @@ def _picture(location: str | None) -> Pixels:
 
 
 def keep_drawn(
-    pictures: Sequence[Pixels], params: PromptedParams, sources: list[ArtifactRef], sampler: str
+    shown: Sequence[Pixels],
+    params: PromptedParams,
+    sources: list[ArtifactRef],
+    drawn: Pictures,
 ) -> list[ArtifactRef]:
     """Store drawn pictures, each with the seed that makes it alone, and what drew it."""
     kept: list[ArtifactRef] = []
-    for position, pixels in enumerate(pictures):
+    places = range(len(shown)) if drawn.places is None else drawn.places
+    for position, pixels in zip(places, shown, strict=True):
         alone = params.but(seed=((params.seed or 0) + position) % SEEDS, num_images=1)
-        record = record_of(alone, sources).model_copy(update={"sampler": sampler})
+        record = record_of(alone, sources).model_copy(update={"sampler": drawn.sampler})
         kept.append(keep_image(pixels, record))
     return kept
