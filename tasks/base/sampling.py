@@ -16,7 +16,8 @@ from tasks.base.ingest import ingest
 from tasks.base.keeping import keep_image, load_image, record_of
 
 
-def _is_none(value: object) -> bool:
+def is_none(value: object) -> bool:
+    """For fields that are left out of records where they say nothing."""
     return value is None
 
 
@@ -27,7 +28,7 @@ class LoraUse(Params):
     """Stem of its file in `loras`."""
     weight: float = Field(default=1.0, ge=-4, le=4)
     """How strongly it takes part."""
-    text_weight: float | None = Field(default=None, ge=-4, le=4, exclude_if=_is_none)
+    text_weight: float | None = Field(default=None, ge=-4, le=4, exclude_if=is_none)
     """How strongly in the text encoders; None is `weight`."""
 
 
@@ -99,6 +100,9 @@ class PromptedParams(Params):
     """ddim, euler, euler_a, dpmpp_2m, dpmpp_2m_karras, unipc, ...; None is the model's own."""
     vae: str | None = None
     """Name of a VAE in `vae` of the models folder; None is the model's own."""
+    clip_skip: int | None = Field(default=None, ge=1, le=12, exclude_if=is_none)
+    """Which layer from the end of CLIP reads the prompt, as A1111 counts: 2 is the penultimate.
+    None: the last, of XL the penultimate."""
     loras: tuple[LoraUse, ...] = ()
     """LoRAs, applied together."""
     embeddings: tuple[str, ...] = ()
@@ -235,6 +239,7 @@ def prompt_fields(params: PromptedParams, reference: AddOnUse | None = None) -> 
         controlnets=(first, *further) if params.use_controlnet else (),
         ip_adapter=reference,
         vae=params.vae,
+        clip_skip=params.clip_skip or 1,
     )
 
 

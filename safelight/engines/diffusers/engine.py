@@ -7,6 +7,7 @@ from typing import ClassVar
 from safelight.engines.diffusers import draw as diffusion
 from safelight.engines.diffusers import safety, videos
 from safelight.engines.diffusers.drawing import AddOn, Control, Drawing, add_on, require_seed
+from safelight.engines.diffusers.encodings import check_clip_skip
 from safelight.engines.diffusers.latents import mixed
 from safelight.engines.diffusers.samplers import check_scheduler
 from safelight.engines.diffusers.together import draw_in_company
@@ -60,6 +61,7 @@ class Diffusers(LocalEngine):
             raise TypeError(f"diffusers draws, it cannot serve a {type(request).__name__}")
         card = find_checkpoint(request.model)
         check_scheduler(request.scheduler, request.steps, card.base_model)
+        check_clip_skip(request.clip_skip, card.base_model)
         return diffusion.identity(card, _add_ons(request))
 
     def draw(self, request: DrawRequest, guides: Guides = NO_GUIDES) -> Pictures:
@@ -145,6 +147,7 @@ def drawing_of(request: PromptRequest, guides: Guides = NO_GUIDES) -> Drawing:
         ip_adapter=_found("ip_adapter", request.ip_adapter) if request.ip_adapter else None,
         reference_images=guides.references,
         vae=_found("vae", AddOnUse(request.vae)) if request.vae else None,
+        clip_skip=request.clip_skip,
     )
 
 
