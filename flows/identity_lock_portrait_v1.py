@@ -36,6 +36,7 @@ def identity_lock_portrait_v1(
         lambda drawn: draw_person(drawing, knobs.aspect, prompt, drawn, shown, overrides),
         seed or 0,
         knobs.gate,
+        shown,
     )
     seen = ReferenceUse.of(shown, drawing.ipadapter_model, drawing.weight)
     return finished(picture, (knobs.detail, knobs.upscale), prompt, drawn_by, seen)

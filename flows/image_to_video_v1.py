@@ -4,6 +4,7 @@ from typing import Annotated
 
 from pydantic import Field
 
+from flows.running.gating import gated
 from flows.running.inputs import Changes, Media, QualityLevel, Seed, ingest_media, knobs_of
 from flows.running.recorded import recorded_flow
 from presets.image_to_video_v1 import PRESET
@@ -34,4 +35,6 @@ def image_to_video_v1(
     knobs = knobs_of(PRESET, quality, overrides)
     given = {"duration": duration} if duration is not None else {}
     picture = ingest_media("image", image, ("image",))
-    return animate(picture, knobs.animate.but(prompt=prompt, seed=seed, **given))
+    motion = knobs.animate.but(prompt=prompt, **given)
+    clip, _ = gated(lambda drawn: animate(picture, motion.but(seed=drawn)), seed or 0, knobs.gate)
+    return clip

@@ -3,6 +3,7 @@
 from flows.running.characters import Shown, in_portrait
 from flows.running.consenting import Consent, ConsentBy, References, people_of
 from flows.running.drawing import draw
+from flows.running.gating import gated
 from flows.running.inputs import Changes, Prompt, QualityLevel, Seed, knobs_of
 from flows.running.portraits import (
     Switches,
@@ -41,6 +42,11 @@ def photoreal_portrait_v1(
     knobs = knobs_of(PRESET, quality, overrides, switches.steps)
     sampling, shown = switches.sampling(knobs.generate, people)
     prompt, shown = in_portrait(sampling, prompt, character, shown)
-    picture = draw(sampling, knobs.aspect, prompt, seed or 0, shown, overrides)
+    picture, drawn_by = gated(
+        lambda drawn: draw(sampling, knobs.aspect, prompt, drawn, shown, overrides),
+        seed or 0,
+        knobs.gate,
+        shown,
+    )
     steps = knobs.detail, knobs.upscale
-    return finished(picture, steps, prompt, seed, reference_of(sampling, shown))
+    return finished(picture, steps, prompt, drawn_by, reference_of(sampling, shown))

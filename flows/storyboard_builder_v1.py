@@ -7,6 +7,7 @@ from pydantic import Field
 from flows.running.characters import Shown, in_portrait
 from flows.running.consenting import Consent, ConsentBy, References, people_of
 from flows.running.drawing import draw
+from flows.running.gating import gated
 from flows.running.inputs import Changes, QualityLevel, Seed, knobs_of
 from flows.running.recorded import recorded_flow
 from presets.storyboard_builder_v1 import PRESET
@@ -53,7 +54,15 @@ def storyboard_builder_v1(
     for at in range(shot_count):
         text = worded.replace(NUMBER, str(at + 1))
         first = (seed or 0) + at
-        shot = draw(knobs.generate, knobs.aspect, text, first % SEEDS, shown, overrides)
+        shot, _ = gated(
+            lambda drawn, text=text: draw(
+                knobs.generate, knobs.aspect, text, drawn, shown, overrides
+            ),
+            first % SEEDS,
+            knobs.gate,
+            shown,
+            apart=shot_count,
+        )
         shots.append(shot if knobs.grade is None else grade(shot, knobs.grade.but(seed=seed)))
     captions = knobs.storyboard.captions or tuple(lora_tags(text)[0] for text in texts)
     return storyboard(shots, knobs.storyboard.but(captions=captions))

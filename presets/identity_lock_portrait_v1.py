@@ -1,5 +1,7 @@
 """Portraits of one person: the face of the photographs, whatever the prompt puts around it."""
 
+from typing import ClassVar
+
 from presets.base.gate import GateParams
 from presets.base.portrait import DETAIL_FACES, NEGATIVE, UPRIGHT
 from presets.base.preset import Knobs, Preset
@@ -21,12 +23,11 @@ ONE_FACE = GateParams(
 class IdentityLockKnobs(Knobs):
     """Every knob of the identity lock, by step."""
 
+    redraws: ClassVar[bool] = True
     aspect: tuple[int, int] = UPRIGHT
     """Width to height; the pixels follow from the model, unless an override gives them."""
     identity: IdentityParams
     """The drawing, which looks at the photographs."""
-    gate: GateParams | None = None
-    """A drawing without a face is drawn again: there is nothing in it to recognise."""
     detail: DetailParams | None = None
     """Faces drawn again at the model's full resolution; they look at the photographs too."""
     upscale: UpscaleParams | None = None
@@ -78,7 +79,7 @@ PRESET = Preset[IdentityLockKnobs](
                 7.5,
                 0.75,  # features are those of the photographs
             ),
-            gate=ONE_FACE,
+            gate=ONE_FACE,  # without a face there is nothing to recognise
         ),
         "pro": IdentityLockKnobs(
             identity=_identity(

@@ -1,5 +1,7 @@
 """Pictures that become short videos."""
 
+from typing import ClassVar
+
 from presets.base.preset import Knobs, Preset
 from tasks.animate import AnimateParams
 
@@ -7,6 +9,7 @@ from tasks.animate import AnimateParams
 class ImageToVideoKnobs(Knobs):
     """Every knob of the short video."""
 
+    redraws: ClassVar[bool] = True
     animate: AnimateParams
     """The motion."""
 

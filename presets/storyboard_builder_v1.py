@@ -1,5 +1,7 @@
 """Shots of a scene drawn from one prompt, on a sheet."""
 
+from typing import ClassVar
+
 from presets.base.preset import Knobs, Preset
 from tasks.generate import GenerateParams
 from tasks.grade import GradeParams
@@ -20,6 +22,7 @@ SHEET = StoryboardParams(
 class StoryboardKnobs(Knobs):
     """Every knob of the storyboard, by step."""
 
+    redraws: ClassVar[bool] = True
     aspect: tuple[int, int] = WIDE
     """Width to height; the pixels follow from the model, unless an override gives them."""
     generate: GenerateParams

@@ -15,7 +15,7 @@ from safelight.store.artifact import ArtifactRef
 from tasks.base.calling import serving
 from tasks.base.clips import clip_identity, keep_clip
 from tasks.base.keeping import record_of
-from tasks.base.sampling import SamplingParams, guides_of, keep_drawn, prompt_fields
+from tasks.base.sampling import SamplingParams, guides_of, is_none, keep_drawn, prompt_fields
 from tasks.base.stage import stage
 
 SECONDS, FPS, MOTION = 3.0, 24, 0.5
@@ -26,16 +26,13 @@ OF_PICTURES = (
     "loras",
     "embeddings",
     "vae",
+    "clip_skip",
     "scheduler",
     "use_controlnet",
     "use_ipadapter",
     "canvas_width",
     "canvas_height",
 )
-
-
-def _is_none(value: object) -> bool:
-    return value is None
 
 
 def _is_image(value: object) -> bool:
@@ -56,13 +53,13 @@ class GenerateParams(SamplingParams):
     makes: Literal["image", "video"] = Field(default="image", exclude_if=_is_image)
     """video: a short one, by a model in `video` of the models folder, which `model` names then;
     without one, a camera moves over a picture."""
-    duration: float | None = Field(default=None, ge=2, le=5, exclude_if=_is_none)
+    duration: float | None = Field(default=None, ge=2, le=5, exclude_if=is_none)
     """Seconds of a video. None: 3."""
-    fps: Literal[24, 25, 30, 50, 60] | None = Field(default=None, exclude_if=_is_none)
+    fps: Literal[24, 25, 30, 50, 60] | None = Field(default=None, exclude_if=is_none)
     """Frames a second of a video; those that a model does not draw are interpolated. None: 24."""
-    motion: float | None = Field(default=None, ge=0, le=1, exclude_if=_is_none)
+    motion: float | None = Field(default=None, ge=0, le=1, exclude_if=is_none)
     """How far the camera goes in a video that no model draws. None: 0.5."""
-    camera: Camera | None = Field(default=None, exclude_if=_is_none)
+    camera: Camera | None = Field(default=None, exclude_if=is_none)
     """How it moves. None: zoom_in."""
 
     @model_validator(mode="after")
@@ -162,7 +159,7 @@ def generate(params: GenerateParams) -> list[ArtifactRef]:
     pictures = serving(Draws).draw(_request(params), guides)
     wide, tall = params.canvas_width or params.width, params.canvas_height or params.height
     shown = [on_canvas(each, wide, tall) for each in pictures.pixels]
-    return keep_drawn(shown, params, [], pictures.sampler)
+    return keep_drawn(shown, params, [], pictures)
 
 
 def _drawn(params: GenerateParams) -> Pixels:

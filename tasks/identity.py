@@ -95,4 +95,4 @@ def identity(references: list[ArtifactRef], params: IdentityParams) -> list[Arti
     pictures = serving(Draws).draw(_request(params), guides)
     wide, tall = params.canvas_width or params.width, params.canvas_height or params.height
     shown = [on_canvas(each, wide, tall) for each in pictures.pixels]
-    return keep_drawn(shown, params, references, pictures.sampler)
+    return keep_drawn(shown, params, references, pictures)

@@ -70,4 +70,4 @@ def inpaint(picture: ArtifactRef, mask: ArtifactRef, params: InpaintParams) -> l
     guides = guides_of(params, image.shape[1], image.shape[0])
     drawn = serving(Fills).fill(_request(params), image, hole, guides)
     filled = [laid_in(image, pixels, hole > 0, params.mask_blur) for pixels in drawn.pixels]
-    return keep_drawn(filled, params, [picture, mask], drawn.sampler)
+    return keep_drawn(filled, params, [picture, mask], drawn)

@@ -16,7 +16,7 @@ from safelight.store.artifact import ArtifactRef
 from safelight.weights.checkpoints import WeightsCard, find_checkpoint
 from tasks.base.calling import serving
 from tasks.base.keeping import keep_image, load_layers, record_of
-from tasks.base.sampling import Prompt, SamplingParams, guides_of, prompt_fields
+from tasks.base.sampling import Prompt, SamplingParams, guides_of, is_none, prompt_fields
 from tasks.base.sizing import is_small
 from tasks.base.stage import stage
 
@@ -44,6 +44,8 @@ class RefineParams(Params):
     """Name of a model in the models folder, for instance an SDXL refiner."""
     scheduler: str | None = None
     """As for generate."""
+    clip_skip: int | None = Field(default=None, ge=1, le=12, exclude_if=is_none)
+    """As for generate."""
 
     @property
     def sampling(self) -> SamplingParams:
@@ -56,6 +58,7 @@ class RefineParams(Params):
             guidance_scale=self.guidance_scale,
             model=self.model,
             scheduler=self.scheduler,
+            clip_skip=self.clip_skip,
         )
 
 

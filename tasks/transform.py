@@ -46,4 +46,4 @@ def transform(picture: ArtifactRef, params: TransformParams) -> list[ArtifactRef
     require_multiple(image, 8, "transform")
     guides = guides_of(params, image.shape[1], image.shape[0])
     pictures = serving(Redraws).redraw(_request(params), image, guides)
-    return keep_drawn(pictures.pixels, params, [picture], pictures.sampler)
+    return keep_drawn(pictures.pixels, params, [picture], pictures)

@@ -19,6 +19,7 @@ CORE = (
     "safelight.engines.graphs",
     "safelight.engines.identity",
     "safelight.engines.interface",
+    "safelight.engines.judging",
     "safelight.engines.larger_videos",
     "safelight.engines.lips",
     "safelight.engines.object_info",

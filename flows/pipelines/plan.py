@@ -65,6 +65,8 @@ class PlannedStage:
     """Stages and inputs it reads, in the order of its arguments."""
     gives: MediaKind
     """Media kind of its result."""
+    again: "PlannedStage | None" = None
+    """What draws again, with the next seed, what does not pass here."""
 
 
 @dataclass(frozen=True)
@@ -133,10 +135,29 @@ def plan_pipeline(
         _check_kinds(name, stages[name], reads[name], kinds)
         stage = stages[name]
         kinds[name] = _kind_of(stage.makes, [kinds[read] for read in reads[name]], params[name])
-        planned.append(PlannedStage(name, stage, params[name], reads[name], kinds[name]))
+        again = _drawing_again(name, params[name], reads[name], planned)
+        planned.append(PlannedStage(name, stage, params[name], reads[name], kinds[name], again))
     _refuse_unused(pipeline.parameters, call_input, used)
     _refuse_unread(kinds.keys() - stages.keys(), reads)
     return Plan(tuple(planned))
+
+
+def _drawing_again(
+    name: str, params: Params, reads: tuple[str, ...], planned: list[PlannedStage]
+) -> PlannedStage | None:
+    """The stage before a gate that is to have it draw again."""
+    if getattr(params, "policy", None) != "next_seed":
+        return None
+    before = next((each for each in planned if reads and each.name == reads[0]), None)
+    draws = before is not None and before.stage.declared.origin in ("creates", "redraws")
+    if before is None or not draws or "seed" not in type(before.params).model_fields:
+        what = reads[0] if reads else "nothing"
+        raise ContractMismatchError(
+            f"stage {name}: its policy is next_seed, and {what}, which it reads, draws nothing by "
+            "a seed",
+            f"let {name} read the stage that draws, or set its policy to fail or warn",
+        )
+    return before
 
 
 def _stage_of(spec: StageSpec) -> Stage[..., Any]:

@@ -8,6 +8,7 @@ from typing import Any
 from prefect.futures import PrefectFuture, as_completed
 
 from flows.pipelines.plan import Plan, PlannedStage
+from flows.pipelines.redrawing import passing
 from safelight.errors import InvalidFieldValueError, PipelineError
 from safelight.store.artifact import ArtifactRef
 from tasks.base.calling import Call
@@ -54,7 +55,7 @@ def run_plan(plan: Plan, made: Made) -> None:
             calls, first_error = [], first_error or _too_many()
         alone = len(calls) == 1 and not running and not queued
         if (alone or is_inline()) and first_error is None:
-            _one_by_one(calls, outcomes)
+            _one_by_one(calls, outcomes, made)
             made.update((each.name, _in_order(outcomes[each.name])) for each in ready)
             continue
         if first_error is None:
@@ -74,18 +75,38 @@ def run_plan(plan: Plan, made: Made) -> None:
         except PipelineError as error:
             first_error = first_error or error
             continue
-        outcomes[name][planned.position] = _listed(result)
+        try:
+            outcomes[name][planned.position] = _gated(planned, result, outcomes, made)
+        except PipelineError as error:
+            first_error = first_error or error
+            continue
         if len(outcomes[name]) == calls_of[name]:
             made[name] = _in_order(outcomes[name])
     if first_error is not None:
         raise first_error
 
 
-def _one_by_one(calls: list[_Planned], outcomes: dict[str, dict[int, list[ArtifactRef]]]) -> None:
+def _one_by_one(
+    calls: list[_Planned], outcomes: dict[str, dict[int, list[ArtifactRef]]], made: Made
+) -> None:
     for call in calls:
         name, stage = call.stage.name, call.stage.stage
         result = stage.named(name, *call.arguments, call.stage.params)
-        outcomes[name][call.position] = _listed(result)
+        outcomes[name][call.position] = _gated(call, result, outcomes, made)
+
+
+def _gated(
+    call: _Planned,
+    result: ArtifactRef | list[ArtifactRef],
+    outcomes: dict[str, dict[int, list[ArtifactRef]]],
+    made: Made,
+) -> list[ArtifactRef]:
+    """What a call gives, after it was drawn again where it is a gate that says so."""
+    again = call.stage.again
+    if again is None or not isinstance(result, ArtifactRef):
+        return _listed(result)
+    arguments = [each.arguments for each in _calls(again, made)]
+    return [passing(call.stage, result, call.position, outcomes[again.name], arguments)]
 
 
 def _in_order(by_position: dict[int, list[ArtifactRef]]) -> list[ArtifactRef]:

@@ -5,6 +5,7 @@ from typing import Annotated
 
 from pydantic import Field
 
+from flows.running.gating import passed, people_in
 from presets.base.preset import K, Overrides, Preset, Quality
 from safelight.params import Seed as DrawnSeed
 from safelight.store.artifact import ArtifactRef, MediaKind
@@ -87,4 +88,7 @@ def knobs_of(
         knobs = knobs.overridden(overrides)
     recorder().expected_stages = len(knobs.steps())
     recorder().engines = preset.engines
+    if knobs.gate is not None and not knobs.redraws:
+        gate, run = knobs.gate, recorder()
+        run.look = lambda results: passed(results, gate, people_in(run.inputs))
     return knobs

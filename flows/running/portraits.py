@@ -6,7 +6,7 @@ from typing import Annotated
 
 from pydantic import Field
 
-from presets.base.portrait import DETAIL_FACES, UPSCALE_TWICE
+from presets.base.portrait import with_switched
 from presets.base.preset import K
 from safelight.errors import InvalidFieldValueError
 from safelight.store.artifact import ArtifactRef
@@ -51,15 +51,8 @@ class Switches:
 
     def steps(self, knobs: K) -> K:
         """Knobs with the steps that are switched on, and without those that are off."""
-        changed: dict[str, object] = {}
-        wanted = (
-            ("detail", self.facedetailer, DETAIL_FACES),
-            ("upscale", self.upscale, UPSCALE_TWICE),
-        )
-        for name, on, tuned in wanted:
-            if on is not None:
-                changed[name] = (getattr(knobs, name) or tuned) if on else None
-        return knobs.model_copy(update=changed)
+        on = {"use_facedetailer": self.facedetailer, "use_upscale": self.upscale}
+        return with_switched(knobs, on)
 
     def sampling(
         self, knobs: GenerateParams, people: Sequence[ArtifactRef]

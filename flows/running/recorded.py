@@ -54,7 +54,7 @@ from safelight.store.artifact import ArtifactRef
 from safelight.store.results import RESULTS
 from safelight.store.store import current_store
 from tasks.base.inline import inline
-from tasks.base.recorder import Recorder, Report, recording
+from tasks.base.recorder import Recorder, Report, recorder, recording
 
 LOG = logging.getLogger(__name__)
 NOTHING: Mapping[str, object] = {}
@@ -159,7 +159,7 @@ def _recorded(body: Callable[..., Any]) -> Callable[..., Any]:
             ledger.board.beside(_describe, flow_run, name, None, given)
         try:
             with ledger:
-                ledger.results = _listed(body(**given))
+                ledger.results = _looked_at(body(**given))
                 current_store().settle()
         except TerminationSignal:
             raise
@@ -202,7 +202,7 @@ def run_inline(
     ledger = _Ledger(target.name, run_id, called, prompts, report=report)
     try:
         with inline(), ledger:
-            ledger.results = _listed(inspect.unwrap(target.fn)(**given))
+            ledger.results = _looked_at(inspect.unwrap(target.fn)(**given))
     except TerminationSignal:
         raise
     except (Exception, SystemExit) as error:  # noqa: BLE001  (each failure gets a code)
@@ -277,6 +277,15 @@ def _listed(made: object) -> tuple[ArtifactRef, ...]:
     """The references that a body gives: one, several, or none."""
     several = cast("Sequence[object]", made) if isinstance(made, list | tuple) else (made,)
     return tuple(ref for ref in several if isinstance(ref, ArtifactRef))
+
+
+def _looked_at(made: object) -> tuple[ArtifactRef, ...]:
+    """The same, after the run's gate has passed them."""
+    results = _listed(made)
+    look = recorder().look
+    if look is not None:
+        look(results)
+    return results
 
 
 class _Ledger:

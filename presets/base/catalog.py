@@ -3,14 +3,18 @@
 import importlib
 import pkgutil
 import re
+from collections.abc import Mapping
+from types import MappingProxyType
 from typing import cast
 
 from pydantic import JsonValue
 
 import presets
+from presets.base.portrait import with_switched
 from presets.base.preset import Knobs, Overrides, Preset, Quality
 from safelight.errors import ContractMismatchError
 
+NOTHING: Mapping[str, JsonValue] = MappingProxyType({})
 _VERSIONED = re.compile(r"^[a-z0-9_]+_v\d+$")
 
 
@@ -35,16 +39,23 @@ def find_preset(preset_id: str) -> Preset[Knobs]:
     return module.PRESET
 
 
-def check_overrides(preset_id: str, quality: str | None, overrides: JsonValue) -> None:
+def check_overrides(
+    preset_id: str,
+    quality: str | None,
+    overrides: JsonValue,
+    given: Mapping[str, JsonValue] = NOTHING,
+) -> None:
     """Refuse overrides that the preset does not take at this quality level.
 
     Args:
         preset_id: of a preset.
         quality: None is the level that its flow takes when none is named.
         overrides: as the flow got them, already known to be objects in an object.
+        given: all parameters of the flow, some of which switch steps on and off.
 
     Raises:
         PipelineError: as `Knobs.overridden` says.
     """
     level = cast(Quality, quality or "standard")
-    find_preset(preset_id).at(level, cast(Overrides, overrides))
+    knobs = with_switched(find_preset(preset_id).at(level), given)
+    knobs.overridden(cast(Overrides, overrides))

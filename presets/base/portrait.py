@@ -1,6 +1,10 @@
 """What the portrait presets have in common."""
 
-from presets.base.preset import Knobs
+from collections.abc import Mapping
+from typing import ClassVar
+
+from presets.base.preset import K, Knobs
+from safelight.params import Params
 from tasks.detail import DetailParams
 from tasks.generate import GenerateParams
 from tasks.upscale import UpscaleParams
@@ -26,6 +30,7 @@ UPSCALE_TWICE = UpscaleParams(upscale_factor=2)
 class PortraitKnobs(Knobs):
     """Every knob of a portrait from a prompt, by step."""
 
+    redraws: ClassVar[bool] = True
     aspect: tuple[int, int] = UPRIGHT
     """Width to height; the pixels follow from the model, unless an override gives them."""
     generate: GenerateParams
@@ -34,3 +39,25 @@ class PortraitKnobs(Knobs):
     """Faces drawn again at the model's full resolution."""
     upscale: UpscaleParams | None = None
     """The picture enlarged."""
+
+
+SWITCHES: dict[str, tuple[str, Params]] = {
+    "use_facedetailer": ("detail", DETAIL_FACES),
+    "use_upscale": ("upscale", UPSCALE_TWICE),
+}
+"""Parameter of a flow that switches a step on or off, the step, and how it is tuned."""
+
+
+def with_switched(knobs: K, on: Mapping[str, object]) -> K:
+    """Knobs with the steps that are switched on, and without those that are off.
+
+    Args:
+        knobs: of a level; those without such steps stay as they are.
+        on: value of each switch; what is neither true nor false leaves its step to the level.
+    """
+    changed: dict[str, object] = {}
+    for switch, (step, tuned) in SWITCHES.items():
+        value = on.get(switch)
+        if isinstance(value, bool) and step in type(knobs).model_fields:
+            changed[step] = (getattr(knobs, step) or tuned) if value else None
+    return knobs.model_copy(update=changed)

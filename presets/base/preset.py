@@ -1,12 +1,15 @@
 """What every preset is made of: a card people read, and one set of knobs per quality level."""
 
-from typing import Generic, Literal, Self, TypeVar
+from typing import ClassVar, Generic, Literal, Self, TypeVar, get_args
 
 from pydantic import Field, JsonValue
 
-from safelight.errors import ContractMismatchError
+from presets.base.gate import GateParams
+from safelight.errors import ContractMismatchError, InvalidFieldValueError
 from safelight.params import Params
 
+GATE = "gate"
+"""The step that looks."""
 Quality = Literal["low", "standard", "pro"]
 QUALITIES: tuple[Quality, ...] = ("low", "standard", "pro")
 Category = Literal[
@@ -22,6 +25,11 @@ Overrides = dict[str, dict[str, JsonValue]]
 class Knobs(Params):
     """The parameters of each step of a preset at one quality level; None leaves the step out."""
 
+    redraws: ClassVar[bool] = False
+    """Whether the first step draws by a seed, so that a gate can have it draw again."""
+    gate: GateParams | None = None
+    """What the drawing, or the result where nothing is drawn by a seed, has to show."""
+
     def overridden(self, overrides: Overrides) -> Self:
         """These knobs with some fields replaced; all others keep their tuned values.
 
@@ -31,11 +39,14 @@ class Knobs(Params):
 
         Raises:
             ContractMismatchError: no such step at this quality level, or no such field.
-            InvalidFieldValueError: a value is outside its limits.
+            InvalidFieldValueError: a value is outside its limits, or the gate is to have drawn
+                again what no seed draws.
         """
         changed: dict[str, Params] = {}
         for step, fields in overrides.items():
             tuned = getattr(self, step) if step in type(self).model_fields else None
+            if step == GATE and tuned is None:
+                tuned = GateParams() if self.redraws else GateParams(policy="fail")
             if not isinstance(tuned, Params):
                 there = ", ".join(self.steps())
                 raise ContractMismatchError(
@@ -43,13 +54,30 @@ class Knobs(Params):
                     f"remove overrides.{step} or choose another quality",
                 )
             changed[step] = tuned.but(**fields)
+        gate = changed.get(GATE)
+        if isinstance(gate, GateParams) and gate.policy == "next_seed" and not self.redraws:
+            raise InvalidFieldValueError(
+                "overrides.gate.policy is next_seed, and this preset draws nothing by a seed",
+                "set it to fail or warn",
+            )
         return self.model_copy(update=changed)
 
     def steps(self) -> tuple[str, ...]:
         """Names of the steps that this quality level has, in order."""
-        return tuple(
-            name for name in type(self).model_fields if isinstance(getattr(self, name), Params)
-        )
+        return tuple(name for name in self.order() if isinstance(getattr(self, name), Params))
+
+    @classmethod
+    def order(cls) -> tuple[str, ...]:
+        """Names of all fields; the gate stands behind the drawing, or last."""
+        names = [name for name in cls.model_fields if name != GATE]
+        steps = [at for at, name in enumerate(names) if _is_step(cls.model_fields[name].annotation)]
+        behind = steps[0] + 1 if cls.redraws and steps else len(names)
+        return (*names[:behind], GATE, *names[behind:])
+
+
+def _is_step(annotation: object) -> bool:
+    kinds = get_args(annotation) or (annotation,)
+    return any(isinstance(kind, type) and issubclass(kind, Params) for kind in kinds)
 
 
 K = TypeVar("K", bound=Knobs)
@@ -102,6 +130,6 @@ class Preset(Params, Generic[K]):
         knobs_type = type(next(iter(self.levels.values())))
         named = [
             Step(name=name, when=tuple(q for q in QUALITIES if name in self.levels[q].steps()))
-            for name in knobs_type.model_fields
+            for name in knobs_type.order()
         ]
         return tuple(step for step in named if step.when)

@@ -83,7 +83,8 @@ def launch(
     known.check(given)
     if "overrides" in given and flow in catalog().preset_ids():
         quality = given.get("quality")
-        catalog().check_overrides(flow, str(quality) if quality else None, given["overrides"])
+        level = str(quality) if quality else None
+        catalog().check_overrides(flow, level, given["overrides"], given)
     run_flow(flow, given, wanted, as_json=as_json)
 
 

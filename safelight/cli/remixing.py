@@ -43,5 +43,8 @@ def show_understood(found: Understood) -> None:
     """How a picture was made, and what takes no part."""
     show_line(f"made by {found.tool}")
     taken = [(name, str(value), "") for name, value in found.parameters.items()]
+    if found.hires is not None:
+        told = found.hires.model_dump(exclude_defaults=True)
+        taken.append(("hires", ", ".join(f"{name} {value}" for name, value in told.items()), ""))
     left = [("", "", text) for text in found.left]
     show_rows(("value", "taken", "left"), [*taken, *left])

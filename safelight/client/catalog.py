@@ -37,7 +37,13 @@ class Catalog(Protocol):
         """The card and knobs of a preset."""
         ...
 
-    def check_overrides(self, preset_id: str, quality: str | None, overrides: JsonValue) -> None:
+    def check_overrides(
+        self,
+        preset_id: str,
+        quality: str | None,
+        overrides: JsonValue,
+        given: Mapping[str, JsonValue] = ...,
+    ) -> None:
         """Refuse overrides that a preset does not take."""
         ...
 

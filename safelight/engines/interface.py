@@ -267,6 +267,8 @@ class PromptRequest(Request):
     """Takes a person or a style from reference pictures."""
     vae: str | None = None
     """Name of a VAE; None is the model's own."""
+    clip_skip: int = 1
+    """Which layer from the end of CLIP is read, as A1111 counts; 1 is the last."""
 
 
 class PromptFields(TypedDict):
@@ -285,6 +287,7 @@ class PromptFields(TypedDict):
     controlnets: tuple[ControlUse, ...]
     ip_adapter: AddOnUse | None
     vae: str | None
+    clip_skip: int
 
 
 @dataclass(frozen=True, kw_only=True)

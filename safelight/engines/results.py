@@ -15,6 +15,8 @@ class Pictures:
     """(H, W, 3) uint8 sRGB each."""
     cost_usd: float = 0.0
     """What was charged for all of them together."""
+    places: tuple[int, ...] | None = None
+    """Of each among those asked for, where some could not be made; None: all are there."""
     sampler: str = ""
     """Which sampler drew them, also where the model's own did; empty where nobody can say."""
 

@@ -269,6 +269,9 @@ def _overridden(settings: Mapping[str, JsonValue]) -> dict[str, JsonValue]:
         elif name == "sd_vae" and isinstance(value, str):
             if value not in ("Automatic", "None", ""):
                 found["vae"] = model_name(value)
-        elif name != "CLIP_stop_at_last_layers" or value != 1:
+        elif name == "CLIP_stop_at_last_layers" and isinstance(value, int):
+            if value != 1:
+                found["clip_skip"] = value
+        else:
             raise not_done(f"override_settings.{name}", value)
     return found

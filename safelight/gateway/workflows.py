@@ -130,7 +130,7 @@ def check(flow: str, parameters: Mapping[str, JsonValue]) -> None:
     elif "overrides" in parameters and type_of(flow) is WorkflowType.PRESET:
         quality = parameters.get("quality")
         level = quality if isinstance(quality, str) else None
-        catalog().check_overrides(flow, level, parameters["overrides"])
+        catalog().check_overrides(flow, level, parameters["overrides"], parameters)
 
 
 def _values(parameters: Mapping[str, JsonValue]) -> Iterator[tuple[str, JsonValue]]:

@@ -84,6 +84,9 @@ class GenerationSettings(BaseModel):
             found["width"], found["height"] = int(size[1]), int(size[2])
         if "Model" in self.fields:
             found["model"] = self.fields["Model"]
+        skip = self.fields.get("Clip skip", "")
+        if skip.isdecimal() and 1 < int(skip) <= MOST_CLIP_SKIP:
+            found["clip_skip"] = int(skip)
         if self.fields.get("VAE", "None") not in _NO_VAE:
             found["vae"] = model_name(self.fields["VAE"])
         if "Sampler" in self.fields:
@@ -93,6 +96,8 @@ class GenerationSettings(BaseModel):
         return found
 
 
+MOST_CLIP_SKIP = 12
+"""Layers that the text encoder of Stable Diffusion has."""
 _NO_VAE = ("None", "Automatic")
 """What stands there when a model's own is used."""
 _NUMBERS: tuple[tuple[str, str, type[int] | type[float]], ...] = (
@@ -183,6 +188,7 @@ def _fields(drawing: FileRecord, later: list[FileRecord]) -> dict[str, JsonValue
         "Model hash": drawing.weights[0][:10] if drawing.weights else None,
         "Model": model_name(model) if isinstance(model, str) and model else None,
         "VAE": model_name(vae) if isinstance(vae, str) and vae else None,
+        "Clip skip": given.get("clip_skip"),
         "Denoising strength": given.get("strength", refined.get("refinement_level")),
         "Mask blur": given.get("mask_blur"),
         "Hires upscale": refined.get("scale"),

@@ -41,7 +41,12 @@ EMBEDDINGS = (".safetensors", ".pt", ".bin")
 """Ends of files with textual inversions; of several with one stem the first end counts."""
 UPSCALERS = (".safetensors", ".pth", ".pt", ".ckpt")
 """The same of upscalers."""
-_ENDS = {"embeddings": EMBEDDINGS, "upscalers": UPSCALERS, "vae": UPSCALERS}
+_ENDS = {
+    "embeddings": EMBEDDINGS,
+    "upscalers": UPSCALERS,
+    "vae": UPSCALERS,
+    "face_recognition": UPSCALERS,
+}
 ADAPTER = ("adapter_config.json", "adapter_model.safetensors")
 """Of a folder with a LoRA, as peft saves it."""
 _FAMILY_KEYS = {

@@ -95,6 +95,8 @@ class Recorder:
     """To the use of a person's likeness, where the run was given one."""
     answer: dict[str, JsonValue] = field(default_factory=dict[str, JsonValue])
     """What the flow adds to the `data` of its result."""
+    look: Callable[[tuple[ArtifactRef, ...]], None] | None = None
+    """Called with what the flow gives before it counts; what it raises fails the run."""
     _lock: Lock = field(default_factory=Lock)
 
     def add(self, facts: StageFacts) -> None:

@@ -5,7 +5,7 @@ from typing import Annotated, Self, cast
 
 from pydantic import AfterValidator, Field, model_validator
 
-from safelight.engines.interface import AddOnUse, ControlUse, Guides, PromptFields
+from safelight.engines.interface import AddOnUse, ControlUse, Guides, Pictures, PromptFields
 from safelight.errors import MissingRequiredFieldError
 from safelight.params import SEEDS, Params, Seed
 from safelight.pixels import Pixels
@@ -16,7 +16,8 @@ from tasks.base.ingest import ingest
 from tasks.base.keeping import keep_image, load_image, record_of
 
 
-def _is_none(value: object) -> bool:
+def is_none(value: object) -> bool:
+    """For fields that are left out of records where they say nothing."""
     return value is None
 
 
@@ -27,7 +28,7 @@ class LoraUse(Params):
     """Stem of its file in `loras`."""
     weight: float = Field(default=1.0, ge=-4, le=4)
     """How strongly it takes part."""
-    text_weight: float | None = Field(default=None, ge=-4, le=4, exclude_if=_is_none)
+    text_weight: float | None = Field(default=None, ge=-4, le=4, exclude_if=is_none)
     """How strongly in the text encoders; None is `weight`."""
 
 
@@ -99,6 +100,9 @@ class PromptedParams(Params):
     """ddim, euler, euler_a, dpmpp_2m, dpmpp_2m_karras, unipc, ...; None is the model's own."""
     vae: str | None = None
     """Name of a VAE in `vae` of the models folder; None is the model's own."""
+    clip_skip: int | None = Field(default=None, ge=1, le=12, exclude_if=is_none)
+    """Which layer from the end of CLIP reads the prompt, as A1111 counts: 2 is the penultimate.
+    None: the last, of XL the penultimate."""
     loras: tuple[LoraUse, ...] = ()
     """LoRAs, applied together."""
     embeddings: tuple[str, ...] = ()
@@ -235,6 +239,7 @@ def prompt_fields(params: PromptedParams, reference: AddOnUse | None = None) -> 
         controlnets=(first, *further) if params.use_controlnet else (),
         ip_adapter=reference,
         vae=params.vae,
+        clip_skip=params.clip_skip or 1,
     )
 
 
@@ -281,12 +286,16 @@ def _picture(location: str | None) -> Pixels:
 
 
 def keep_drawn(
-    pictures: Sequence[Pixels], params: PromptedParams, sources: list[ArtifactRef], sampler: str
+    shown: Sequence[Pixels],
+    params: PromptedParams,
+    sources: list[ArtifactRef],
+    drawn: Pictures,
 ) -> list[ArtifactRef]:
     """Store drawn pictures, each with the seed that makes it alone, and what drew it."""
     kept: list[ArtifactRef] = []
-    for position, pixels in enumerate(pictures):
+    places = range(len(shown)) if drawn.places is None else drawn.places
+    for position, pixels in zip(places, shown, strict=True):
         alone = params.but(seed=((params.seed or 0) + position) % SEEDS, num_images=1)
-        record = record_of(alone, sources).model_copy(update={"sampler": sampler})
+        record = record_of(alone, sources).model_copy(update={"sampler": drawn.sampler})
         kept.append(keep_image(pixels, record))
     return kept

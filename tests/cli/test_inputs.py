@@ -127,6 +127,17 @@ def test_overrides_are_checked_at_the_quality_that_will_run():
         check_overrides("cinematic_portrait_v1", "pro", {"generate": {"steps": 0}})
 
 
+def test_overrides_are_checked_with_the_steps_that_switches_leave():
+    faces, larger = {"detail": {"strength": 0.3}}, {"upscale": {"upscale_factor": 4}}
+    with pytest.raises(ContractMismatchError, match="step 'detail'"):
+        check_overrides("photoreal_portrait_v1", "low", faces)
+    check_overrides("photoreal_portrait_v1", "low", faces, {"use_facedetailer": True})
+    check_overrides("photoreal_portrait_v1", "low", larger, {"use_upscale": True})
+    with pytest.raises(ContractMismatchError, match="step 'upscale'"):
+        check_overrides("photoreal_portrait_v1", "pro", larger, {"use_upscale": False})
+    check_overrides("photoreal_portrait_v1", "pro", larger, {"use_upscale": None})
+
+
 @pytest.mark.parametrize(
     "words",
     [

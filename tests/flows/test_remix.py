@@ -36,10 +36,11 @@ def picture(path: Path, **texts: str) -> str:
 
 def test_a_picture_of_another_program_is_drawn_again(folder: Path):
     made = remix(image=picture(folder / "theirs.png", parameters=TEXT))
-    same = generate(prompt="a red heart", seed=11, **SMALL)
+    same = generate(prompt="a red heart", seed=11, clip_skip=2, **SMALL)
     assert made.artifacts[-1].sha256 == same.artifacts[-1].sha256
     assert made.data["remix"]["tool"] == "AUTOMATIC1111"
-    assert made.data["remix"]["left"] == ["Clip skip 2: there is nothing like it here"]
+    assert made.data["remix"]["left"] == []
+    assert made.data["remix"]["taken"]["clip_skip"] == 2
 
 
 def test_our_own_picture_is_drawn_again_with_a_change(folder: Path):
@@ -80,3 +81,32 @@ def test_a_comment_of_a_jpeg_is_read_in_either_order(folder: Path):
 def test_what_cannot_be_drawn_is_refused(folder: Path, texts, changes, says: str):
     with pytest.raises(InvalidFieldValueError, match=says):
         remix(image=picture(folder / "theirs.png", **texts), changes=changes)
+
+
+HIRES = (
+    "a red heart\nSteps: 3, Sampler: Euler, CFG scale: 2, Seed: 11, Size: 64x64, "
+    "Denoising strength: 0.5, Hires upscale: 2, Hires steps: 2, Hires upscaler: "
+)
+
+
+@pytest.mark.parametrize(
+    ("upscaler", "stages"),
+    [
+        ("Latent", ["generate", "refine"]),
+        ("R-ESRGAN 4x+", ["generate", "upscale", "refine"]),
+        ("4x-Wonder", ["generate", "refine"]),
+    ],
+)
+def test_a_second_pass_is_repeated(folder: Path, upscaler: str, stages: list[str]):
+    made = remix(image=picture(folder / "large.png", parameters=HIRES + upscaler))
+    result = made.artifacts[-1]
+    assert (result.width, result.height) == (128, 128)
+    manifest = load_manifest(str(made.data["manifest"]))
+    assert [entry.stage_type for entry in manifest.stages] == stages
+    second = manifest.stages[-1].parameters
+    assert (second["refinement_level"], second["steps"], second["seed"]) == (0.5, 4, 11)
+    told = " ".join(made.data["remix"]["left"])
+    assert ("not latents" in told) == (upscaler == "Latent")
+    assert ("none of this name" in told) == (upscaler == "4x-Wonder")
+    once = remix(image="uploads/large.png", use_hires=False)
+    assert once.artifacts[-1].width == 64

@@ -79,6 +79,10 @@ def drawn_by(server: Server, request: PromptRequest, picture: str = "") -> Graph
             strength_clip=use.weight if use.text_weight is None else use.text_weight,
         )
         model, clip = lora(0), lora(1)
+    if request.clip_skip > 1:
+        clip = graph.add(
+            "CLIPSetLastLayer", "Clip skip", clip=clip, stop_at_clip_layer=-request.clip_skip
+        )(0)
     if request.vae is not None:
         name = _named(server, "VAELoader", "vae_name", request.vae, "vae")
         vae = graph.add("VAELoader", "VAE", vae_name=name)(0)

@@ -11,6 +11,7 @@ from PIL import Image
 from safelight.engines.diffusers.drawing import (
     Drawing,
 )
+from safelight.engines.diffusers.encodings import OnEncoders
 from safelight.engines.diffusers.fetching import Fetching
 from safelight.engines.diffusers.frugal import (
     attention_in_slices,
@@ -103,9 +104,9 @@ def texts_of(drawings: Sequence[Drawing]) -> list[tuple[str, str]]:
     return [(drawing.prompt, drawing.negative_prompt) for drawing in drawings]
 
 
-def on_the_encoders(drawing: Drawing) -> tuple[object, ...]:
-    """What changes the model's text encoders."""
-    return (*drawing.loras, *drawing.embeddings)
+def on_the_encoders(drawing: Drawing) -> OnEncoders:
+    """What changes what the model's text encoders make of words."""
+    return OnEncoders((*drawing.loras, *drawing.embeddings), drawing.clip_skip)
 
 
 def say_unread(view: Any, drawing: Drawing) -> None:  # noqa: ANN401

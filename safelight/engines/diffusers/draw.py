@@ -15,6 +15,7 @@ from safelight.engines.diffusers.calling import (
     steps_taken,
 )
 from safelight.engines.diffusers.drawing import AddOn, Drawing
+from safelight.engines.diffusers.fetching import no_numbers
 from safelight.engines.diffusers.model import model_of, quiet
 from safelight.engines.diffusers.samplers import check_scheduler, name_of
 from safelight.engines.identity import EngineIdentity
@@ -38,15 +39,17 @@ def identity(card: WeightsCard, add_ons: Sequence[AddOn] = ()) -> EngineIdentity
     )
 
 
-def draw(drawing: Drawing, width: int, height: int) -> list[Pixels]:
+def draw(drawing: Drawing, width: int, height: int) -> list[Pixels | None]:
     """Text to image.
 
     Returns:
-        `num_images` pictures, (height, width, 3) uint8 sRGB.
+        `num_images` pictures, (height, width, 3) uint8 sRGB; None stands where one holds values
+        that are no numbers.
 
     Raises:
         InvalidMediaError: the model's files cannot be loaded.
         OutOfMemoryError: too little memory even with everything moved off the device.
+        PictureRefusedError: all of them hold values that are no numbers.
         StopRequestedError: the run was asked to stop.
     """
     note_unknown_subject(drawing.card, drawing.prompt)
@@ -54,7 +57,7 @@ def draw(drawing: Drawing, width: int, height: int) -> list[Pixels]:
     return _run(drawing, "AutoPipelineForText2Image", extra)
 
 
-def redraw(drawing: Drawing, image: Pixels, strength: float) -> list[Pixels]:
+def redraw(drawing: Drawing, image: Pixels, strength: float) -> list[Pixels | None]:
     """Image to image.
 
     Args:
@@ -71,7 +74,9 @@ def redraw(drawing: Drawing, image: Pixels, strength: float) -> list[Pixels]:
     return _run(drawing, "AutoPipelineForImage2Image", extra)
 
 
-def fill(drawing: Drawing, image: Pixels, mask: NDArray[np.uint8], strength: float) -> list[Pixels]:
+def fill(
+    drawing: Drawing, image: Pixels, mask: NDArray[np.uint8], strength: float
+) -> list[Pixels | None]:
     """Paint the white part of a mask anew; the caller puts the rest back exactly.
 
     Args:
@@ -132,11 +137,14 @@ def sampler_of(drawing: Drawing, strength: float = 1.0) -> str:
     return drawing.scheduler or name_of(model_of(drawing.card).own_scheduler)
 
 
-def _run(drawing: Drawing, auto_class: str, extra: dict[str, object]) -> list[Pixels]:
+def _run(drawing: Drawing, auto_class: str, extra: dict[str, object]) -> list[Pixels | None]:
     check_scheduler(drawing.scheduler, drawing.steps, drawing.card.base_model)
     model = model_of(drawing.card)
     model.say_account()
     with model.lock, quiet(), put_on(model, drawing) as controlnet:
         view = model.view(auto_class, drawing.scheduler, controlnet)
         call = arguments(view, drawing, auto_class, extra)
-        return frugally(model, view, drawing, call).pictures()
+        made = frugally(model, view, drawing, call).pictures()
+    if not any(each is not None for each in made):
+        raise no_numbers(len(made), len(made))
+    return made

@@ -72,6 +72,8 @@ class Drawing:
     """Takes a person or style from `reference_images`."""
     vae: AddOn | None = None
     """Makes pictures of latents in place of the model's own."""
+    clip_skip: int = 1
+    """Which layer from the end of CLIP is read."""
     reference_images: tuple[Pixels, ...] = field(default=(), compare=False)
     """(H, W, 3) uint8 each."""
 

@@ -3,9 +3,11 @@
 import inspect
 from collections import OrderedDict
 from collections.abc import Sequence
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from safelight.engines.diffusers.weighting import encode, length_of
+from safelight.engines.diffusers.weighting import encode, encoders_of, is_deep, length_of
+from safelight.errors import InvalidFieldValueError
 
 if TYPE_CHECKING:
     import torch
@@ -32,8 +34,35 @@ names, the longer before the shorter.
 In these families a prompt is always as long, whatever others stand beside it, and the pipeline
 takes what was encoded in place of the text.
 """
+_MOST_SKIP = {"sd": 12, "sdxl": 2}
+"""Of the families whose prompts CLIP alone reads."""
 Texts = tuple[str, str]
 """A prompt and its negative prompt."""
+
+
+@dataclass(frozen=True)
+class OnEncoders:
+    """What changes what text encoders make of words."""
+
+    add_ons: tuple[object, ...] = ()
+    """LoRAs and embeddings that are on the model."""
+    clip_skip: int = 1
+    """Which layer from the end of CLIP is read."""
+
+
+def check_clip_skip(clip_skip: int, family: str | None) -> None:
+    """Refuse a layer that models of a family are not read at.
+
+    Raises:
+        InvalidFieldValueError: with those that they are.
+    """
+    most = _MOST_SKIP.get(family or "sd", 1)
+    if clip_skip > most:
+        raise InvalidFieldValueError(
+            f"clip_skip is {clip_skip}; prompts of models of the family {family} are read at layer "
+            f"{'1' if most == 1 else f'1 to {most}'} from the end",
+            "leave clip_skip out" if most == 1 else f"set clip_skip to {most} or less",
+        )
 
 
 class Encodings:
@@ -49,7 +78,7 @@ class Encodings:
         view: Any,  # noqa: ANN401  (diffusers is untyped)
         texts: Sequence[Texts],
         guided: bool,
-        add_ons: tuple[object, ...],
+        state: OnEncoders,
     ) -> "dict[str, torch.Tensor]":
         """Arguments for the pipeline that stand for the prompts.
 
@@ -57,7 +86,7 @@ class Encodings:
             view: a pipeline of diffusers.
             texts: one for each picture.
             guided: the negative prompt takes part.
-            add_ons: what is on the model and changes its encoders.
+            state: what changes what its encoders make of them.
 
         Returns:
             Tensors whose first dimension is the number of pictures; nothing where it is not known
@@ -70,7 +99,7 @@ class Encodings:
             return {}
         if self._ahead is not None:
             torch.cuda.current_stream(_device(view)).wait_stream(self._ahead)
-        found = self._found(view, names, texts, guided, add_ons)
+        found = self._found(view, names, texts, guided, state)
         return {name: torch.cat([found[text][name] for text in texts]) for name in found[texts[0]]}
 
     def ahead(
@@ -78,7 +107,7 @@ class Encodings:
         view: Any,  # noqa: ANN401
         texts: Sequence[Texts],
         guided: bool,
-        add_ons: tuple[object, ...],
+        state: OnEncoders,
     ) -> None:
         """Encode what `of` is soon asked for, beside the work that waits on a CUDA device.
 
@@ -94,7 +123,7 @@ class Encodings:
             self._ahead = torch.cuda.Stream(_device(view))
         drawing = torch.cuda.current_stream(_device(view))
         with torch.cuda.stream(self._ahead):
-            found = self._found(view, names, texts, guided, add_ons)
+            found = self._found(view, names, texts, guided, state)
         for tensors in found.values():
             for tensor in tensors.values():
                 tensor.record_stream(drawing)
@@ -105,26 +134,29 @@ class Encodings:
         names: tuple[str, ...],
         texts: Sequence[Texts],
         guided: bool,
-        add_ons: tuple[object, ...],
+        state: OnEncoders,
     ) -> "dict[Texts, dict[str, torch.Tensor]]":
         found: dict[Texts, dict[str, torch.Tensor]] = {}
         for text in dict.fromkeys(texts):
-            key = (*text, guided, *add_ons)
+            key = (*text, guided, state)
             if key in self._kept:
                 self._kept.move_to_end(key)
                 found[text] = self._kept[key]
         missing = [text for text in dict.fromkeys(texts) if text not in found]
         for text in list(missing):
-            if length := length_of(view, text if guided else text[:1]):
-                found[text] = _in_chunks(view, names, text, guided, length)
-                self._kept[*text, guided, *add_ons] = found[text]
+            length = length_of(view, text if guided else text[:1])
+            if not length and state.clip_skip > 1 and not is_deep(view) and encoders_of(view):
+                length = 1  # the pipeline itself reads the last layer alone
+            if length:
+                found[text] = _in_chunks(view, names, text, guided, length, state.clip_skip)
+                self._kept[*text, guided, state] = found[text]
                 missing.remove(text)
         # on the CPU one by one: what a prompt becomes must not depend on those beside it
         together = 1 if _device(view).type == "cpu" else max(len(missing), 1)
         for first in range(0, len(missing), together):
             some = missing[first : first + together]
             for text, encoded in zip(some, _encoded(view, names, some, guided), strict=True):
-                found[text] = self._kept[*text, guided, *add_ons] = encoded
+                found[text] = self._kept[*text, guided, state] = encoded
         while len(self._kept) > KEPT or (self._bytes() > MOST_BYTES and len(self._kept) > 1):
             self._kept.popitem(last=False)
         return found
@@ -158,12 +190,13 @@ def _in_chunks(
     text: Texts,
     guided: bool,
     length: int,
+    clip_skip: int,
 ) -> "dict[str, torch.Tensor]":
     """The tensors of a text that has weights or is long."""
-    prompt, pooled = encode(view, text[0], length)
+    prompt, pooled = encode(view, text[0], length, clip_skip)
     found = {"prompt_embeds": prompt, "pooled_prompt_embeds": pooled}
     if guided:
-        negative, negative_pooled = encode(view, text[1], length)
+        negative, negative_pooled = encode(view, text[1], length, clip_skip)
         found |= {
             "negative_prompt_embeds": negative,
             "negative_pooled_prompt_embeds": negative_pooled,

@@ -5,8 +5,9 @@ from pathlib import Path
 from typing import ClassVar
 
 from safelight.engines.diffusers import draw as diffusion
-from safelight.engines.diffusers import videos
+from safelight.engines.diffusers import safety, videos
 from safelight.engines.diffusers.drawing import AddOn, Control, Drawing, add_on, require_seed
+from safelight.engines.diffusers.encodings import check_clip_skip
 from safelight.engines.diffusers.latents import mixed
 from safelight.engines.diffusers.samplers import check_scheduler
 from safelight.engines.diffusers.together import draw_in_company
@@ -28,8 +29,11 @@ from safelight.engines.interface import (
     RedrawRequest,
     Request,
 )
+from safelight.engines.judging import SafetyRequest
 from safelight.engines.training import Course, Example, ExportFacts, TrainRequest
+from safelight.params import SEEDS
 from safelight.pixels import Pixels
+from safelight.progress import note
 from safelight.weights.checkpoints import find_checkpoint
 
 
@@ -47,6 +51,8 @@ class Diffusers(LocalEngine):
         """
         if isinstance(request, AnimateRequest | FilmRequest):
             return videos.identity(request)
+        if isinstance(request, SafetyRequest):
+            return safety.identity(request.model)
         if isinstance(request, LatentRequest):
             return diffusion.identity(find_checkpoint(request.model))
         if isinstance(request, TrainRequest):
@@ -55,6 +61,7 @@ class Diffusers(LocalEngine):
             raise TypeError(f"diffusers draws, it cannot serve a {type(request).__name__}")
         card = find_checkpoint(request.model)
         check_scheduler(request.scheduler, request.steps, card.base_model)
+        check_clip_skip(request.clip_skip, card.base_model)
         return diffusion.identity(card, _add_ons(request))
 
     def draw(self, request: DrawRequest, guides: Guides = NO_GUIDES) -> Pictures:
@@ -83,6 +90,10 @@ class Diffusers(LocalEngine):
         """See `videos.filmed`."""
         del draw  # its models draw all frames
         return videos.filmed(request)
+
+    def is_unsafe(self, request: SafetyRequest, image: Pixels) -> bool:
+        """See `safety.is_unsafe`."""
+        return safety.is_unsafe(request.model, image)
 
     def mix_latents(
         self, request: LatentRequest, pictures: Sequence[Pixels], weights: Sequence[float]
@@ -136,11 +147,20 @@ def drawing_of(request: PromptRequest, guides: Guides = NO_GUIDES) -> Drawing:
         ip_adapter=_found("ip_adapter", request.ip_adapter) if request.ip_adapter else None,
         reference_images=guides.references,
         vae=_found("vae", AddOnUse(request.vae)) if request.vae else None,
+        clip_skip=request.clip_skip,
     )
 
 
-def _drawn(drawing: Drawing, pictures: Sequence[Pixels], strength: float = 1.0) -> Pictures:
-    return Pictures(tuple(pictures), sampler=diffusion.sampler_of(drawing, strength))
+def _drawn(drawing: Drawing, pictures: Sequence[Pixels | None], strength: float = 1.0) -> Pictures:
+    for at, each in enumerate(pictures):
+        if each is None:
+            note(
+                f"picture {at + 1} of {len(pictures)}, of seed {(drawing.seed + at) % SEEDS}, is "
+                "left out: it holds values that are no numbers"
+            )
+    fine = {at: each for at, each in enumerate(pictures) if each is not None}
+    sampler = diffusion.sampler_of(drawing, strength)
+    return Pictures(tuple(fine.values()), sampler=sampler, places=tuple(fine))
 
 
 def _found(kind: str, use: AddOnUse) -> AddOn:

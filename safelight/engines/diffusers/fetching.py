@@ -54,19 +54,21 @@ class Fetching:
         for landing in self.landings:
             landing.wait()
 
-    def pictures(self) -> list[Pixels]:
+    def pictures(self) -> list[Pixels | None]:
         """The pictures, (H, W, 3) uint8 each, of their own memory; waits for them.
 
-        Raises:
-            PictureRefusedError: the model gave values that are no numbers.
+        None stands where the model gave values that are no numbers.
         """
         numbers = [bool(each) for landing in self.whole for each in landing.wait()]
-        if not all(numbers):
-            raise PictureRefusedError(
-                f"{numbers.count(False)} of {len(numbers)} pictures hold values that are no "
-                "numbers: the model overflows at this precision, or its configs are not those that "
-                "its weights were made with",
-                "where SAFELIGHT_PRECISION is fp16, set it to bf16 or fp32 or name another vae; "
-                "else compare the model's configs with their source",
-            )
-        return [np.array(pixels) for landing in self.landings for pixels in landing.wait()]
+        made = [np.array(pixels) for landing in self.landings for pixels in landing.wait()]
+        return [pixels if fine else None for pixels, fine in zip(made, numbers, strict=True)]
+
+
+def no_numbers(count: int, among: int) -> PictureRefusedError:
+    """Why pictures are refused that no file could hold."""
+    return PictureRefusedError(
+        f"{count} of {among} pictures hold values that are no numbers: the model overflows at this "
+        "precision, or its configs are not those that its weights were made with",
+        "where SAFELIGHT_PRECISION is fp16, set it to bf16 or fp32 or name another vae; else "
+        "compare the model's configs with their source",
+    )

@@ -53,7 +53,7 @@ class Drawn:
     """What is to be said of this one alone."""
 
 
-def draw_in_company(drawing: Drawing, width: int, height: int) -> list[Pixels]:
+def draw_in_company(drawing: Drawing, width: int, height: int) -> list[Pixels | None]:
     """As `draw`, of one picture together with what others of its company ask for."""
     if drawing.num_images > 1:
         return draw(drawing, width, height)
@@ -89,7 +89,8 @@ def draw_together(
         drawings: one picture each; they differ in prompt, negative prompt and seed alone.
         width: pixels.
         height: pixels.
-        receive: called with the place in `drawings` and the picture, in order, in this thread.
+        receive: called with the place in `drawings` and the picture, in order, in this thread;
+            not for one that holds values that are no numbers.
         most: how many at a time at most; None is up to `MOST`, on the CPU fewer where they are
             large. There each picture has the bytes that `draw` gives it, see `exactness`.
 
@@ -167,6 +168,8 @@ class _Coming:
         count = len(pictures)
         each = (time.perf_counter() - self.started) / count
         for place, (pixels, notes) in enumerate(zip(pictures, self.notes, strict=True)):
+            if pixels is None:  # it is drawn alone, and refused alone
+                continue
             receive(self.first + place, Drawn(pixels, count, place, each, notes))
 
 

@@ -27,6 +27,7 @@ from safelight.errors import (
     DependencyMissingError,
     InvalidFieldValueError,
     InvalidMediaError,
+    PictureRefusedError,
 )
 from safelight.media.images import to_uint8
 from safelight.pixels import Floats, Pixels
@@ -252,7 +253,13 @@ def _drawn(
         generator = torch.Generator("cpu").manual_seed(wanted.seed)
         with fitting_together(f"video model {name}", "get the model again"):
             made = pipeline(**call, generator=generator).frames[0]
-        return np.asarray(made, np.float32)
+        frames = np.asarray(made, np.float32)
+        if np.isnan(frames).any():
+            raise PictureRefusedError(
+                f"{name} gave frames whose values are no numbers: it overflows at this precision",
+                "where SAFELIGHT_PRECISION is fp16, set it to bf16 or fp32",
+            )
+        return frames
 
     rungs: list[tuple[str, Callable[[], Floats]]] = [("all frames together", whole)]
     if hasattr(pipeline.vae, "enable_tiling"):

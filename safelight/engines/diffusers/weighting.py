@@ -10,6 +10,8 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
+from safelight.errors import InvalidFieldValueError
+
 if TYPE_CHECKING:
     import torch
 
@@ -160,13 +162,38 @@ def has_weights(prompt: str) -> bool:
     return any(part.text is None or part.weight != 1 for part in parts)
 
 
-def encode(view: Any, prompt: str, length: int) -> "tuple[torch.Tensor, torch.Tensor | None]":  # noqa: ANN401
+def is_deep(view: Any) -> bool:  # noqa: ANN401
+    """Whether the family is read at the penultimate layer, whatever `clip_skip` says up to 2."""
+    return type(view).__name__.startswith("StableDiffusionXL")
+
+
+def require_layers(encoder: Any, clip_skip: int) -> None:  # noqa: ANN401
+    """Refuse a layer that an encoder does not have.
+
+    Raises:
+        InvalidFieldValueError: with how many there are.
+    """
+    layers = int(encoder.config.num_hidden_layers)
+    if clip_skip > layers:
+        raise InvalidFieldValueError(
+            f"clip_skip is {clip_skip}, and the text encoder of this model has {layers} layers",
+            f"set clip_skip to {layers} or less",
+        )
+
+
+def encode(
+    view: Any,  # noqa: ANN401
+    prompt: str,
+    length: int,
+    clip_skip: int = 1,
+) -> "tuple[torch.Tensor, torch.Tensor | None]":
     """What the encoders make of a prompt.
 
     Args:
         view: a pipeline with `encoders_of`.
         prompt: of any length.
         length: chunks; those that are missing are empty.
+        clip_skip: which layer from the end is read, where the family leaves that open.
 
     Returns:
         Shape (1, chunks * tokens, width), the encoders side by side, and what the last encoder
@@ -177,11 +204,13 @@ def encode(view: Any, prompt: str, length: int) -> "tuple[torch.Tensor, torch.Te
     """
     import torch
 
-    deep = type(view).__name__.startswith("StableDiffusionXL")
+    deep = is_deep(view)
     device = getattr(view, "_execution_device", view.device)
     sides: list[torch.Tensor] = []
     pooled: torch.Tensor | None = None
     for tokenizer, encoder in encoders_of(view):
+        if clip_skip > 1 and not deep:
+            require_layers(encoder, clip_skip)
         chunks = chunks_of(prompt, tokenizer, view)
         chunks += [Chunk([], []) for _ in range(length - len(chunks))]
         read: list[torch.Tensor] = []
@@ -189,8 +218,11 @@ def encode(view: Any, prompt: str, length: int) -> "tuple[torch.Tensor, torch.Te
             tokens, weights = _filled(chunk, tokenizer)
             ids = torch.tensor([tokens], device=device)
             with torch.no_grad():
-                told = encoder(ids, output_hidden_states=deep)
-            seen = told.hidden_states[-2] if deep else told[0]
+                told = encoder(ids, output_hidden_states=deep or clip_skip > 1)
+                seen = told.hidden_states[-2] if deep else told[0]
+                if clip_skip > 1 and not deep:
+                    whole = getattr(encoder, "text_model", encoder)
+                    seen = whole.final_layer_norm(told.hidden_states[-clip_skip])
             if number == 0 and deep:
                 pooled = told[0]
             read.append(_weighed(seen, weights))

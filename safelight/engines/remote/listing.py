@@ -32,6 +32,7 @@ from safelight.engines.interface import (
     Refusal,
     Request,
 )
+from safelight.engines.judging import EmbedRequest, JudgesSafety, KnowsFaces, SafetyRequest
 from safelight.engines.lips import LipsyncRequest, SyncsLips
 from safelight.engines.remote.last_errors import LastError, last_error
 from safelight.engines.remote.provider import RemoteEngine
@@ -59,6 +60,8 @@ OFFERS: Mapping[type, tuple[str, Request]] = {
     ),
     Interpolates: ("interpolation", InterpolateRequest(60)),
     FindsFaces: ("faces", FaceRequest(0.9)),
+    KnowsFaces: ("whose face", EmbedRequest()),
+    JudgesSafety: ("safety", SafetyRequest()),
     SyncsLips: ("lip sync", LipsyncRequest()),
     RunsGraphs: ("workflows", GraphRequest(workflow="", graph="{}")),
     Computes: ("arithmetic", ComputeRequest("1")),

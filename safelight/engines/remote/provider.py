@@ -234,6 +234,7 @@ def require_plain(request: PromptRequest, title: str) -> None:
         "ControlNets": request.controlnets,
         "reference pictures": request.ip_adapter,
         "a VAE": request.vae,
+        "clip skip": request.clip_skip > 1,
         "a scheduler": request.scheduler,
     }
     given = [name for name, value in parts.items() if value]

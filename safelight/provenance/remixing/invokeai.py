@@ -3,6 +3,7 @@
 from typing import Any
 
 from safelight.prompts.lora_tags import LoraTag
+from safelight.provenance.parameters_text import MOST_CLIP_SKIP
 from safelight.provenance.remixing.understood import Reading, Understood, mapping
 
 _NUMBERS = {"seed": "seed", "steps": "steps", "width": "width", "height": "height"}
@@ -24,12 +25,16 @@ def understand_invokeai(found: dict[str, Any]) -> Understood:
         reading.take_number(ours, found.get(theirs))
     reading.take_number("guidance_scale", found.get("cfg_scale"), whole=False)
     reading.take_model(_name(found.get("model")))
+    skipped = found.get("clip_skip")
+    if isinstance(skipped, int) and 0 < skipped < MOST_CLIP_SKIP:
+        reading.parameters["clip_skip"] = skipped + 1  # there 1 is the penultimate layer
     if isinstance(found.get("scheduler"), str):
         _take_sampler(reading, found["scheduler"])
     _take_loras(reading, found.get("loras"))
     known = {*_NUMBERS.values(), "positive_prompt", "negative_prompt", "cfg_scale", "model"}
     for name, value in found.items():
-        if name in known | {"scheduler", "loras"} or value in (None, "", 0, [], {}):
+        taken = name in reading.parameters or name in known | {"scheduler", "loras"}
+        if taken or value in (None, "", 0, [], {}):
             continue
         told = name in _TELLS
         why = "it tells of the file, and sets nothing" if told else "there is nothing like it here"

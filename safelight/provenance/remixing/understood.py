@@ -23,8 +23,25 @@ class Understood(BaseModel):
     """Whose text it was."""
     parameters: dict[str, JsonValue]
     """As the stage `generate` names them."""
+    hires: "Hires | None" = None
+    """A second pass over the drawing, enlarged."""
     left: tuple[str, ...] = ()
     """What takes no part, each with its reason."""
+
+
+class Hires(BaseModel):
+    """The second pass of AUTOMATIC1111's Hires. fix."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid", use_attribute_docstrings=True)
+
+    scale: float
+    """How many times as wide and as high."""
+    strength: float
+    """0 to 1, how much of the drawing is done again."""
+    steps: int | None = None
+    """That are taken; None: as many as the drawing has."""
+    upscaler: str = ""
+    """What enlarges, as that program calls it."""
 
 
 class Reading:
@@ -33,6 +50,7 @@ class Reading:
     def __init__(self, tool: str) -> None:
         self.tool = tool
         self.parameters: dict[str, JsonValue] = {}
+        self.hires: Hires | None = None
         self.left: list[str] = []
 
     def leave(self, what: str, value: object, why: str) -> None:
@@ -86,7 +104,9 @@ class Reading:
 
     def understood(self) -> Understood:
         """All of it."""
-        return Understood(tool=self.tool, parameters=self.parameters, left=tuple(self.left))
+        return Understood(
+            tool=self.tool, parameters=self.parameters, hires=self.hires, left=tuple(self.left)
+        )
 
 
 def mapping(value: object) -> Mapping[str, Any]:

@@ -1,10 +1,12 @@
 """The `parameters` text of AUTOMATIC1111 and of the tools that write the same."""
 
+from collections.abc import Mapping
+
 from safelight.provenance.parameters_text import SCHEDULES, parse_parameters
-from safelight.provenance.remixing.understood import Reading, Understood
+from safelight.provenance.remixing.understood import Hires, Reading, Understood
 
 _NUMBERS = {"steps": "Steps", "seed": "Seed", "guidance_scale": "CFG scale"}
-_TAKEN = {*_NUMBERS.values(), "Size", "Model", "VAE", "Sampler", "Schedule type"}
+_TAKEN = {*_NUMBERS.values(), "Size", "Model", "VAE", "Clip skip", "Sampler", "Schedule type"}
 _TELLS = {"Version", "Model hash", "VAE hash", "Lora hashes", "TI hashes", "Hashes", "App"}
 _TEMPLATES = {"Template", "Negative Template"}
 _PLAIN = {"", "Uniform", "Normal"}
@@ -16,6 +18,9 @@ _AUTOMATIC = {
 
 Source: modules/sd_samplers_kdiffusion.py of AUTOMATIC1111's web UI, 1.9.
 """
+_OF_HIRES = {"Hires upscale", "Hires upscaler", "Hires steps", "Denoising strength"}
+MOST_SCALE, MOST_STEPS = 4, 150
+"""Of the stages that repeat the second pass."""
 _SECOND = {"Denoising strength", "Mask blur"}
 
 
@@ -40,10 +45,28 @@ def understand_webui(text: str) -> Understood:
         _take_sampler(reading, str(sampler), found.fields)
     if "Size" in found.fields and "width" not in reading.parameters:
         reading.leave("Size", found.fields["Size"], "no size")
+    skip = found.fields.get("Clip skip")
+    if skip not in (None, "1") and "clip_skip" not in reading.parameters:
+        reading.leave("Clip skip", skip, "no number of a layer")
+    reading.hires = _hires(found.fields)
+    second = _OF_HIRES if reading.hires is not None else set[str]()
     for name, value in found.fields.items():
-        if name not in _TAKEN:
+        if name not in _TAKEN | second:
             reading.leave(name, value, _reason(name))
     return reading.understood()
+
+
+def _hires(fields: Mapping[str, str]) -> Hires | None:
+    """The second pass, where the text says all that it takes."""
+    try:
+        scale, strength = float(fields["Hires upscale"]), float(fields["Denoising strength"])
+        steps = int(fields.get("Hires steps", "0"))
+    except (KeyError, ValueError):
+        return None
+    if not (1 <= scale <= MOST_SCALE and 0 < strength <= 1 and 0 <= steps <= MOST_STEPS):
+        return None
+    upscaler = fields.get("Hires upscaler", "")
+    return Hires(scale=scale, strength=strength, steps=steps or None, upscaler=upscaler)
 
 
 def automatic(sampler: str) -> str:

@@ -10,10 +10,12 @@ from diffusers import LatentConsistencyModelPipeline, LCMScheduler, StableDiffus
 from transformers import CLIPTextConfig, CLIPTextModel, CLIPTextModelWithProjection
 
 from examples.untrained import build_untrained
+from safelight.engines.diffusers.encodings import check_clip_skip
 from safelight.engines.diffusers.model import model_of
 from safelight.engines.diffusers.reading import note_unread
 from safelight.engines.diffusers.weighting import chunks_of, encode, length_of, weighted
 from safelight.engines.diffusion import Drawing, draw, draw_together
+from safelight.errors import InvalidFieldValueError
 from safelight.progress import watching
 from safelight.settings import settings
 from safelight.weights.checkpoints import find_checkpoint
@@ -173,3 +175,57 @@ def test_what_other_families_do_not_read_is_said(pipeline):
         note_unread(other, ["a red cat"])
         note_unread(pipeline, [long, "a (red) cat"])
     assert not notes
+
+
+@pytest.mark.parametrize("prompt", ["a red cat", "a (red:1.3) cat", " ".join(["cat"] * 90)])
+def test_clip_skip_2_reads_the_penultimate_layer(pipeline, prompt: str):
+    """What diffusers calls clip_skip=1; weights and chunks are laid over it as over the last."""
+    length = max(1, length_of(pipeline, (prompt,)))
+    ours, _ = encode(pipeline, prompt, length, clip_skip=2)
+    last, _ = encode(pipeline, prompt, length)
+    assert not torch.allclose(ours, last)
+    if length == 1 and "(" not in prompt:
+        assert torch.equal(ours, penultimate(pipeline, prompt))
+
+
+def penultimate(pipeline, prompt: str) -> torch.Tensor:
+    """By the formula of diffusers' clip_skip=1."""
+    words = pipeline.tokenizer(
+        prompt, padding="max_length", max_length=77, truncation=True, return_tensors="pt"
+    )
+    encoder = pipeline.text_encoder
+    with torch.no_grad():
+        seen = encoder(words.input_ids, output_hidden_states=True).hidden_states[-2]
+        return getattr(encoder, "text_model", encoder).final_layer_norm(seen)
+
+
+def test_a_picture_is_drawn_at_the_layer_that_is_asked_for(models: Path):
+    def drawn(clip_skip: int, prompt: str = "a red cat") -> np.ndarray:
+        asked = Drawing(
+            card=find_checkpoint("tiny"), prompt=prompt, seed=3, steps=2, clip_skip=clip_skip
+        )
+        return draw(asked, SIDE, SIDE)[0]
+
+    pipeline = model_of(find_checkpoint("tiny")).pipeline
+    theirs = pipeline(
+        prompt_embeds=penultimate(pipeline, "a red cat"),
+        negative_prompt_embeds=penultimate(pipeline, ""),
+        num_inference_steps=2,
+        guidance_scale=7.5,
+        width=SIDE,
+        height=SIDE,
+        generator=torch.Generator("cpu").manual_seed(3),
+        output_type="np",
+    ).images[0]
+    assert np.abs(drawn(2) / 255 - theirs).max() <= 1 / 255
+    assert not np.array_equal(drawn(2), drawn(1))
+    assert not np.array_equal(drawn(2, "a (red:1.3) cat"), drawn(1, "a (red:1.3) cat"))
+    with pytest.raises(InvalidFieldValueError, match="text encoder of this model has 2 layers"):
+        drawn(3)
+
+
+@pytest.mark.parametrize(("family", "most"), [("sd", 12), (None, 12), ("sdxl", 2), ("flux", 1)])
+def test_layers_that_a_family_is_not_read_at_are_refused(family: str | None, most: int):
+    check_clip_skip(most, family)
+    with pytest.raises(InvalidFieldValueError, match="clip_skip is"):
+        check_clip_skip(most + 1, family)

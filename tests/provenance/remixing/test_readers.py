@@ -9,6 +9,7 @@ from hypothesis import strategies as st
 
 from safelight.provenance.remixing.comfyui import understand_comfyui
 from safelight.provenance.remixing.invokeai import understand_invokeai
+from safelight.provenance.remixing.understood import Hires
 from safelight.provenance.remixing.webui import understand_webui
 
 WEBUI = """a lighthouse, (storm:1.2) <lora:ink:0.7>
@@ -31,9 +32,11 @@ def test_webui_text():
         "seed": 77,
         "guidance_scale": 6.5,
         "scheduler": "dpmpp_2m_karras",
+        "clip_skip": 2,
     }
+    assert found.hires == Hires(scale=2, strength=0.4)
     left = "\n".join(found.left)
-    for name in ("Model hash", "Clip skip", "Denoising strength", "Hires upscale", "Version"):
+    for name in ("Model hash", "Version"):
         assert name in left
 
 
@@ -87,7 +90,7 @@ def test_invokeai_metadata():
             "scheduler": "dpmpp_2m_k",
             "model": {"key": "k", "name": "harbourXL", "base": "sdxl"},
             "loras": [{"model": {"name": "ink"}, "weight": 0.6}, {"weight": 1}],
-            "clip_skip": 0,
+            "clip_skip": 1,
             "vae": {"name": "softer"},
             "controlnets": [],
         }
@@ -103,6 +106,7 @@ def test_invokeai_metadata():
         "model": "harbourXL",
         "scheduler": "dpmpp_2m_karras",
         "loras": [{"name": "ink", "weight": 0.6}],
+        "clip_skip": 2,
     }
     left = "\n".join(found.left)
     for said in ("vae softer", "app_version", "LoRA", "weights with + and -"):

@@ -1,0 +1,1 @@
+"""Whose face it is, by FaceNet."""
