@@ -19,7 +19,9 @@ from safelight.gateway import (
     character_routes,
     job_routes,
     offer_routes,
+    openai_edits,
     openai_routes,
+    openai_videos,
     upload_routes,
     webui_routes,
 )
@@ -70,7 +72,8 @@ def create_api() -> FastAPI:
     api.include_router(batch_routes.router)
     api.include_router(hook_routes.router)
     api.include_router(webui_routes.router)
-    api.include_router(openai_routes.router)
+    for openai in (openai_routes, openai_edits, openai_videos):
+        api.include_router(openai.router)
     api.include_router(character_routes.router)
     api.include_router(character_routes.training)
     for earlier in (media_lab, preset_pipelines, generation, operations):

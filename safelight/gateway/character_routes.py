@@ -52,6 +52,12 @@ class _Asked(BaseModel):
 class NewCharacter(_Asked):
     """A character that is to be made."""
 
+    model_config = ConfigDict(
+        json_schema_extra={
+            "examples": [{"name": "Zorbo", "kind": "thing", "style": "flat colours"}]
+        }
+    )
+
     name: str = Field(max_length=100)
     """What people call it."""
     kind: Literal["person", "thing"] = "person"
@@ -68,6 +74,8 @@ class NewCharacter(_Asked):
 
 class Changes(_Asked):
     """What of a character is to change; what is left out stays."""
+
+    model_config = ConfigDict(json_schema_extra={"examples": [{"style": "oil paint"}]})
 
     name: str | None = Field(default=None, max_length=100)
     """What people call it."""

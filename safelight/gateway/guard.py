@@ -31,6 +31,8 @@ UPLOAD_BYTES = 8 * 2**30
 """Of an uploaded file."""
 FILES = re.compile(r"/api/uploads(/resumable/[^/]+)?|/api/characters/[^/]+/images")
 """Paths that take files."""
+FORMS = re.compile(r"/v1/images/edits|/v1/videos")
+"""Paths that take forms with pictures."""
 WRITES = frozenset({"POST", "PUT", "PATCH", "DELETE"})
 
 
@@ -67,7 +69,8 @@ def _most(path: str) -> int:
     """Bytes that a body may have there."""
     if FILES.fullmatch(path):
         return UPLOAD_BYTES
-    return PICTURES_BYTES if PICTURES.fullmatch(path) else JSON_BYTES
+    with_pictures = PICTURES.fullmatch(path) or FORMS.fullmatch(path)
+    return PICTURES_BYTES if with_pictures else JSON_BYTES
 
 
 def _from_elsewhere(scope: Scope) -> PipelineError | None:
@@ -106,6 +109,8 @@ def _of_another_kind(scope: Scope, headers: Headers) -> PipelineError | None:
         return None
     has_body = headers.get("content-length", "0") != "0" or "transfer-encoding" in headers
     kind = headers.get("content-type", "").partition(";")[0].strip().lower()
+    if kind == "multipart/form-data" and FORMS.fullmatch(scope["path"]):
+        return None
     if (has_body or kind) and kind != "application/json":
         return ContentTypeError(
             f"the content type is {kind[:80] or 'not given'}, expected application/json",

@@ -8,7 +8,7 @@ from uuid import UUID
 
 from anyio.to_thread import run_sync
 from fastapi import APIRouter, Request, Response
-from pydantic import Field, JsonValue
+from pydantic import ConfigDict, Field, JsonValue
 from starlette.concurrency import run_in_threadpool
 from starlette.responses import StreamingResponse
 
@@ -39,6 +39,19 @@ _LINK = re.compile(r"store:\S+|\S*\.(png|jpe?g|webp)", re.IGNORECASE)
 
 class OperationRequest(Body):
     """An operation that is asked for."""
+
+    model_config = ConfigDict(
+        json_schema_extra={
+            "examples": [
+                {
+                    "operation": "image_generation",
+                    "hive_id": "hive-1",
+                    "prompt": "a red house",
+                    "seed": 7,
+                }
+            ]
+        }
+    )
 
     operation: Operation
     """What to do."""
