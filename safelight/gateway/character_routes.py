@@ -15,6 +15,7 @@ from safelight.errors import MissingRequiredFieldError
 from safelight.gateway.files import BINARY, arrived, require_file
 from safelight.gateway.forms import FORM, is_form, read_form
 from safelight.gateway.job_routes import (
+    STREAMED,
     IdempotencyKey,
     cancel_job,
     follow_plainly,
@@ -231,4 +232,6 @@ def list_trainings(shared: Everything, wanted: Annotated[JobFilters, Query()]) -
 
 training.get("/{job_id}", name="read_training")(read_job)
 training.post("/{job_id}/cancel", name="cancel_training")(cancel_job)
-training.get("/{job_id}/stream", name="follow_training", response_class=Response)(follow_plainly)
+training.get(
+    "/{job_id}/stream", name="follow_training", response_class=Response, responses=STREAMED
+)(follow_plainly)

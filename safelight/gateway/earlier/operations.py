@@ -16,7 +16,7 @@ from safelight.client.runs import manifest_of
 from safelight.errors import ContractMismatchError, MissingRequiredFieldError
 from safelight.gateway.correlating import correlation_id
 from safelight.gateway.earlier.words import Body, error_text, without_unset
-from safelight.gateway.events import JobEvent, Told
+from safelight.gateway.events import JobEvent, Told, stream_schema
 from safelight.gateway.files import artifacts_of
 from safelight.gateway.finished import as_base64, keep_pixels, pixels_in
 from safelight.gateway.job_routes import IdempotencyKey
@@ -116,7 +116,7 @@ def submit_operation(
     responses={
         200: {
             "description": "Progress per step, then the picture, then [DONE].",
-            "content": {"text/event-stream": {"schema": {"type": "string"}}},
+            "content": {"text/event-stream": {"schema": stream_schema({})}},
         }
     },
 )
