@@ -129,8 +129,9 @@ class Heard:
         return f"id: {self.told}\nevent: {self.kind}\ndata: {data}\n\n".encode()
 
 
-def stream_schema(data: dict[str, Any]) -> dict[str, Any]:
-    """What the description of the gateway says of a stream whose data have a schema."""
-    told = {"type": "string", "contentMediaType": "application/json", "contentSchema": data}
-    text = {"type": "string"}
+def stream_schema(data: dict[str, Any] | None = None) -> dict[str, Any]:
+    """What the description of the gateway says of a stream; data without a schema are any text."""
+    text: dict[str, Any] = {"type": "string"}
+    json = {"contentMediaType": "application/json", "contentSchema": data}
+    told = text if data is None else text | json
     return {"type": "object", "properties": {"id": text, "event": text, "data": told}}

@@ -34,6 +34,7 @@ WORKFLOWS = (
     "inpaint",
     "interpolate",
     "photoreal_portrait_v1",
+    "batch",
 )
 
 

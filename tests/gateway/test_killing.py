@@ -72,7 +72,7 @@ def test_nothing_is_lost_when_the_gateway_is_killed(
     process = start_gateway(shared_pool, prefect_server, port)
     data, at, jobs = png(9), 0, {}
     with httpx.Client(base_url=address, timeout=60, trust_env=False) as client:
-        steps = {"steps": 150, "width": 256, "height": 256, "num_images": 2}
+        steps = {"steps": 120, "width": 128, "height": 128, "num_images": 2}
         body = {"workflow": "generate", "parameters": {**SMALL, **steps, "seed": 11}}
         job = client.post("/api/jobs", json=body).json()["id"]
         listener = Listening(address, job)

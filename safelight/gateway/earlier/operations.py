@@ -116,7 +116,7 @@ def submit_operation(
     responses={
         200: {
             "description": "Progress per step, then the picture, then [DONE].",
-            "content": {"text/event-stream": {"schema": stream_schema({})}},
+            "content": {"text/event-stream": {"schema": stream_schema()}},
         }
     },
 )
