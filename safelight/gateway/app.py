@@ -21,7 +21,9 @@ from safelight.gateway import (
     job_routes,
     metrics_routes,
     offer_routes,
+    openai_edits,
     openai_routes,
+    openai_videos,
     upload_routes,
     webui_routes,
 )
@@ -89,7 +91,8 @@ def create_api() -> FastAPI:
     api.include_router(batch_routes.router)
     api.include_router(hook_routes.router)
     api.include_router(webui_routes.router)
-    api.include_router(openai_routes.router)
+    for openai in (openai_routes, openai_edits, openai_videos):
+        api.include_router(openai.router)
     api.include_router(metrics_routes.router)
     api.include_router(character_routes.router)
     api.include_router(character_routes.training)

@@ -15,6 +15,7 @@ from safelight.errors import MissingRequiredFieldError
 from safelight.gateway.files import BINARY, arrived, require_file
 from safelight.gateway.forms import FORM, is_form, read_form
 from safelight.gateway.job_routes import (
+    STREAMED,
     IdempotencyKey,
     cancel_job,
     follow_plainly,
@@ -52,6 +53,12 @@ class _Asked(BaseModel):
 class NewCharacter(_Asked):
     """A character that is to be made."""
 
+    model_config = ConfigDict(
+        json_schema_extra={
+            "examples": [{"name": "Zorbo", "kind": "thing", "style": "flat colours"}]
+        }
+    )
+
     name: str = Field(max_length=100)
     """What people call it."""
     kind: Literal["person", "thing"] = "person"
@@ -68,6 +75,8 @@ class NewCharacter(_Asked):
 
 class Changes(_Asked):
     """What of a character is to change; what is left out stays."""
+
+    model_config = ConfigDict(json_schema_extra={"examples": [{"style": "oil paint"}]})
 
     name: str | None = Field(default=None, max_length=100)
     """What people call it."""
@@ -223,4 +232,6 @@ def list_trainings(shared: Everything, wanted: Annotated[JobFilters, Query()]) -
 
 training.get("/{job_id}", name="read_training")(read_job)
 training.post("/{job_id}/cancel", name="cancel_training")(cancel_job)
-training.get("/{job_id}/stream", name="follow_training", response_class=Response)(follow_plainly)
+training.get(
+    "/{job_id}/stream", name="follow_training", response_class=Response, responses=STREAMED
+)(follow_plainly)

@@ -3,7 +3,7 @@
 import re
 from dataclasses import dataclass
 from datetime import datetime
-from typing import Literal
+from typing import Any, Literal
 from uuid import UUID
 
 from pydantic import BaseModel, ConfigDict
@@ -127,3 +127,11 @@ class Heard:
         """As server-sent events have it."""
         data = self.event.model_dump_json()
         return f"id: {self.told}\nevent: {self.kind}\ndata: {data}\n\n".encode()
+
+
+def stream_schema(data: dict[str, Any] | None = None) -> dict[str, Any]:
+    """What the description of the gateway says of a stream; data without a schema are any text."""
+    text: dict[str, Any] = {"type": "string"}
+    json = {"contentMediaType": "application/json", "contentSchema": data}
+    told = text if data is None else text | json
+    return {"type": "object", "properties": {"id": text, "event": text, "data": told}}

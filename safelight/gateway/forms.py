@@ -26,6 +26,10 @@ class Form:
     files: list[tuple[str, Path]]
     """Name of the field, and where the file is now."""
 
+    def named(self, name: str) -> Path | None:
+        """The last file of a field."""
+        return dict(self.files).get(name)
+
 
 def is_form(content_type: str) -> bool:
     """Whether a body is a form with files."""

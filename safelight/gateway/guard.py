@@ -39,6 +39,8 @@ FILES = re.compile(r"/api/uploads(/resumable/[^/]+)?|/api/characters/[^/]+/image
 FORMS = frozenset({"/signin", "/signout"})
 """Paths that take forms of pages without scripts; those pages must be our own."""
 FORM = "application/x-www-form-urlencoded"
+PICTURE_FORMS = re.compile(r"/v1/images/edits|/v1/videos")
+"""Paths that take forms with pictures."""
 WRITES = frozenset({"POST", "PUT", "PATCH", "DELETE"})
 
 
@@ -82,7 +84,8 @@ def _most(path: str) -> int:
     """Bytes that a body may have there."""
     if FILES.fullmatch(path):
         return UPLOAD_BYTES
-    return PICTURES_BYTES if PICTURES.fullmatch(path) else JSON_BYTES
+    with_pictures = PICTURES.fullmatch(path) or PICTURE_FORMS.fullmatch(path)
+    return PICTURES_BYTES if with_pictures else JSON_BYTES
 
 
 def _from_elsewhere(scope: Scope) -> PipelineError | None:
@@ -144,6 +147,8 @@ def _of_another_kind(scope: Scope, headers: Headers) -> PipelineError | None:
     has_body = headers.get("content-length", "0") != "0" or "transfer-encoding" in headers
     kind = headers.get("content-type", "").partition(";")[0].strip().lower()
     if kind == FORM and scope["path"] in FORMS:
+        return None
+    if kind == "multipart/form-data" and PICTURE_FORMS.fullmatch(scope["path"]):
         return None
     if (has_body or kind) and kind != "application/json":
         return ContentTypeError(

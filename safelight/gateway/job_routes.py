@@ -1,7 +1,7 @@
 """Routes of jobs."""
 
 from collections.abc import AsyncGenerator
-from typing import Annotated
+from typing import Annotated, Any
 from uuid import UUID
 
 from fastapi import APIRouter, Header, Path, Query, Request, Response
@@ -11,7 +11,7 @@ from starlette.responses import StreamingResponse
 from safelight.exports.template import LONGEST_TEMPLATE
 from safelight.gallery.thumbnails import Side
 from safelight.gateway.correlating import correlation_id
-from safelight.gateway.events import PLAIN, USUAL, JobEvent, Kind, Told
+from safelight.gateway.events import PLAIN, USUAL, JobEvent, Kind, Told, stream_schema
 from safelight.gateway.files import Artifacts, artifacts_of, download, result_of
 from safelight.gateway.jobs import Job, find_job, find_run
 from safelight.gateway.listing import AllFilters, JobPage, filtered_jobs
@@ -23,6 +23,14 @@ from safelight.gateway.trail import Audit, Level, LogPage, audit_of, log_of
 LARGEST_LOG_PAGE = 150
 """Lines; below what a Prefect server gives at once."""
 NO_REASON = Reason()
+STREAMED: dict[int | str, dict[str, Any]] = {
+    200: {
+        "description": "`progress`, `stage` and `preview` events while the job goes on, `log` "
+        "where it is wanted, and one `complete`; the data of `progress` and the last is this.",
+        "content": {"text/event-stream": {"schema": stream_schema(JobEvent.model_json_schema())}},
+    },
+    204: {"description": "The job has ended, and the listener knows that."},
+}
 router = APIRouter(prefix="/api/jobs", tags=["jobs"])
 Sha256 = Annotated[str, Path(pattern=r"^[0-9a-f]{64}$", description="Of the file.")]
 Names = Annotated[
@@ -98,14 +106,7 @@ def read_logs(
 @router.get(
     "/{job_id}/events",
     response_class=StreamingResponse,
-    responses={
-        200: {
-            "description": "`progress`, `stage` and `preview` events while the job goes on, `log` "
-            "where it is wanted, and one `complete`; the data of `progress` and the last is this.",
-            "content": {"text/event-stream": {"schema": JobEvent.model_json_schema()}},
-        },
-        204: {"description": "The job has ended, and the listener knows that."},
-    },
+    responses=STREAMED,
 )
 async def follow_job(
     job_id: UUID,

@@ -112,6 +112,7 @@ def list_jobs(
     limit: int,
     cursor: str | None,
     character: str | None = None,
+    tags: Sequence[str] = (),
 ) -> JobPage:
     """One page of the jobs that fit all filters.
 
@@ -124,12 +125,14 @@ def list_jobs(
         limit: jobs on the page.
         cursor: of an earlier page; None is the first.
         character: name or id of the one that they are for; None is any.
+        tags: that they have all of.
 
     Raises:
         MissingFileError: there is no such character.
         InvalidFieldValueError: the cursor is none of ours.
     """
     start = None if cursor is None else _read(cursor)
+    wanted_tags = [*tags, *([_tag(character)] if character else [])]
     of_flows = FlowFilter(name=FlowFilterName(any_=list(flows_of(kind))))
     wanted = FlowRunFilter(
         deployment_id=FlowRunFilterDeploymentId(is_null_=False),
@@ -137,7 +140,7 @@ def list_jobs(
         state=FlowRunFilterState(type=FlowRunFilterStateType(any_=list(STATE_TYPES[status])))
         if status
         else None,
-        tags=FlowRunFilterTags(all_=[_tag(character)]) if character else None,
+        tags=FlowRunFilterTags(all_=wanted_tags) if wanted_tags else None,
     )
     total = client.count_flow_runs(flow_filter=of_flows, flow_run_filter=wanted)
     if start is not None:
@@ -157,6 +160,11 @@ def list_jobs(
         jobs=described_all(client, flows, shown),
         next_cursor=_written(shown, start) if len(runs) > limit else None,
     )
+
+
+def after_job(run: FlowRun) -> str | None:
+    """The cursor of what comes after a job."""
+    return _written([run], None)
 
 
 def _tag(character: str) -> str:

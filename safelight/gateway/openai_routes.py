@@ -10,6 +10,7 @@ from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, JsonValue
 from safelight.errors import InvalidFieldValueError
 from safelight.gateway.finished import as_base64, finished, refuse_others
 from safelight.gateway.job_routes import IdempotencyKey
+from safelight.gateway.jobs import Job
 from safelight.gateway.shared import Everything
 from safelight.store.artifact import ArtifactRef
 from safelight.weights.registry import registry
@@ -38,7 +39,10 @@ def _one_if_absent(value: object) -> object:
 class Wanted(BaseModel):
     """Pictures that are asked for."""
 
-    model_config = ConfigDict(extra="allow")
+    model_config = ConfigDict(
+        extra="allow",
+        json_schema_extra={"examples": [{"prompt": "a red house", "n": 1, "size": "512x512"}]},
+    )
 
     prompt: str
     """What to draw."""
@@ -114,18 +118,31 @@ async def draw_pictures(
     """Draw pictures; answers when they are there."""
     parameters = as_parameters(wanted)
     job, made = await finished(shared, "generate", parameters, key)
-    base = str(request.base_url).rstrip("/")
+    size = f"{parameters['width']}x{parameters['height']}"
+    return await run_sync(answered, job, made, wanted, size, str(request.base_url))
+
+
+def answered(job: Job, made: list[ArtifactRef], wanted: Wanted, size: str, base: str) -> Pictures:
+    """What a job made, as such programs take it.
+
+    Args:
+        job: that has ended.
+        made: in order.
+        wanted: says whether addresses are.
+        size: of the pictures.
+        base: address of the gateway.
+    """
 
     def picture(ref: ArtifactRef) -> Picture:
         if wanted.response_format == "url":
-            return Picture(url=f"{base}/api/jobs/{job.id}/artifacts/{ref.sha256}")
+            return Picture(url=f"{base.rstrip('/')}/api/jobs/{job.id}/artifacts/{ref.sha256}")
         return Picture(b64_json=as_base64(ref))
 
     ended = job.ended_at
     return Pictures(
         created=0 if ended is None else int(ended.timestamp()),
-        data=[await run_sync(picture, ref) for ref in made],
-        size=f"{parameters['width']}x{parameters['height']}",
+        data=[picture(ref) for ref in made],
+        size=size,
     )
 
 
@@ -137,7 +154,7 @@ def as_parameters(wanted: Wanted) -> dict[str, JsonValue]:
         InvalidFieldValueError: the size is none.
     """
     refuse_others(wanted.model_extra or {}, NOTHING)
-    width, height = _sides(wanted.size)
+    width, height = sides(wanted.size)
     found: dict[str, JsonValue] = {
         "prompt": wanted.prompt,
         "num_images": wanted.n,
@@ -151,7 +168,12 @@ def as_parameters(wanted: Wanted) -> dict[str, JsonValue]:
     return found
 
 
-def _sides(size: str | None) -> tuple[int, int]:
+def sides(size: str | None) -> tuple[int, int]:
+    """Width and height that a size says.
+
+    Raises:
+        InvalidFieldValueError: it is none.
+    """
     if size in (None, "auto"):
         return DEFAULT_SIDE, DEFAULT_SIDE
     found = SIDE.fullmatch(size)

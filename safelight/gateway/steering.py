@@ -59,7 +59,12 @@ class Submission(BaseModel):
 class Reason(BaseModel):
     """Why a job is cancelled or retried."""
 
-    model_config = ConfigDict(frozen=True, extra="forbid", use_attribute_docstrings=True)
+    model_config = ConfigDict(
+        frozen=True,
+        extra="forbid",
+        use_attribute_docstrings=True,
+        json_schema_extra={"examples": [{"reason": "wrong colour"}]},
+    )
 
     reason: str = Field(default="", max_length=500, pattern=r"^[^\x00-\x1f\x7f]*$")
     """For the audit."""

@@ -93,7 +93,10 @@ Text = Annotated[str, BeforeValidator(_absent)]
 class Drawing(BaseModel):
     """What both ways of drawing take; fields of the same names as there, with their defaults."""
 
-    model_config = ConfigDict(extra="allow")
+    model_config = ConfigDict(
+        extra="allow",
+        json_schema_extra={"examples": [{"prompt": "a red house", "seed": 7, "steps": 20}]},
+    )
 
     prompt: Text = ""
     """What to draw; weights and LoRAs as there."""

@@ -33,6 +33,7 @@ WORKFLOWS = (
     "inpaint",
     "interpolate",
     "photoreal_portrait_v1",
+    "batch",
 )
 
 
@@ -58,32 +59,33 @@ def deploy_workflows(pool: Pool) -> None:
         )
 
 
+def start_gateway(pool: Pool, server: str, port: int) -> "subprocess.Popen[str]":
+    """A gateway of this server and volume, once it listens."""
+    with (pool.project.folder / "gateway.log").open("ab") as log:
+        process = subprocess.Popen(
+            [BIN / "safelight", "gateway", "--port", str(port)],
+            env={**os.environ, **pool.project.environment, "PREFECT_API_URL": server},
+            stdout=subprocess.PIPE,
+            stderr=log,
+            text=True,
+        )
+    assert process.stdout is not None
+    assert f"http://127.0.0.1:{port}" in process.stdout.readline()
+    return process
+
+
 @pytest.fixture(scope="module")
 def gateway(shared_pool: Pool, prefect_server: str) -> Iterator[Gateway]:
     from examples.untrained import build_untrained
 
     volume = Path(shared_pool.project.environment["VOLUME_ROOT"])
     port = free_port()
-    log = (shared_pool.project.folder / "gateway.log").open("wb")
-    process = subprocess.Popen(
-        [BIN / "safelight", "gateway", "--port", str(port)],
-        env={
-            **os.environ,
-            **shared_pool.project.environment,
-            "PREFECT_API_URL": prefect_server,
-        },
-        stdout=subprocess.PIPE,
-        stderr=log,
-        text=True,
-    )
+    build_untrained(volume / "models" / "untrained")
+    process = start_gateway(shared_pool, prefect_server, port)
     assert process.stdout is not None
-    log.close()
     try:
-        build_untrained(volume / "models" / "untrained")  # while the gateway starts
         deploy_workflows(shared_pool)
-        said = process.stdout.readline()
         address = f"http://127.0.0.1:{port}"
-        assert address in said
         with httpx.Client(base_url=address, timeout=60, trust_env=False) as client:
             yield Gateway(client, address, volume, shared_pool)
     finally:

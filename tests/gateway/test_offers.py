@@ -73,7 +73,7 @@ REFUSED = [
     ("imagegeneration", {}, "CONTRACT_MISMATCH", "image_generation"),
     ("preset", {}, "CONTRACT_MISMATCH", "workflow"),
     ("../flows", {}, "CONTRACT_MISMATCH", "workflow"),
-    ("batch", {}, "CONTRACT_MISMATCH", "workflow"),
+    ("watch", {}, "CONTRACT_MISMATCH", "workflow"),
     (
         "photoreal_portrait_v1",
         {"prompt": "x", "overrides": {"generate": {"stepps": 3}}},

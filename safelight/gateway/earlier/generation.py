@@ -5,7 +5,13 @@ from typing import Annotated
 from fastapi import APIRouter, Query, Response
 from pydantic import JsonValue
 
-from safelight.gateway.job_routes import IdempotencyKey, cancel_job, follow_plainly, read_job
+from safelight.gateway.job_routes import (
+    STREAMED,
+    IdempotencyKey,
+    cancel_job,
+    follow_plainly,
+    read_job,
+)
 from safelight.gateway.jobs import Job
 from safelight.gateway.listing import JobFilters, JobPage, filtered_jobs
 from safelight.gateway.shared import Everything
@@ -46,4 +52,6 @@ def list_generations(shared: Everything, wanted: Annotated[JobFilters, Query()])
 
 router.get("/{job_id}", name="read_generation")(read_job)
 router.post("/{job_id}/cancel", name="cancel_generation")(cancel_job)
-router.get("/{job_id}/stream", name="follow_generation", response_class=Response)(follow_plainly)
+router.get(
+    "/{job_id}/stream", name="follow_generation", response_class=Response, responses=STREAMED
+)(follow_plainly)

@@ -7,7 +7,7 @@ from uuid import UUID
 
 from anyio.to_thread import run_sync
 from fastapi import APIRouter, Query, Request, Response
-from pydantic import Field, JsonValue
+from pydantic import ConfigDict, Field, JsonValue
 
 from safelight.client.runs import manifest_of
 from safelight.errors import InvalidFieldValueError
@@ -44,6 +44,20 @@ OURS: Mapping[str, str] = {
 
 class LabRequest(Body):
     """A job that is asked for."""
+
+    model_config = ConfigDict(
+        json_schema_extra={
+            "examples": [
+                {
+                    "workflow_type": "enhance",
+                    "parameters": {
+                        "source_image_path": "uploads/photo.png",
+                        "quality_preset": "low",
+                    },
+                }
+            ]
+        }
+    )
 
     character_id: str | None = Field(default=None, min_length=1, max_length=100)
     """Of the character that it is for."""
@@ -102,6 +116,19 @@ class LabPipeline(Body):
 
 class LabCall(Body):
     """A pipeline that is to run."""
+
+    model_config = ConfigDict(
+        json_schema_extra={
+            "examples": [
+                {
+                    "pipeline_config": {
+                        "stages": [{"stage_type": "text_to_image"}, {"stage_type": "upscaler"}]
+                    },
+                    "input_data": {"prompt": "a red house"},
+                }
+            ]
+        }
+    )
 
     pipeline_config: LabPipeline
     """What runs."""

@@ -8,7 +8,7 @@ from uuid import UUID
 
 from anyio.to_thread import run_sync
 from fastapi import APIRouter, Request, Response
-from pydantic import Field, JsonValue
+from pydantic import ConfigDict, Field, JsonValue
 from starlette.concurrency import run_in_threadpool
 from starlette.responses import StreamingResponse
 
@@ -16,7 +16,7 @@ from safelight.client.runs import manifest_of
 from safelight.errors import ContractMismatchError, MissingRequiredFieldError
 from safelight.gateway.correlating import correlation_id
 from safelight.gateway.earlier.words import Body, error_text, without_unset
-from safelight.gateway.events import JobEvent, Told
+from safelight.gateway.events import JobEvent, Told, stream_schema
 from safelight.gateway.files import artifacts_of
 from safelight.gateway.finished import as_base64, keep_pixels, pixels_in
 from safelight.gateway.job_routes import IdempotencyKey
@@ -39,6 +39,19 @@ _LINK = re.compile(r"store:\S+|\S*\.(png|jpe?g|webp)", re.IGNORECASE)
 
 class OperationRequest(Body):
     """An operation that is asked for."""
+
+    model_config = ConfigDict(
+        json_schema_extra={
+            "examples": [
+                {
+                    "operation": "image_generation",
+                    "hive_id": "hive-1",
+                    "prompt": "a red house",
+                    "seed": 7,
+                }
+            ]
+        }
+    )
 
     operation: Operation
     """What to do."""
@@ -103,7 +116,7 @@ def submit_operation(
     responses={
         200: {
             "description": "Progress per step, then the picture, then [DONE].",
-            "content": {"text/event-stream": {"schema": {"type": "string"}}},
+            "content": {"text/event-stream": {"schema": stream_schema()}},
         }
     },
 )

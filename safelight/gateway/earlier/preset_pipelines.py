@@ -7,7 +7,7 @@ from uuid import UUID
 from fastapi import APIRouter, Query, Request, Response
 from fastapi.exceptions import RequestValidationError
 from fastapi.routing import APIRoute
-from pydantic import Field, JsonValue
+from pydantic import ConfigDict, Field, JsonValue
 
 from safelight.errors import ContractMismatchError
 from safelight.gateway import offers
@@ -87,6 +87,19 @@ class EarlierPresetDetails(EarlierPreset):
 
 class PictureRequest(Body):
     """A picture that is to be drawn by a preset."""
+
+    model_config = ConfigDict(
+        json_schema_extra={
+            "examples": [
+                {
+                    "preset_id": "photoreal_portrait_v1",
+                    "prompt": "a sailor",
+                    "quality_level": "low",
+                    "seed": 7,
+                }
+            ]
+        }
+    )
 
     preset_id: str = Field(max_length=100)
     """Which preset."""

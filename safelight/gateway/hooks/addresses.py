@@ -4,6 +4,7 @@ import ipaddress
 import socket
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
+from typing import ClassVar
 from urllib.parse import urlsplit
 
 from safelight.errors import EngineOfflineError, ForbiddenPathError, InvalidFieldValueError
@@ -18,6 +19,12 @@ _NAT64 = ipaddress.ip_network("64:ff9b::/96")
 
 class ForbiddenAddressError(ForbiddenPathError):
     """A web hook leads to an address that only this machine or its network has."""
+
+
+class NoAddressError(EngineOfflineError):
+    """The host of a web hook has no address at the moment."""
+
+    status: ClassVar[int] = 400
 
 
 @dataclass(frozen=True)
@@ -73,11 +80,11 @@ def addresses(place: Place, resolve: Resolve | None = None) -> list[str]:
 
     Raises:
         ForbiddenAddressError: one of them is inside, and not allowed.
-        EngineOfflineError: it has none at the moment.
+        NoAddressError: it has none at the moment.
     """
     found = list(dict.fromkeys((resolve or _resolved)(place.host, place.port)))
     if not found:
-        raise EngineOfflineError(f"{place.host} has no address", "look at the name of the host")
+        raise NoAddressError(f"{place.host} has no address", "look at the name of the host")
     for each in found:
         if not may_call(place.host, each):
             raise ForbiddenAddressError(
@@ -133,7 +140,7 @@ def _resolved(host: str, port: int) -> Iterable[str]:
     try:
         found = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)
     except (OSError, UnicodeError) as error:
-        raise EngineOfflineError(
+        raise NoAddressError(
             f"{host} has no address: {error}", "look at the name of the host"
         ) from error
     return [str(each[4][0]) for each in found]

@@ -36,6 +36,12 @@ class _Frozen(BaseModel):
 class NewHook(_Frozen):
     """A web hook that is to be made."""
 
+    model_config = ConfigDict(
+        json_schema_extra={
+            "examples": [{"url": "https://example.com/safelight", "statuses": ["FAILED"]}]
+        }
+    )
+
     url: str = Field(max_length=LONGEST, examples=["https://example.com/safelight"])
     """Who is told: http or https, of the internet unless the operator allows more."""
     statuses: tuple[Status, ...] = Field(default=ENDS, min_length=1, max_length=3)
