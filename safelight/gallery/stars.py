@@ -1,14 +1,14 @@
 """What people want to keep: a record in the store for each file, which retention leaves alone."""
 
 import re
-from datetime import UTC, datetime
 
 from pydantic import BaseModel, ConfigDict, Field
 
+from safelight.account import person
 from safelight.errors import InvalidFieldValueError
 from safelight.store.store import Store
 
-PREFIX = "outputs/stars/"
+PREFIX = "outputs/starred/"
 """Of the store's keys; the name of a record is the sha256 of the file."""
 _SHA256 = re.compile(r"[0-9a-f]{64}")
 
@@ -20,8 +20,8 @@ class Star(BaseModel):
 
     sha256: str = Field(pattern=r"^[0-9a-f]{64}$")
     """Of its bytes."""
-    since: str
-    """ISO 8601 with its offset."""
+    by: str
+    """Who wants it kept."""
 
 
 def key_of_star(sha256: str) -> str:
@@ -37,10 +37,10 @@ def key_of_star(sha256: str) -> str:
     )
 
 
-def keep(store: Store, sha256: str) -> None:
-    """Keep a file for ever."""
+def keep(store: Store, sha256: str, by: str | None = None) -> None:
+    """Keep a file for ever; None is the account of this process."""
     key = key_of_star(sha256)
-    star = Star(sha256=sha256, since=datetime.now(UTC).isoformat(timespec="seconds"))
+    star = Star(sha256=sha256, by=by or person())
     store.write_record(key, star.model_dump_json().encode())
 
 
