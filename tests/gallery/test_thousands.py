@@ -113,7 +113,9 @@ def test_scrolling_loads_a_hundred_at_a_time_and_lets_go_of_what_is_far(
     page.evaluate("scrollTo(0, document.body.scrollHeight)")
     page.wait_for_function("document.querySelectorAll('a.tile').length < 300")
     page.evaluate("scrollTo(0, 0)")
-    expect(page.locator("a.tile[href]").first).to_contain_text("picture 449")
+    expect(page.locator("a.tile").first).to_contain_text("picture 449")
+    page.locator("a.tile").first.click()
+    expect(page.locator("#drawer").get_by_role("heading", name="picture 449")).to_be_visible()
     context.close()
 
 
