@@ -8,6 +8,8 @@ const near = new IntersectionObserver((entries) => {
     if (isIntersecting && !target.childElementCount) back(target);
     else if (!isIntersecting && target.childElementCount && target.offsetHeight) {
       target.style.height = `${target.offsetHeight}px`;
+      // a picture that still waits to be loaded would keep the whole page of the wall in memory
+      for (const picture of $$("img", target)) picture.removeAttribute("src");
       target.replaceChildren();
     }
   }
