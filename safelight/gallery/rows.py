@@ -57,7 +57,7 @@ CREATE INDEX files_by_time ON files (result, at DESC, sha256 DESC);
 CREATE INDEX files_by_run ON files (run);
 CREATE TABLE unreadable (key TEXT PRIMARY KEY) WITHOUT ROWID;
 """
-LAYOUT = Layout(1, ("runs", "files", "unreadable"), _SCHEMA)
+LAYOUT = Layout(2, ("runs", "files", "unreadable"), _SCHEMA)
 _FILE_COLUMNS = 21
 
 
@@ -177,15 +177,13 @@ def _file_rows(manifest: Manifest, stars: frozenset[str]) -> Iterator[tuple[Any,
     made_by = {ref.sha256: entry for entry in manifest.stages for ref in entry.results}
     results = {ref.sha256 for ref in manifest.shown}
     every = {ref.sha256: ref for ref in (*manifest.shown, *manifest.artifacts)}
+    said = _said(manifest)
     for place, (sha256, ref) in enumerate(every.items()):
         entry = made_by.get(sha256)
-        own = entry.parameters if entry is not None else {}
-        facts = {**manifest.parameters, **{k: v for k, v in own.items() if v is not None}}
-        prompt = _text(facts.get("prompt"))
-        model = _text(facts.get("model"))
-        loras = " ".join(_names(facts.get("loras")))
+        prompt, model = _text(said.get("prompt")), _text(said.get("model"))
+        loras = " ".join(_names(said.get("loras")))
         character = _text(manifest.parameters.get("character"))
-        seed = own.get("seed", manifest.parameters.get("seed"))
+        seed = said.get("seed")
         stage = entry.name if entry is not None else ""
         words = " ".join((prompt, manifest.flow, stage, model, loras, character)).casefold()
         yield (
@@ -212,6 +210,14 @@ def _file_rows(manifest: Manifest, stars: frozenset[str]) -> Iterator[tuple[Any,
             ref.model_dump_json(exclude={"metadata"}),
             key_of(ref),
         )
+
+
+def _said(manifest: Manifest) -> dict[str, JsonValue]:
+    """What the run was asked for, with what the stage that drew first adds: a preset's model."""
+    drew = (entry.parameters for entry in manifest.stages if entry.parameters.get("prompt"))
+    first = next(drew, {})
+    given = {name: value for name, value in manifest.parameters.items() if value is not None}
+    return {**first, **given}
 
 
 def _text(value: object) -> str:

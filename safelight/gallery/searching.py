@@ -89,6 +89,11 @@ def found(index: Index, search: Search, cursor: str | None) -> Page:
     return Page(files, f"{files[-1].at!r}_{files[-1].sha256}" if more else None)
 
 
+def cursor_to(filed: Filed) -> str:
+    """The cursor of the page that begins with a file."""
+    return f"{filed.at!r}_{filed.sha256}~"
+
+
 def _read(cursor: str) -> tuple[float, str]:
     at, _, sha256 = cursor.partition("_")
     try:

@@ -9,7 +9,7 @@ from safelight.account import person
 from safelight.errors import InvalidFieldValueError
 from safelight.store.store import Store
 
-PREFIX = "outputs/stars/"
+PREFIX = "outputs/starred/"
 """Of the store's keys; the name of a record is the sha256 of the file."""
 _SHA256 = re.compile(r"[0-9a-f]{64}")
 

@@ -125,6 +125,32 @@ def test_what_is_no_search_is_refused(words: str, said: str):
         parse(words)
 
 
+def test_what_was_asked_for_counts_and_not_what_later_stages_say(volume: Path):
+    store = current_store()
+    manifest = run(store, 9)
+    later = StageEntry(
+        name="upscale",
+        stage_type="upscale",
+        status="done",
+        parameters={"seed": 0, "model": "auto"},
+        results=(store.put(picture(90), "image/png", width=16, height=16),),
+        engine=ENGINE,
+    )
+    drew = manifest.stages[0].model_copy(
+        update={"parameters": {**manifest.stages[0].parameters, "model": "dream-xl"}}
+    )
+    keep_manifest(
+        store,
+        manifest.model_copy(update={"stages": (drew, later), "results": later.results}),
+    )
+    index = gallery()
+    index.refresh()
+    (filed,) = index.select("result = 1", (), 2)
+    assert (filed.stage, filed.seed, filed.model, filed.prompt) == (
+        *("upscale", "9", "dream-xl", "number 9"),
+    )
+
+
 def test_the_index_is_made_again_from_the_store(index: Index):
     store = current_store()
     keep(store, index.select("seed = '2'", (), 1)[0].sha256)

@@ -138,9 +138,7 @@ def test_pictures_are_found_kept_compared_and_deleted(page: Page, gateway: Gatew
     expect(tiles).to_have_count(1)
 
 
-def test_a_mask_is_painted_and_is_an_upload_of_its_own(
-    page: Page, gateway: Gateway, tmp_path: Path
-):
+def test_a_painted_mask_is_an_upload_of_its_own(page: Page, gateway: Gateway, tmp_path: Path):
     photo = tmp_path / "photo.png"
     Image.new("RGB", (64, 48), "teal").save(photo)
     page.goto("/create/inpaint")
@@ -176,7 +174,7 @@ def test_a_mask_is_painted_and_is_an_upload_of_its_own(
 ROOMS = ("create", "create/inpaint", "jobs", "gallery", "batches", "people", "models", "system")
 
 
-@pytest.mark.parametrize("scheme", ["light", "dark"])
+@pytest.mark.parametrize("scheme", ["light", pytest.param("dark", marks=pytest.mark.soak)])
 def test_every_room_is_for_everybody(browser: Browser, gateway: Gateway, scheme: str):
     """Nothing serious for axe, and nothing wider than a phone."""
     context = browser.new_context(

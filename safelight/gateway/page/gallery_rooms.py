@@ -13,7 +13,7 @@ from starlette.responses import Response
 from safelight.errors import MissingFileError, PipelineError
 from safelight.gallery.index import Index, gallery
 from safelight.gallery.rows import Filed
-from safelight.gallery.searching import LONGEST, found, parse
+from safelight.gallery.searching import LONGEST, cursor_to, found, parse
 from safelight.gallery.thumbnails import forget_thumbnails
 from safelight.gateway.job_routes import Sha256
 from safelight.gateway.page.problems import PageRoute
@@ -138,13 +138,16 @@ def _wall(index: Index, q: str, cursor: str | None, day: str, *, steps: bool) ->
         search = parse(q, steps=steps)
         page = found(index, search, cursor)
     except PipelineError as error:
-        return {**about, "days": [], "total": 0, "next": None, "last": "", "refused": error}
+        nothing: dict[str, object] = {"days": [], "total": 0, "next": None, "last": ""}
+        return {**about, **nothing, "again": "", "before": "", "refused": error}
     days = [*_days(page.files, day)]
     return {
         **about,
         "days": days,
         "total": index.count(search.where, search.values) if cursor is None else 0,
         "next": page.next,
+        "again": cursor_to(page.files[0]) if page.files else "",
+        "before": day,
         "last": _title(page.files[-1].at) if page.files else "",
         "refused": None,
     }

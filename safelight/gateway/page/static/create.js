@@ -325,4 +325,6 @@ for (const choice of $$("[data-choice]")) {
 }
 $(".presets [aria-current]")?.scrollIntoView({ block: "nearest", inline: "center" });
 if (address.searchParams.has("from")) keep();
+const first = $("textarea", form);
+if (first && !first.value && matchMedia("(pointer: fine)").matches) first.focus({ preventScroll: true });
 watch();

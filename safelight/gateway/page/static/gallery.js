@@ -1,24 +1,28 @@
 // The wall: only pages near the window exist; comparing, keeping, dragging out, keys.
 import { $, $$, closeDrawer, say, tell, typing } from "./frame.js";
 
-// A page of the wall that is far away becomes a box of its height, and comes back when it is near.
-const kept = new WeakMap();
+// A page of the wall that is far away becomes a box of its height, and is asked for again when it is near.
 const near = new IntersectionObserver((entries) => {
   for (const { target, isIntersecting } of entries) {
-    if (isIntersecting && kept.has(target)) {
-      target.append(...kept.get(target).content.cloneNode(true).childNodes);
-      kept.delete(target);
-      target.style.height = "";
-      htmx.process(target);
-    } else if (!isIntersecting && target.childElementCount && target.offsetHeight) {
-      const away = document.createElement("template");
+    target.dataset.near = isIntersecting ? "yes" : "";
+    if (isIntersecting && !target.childElementCount) back(target);
+    else if (!isIntersecting && target.childElementCount && target.offsetHeight) {
       target.style.height = `${target.offsetHeight}px`;
-      away.innerHTML = target.innerHTML;
-      kept.set(target, away);
+      // a picture that still waits to be loaded would keep the whole page of the wall in memory
+      for (const picture of $$("img", target)) picture.removeAttribute("src");
       target.replaceChildren();
     }
   }
 }, { rootMargin: "2500px 0px" });
+
+async function back(page) {
+  const answer = await fetch(page.dataset.page, { headers: { "HX-Request": "true" } }).catch(() => null);
+  if (!answer?.ok || !page.dataset.near || page.childElementCount) return;
+  const told = new DOMParser().parseFromString(await answer.text(), "text/html");
+  page.replaceChildren(...($("[data-page]", told)?.childNodes ?? []));
+  page.style.height = "";
+  htmx.process(page);
+}
 
 function watchPages() {
   for (const page of $$("[data-page]:not([data-watched])")) {

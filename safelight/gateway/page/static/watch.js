@@ -87,8 +87,7 @@ function preview(data) {
   let uri = data;
   if (data.startsWith("{")) {
     const told = JSON.parse(data);
-    uri = told.image ?? told.preview ?? told.uri ?? told.data ?? "";
-    if (uri && !uri.startsWith("data:")) uri = `data:${told.media_type ?? "image/jpeg"};base64,${uri}`;
+    uri = told.picture ?? "";
   }
   if (!/^data:image\/(jpeg|webp|png);base64,/.test(uri)) return;
   const picture = $("#preview");
