@@ -29,7 +29,7 @@ from safelight.gateway.openai_routes import THEIRS, sides
 from safelight.gateway.problems import UnknownJobError, refused_request
 from safelight.gateway.shared import Everything, Shared
 from safelight.gateway.steering import CANCELLABLE, Submission, cancel
-from safelight.gateway.thumbnails import thumbnail
+from safelight.gateway.thumbnails import thumbnail_answer
 from safelight.gateway.workflows import PIPELINE, WorkflowType
 from safelight.media.fitting import resized
 from safelight.media.images import decode_still
@@ -254,7 +254,7 @@ def download_video(
             f"video {video_id} is not completed", "ask how it stands, and come again then"
         )
     if variant == "thumbnail":
-        return thumbnail(result_of(video_id, results[0].id)[0].ref, "512", known_tags)
+        return thumbnail_answer(result_of(video_id, results[0].id)[0].ref, "512", known_tags)
     return download(video_id, results[0].id, None, wanted_range, known_tags)
 
 
