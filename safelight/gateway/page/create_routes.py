@@ -10,6 +10,7 @@ from pydantic import BaseModel, ConfigDict, Field, JsonValue
 from starlette.responses import JSONResponse, RedirectResponse, Response
 
 from safelight.characters import keeping
+from safelight.client.contracts import Described
 from safelight.errors import PipelineError
 from safelight.gallery.index import gallery
 from safelight.gallery.rows import Filed
@@ -19,7 +20,7 @@ from safelight.gateway.listing import list_jobs
 from safelight.gateway.offers import models
 from safelight.gateway.page.bars import Piece, bar_of
 from safelight.gateway.page.estimating import Estimate, estimate
-from safelight.gateway.page.forms import Form, form_of
+from safelight.gateway.page.forms import Form, form_of, plain
 from safelight.gateway.page.problems import PageRoute
 from safelight.gateway.page.reading import read, typed
 from safelight.gateway.page.rendering import shown_page, shown_part, static_names
@@ -30,6 +31,7 @@ from safelight.gateway.shared import Everything, Shared
 from safelight.gateway.steering import Submission
 from safelight.gateway.workflows import check, contract_of, flow_named
 from safelight.provenance.parameters_text import SAMPLERS
+from safelight.weights.checkpoints import checkpoint_names, find_checkpoint
 
 router = APIRouter(include_in_schema=False, route_class=PageRoute)
 LATEST = 12
@@ -73,6 +75,8 @@ def create(
     if like is not None:
         given = typed(find_job(shared.client, shared.flows, like).parameters, described)
     given |= {k: v for k, v in request.query_params.items() if k not in ("from", "job")}
+    if not given:
+        given = _of_the_shipped_model(described)
     form = form_of(flow, described, given, levels_of(flow))
     parameters, _ = read(form)
     index = gallery()
@@ -128,6 +132,24 @@ def watch(job_id: UUID, request: Request, shared: Everything) -> Response:
     return shown_part(
         request, "run", current=current_of(find_job(shared.client, shared.flows, job_id))
     )
+
+
+def _of_the_shipped_model(described: Described) -> dict[str, str]:
+    """Size, steps and guidance for whoever has no model but the small one that comes along.
+
+    At those of large models it draws nothing that anybody would want to see.
+    """
+    if not {"width", "height", "model"} <= described.keys() or checkpoint_names():
+        return {}
+    card = find_checkpoint(None)
+    own = {
+        "width": card.native_width,
+        "height": card.native_height,
+        "steps": card.recommended_steps,
+        "guidance_scale": card.recommended_guidance_scale,
+    }
+    given = {name: plain(value) for name, value in own.items() if value and name in described}
+    return {**given, "use_upscale": "true"} if "use_upscale" in described else given
 
 
 def _read(flow: str, given: Typed) -> tuple[Form, dict[str, JsonValue], dict[str, str]]:
