@@ -100,7 +100,7 @@ class Settings(BaseSettings):
     marking_writer: str = Field(default="", max_length=200)
     """Who writes the prompts, for the IPTC field that asks for it; empty leaves it out."""
     mcp_key: SecretStr | None = None
-    """Key that `safelight mcp --http` asks for; None makes one at each start; never logged."""
+    """Key that `safelight mcp --http` asks for; None takes those of the gateway; never logged."""
     metrics_port: int | None = Field(default=None, ge=1, le=65535)
     """First of ten ports of which a worker takes a free one to answer Prometheus at `/metrics`;
     None answers nowhere."""

@@ -13,6 +13,8 @@ from starlette.types import ASGIApp, Receive, Scope, Send
 from safelight.client.asking import patient_client
 from safelight.errors import AuthMissingError, PipelineError
 from safelight.gateway.app import PATIENCE_SECONDS
+from safelight.gateway.correlating import Correlated
+from safelight.gateway.signin.recognising import Recognising, sign_in_wanted
 from safelight.loopback import is_loopback
 from safelight.mcp.tools import server_of
 from safelight.observing.logs import begin_log
@@ -54,19 +56,31 @@ class KeyRequired:
         await self._app(scope, receive, send)
 
 
+def behind_keys(app: ASGIApp) -> tuple[ASGIApp, str | None]:
+    """An app that asks who somebody is; and the key that was made for it, where none is known.
+
+    `SAFELIGHT_MCP_KEY` is the only key where it is set. Else the gateway's keys open it, for
+    whoever may submit jobs, once there are any.
+    """
+    known = settings().mcp_key
+    if known is None and sign_in_wanted():
+        return Correlated(Recognising(app, always=True)), None
+    key = known.get_secret_value() if known else secrets.token_urlsafe(BYTES)
+    return KeyRequired(app, key), key if known is None else None
+
+
 def serve_http(host: str, port: int) -> None:
     """Serve over HTTP until SIGTERM or Ctrl-C.
 
     Raises:
         AuthMissingError: others could reach it, and no key is set.
     """
-    known = settings().mcp_key
-    if known is None and not is_loopback(host):
+    if settings().mcp_key is None and not sign_in_wanted() and not is_loopback(host):
         raise AuthMissingError(
-            f"the MCP server is to listen on {host[:80]}, and no key is set",
-            "set SAFELIGHT_MCP_KEY, or listen on 127.0.0.1",
+            f"the MCP server is to listen on {host[:80]}, and there is no key",
+            "make one with: safelight keys create NAME, or set SAFELIGHT_MCP_KEY; or listen on "
+            "127.0.0.1",
         )
-    key = known.get_secret_value() if known else secrets.token_urlsafe(BYTES)
     shown = f"[{host.strip('[]')}]" if ":" in host else host
     with patient_client(PATIENCE_SECONDS, stops=False) as client:
         app = server_of(client).streamable_http_app(
@@ -76,12 +90,13 @@ def serve_http(host: str, port: int) -> None:
                 allowed_hosts=[f"127.0.0.1:{port}", f"localhost:{port}", f"[::1]:{port}"],
             ),
         )
+        asking, made = behind_keys(app)
         sys.stderr.write(f"MCP: http://{shown}:{port}/mcp   (Ctrl-C stops)\n")
-        if known is None:
-            sys.stderr.write(f"Key, good until it stops: {key}\n")
+        if made is not None:
+            sys.stderr.write(f"Key, good until it stops: {made}\n")
         sys.stderr.flush()
         uvicorn.run(
-            KeyRequired(app, key),
+            asking,
             host=host.strip("[]"),
             port=port,
             log_level="warning",
