@@ -14,7 +14,7 @@ from safelight.audit.log import lines, log_folder
 from safelight.gateway.app import create_api, guarded
 from safelight.gateway.signin import refusals
 from safelight.gateway.signin.recognising import CSRF
-from safelight.gateway.signin.scopes import PUBLIC, PUBLIC_FOLDERS, WANTED, wanted_scope
+from safelight.gateway.signin.scopes import PUBLIC, PUBLIC_FOLDERS, READS, WANTED, wanted_scope
 from safelight.gateway.signin.sessions import COOKIE, sessions_folder
 from safelight.settings import reload_settings
 from tests.gateway.conftest import Alone
@@ -79,7 +79,7 @@ def test_every_route_wants_a_scope():
     for method, path in known:
         plain = re.sub(r"\{[^}]+\}", "x", path)
         wanted = wanted_scope(method, plain)
-        reads = method in ("GET", "HEAD")
+        reads = method in READS
         if ("GET" if method == "HEAD" else method, path) in PUBLIC:
             assert wanted is None
         elif (method, path) in WANTED:
@@ -196,6 +196,8 @@ def test_a_browser_signs_in_changes_something_and_signs_out(alone: Alone, tokens
         refused(answer, 403, "PERMISSION_DENIED")
     answer = alone.ask("POST", "/api/jobs", headers={**cookie, CSRF: me["csrf"]}, json=wanted)
     refused(answer, 400, "CONTRACT_MISMATCH")  # it got as far as the routes
+    page = alone.ask("GET", "/gallery", headers={**cookie, "Accept": "text/html"})
+    assert f'<meta name="csrf" content="{me["csrf"]}">' in page.text
     for bad in ({}, {"csrf": "0" * 64}):
         answer = alone.ask("POST", "/signout", headers={**cookie, **ORIGIN}, data={"x": "", **bad})
         refused(answer, 403, "PERMISSION_DENIED")
@@ -225,7 +227,7 @@ def test_a_wrong_key_is_told_on_the_page(alone: Alone, tokens: dict[str, str]):
 def test_nobody_is_led_away(alone: Alone, tokens: dict[str, str], away: str):
     form = {"key": tokens["viewer"], "next": away}
     answer = alone.ask("POST", "/signin", headers=ORIGIN, data=form)
-    assert answer.headers["location"] == "/signin"
+    assert answer.headers["location"] == "/"
 
 
 def test_forms_of_other_pages_are_refused(alone: Alone, tokens: dict[str, str]):

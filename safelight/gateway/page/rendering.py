@@ -13,6 +13,7 @@ from starlette.responses import HTMLResponse, Response
 
 from safelight.errors import MissingFileError
 from safelight.gateway.page.words import WORDS, label, say
+from safelight.gateway.signin.caller import caller_of
 from safelight.installed import version
 
 STATIC = "/page/static"
@@ -42,9 +43,6 @@ KINDS = {
     ".svg": "image/svg+xml",
     ".webp": "image/webp",
 }
-CSRF = "safelight.csrf"
-"""Key of a request's scope under which a sign-in leaves its token; the page hands it back in the
-header X-CSRF-Token of every request that changes something."""
 _MINUTE, _HOUR, _DAY = 60.0, 3600.0, 86400.0
 
 
@@ -77,7 +75,10 @@ def shown_part(
 
 
 def _about(request: Request, values: Mapping[str, object]) -> dict[str, object]:
-    return {"csrf": str(request.scope.get(CSRF, "")), "version": version("safelight"), **values}
+    caller = caller_of(request.scope)
+    signed_in = caller.actor if caller.session else ""
+    about = {"csrf": caller.csrf, "signed_in": signed_in, "version": version("safelight")}
+    return {**about, **values}
 
 
 @cache

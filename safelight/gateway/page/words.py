@@ -10,6 +10,7 @@ WORDS = {
     "frame.lost": "The connection is lost; trying again",
     "frame.find": "Find anything",
     "frame.theme": "Light or dark",
+    "frame.account": "Who is signed in, and the way out",
     "room.create": "Create",
     "room.jobs": "Jobs",
     "room.gallery": "Gallery",

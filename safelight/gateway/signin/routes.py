@@ -36,7 +36,7 @@ from safelight.settings import settings
 router = APIRouter(tags=["sign-in"])
 BACK = re.compile(r"/(?![/\\])[^\x00-\x1f\x7f\\]{0,1000}")
 """Paths of our own."""
-HOME = "/signin"
+HOME = "/"
 KeyId = Annotated[str, Path(pattern=r"^[0-9a-f]{12}$", description="Of the key.")]
 
 
