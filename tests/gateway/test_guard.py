@@ -115,7 +115,6 @@ def test_a_body_that_is_none_is_refused(alone: Alone, body: bytes):
 
 def test_unknown_paths_and_methods_are_told(alone: Alone):
     for method, path, status in (
-        ("GET", "/", 404),
         ("GET", "/docs", 404),
         ("GET", "/api/jobs/../../etc/passwd", 404),
         ("GET", "/api/jobs/not-an-id", 400),
