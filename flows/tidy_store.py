@@ -9,6 +9,7 @@ from pydantic import Field
 
 from safelight.client.asking import patient_client
 from safelight.client.markdown import table
+from safelight.client.page import on_page
 from safelight.client.unfinished import unfinished
 from safelight.retention.gathering import Limits
 from safelight.retention.removing import Removed, collect, shown
@@ -36,7 +37,8 @@ def tidy_store(
     own = str(flow_run.id or "")
     with patient_client() as client:
         removed = collect(limits, lambda: unfinished(client, without=own), delete=delete)
-    create_markdown_artifact(_told(removed), key="tidy-store", description="What went, or may go")
+    told, about = _told(removed), "What went, or may go"
+    on_page(lambda: create_markdown_artifact(told, key="tidy-store", description=about))
     return removed.bytes
 
 

@@ -2,7 +2,7 @@
 
 import inspect
 import logging
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from contextvars import ContextVar
 from datetime import UTC, datetime
 from functools import wraps
@@ -26,16 +26,16 @@ from pydantic import (
 from flows.running.asking import asked
 from flows.running.consenting import check_consent, recorded_consent
 from flows.running.entries import stage_entries
+from flows.running.naming import name_run
 from flows.running.progress import ProgressBoard
 from flows.running.prompts import check_prompts, unfolded
 from flows.running.seeds import with_seed
 from flows.running.signature import documented, parameters_model
-from safelight.characters.tags import character_tags
-from safelight.client.page import describe, publish
+from safelight.client.page import publish
 from safelight.engines.machine.device import device_class
 from safelight.engines.machine.measure import absent_seconds
 from safelight.errors import PipelineError, UnknownError
-from safelight.naming import is_drawn, run_name, tagged
+from safelight.naming import run_name
 from safelight.params import refusal, refuse_unkept
 from safelight.progress import StopReason, StopRequestedError, is_given_up, stop_reason
 from safelight.prompts.unfolded import Unfolded
@@ -57,7 +57,6 @@ from tasks.base.inline import inline
 from tasks.base.recorder import Recorder, Report, recorder, recording
 
 LOG = logging.getLogger(__name__)
-NOTHING: Mapping[str, object] = {}
 P = ParamSpec("P")
 Outcome = TypeVar("Outcome", ArtifactRef, list[ArtifactRef])
 _refused: ContextVar[tuple[PipelineError, dict[str, Any]] | None] = ContextVar(
@@ -156,7 +155,7 @@ def _recorded(body: Callable[..., Any]) -> Callable[..., Any]:
         ledger = _Ledger(body.__name__, run_id, called, prompts, flow_run)
         name = run_name(body.__name__, given)
         if flow_run is not None:
-            ledger.board.beside(_describe, flow_run, name, None, given)
+            ledger.board.beside(name_run, flow_run, name, None, given)
         try:
             with ledger:
                 ledger.results = _looked_at(body(**given))
@@ -223,7 +222,7 @@ def _failed(error: PipelineError, flow_run: FlowRun | None, name: str) -> State[
     if flow_run is None:
         raise error
     get_run_logger().error("%s", error)
-    _describe(flow_run, name, error)
+    name_run(flow_run, name, error)
     return Failed(message=str(error), data=error)
 
 
@@ -246,21 +245,6 @@ def _plain(parameters: dict[str, Any]) -> dict[str, JsonValue]:
     """Parameters as JSON has them; what it cannot say, as text."""
     plain = TypeAdapter(dict[str, Any]).dump_python(parameters, mode="json", fallback=str)
     return cast("dict[str, JsonValue]", plain)
-
-
-def _describe(
-    flow_run: FlowRun,
-    name: str,
-    error: PipelineError | None = None,
-    given: Mapping[str, object] = NOTHING,
-) -> None:
-    """Give a run its name, unless somebody named it, and tags of its error and its character."""
-    new = name if is_drawn(flow_run.name) else flow_run.name
-    tags = tagged(flow_run.tags, error)
-    tags += [tag for tag in character_tags(given) if tag not in tags]
-    if new != flow_run.name or set(tags) != set(flow_run.tags):
-        describe(flow_run.id, new, tags)
-        flow_run.name, flow_run.tags = new, tags
 
 
 def _stopped_state(message: str) -> State[None]:

@@ -34,6 +34,7 @@ def test_new_files_are_enlarged_once_and_moved(volume: Path, monkeypatch: pytest
         "parameters": {"quality_preset": "low"},
         "original": "move",
         "settle_seconds": 0.2,
+        "where": "here",
     }
     result = watch(**called)
     assert result.data["watch"] == {"done": 2, "refused": 1, "tried": 0}
