@@ -14,8 +14,14 @@ from safelight.exports.facts import batch_results
 from safelight.exports.parts import LONGEST_NAME, part
 from safelight.exports.placing import disposition, named
 from safelight.exports.zips import Zip, plan_zip
-from safelight.gateway.files import RANGE, names_tag, template_of
-from safelight.gateway.job_routes import NO_REASON, IdempotencyKey, Names
+from safelight.gateway.files import RANGE, download, names_tag, template_of
+from safelight.gateway.job_routes import (
+    FILE_ANSWERS,
+    NO_REASON,
+    IdempotencyKey,
+    Names,
+    Sha256,
+)
 from safelight.gateway.jobs import Job, find_job
 from safelight.gateway.listing import JobFilters, JobPage, filtered_jobs
 from safelight.gateway.problems import UnknownJobError
@@ -52,7 +58,7 @@ class Row(_Frozen):
     state: str
     """succeeded, failed, crashed, cancelled."""
     job_id: str
-    """Of its run."""
+    """Of its run; of a request that shared a run with others, the id of its manifest."""
     seconds: float
     """How long it took."""
     reused: bool
@@ -122,7 +128,7 @@ def read_table(
 ) -> Response | Table:
     """The requests of a batch that have ended, as JSON or CSV."""
     _, report = _found(batch_id, shared)
-    rows = [] if report is None else [_row(outcome) for outcome in report.outcomes]
+    rows = [] if report is None else [_row(batch_id, outcome) for outcome in report.outcomes]
     if form == "json":
         return Table(total=len(rows), rows=rows)
     out = io.StringIO()
@@ -133,6 +139,28 @@ def read_table(
         writer.writerow([_plain(value) for value in said.values()])
     saved = disposition(f"{batch_id}.csv", "attachment")
     return Response(out.getvalue(), media_type="text/csv", headers={"Content-Disposition": saved})
+
+
+@router.head("/{batch_id}/artifacts/{sha256}", include_in_schema=False, response_class=Response)
+@router.get("/{batch_id}/artifacts/{sha256}", response_class=Response, responses=FILE_ANSWERS)
+def download_batch_artifact(
+    batch_id: UUID,
+    sha256: Sha256,
+    shared: Everything,
+    names: Names = None,
+    wanted_range: Annotated[str | None, Header(alias="Range")] = None,
+    known_tags: Annotated[str | None, Header(alias="If-None-Match")] = None,
+) -> Response:
+    """Download a file that a request of a batch has made, also one that shared a run."""
+    _, report = _found(batch_id, shared)
+    outcomes = () if report is None else report.outcomes
+    run = next((o.flow_run_id for o in outcomes for ref in o.results if ref.sha256 == sha256), None)
+    if run is None:
+        raise MissingFileError(
+            f"batch {batch_id} has no artifact {sha256}",
+            f"take an address of {router.prefix}/{batch_id}/table",
+        )
+    return download(UUID(run), sha256, names, wanted_range, known_tags)
 
 
 def _found(batch_id: UUID, shared: Shared) -> tuple[Job, BatchReport | None]:
@@ -152,18 +180,17 @@ def _found(batch_id: UUID, shared: Shared) -> tuple[Job, BatchReport | None]:
         return job, None
 
 
-def _row(outcome: BatchOutcome) -> Row:
-    run = outcome.flow_run_id
+def _row(batch_id: UUID, outcome: BatchOutcome) -> Row:
     return Row(
         number=outcome.number,
         where=outcome.where,
         state=outcome.state,
-        job_id=run,
+        job_id=outcome.flow_run_id,
         seconds=outcome.seconds,
         reused=outcome.reused,
         cost_usd=outcome.cost_usd,
         error_code="" if outcome.error is None else outcome.error.code,
-        results=[f"/api/jobs/{run}/artifacts/{ref.sha256}" for ref in outcome.results],
+        results=[f"{router.prefix}/{batch_id}/artifacts/{ref.sha256}" for ref in outcome.results],
     )
 
 

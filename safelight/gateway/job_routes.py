@@ -23,6 +23,13 @@ from safelight.gateway.trail import Audit, Level, LogPage, audit_of, log_of
 LARGEST_LOG_PAGE = 150
 """Lines; below what a Prefect server gives at once."""
 NO_REASON = Reason()
+FILE_ANSWERS: dict[int | str, dict[str, Any]] = {
+    200: {"description": "The file.", "content": {"application/octet-stream": {}}},
+    206: {"description": "The part of it that Range names."},
+    304: {"description": "The caller has it."},
+    416: {"description": "It is shorter than Range says."},
+}
+"""Of routes that give a file out."""
 STREAMED: dict[int | str, dict[str, Any]] = {
     200: {
         "description": "`progress`, `stage` and `preview` events while the job goes on, `log` "
@@ -158,16 +165,7 @@ def list_artifacts(job_id: UUID, shared: Everything) -> Artifacts:
 
 
 @router.head("/{job_id}/artifacts/{sha256}", include_in_schema=False, response_class=Response)
-@router.get(
-    "/{job_id}/artifacts/{sha256}",
-    response_class=Response,
-    responses={
-        200: {"description": "The file.", "content": {"application/octet-stream": {}}},
-        206: {"description": "The part of it that Range names."},
-        304: {"description": "The caller has it."},
-        416: {"description": "It is shorter than Range says."},
-    },
-)
+@router.get("/{job_id}/artifacts/{sha256}", response_class=Response, responses=FILE_ANSWERS)
 def download_artifact(
     job_id: UUID,
     sha256: Sha256,

@@ -387,3 +387,39 @@ def test_a_program_for_openai_gets_its_pictures(gateway: Gateway):
     again = gateway.client.post("/v1/images/generations", json=asked).json()["data"]
     assert [httpx.get(each["url"], timeout=60).content for each in again] == pictures
     assert "untrained" in [m["id"] for m in gateway.client.get("/v1/models").json()["data"]]
+
+
+def test_a_batch_is_submitted_listed_and_read(gateway: Gateway):
+    small = {name: value for name, value in SMALL.items() if name != "prompt"}
+    wanted = {
+        "flow": "generate",
+        "grid": {"prompt": ["a red house", "a blue house"], "seed": [1]},
+        "parameters": small,
+        "where": "here",
+        "key": f"k{uuid4().hex}",
+    }
+    key = {"Idempotency-Key": str(uuid4())}
+    made = [gateway.client.post("/api/batches", json=wanted, headers=key) for _ in range(2)]
+    assert [each.status_code for each in made] == [201, 201]
+    assert made[0].json()["id"] == made[1].json()["id"]
+    place = made[0].headers["location"]
+    batch = made[0].json()["id"]
+    assert place == f"/api/batches/{batch}"
+    assert follow(gateway, batch)[-1][2]["status"] == "SUCCEEDED"
+    shown = gateway.client.get(place).json()
+    assert (shown["counts"]["succeeded"], shown["failures"]) == (2, [])
+    listed = gateway.client.get("/api/batches").json()
+    assert [job["id"] for job in listed["jobs"]] == [batch]
+    by_type = gateway.client.get("/api/jobs", params={"workflow_type": "batch"}).json()
+    assert by_type["total"] == listed["total"] == 1
+    rows = gateway.client.get(f"{place}/table").json()["rows"]
+    assert [row["state"] for row in rows] == ["succeeded"] * 2
+    assert gateway.client.get(rows[0]["results"][0]).headers["content-type"] == "image/png"
+    table = gateway.client.get(f"{place}/table", params={"form": "csv"})
+    assert table.headers["content-type"].startswith("text/csv")
+    assert len(table.text.strip().splitlines()) == 3
+    assert gateway.client.get(f"{place}/zip").status_code == 200
+    assert gateway.client.post(f"{place}/cancel").status_code == 409
+    other = submit(gateway, seed=61)["id"]
+    for path in ("", "/table"):
+        assert gateway.client.get(f"/api/batches/{other}{path}").status_code == 404
