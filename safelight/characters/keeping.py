@@ -201,7 +201,7 @@ def add_picture(
         consent=consent_of({what: digest}, consent_by) if person_agreed else None,
     )
     if picture.consent is not None:
-        record("consent.given", character.id, {"for": "picture", "sha256": digest})
+        record("consent.given", character.id, {"for": "picture"})
     current_store().backend.write(picture_key(character.id, picture), content, media_type, digest)
     latest = find(character.id)
     save(latest.model_copy(update={"pictures": (*latest.pictures, picture), "updated": now()}))
@@ -233,7 +233,7 @@ def remove_picture(named: str, sha256: str) -> Character:
             "name one as safelight characters show lists it",
         )
     left = tuple(one for one in character.pictures if one is not gone[0])
-    record("character.picture_removed", character.id, {"sha256": gone[0].sha256})
+    record("character.picture_removed", character.id)
     saved = save(character.model_copy(update={"pictures": left, "updated": now()}))
     current_store().backend.delete(picture_key(character.id, gone[0]))
     return saved

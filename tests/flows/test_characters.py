@@ -11,6 +11,7 @@ from flows.generate import generate
 from flows.photoreal_portrait_v1 import photoreal_portrait_v1
 from flows.running.recorded import RecordedFlow
 from flows.train_lora import train_lora
+from safelight.audit.log import files, log_folder
 from safelight.characters import keeping
 from safelight.characters.forgetting import delete, tombstones
 from safelight.characters.versions import list_versions
@@ -100,8 +101,9 @@ def test_a_person_from_photographs_to_a_portrait_to_nothing(
         held = path.read_bytes()
         found = {trace for trace in traces if trace in str(path) or trace.encode() in held}
         assert found <= {person.id}, path
-        if found:  # the one thing that is left says who asked
-            assert path.name == f"{person.id}.deleted.json"
+        if found:  # what is left says by its id who asked, and what was done
+            told = (f"{person.id}.deleted.json", *(log.name for log in files(log_folder())))
+            assert path.name in told
     assert not list((models / "loras").glob(f"{person.id}*"))
     assert not registry().list_named(f"{person.id}-v1", "lora")
     assert tombstones() == [gone]

@@ -12,7 +12,7 @@ from safelight.gateway.page.reading import read, typed, with_errors
 from safelight.gateway.page.rendering import static_file
 from safelight.gateway.page.shelf import choices, levels_of
 from safelight.gateway.page.words import WORDS
-from safelight.gateway.workflows import check, flows_of
+from safelight.gateway.workflows import WorkflowType, check, flows_of
 
 ROOM = Path(safelight.gateway.page.__file__).parent
 
@@ -101,6 +101,10 @@ def test_every_choice_has_its_picture():
     )
     bare = [one.workflow for one in choices(names) if not one.picture and one.kind != "workflow"]
     assert not bare
+
+
+def test_every_kind_of_workflow_has_a_word():
+    assert {f"kind.{kind.value}" for kind in WorkflowType} <= WORDS.keys()
 
 
 def test_all_words_stand_in_one_place():

@@ -179,6 +179,7 @@ WORDS = {
     "kind.preset": "presets",
     "kind.pipeline": "pipelines",
     "kind.workflow": "ComfyUI workflows",
+    "kind.batch": "batches",
     # gallery
     "gallery.search": "Words of the prompt, model: seed: lora: size: since: ...",
     "gallery.steps": "steps too",
