@@ -93,7 +93,7 @@ HIRES = (
     ("upscaler", "stages"),
     [
         ("Latent", ["generate", "refine"]),
-        ("R-ESRGAN 4x+", ["generate", "upscale", "refine"]),
+        pytest.param(*("R-ESRGAN 4x+", ["generate", "upscale", "refine"]), marks=pytest.mark.slow),
         ("4x-Wonder", ["generate", "refine"]),
     ],
 )

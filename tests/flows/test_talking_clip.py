@@ -120,8 +120,10 @@ def test_the_face_of_a_talking_clip_stays_the_person_s(given: dict[str, str], tm
     ("quality", "weight", "frames", "stages"),
     [
         ("low", 0.6, FRAMES, ["detail", "deflicker"]),
-        ("standard", 0.75, FRAMES, ["detail", "deflicker"]),
-        ("pro", 0.8, 15, ["detail", "deflicker", "interpolate"]),
+        pytest.param(*("standard", 0.75, FRAMES, ["detail", "deflicker"]), marks=pytest.mark.slow),
+        pytest.param(
+            *("pro", 0.8, 15, ["detail", "deflicker", "interpolate"]), marks=pytest.mark.slow
+        ),
     ],
 )
 def test_the_face_of_each_frame_is_drawn_again_as_the_person_s(

@@ -168,7 +168,7 @@ def session_of(answer: httpx.Response) -> str:
 
 def test_somebody_signs_in_and_keeps_the_session(alone: Alone, provider: Provider):
     assert alone.ask("GET", "/api/me").status_code == 401  # a provider is a sign-in
-    assert "/signin/oidc?next=/signin" in alone.ask("GET", "/signin").text
+    assert 'href="/signin/oidc?next=/"' in alone.ask("GET", "/signin").text
     away, cookie = leave(alone)
     assert away.startswith(f"{provider.issuer}/authorize?")
     answer = come(alone, provider.authorize(away), cookie)

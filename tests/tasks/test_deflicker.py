@@ -37,6 +37,7 @@ def stored(path: Path) -> ArtifactRef:
     )
 
 
+@pytest.mark.slow
 def test_a_stored_clip_loses_its_flicker_and_keeps_its_sound(volume: Path, tmp_path: Path):
     gains = iter(1 + np.random.default_rng(3).uniform(-0.2, 0.2, 1000))
 

@@ -50,6 +50,7 @@ def test_the_file_says_how_it_was_graded(picture: ArtifactRef):
     assert record.sources == (picture.sha256,)
 
 
+@pytest.mark.slow
 def test_a_video_keeps_its_frames_and_each_gets_its_own_grain(clip: ArtifactRef):
     made = grade.fn(clip, GradeParams(colour="warm", grain=0.5, seed=1))
     path = current_store().fetch(made)

@@ -8,7 +8,10 @@ from training.starter.metric import Pixels, moved, nearest
 from training.starter.render import FONT, on_background, place, subject_glyph
 from training.starter.subjects import SUBJECTS
 
-pytestmark = pytest.mark.skipif(not FONT.exists(), reason=f"{FONT} is not installed")
+pytestmark = [
+    pytest.mark.slow,
+    pytest.mark.skipif(not FONT.exists(), reason=f"{FONT} is not installed"),
+]
 NAMES = [subject.name for subject in SUBJECTS]
 
 

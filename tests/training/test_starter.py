@@ -36,6 +36,7 @@ def test_it_draws_what_it_is_asked_for(asked: int):
     assert len(wrong) <= asked // 5, wrong
 
 
+@pytest.mark.slow
 @needs_model
 def test_one_picture_takes_under_three_seconds_and_loading_one():
     """Seconds of CPU time; of three tries the best, since others may use the caches meanwhile."""
@@ -120,6 +121,7 @@ def test_make_starter_runs_every_part_in_order():
     assert re.search(r"^starter: setup-dev\n\t.+-m training\.starter$", makefile, re.MULTILINE)
 
 
+@pytest.mark.slow
 @needs_font
 def test_a_wrong_picture_counts_as_wrong():
     from training.starter.evaluate import answer

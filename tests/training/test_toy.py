@@ -21,6 +21,7 @@ from training.starter.render import FONT
 from training.starter.subjects import SUBJECTS, held_out_prompts
 
 pytestmark = [
+    pytest.mark.slow,
     pytest.mark.skipif(not FONT.exists(), reason=f"{FONT} is not installed"),
     pytest.mark.skipif(not STARTER.exists(), reason="weights/starter is missing: make starter"),
 ]
