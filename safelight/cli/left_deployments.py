@@ -1,14 +1,18 @@
 """Deployments of our flows on a server, and those whose flow this checkout does not have."""
 
+import re
 from collections.abc import Iterable
 
+from prefect import Flow
 from prefect.client.schemas.responses import DeploymentResponse
+from prefect.utilities.importtools import import_object
 
 from safelight.client.contracts import Contract, contract, entrypoint
 from safelight.errors import ContractMismatchError
 
 ENTRYPOINTS = "flows."
 """How the entry points of our flows begin."""
+_OURS = re.compile(r"flows\.[a-z0-9_]+\.[a-z0-9_]+")
 
 
 def is_ours(deployment: DeploymentResponse) -> bool:
@@ -31,4 +35,16 @@ def flow_of(deployment: DeploymentResponse) -> Contract | None:
 
 def without_flow(deployments: Iterable[DeploymentResponse]) -> list[DeploymentResponse]:
     """Those of ours whose flow this checkout does not have."""
-    return [found for found in deployments if is_ours(found) and flow_of(found) is None]
+    return [found for found in deployments if is_ours(found) and not _is_here(found)]
+
+
+def _is_here(deployment: DeploymentResponse) -> bool:
+    """Whether this checkout has the flow, be it one whose parameters we check or a plain one."""
+    if flow_of(deployment) is not None:
+        return True
+    if _OURS.fullmatch(deployment.entrypoint or "") is None:
+        return False
+    try:
+        return isinstance(import_object(deployment.entrypoint or ""), Flow)
+    except (ImportError, AttributeError):
+        return False
