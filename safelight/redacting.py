@@ -79,10 +79,14 @@ _HOMES = re.compile(
 
 
 def know(secrets: Iterable[str]) -> None:
-    """Take these values out from now on, wherever they stand; a part before or after `:` too."""
+    """Take these values out from now on, wherever they stand; a part before or after `:` too.
+
+    What stands before a `:` and is a plain word is the name of an account: it stays.
+    """
     global _pattern
     for secret in secrets:
-        for part in (secret, *secret.split(":")):
+        *before, last = secret.split(":")
+        for part in (secret, last, *(name for name in before if not name.isalpha())):
             if len(part) >= LEAST:
                 _known.add(part)
     _pattern = None

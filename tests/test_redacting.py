@@ -33,6 +33,13 @@ SAID = [("the key {} is refused", SECRETS[name]) for name in SECRETS] + [
 ]
 
 
+@pytest.fixture(autouse=True)
+def _nothing_known(monkeypatch):
+    """What other tests of this process made known does not count here."""
+    monkeypatch.setattr(redacting, "_known", set())
+    monkeypatch.setattr(redacting, "_pattern", None)
+
+
 @pytest.mark.parametrize(("text", "secret"), SAID)
 def test_secrets_are_found_by_their_shape(text, secret):
     said = text.format(secret)
@@ -60,12 +67,12 @@ def test_ordinary_words_stay(text):
     assert redacted(text) == text
 
 
-def test_what_is_known_goes_wherever_it_stands(monkeypatch):
-    monkeypatch.setattr(redacting, "_known", set())
-    monkeypatch.setattr(redacting, "_pattern", None)
+def test_what_is_known_goes_wherever_it_stands():
     know(["plain words as key", "part-one:part-two", "ab"])
     said = "xplain words as keyx part-two part-one ab"
     assert redacted(said) == "x***x *** *** ab"
+    know(["safelight:a-long-password"])
+    assert redacted("safelight up with a-long-password") == "safelight up with ***"
     know_environment({"MY_SERVICE_TOKEN": "a word or two", "PLACE": "somewhere"})
     assert redacted("a word or two somewhere") == "*** somewhere"
 
