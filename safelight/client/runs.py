@@ -12,9 +12,14 @@ from prefect.client.schemas.filters import (
     ArtifactFilter,
     ArtifactFilterFlowRunId,
     ArtifactFilterType,
+    FlowFilter,
+    FlowFilterName,
+    FlowRunFilter,
+    FlowRunFilterState,
+    FlowRunFilterStateType,
 )
-from prefect.client.schemas.objects import FlowRun
-from prefect.client.schemas.sorting import ArtifactSort
+from prefect.client.schemas.objects import FlowRun, StateType
+from prefect.client.schemas.sorting import ArtifactSort, FlowRunSort
 from prefect.exceptions import ObjectNotFound
 from prefect.states import Cancelling
 from pydantic import JsonValue
@@ -172,6 +177,26 @@ def follow(
             record_all([Entry("job.cancel", str(flow_run_id), {"reason": "Ctrl-C"})])
             if runner is not None:
                 runner.stop()
+
+
+def succeeded_runs(
+    client: SyncPrefectClient, flow: str, sort: FlowRunSort, limit: int
+) -> list[FlowRun]:
+    """Runs of a flow that completed.
+
+    Args:
+        client: of the server.
+        flow: by name.
+        sort: which come first.
+        limit: how many at most.
+    """
+    done = FlowRunFilterState(type=FlowRunFilterStateType(any_=[StateType.COMPLETED]))
+    return client.read_flow_runs(
+        flow_filter=FlowFilter(name=FlowFilterName(any_=[flow])),
+        flow_run_filter=FlowRunFilter(state=done),
+        sort=sort,
+        limit=limit,
+    )
 
 
 def manifest_of(flow_run_id: UUID) -> Manifest | None:

@@ -5,15 +5,9 @@ from statistics import median
 from time import monotonic
 
 from prefect.client.orchestration import SyncPrefectClient
-from prefect.client.schemas.filters import (
-    FlowFilter,
-    FlowFilterName,
-    FlowRunFilter,
-    FlowRunFilterState,
-    FlowRunFilterStateType,
-)
-from prefect.client.schemas.objects import StateType
 from prefect.client.schemas.sorting import FlowRunSort
+
+from safelight.client.runs import succeeded_runs
 
 COUNTED = 9
 """Jobs that count, the latest."""
@@ -28,12 +22,6 @@ def expected_seconds(client: SyncPrefectClient, workflow: str) -> float | None:
 
 @lru_cache(maxsize=256)
 def _expected(client: SyncPrefectClient, workflow: str, _moment: int) -> float | None:
-    done = FlowRunFilterState(type=FlowRunFilterStateType(any_=[StateType.COMPLETED]))
-    found = client.read_flow_runs(
-        flow_filter=FlowFilter(name=FlowFilterName(any_=[workflow])),
-        flow_run_filter=FlowRunFilter(state=done),
-        sort=FlowRunSort.END_TIME_DESC,
-        limit=COUNTED,
-    )
+    found = succeeded_runs(client, workflow, FlowRunSort.END_TIME_DESC, COUNTED)
     seconds = [run.total_run_time.total_seconds() for run in found]
     return round(median(seconds), 1) if seconds else None

@@ -3,19 +3,11 @@
 from collections.abc import Mapping
 
 from prefect.client.orchestration import SyncPrefectClient
-from prefect.client.schemas.filters import (
-    FlowFilter,
-    FlowFilterName,
-    FlowRunFilter,
-    FlowRunFilterState,
-    FlowRunFilterStateType,
-)
-from prefect.client.schemas.objects import StateType
 from prefect.client.schemas.sorting import FlowRunSort
 from pydantic import BaseModel, ConfigDict, JsonValue
 
 from safelight.client.catalog import catalog
-from safelight.client.runs import manifest_of
+from safelight.client.runs import manifest_of, succeeded_runs
 from safelight.engines.choosing import engines
 from safelight.engines.interface import Engine
 from safelight.errors import AuthMissingError, InsufficientFundsError
@@ -121,14 +113,7 @@ def _has_key(engine: Engine) -> bool:
 
 
 def _spent_before(client: SyncPrefectClient, flow: str) -> float | None:
-    runs = client.read_flow_runs(
-        flow_filter=FlowFilter(name=FlowFilterName(any_=[flow])),
-        flow_run_filter=FlowRunFilter(
-            state=FlowRunFilterState(type=FlowRunFilterStateType(any_=[StateType.COMPLETED]))
-        ),
-        sort=FlowRunSort.EXPECTED_START_TIME_DESC,
-        limit=LOOKED_AT,
-    )
+    runs = succeeded_runs(client, flow, FlowRunSort.EXPECTED_START_TIME_DESC, LOOKED_AT)
     manifests = [manifest_of(run.id) for run in runs]
     costs = [each.cost_usd for each in manifests if each is not None and each.cost_usd > 0]
     return max(costs, default=None)
