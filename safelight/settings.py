@@ -20,9 +20,7 @@ ADDRESS = r"^https?://[^\s/?#@]+(/[^\s?#@]*)?$"
 class Settings(BaseSettings):
     """What may differ between machines; never what a picture looks like."""
 
-    model_config = SettingsConfigDict(
-        env_prefix="SAFELIGHT_", frozen=True, extra="ignore", use_attribute_docstrings=True
-    )
+    model_config = SettingsConfigDict(env_prefix="SAFELIGHT_", frozen=True, extra="ignore")
 
     volume_root: Path = Field(
         default=Path("data"), validation_alias=AliasChoices("VOLUME_ROOT", "volume_root")

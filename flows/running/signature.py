@@ -20,7 +20,6 @@ from pydantic import (
     BaseModel,
     ConfigDict,
     Field,
-    TypeAdapter,
     create_model,
     model_validator,
 )
@@ -33,9 +32,13 @@ from tasks.base.stage import Stage
 T = TypeVar("T")
 
 
-@lru_cache(maxsize=256)
 def parameters_model(fn: Callable[..., Any]) -> type[BaseModel]:
     """A pydantic model with one field for each parameter of a function; others are refused."""
+    return _model_of(inspect.unwrap(fn))
+
+
+@lru_cache(maxsize=256)
+def _model_of(fn: Callable[..., Any]) -> type[BaseModel]:
     hints = get_type_hints(fn, include_extras=True)
     fields: dict[str, Any] = {
         name: (hints[name], ... if parameter.default is parameter.empty else parameter.default)
@@ -58,10 +61,11 @@ def documented(body: Callable[..., Any]) -> str:
     """
     hints = get_type_hints(body, include_extras=True)
     lines = [inspect.cleandoc(body.__doc__ or body.__name__).partition("\n\n")[0], "", "Args:"]
+    schemas = parameters_model(body).model_json_schema()["properties"]
     for name in inspect.signature(body).parameters:
         described = (getattr(extra, "description", None) for extra in get_args(hints[name])[1:])
         text = next((text for text in described if text), name)
-        limits = _limits(TypeAdapter(hints[name]).json_schema())
+        limits = _limits(schemas[name])
         said = f"{text} {limits} {said_of_offered(name)}"
         lines.append(f"    {name}: {' '.join(said.split())}")
     return "\n".join(lines)

@@ -2,7 +2,7 @@
 
 from typing import ClassVar, Generic, Literal, Self, TypeVar, get_args
 
-from pydantic import Field, JsonValue
+from pydantic import ConfigDict, Field, JsonValue
 
 from presets.base.gate import GateParams
 from safelight.errors import ContractMismatchError, InvalidFieldValueError
@@ -94,6 +94,8 @@ class Step(Params):
 
 class Preset(Params, Generic[K]):
     """A tuned pipeline with everything a person has to know before pressing Run."""
+
+    model_config = ConfigDict(use_attribute_docstrings=False)  # no form shows a card's fields
 
     id: str = Field(pattern=r"^[a-z0-9_]+_v\d+$")
     """Stable name; also the name of its flow and its deployment."""

@@ -18,7 +18,7 @@ MOST_STAGES = 50
 class ToldStage(BaseModel):
     """A stage that began or ended."""
 
-    model_config = ConfigDict(frozen=True, extra="ignore", use_attribute_docstrings=True)
+    model_config = ConfigDict(frozen=True, extra="ignore")
 
     name: str = Field(max_length=200)
     """What the run calls it."""
@@ -31,7 +31,7 @@ class ToldStage(BaseModel):
 class Told(BaseModel):
     """One event."""
 
-    model_config = ConfigDict(frozen=True, extra="ignore", use_attribute_docstrings=True)
+    model_config = ConfigDict(frozen=True, extra="ignore")
 
     number: int = Field(ge=1, le=10**9)
     """From 1, without gaps, within a try."""

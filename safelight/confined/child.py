@@ -26,7 +26,7 @@ TRACE_CHARACTERS = 4000
 class Request(BaseModel):
     """A call that is asked for."""
 
-    model_config = ConfigDict(frozen=True, extra="forbid", use_attribute_docstrings=True)
+    model_config = ConfigDict(frozen=True, extra="forbid")
 
     module: str
     """Of ours."""

@@ -19,7 +19,7 @@ BUSY = 5
 class Limits(BaseModel):
     """What one call may take."""
 
-    model_config = ConfigDict(frozen=True, extra="forbid", use_attribute_docstrings=True)
+    model_config = ConfigDict(frozen=True, extra="forbid")
 
     seconds: int
     """Of processors, all threads together."""

@@ -17,7 +17,7 @@ _waiting: list["StageDone"] = []
 class StageDone(BaseModel):
     """One stage that ended."""
 
-    model_config = ConfigDict(frozen=True, extra="forbid", use_attribute_docstrings=True)
+    model_config = ConfigDict(frozen=True, extra="forbid")
 
     stage: str
     """Name of the stage."""

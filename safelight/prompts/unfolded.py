@@ -9,7 +9,7 @@ PROMPTS = ("prompt", "negative_prompt", "prompt_template")
 class Taken(BaseModel):
     """One choice that was made."""
 
-    model_config = ConfigDict(frozen=True, extra="forbid", use_attribute_docstrings=True)
+    model_config = ConfigDict(frozen=True, extra="forbid")
 
     source: str
     """As it is written: `{red|blue}` or `__colors__`."""
@@ -24,7 +24,7 @@ class Taken(BaseModel):
 class Unfolded(BaseModel):
     """A prompt that held choices."""
 
-    model_config = ConfigDict(frozen=True, extra="forbid", use_attribute_docstrings=True)
+    model_config = ConfigDict(frozen=True, extra="forbid")
 
     field: str
     """The parameter that it was given in."""

@@ -10,9 +10,7 @@ from pydantic import BaseModel, ConfigDict, Field
 class Charge(BaseModel):
     """One call that may have cost money."""
 
-    model_config = ConfigDict(
-        frozen=True, extra="forbid", use_attribute_docstrings=True, allow_inf_nan=False
-    )
+    model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
 
     engine_id: str
     """Whose engine did the work."""

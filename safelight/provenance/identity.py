@@ -6,7 +6,7 @@ from pydantic import BaseModel, ConfigDict
 class EngineIdentity(BaseModel):
     """Part of every cache key: change any of it and the stage runs again."""
 
-    model_config = ConfigDict(frozen=True, extra="forbid", use_attribute_docstrings=True)
+    model_config = ConfigDict(frozen=True, extra="forbid")
 
     engine_id: str
     """Name of the engine, for instance `realesrgan`."""
@@ -21,7 +21,7 @@ class EngineIdentity(BaseModel):
 class PassedOver(BaseModel):
     """An engine that was asked before the one that served."""
 
-    model_config = ConfigDict(frozen=True, extra="forbid", use_attribute_docstrings=True)
+    model_config = ConfigDict(frozen=True, extra="forbid")
 
     engine_id: str
     """Its name."""

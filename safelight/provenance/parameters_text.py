@@ -51,7 +51,7 @@ _UNPRINTABLE = re.compile("[^\t\n\x20-\x7e\x85\xa0-\ud7ff\ue000-\ufffd\U00010000
 class GenerationSettings(BaseModel):
     """What a `parameters` text says."""
 
-    model_config = ConfigDict(frozen=True, extra="forbid", use_attribute_docstrings=True)
+    model_config = ConfigDict(frozen=True, extra="forbid")
 
     prompt: str
     """What to draw; may have several lines."""

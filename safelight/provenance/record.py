@@ -35,7 +35,7 @@ def usual_origin(known: Mapping[str, Any]) -> Origin:
 class FileRecord(BaseModel):
     """Written into the file itself; holds nothing that differs between identical runs."""
 
-    model_config = ConfigDict(frozen=True, extra="forbid", use_attribute_docstrings=True)
+    model_config = ConfigDict(frozen=True, extra="forbid")
 
     stage: str
     """Name of the stage that made the file."""

@@ -65,7 +65,7 @@ _DEFAULT_NATIVE, _LATENT_LEVELS, _MOST_LEVELS = 512, 4, 16
 class WeightsCard(BaseModel):
     """What is known about a model without loading it."""
 
-    model_config = ConfigDict(frozen=True, extra="forbid", use_attribute_docstrings=True)
+    model_config = ConfigDict(frozen=True, extra="forbid")
 
     name: str
     """What people call it: the stem of the file, or the name of the folder."""

@@ -52,7 +52,7 @@ _TEXTS = {
 class Described(BaseModel):
     """What a model says of itself; nothing of it is trusted to be true."""
 
-    model_config = ConfigDict(frozen=True, extra="forbid", use_attribute_docstrings=True)
+    model_config = ConfigDict(frozen=True, extra="forbid")
 
     kind: ModelType | None = None
     """What it is for; None where nothing in it tells."""

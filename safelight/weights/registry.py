@@ -54,7 +54,7 @@ SHOWN = 12
 class Scan(BaseModel):
     """What a scan of a folder found."""
 
-    model_config = ConfigDict(frozen=True, extra="forbid", use_attribute_docstrings=True)
+    model_config = ConfigDict(frozen=True, extra="forbid")
 
     directory: Path
     """The folder."""
