@@ -15,6 +15,7 @@ import sys
 import tempfile
 import time
 from collections import Counter
+from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 from uuid import UUID
@@ -97,7 +98,7 @@ def _measure(server: psutil.Process, runs: int) -> dict[str, Any]:
     }
 
 
-def _cpu(process: psutil.Process, work: Any) -> float:
+def _cpu(process: psutil.Process, work: Callable[[], object]) -> float:
     before = sum(process.cpu_times()[:2])
     work()
     return sum(process.cpu_times()[:2]) - before
@@ -113,7 +114,7 @@ def _one(client: "SyncPrefectClient", deployment: UUID, seed: int) -> tuple[UUID
     while time.monotonic() < end:
         time.sleep(PAUSE)  # nothing is asked of the server meanwhile, as with a user who waits
         found = client.read_flow_run(run)
-        if found.state is not None and found.state.is_final():
+        if found.state is not None and found.state.is_final() and found.created is not None:
             if not found.state.is_completed():
                 raise RuntimeError(f"{found.state.name} {found.state.message}")
             whole = (found.state.timestamp - found.created).total_seconds()
