@@ -2,8 +2,8 @@
 
 One run after the other on one warm process: `generate` with the shipped model, 64 px. The time
 above the stage is that from a run's creation to its end, both by the server's clock, without the
-seconds that the manifest says the stage took. The server's CPU is that of its process, an idle one's taken
-off. The server is the embedded one with SQLite, or with PostgreSQL where
+seconds that the manifest says the stage took. The server's CPU is that of its process, without what
+an idle one takes. The server is the embedded one with SQLite, or with PostgreSQL where
 `PREFECT_API_DATABASE_CONNECTION_URL` names an empty database.
 """
 
