@@ -201,7 +201,11 @@ class Gate:
 
     def __init__(self, port: int) -> None:
         self._server_port = port
-        self._port = free_port()
+        # bound while the line is shut, or the port would be given to another server meanwhile
+        self._holder = socket.socket()
+        self._holder.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        self._holder.bind(("127.0.0.1", 0))
+        self._port: int = self._holder.getsockname()[1]
         self.url = f"http://127.0.0.1:{self._port}"
         self._open: set[socket.socket] = set()
         self._lock = threading.Lock()
@@ -217,6 +221,7 @@ class Gate:
 
     def __exit__(self, *_: object) -> None:
         self._unlisten()
+        self._holder.close()
         self._flowing.set()
         self._cut()
 
