@@ -36,7 +36,8 @@ from flows.batching.requests import (
     seeded,
 )
 from flows.batching.spreading import spread_axes, with_seed_axis
-from flows.running.recorded import RecordedFlow, recorded_flow
+from flows.running.checking import RecordedFlow
+from flows.running.recorded import recorded_flow
 from flows.running.signature import parameters_model
 from flows.running.subflows import PartFailedError
 from safelight.errors import InvalidFieldValueError, MissingRequiredFieldError, PipelineError

@@ -12,7 +12,8 @@ from flows.batching.laying_out import publish_table
 from flows.batching.outcomes import may_pass, outcome_left, outcome_told
 from flows.batching.requests import Request, find_target
 from flows.batching.shards import KEY, WORDS_AND_SEED, Shard, Sharded, load_shard
-from flows.running.recorded import RecordedFlow, recorded_flow, run_inline
+from flows.running.checking import RecordedFlow
+from flows.running.recorded import recorded_flow, run_inline
 from safelight.engines.machine.company import keep_company
 from safelight.progress import pause, step, watching
 from safelight.provenance.batches import BatchOutcome

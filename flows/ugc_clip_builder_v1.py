@@ -6,8 +6,9 @@ from pydantic import Field, JsonValue
 
 from flows.color_grade_film_grain_v1 import color_grade_film_grain_v1
 from flows.image_to_video_v1 import image_to_video_v1
+from flows.running.checking import RecordedFlow
 from flows.running.inputs import Changes, Media, Prompt, QualityLevel, Seed, ingest_media, knobs_of
-from flows.running.recorded import RecordedFlow, recorded_flow
+from flows.running.recorded import recorded_flow
 from flows.running.subflows import call_part
 from flows.upscale_deflicker_video_v1 import upscale_deflicker_video_v1
 from presets.ugc_clip_builder_v1 import PRESET, PartParams

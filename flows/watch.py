@@ -12,7 +12,8 @@ from flows.batching.gathering import media_field
 from flows.batching.notices import tell_round
 from flows.batching.reading.rows import Row
 from flows.batching.requests import check_requests, find_target, seeded
-from flows.running.recorded import RecordedFlow, recorded_flow
+from flows.running.checking import RecordedFlow
+from flows.running.recorded import recorded_flow
 from flows.running.signature import parameters_model
 from safelight.errors import ForbiddenPathError
 from safelight.exports.template import LONGEST_TEMPLATE, parse, result_template

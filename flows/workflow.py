@@ -4,8 +4,8 @@ No module names them: whoever asks this one for `workflow_NAME` gets the flow as
 volume are now.
 """
 
+from flows.running.checking import RecordedFlow
 from flows.running.graphs import graph_flow
-from flows.running.recorded import RecordedFlow
 from safelight.errors import MissingFileError
 from safelight.workflows.files import workflow_of
 

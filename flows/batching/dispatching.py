@@ -20,7 +20,7 @@ from flows.batching.outcomes import deleted, may_pass, not_run, outcome_in, outc
 from flows.batching.requests import Request
 from flows.batching.runs import NEW_SECONDS, BatchRuns
 from flows.batching.sharding import Shards, are_worth_it, find_shards, is_shard
-from flows.running.recorded import RecordedFlow
+from flows.running.checking import RecordedFlow
 from flows.running.signature import renamed
 from safelight.client.asking import patient_client
 from safelight.errors import (

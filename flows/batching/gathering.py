@@ -22,8 +22,8 @@ from flows.batching.reading.members import LeftAside, Members, printable
 from flows.batching.reading.rows import FILE_NAME, Row
 from flows.batching.requests import Request, check_requests, find_target
 from flows.batching.spreading import SEED
+from flows.running.checking import RecordedFlow
 from flows.running.inputs import Media, Several
-from flows.running.recorded import RecordedFlow
 from flows.running.signature import parameters_model
 from safelight.errors import ContractMismatchError, InvalidFieldValueError
 from safelight.store.artifact import MediaKind

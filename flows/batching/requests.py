@@ -18,9 +18,9 @@ from flows.batching.axes import cell_values
 from flows.batching.reading.json_requests import value_of
 from flows.batching.reading.rows import Row, all_refused
 from flows.batching.spreading import spread_rows
+from flows.running.checking import RecordedFlow
 from flows.running.graphs import pinned
 from flows.running.prompts import check_prompts, unfolded
-from flows.running.recorded import RecordedFlow
 from flows.running.signature import parameters_model
 from safelight.client.contracts import module_of
 from safelight.errors import (

@@ -7,8 +7,9 @@ from typing import Annotated, Any, Literal
 
 from pydantic import Field
 
+from flows.running.checking import RecordedFlow
 from flows.running.inputs import ingest_media
-from flows.running.recorded import RecordedFlow, recorded_flow
+from flows.running.recorded import recorded_flow
 from safelight.engines.graphs import Graph, Scalar, place_of, read_graph
 from safelight.errors import MissingRequiredFieldError
 from safelight.params import Seed as DrawnSeed

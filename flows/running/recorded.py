@@ -3,7 +3,6 @@
 import inspect
 import logging
 from collections.abc import Callable, Sequence
-from contextvars import ContextVar
 from datetime import UTC, datetime
 from functools import wraps
 from types import TracebackType
@@ -11,7 +10,6 @@ from typing import Any, ParamSpec, TypeVar, cast
 from uuid import uuid4
 
 from greenlet import GreenletExit
-from prefect import Flow
 from prefect.client.schemas.objects import FlowRun, State
 from prefect.context import FlowRunContext
 from prefect.exceptions import Abort, TerminationSignal
@@ -20,23 +18,22 @@ from prefect.states import AwaitingRetry, Cancelled, Failed
 from pydantic import (
     JsonValue,
     TypeAdapter,
-    ValidationError,
 )
 
 from flows.running.asking import asked
-from flows.running.consenting import check_consent, recorded_consent
+from flows.running.checking import RecordedFlow, refused_parameters
+from flows.running.consenting import recorded_consent
 from flows.running.entries import stage_entries
 from flows.running.naming import name_run
 from flows.running.progress import ProgressBoard
-from flows.running.prompts import check_prompts, unfolded
+from flows.running.prompts import unfolded
 from flows.running.seeds import with_seed
-from flows.running.signature import documented, parameters_model
+from flows.running.signature import documented
 from safelight.client.page import publish
 from safelight.engines.machine.device import device_class
 from safelight.engines.machine.measure import absent_seconds
 from safelight.errors import PipelineError, UnknownError
 from safelight.naming import run_name
-from safelight.params import refusal, refuse_unkept
 from safelight.progress import StopReason, StopRequestedError, is_given_up, stop_reason
 from safelight.prompts.unfolded import Unfolded
 from safelight.provenance.endings import UNDER_WAY, never_begun
@@ -59,61 +56,9 @@ from tasks.base.recorder import Recorder, Report, recorder, recording
 LOG = logging.getLogger(__name__)
 P = ParamSpec("P")
 Outcome = TypeVar("Outcome", ArtifactRef, list[ArtifactRef])
-_refused: ContextVar[tuple[PipelineError, dict[str, Any]] | None] = ContextVar(
-    "refused", default=None
-)
-"""Why the parameters of the run that is about to begin are refused, and those parameters."""
 KEPT_PART = 8
 """A run under way keeps its manifest when it has this part more stages than when it did so last."""
 say_it_once()
-
-
-class RecordedFlow(Flow[P, RunResult]):
-    """A flow that refuses bad parameters with our errors, before anything runs."""
-
-    def validate_parameters(self, parameters: dict[str, Any]) -> dict[str, Any]:
-        """Check all parameters, for Prefect, as the run begins.
-
-        What is wrong with them is told by the body: Prefect would put words of its own before the
-        message of an exception that came from here, and a traceback into the log.
-        """
-        try:
-            filled = self.checked(parameters)
-        except PipelineError as error:
-            _refused.set((error, parameters))
-            return {}
-        _refused.set(None)
-        return filled
-
-    def serialize_parameters(self, parameters: dict[str, Any]) -> dict[str, Any]:
-        """What the server is to keep of a run that a program starts, asked before it is made.
-
-        Raises:
-            InvalidFieldValueError: the server cannot keep it.
-        """
-        kept = super().serialize_parameters(parameters)
-        refuse_unkept(kept, self.name)
-        return kept
-
-    def checked(self, parameters: dict[str, Any]) -> dict[str, Any]:
-        """All parameters, as the signature says.
-
-        Raises:
-            MissingRequiredFieldError: a parameter without a default was left out.
-            ContractMismatchError: there is no parameter of that name.
-            InvalidFieldValueError: a value is outside its limits.
-            ConsentMissingError: a preset is to show a person, and nobody says that they agreed.
-        """
-        model = parameters_model(self.fn)
-        try:
-            filled = model.model_validate(parameters)
-        except ValidationError as error:
-            raise refusal(error, self.name) from error
-        refuse_unkept(filled.model_dump(mode="json", exclude_unset=True), self.name)
-        called = {name: getattr(filled, name) for name in model.model_fields}
-        check_prompts(called)
-        check_consent(self.name, called)
-        return called
 
 
 def recorded_flow(body: Callable[P, Any]) -> RecordedFlow[P]:
@@ -137,9 +82,8 @@ def _recorded(body: Callable[..., Any]) -> Callable[..., Any]:
     def run(*args: Any, **kwargs: Any) -> Any:  # noqa: ANN401  (the flow's own parameters)
         context = FlowRunContext.get()
         flow_run = context.flow_run if context else None
-        refused = _refused.get()
+        refused = refused_parameters()
         if refused is not None:
-            _refused.set(None)
             error, parameters = refused
             if flow_run is not None:
                 _leave_refusal(body.__name__, flow_run, parameters, error)

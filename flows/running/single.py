@@ -4,8 +4,9 @@ import inspect
 from collections.abc import Callable
 from typing import Any
 
+from flows.running.checking import RecordedFlow
 from flows.running.inputs import ingest_media, ingest_several
-from flows.running.recorded import RecordedFlow, recorded_flow
+from flows.running.recorded import recorded_flow
 from flows.running.signature import wear
 from safelight.params import checked
 from safelight.store.artifact import ArtifactRef, MediaKind

@@ -7,7 +7,8 @@ from uuid import uuid4
 from prefect.client.schemas.objects import State
 from pydantic import JsonValue
 
-from flows.running.recorded import RecordedFlow, run_inline
+from flows.running.checking import RecordedFlow
+from flows.running.recorded import run_inline
 from flows.running.signature import renamed
 from safelight.client.contracts import module_of
 from safelight.engines.work import payer, paying

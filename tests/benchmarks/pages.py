@@ -17,7 +17,8 @@ from PIL import Image
 from skimage import data
 
 from flows.image_to_video_v1 import image_to_video_v1
-from flows.running.recorded import RecordedFlow, run_inline
+from flows.running.checking import RecordedFlow
+from flows.running.recorded import run_inline
 from flows.storyboard_builder_v1 import storyboard_builder_v1
 from flows.upscale_deflicker_video_v1 import upscale_deflicker_video_v1
 from safelight.media.sheets import PAPER, contact_sheet

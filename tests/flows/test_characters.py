@@ -9,7 +9,7 @@ from PIL import Image
 from flows.compare_loras import compare_loras
 from flows.generate import generate
 from flows.photoreal_portrait_v1 import photoreal_portrait_v1
-from flows.running.recorded import RecordedFlow
+from flows.running.checking import RecordedFlow
 from flows.train_lora import train_lora
 from safelight.audit.log import files, log_folder
 from safelight.characters import keeping
