@@ -92,18 +92,21 @@ def large(tmp_path: Path) -> Path:
     return path
 
 
-def test_ten_thousand_rows_are_read_in_three_seconds_and_200_mb(large: Path):
+def test_ten_thousand_rows_are_read_in_three_seconds_of_a_core_and_200_mb(large: Path):
     words = (
-        "import sys, time, psutil\n"
+        "import sys, psutil\n"
         "from pathlib import Path\n"
         "from flows.batching.reading.files import parse\n"
         "data, small = (Path(each).read_bytes() for each in sys.argv[1:])\n"
         "names = ('prompt', 'steps', 'guidance_scale', 'seed')\n"
         "parse(small, names)  # the process that opens spreadsheets is there then\n"
-        "began = time.monotonic()\n"
-        "rows = parse(data, names)\n"
-        "seconds = time.monotonic() - began\n"
         "mine = psutil.Process()\n"
+        "def spent():\n"
+        "    family = (mine, *mine.children(recursive=True))\n"
+        "    return sum(sum(each.cpu_times()[:2]) for each in family)\n"
+        "began = spent()\n"
+        "rows = parse(data, names)\n"
+        "seconds = spent() - began\n"
         "peaks = [Path(f'/proc/{each.pid}/status').read_text().partition('VmHWM:')[2].split()[0]\n"
         "         for each in (mine, *mine.children(recursive=True))]\n"
         "print(len(rows), rows[-1].where, seconds, max(map(int, peaks)) // 1024, len(peaks))\n"
