@@ -13,14 +13,13 @@ from flows.batching.axes import axis_label
 from flows.batching.requests import Request
 from flows.batching.spreading import label_of
 from safelight.errors import PipelineError
-from safelight.prompts.unfolded import PROMPTS
 from safelight.provenance.batches import BatchOutcome
 from safelight.provenance.boards import (
-    LONGEST_AXIS,
-    LONGEST_CAPTION,
     Axis,
     Board,
     BoardCell,
+    axes_of,
+    captions_of,
     ended_cell,
     keep_board,
 )
@@ -123,47 +122,39 @@ def _of_grid(
         for name in order
     )
     at = [[*grid].index(name) for name in order]
-    cells = [
-        BoardCell(
-            number=each.number,
-            where=each.where,
-            caption=_caption(each),
-            place=tuple(each.place[n] for n in at),
-        )
-        for each in requests
+    return axes, [
+        cell.model_copy(update={"place": tuple(each.place[n] for n in at)})
+        for cell, each in zip(_cells(requests), requests, strict=True)
     ]
-    return axes, cells
 
 
 def _of_list(requests: Sequence[Request]) -> tuple[tuple[Axis, ...], list[BoardCell]]:
-    """Parameters that differ become axes, in which those with the most values come first."""
-    names = dict.fromkeys(name for each in requests for name in each.parameters)
-    found = {name: list(dict.fromkeys(_said(name, each) for each in requests)) for name in names}
-    fitting = {name: said for name, said in found.items() if 1 < len(said) <= LONGEST_AXIS}
-    ordered = sorted(fitting.items(), key=lambda each: -len(each[1]))
+    """Parameters that differ become axes, where the requests make a grid along them."""
+    given = [_said(each) for each in requests]
+    found = axes_of(given)
     axes = tuple(
-        Axis(name=name, values=tuple(f"{name} {text}" for text in said)) for name, said in ordered
+        Axis(name=name, values=tuple(f"{name} {text}" for text in said))
+        for name, said in found.items()
     )
-    cells = [
-        BoardCell(
-            number=each.number,
-            where=each.where,
-            caption=_caption(each),
-            place=tuple(said.index(_said(name, each)) for name, said in ordered),
+    return axes, [
+        cell.model_copy(
+            update={"place": tuple(v.index(said.get(name, "")) for name, v in found.items())}
         )
-        for each in requests
+        for cell, said in zip(_cells(requests), given, strict=True)
     ]
-    return axes, cells
 
 
-def _said(name: str, request: Request) -> str:
-    return label_of(name, _text(request.parameters.get(name)))
+def _cells(requests: Sequence[Request]) -> list[BoardCell]:
+    captions = captions_of([_said(each) for each in requests], [each.where for each in requests])
+    return [
+        BoardCell(number=each.number, where=each.where, caption=caption)
+        for each, caption in zip(requests, captions, strict=True)
+    ]
+
+
+def _said(request: Request) -> dict[str, str]:
+    return {name: label_of(name, _text(value)) for name, value in request.parameters.items()}
 
 
 def _text(value: JsonValue) -> str:
     return value if isinstance(value, str) else "" if value is None else json.dumps(value)
-
-
-def _caption(request: Request) -> str:
-    prompt = next((_said(name, request) for name in PROMPTS if name in request.parameters), "")
-    return (prompt or request.where)[:LONGEST_CAPTION]

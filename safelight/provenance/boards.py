@@ -1,5 +1,7 @@
 """A batch while it runs: its axes, and what each request has come to so far, for who watches it."""
 
+from collections.abc import Mapping, Sequence
+from math import prod
 from typing import Literal
 from uuid import UUID
 
@@ -84,6 +86,47 @@ class Board(_Frozen):
     def changes(self) -> int:
         """Number of the latest change."""
         return max((cell.change for cell in self.cells), default=0)
+
+
+def axes_of(given: Sequence[Mapping[str, str]]) -> dict[str, list[str]]:
+    """Parameters along which requests stand as a grid, with their values; none where they do not.
+
+    What is another in every request names it, and is no axis; nor is what changes with another.
+
+    Args:
+        given: the parameters of each request, as text.
+    """
+    names = dict.fromkeys(name for each in given for name in each)
+    found = {name: list(dict.fromkeys(each.get(name, "") for each in given)) for name in names}
+    taken: dict[tuple[int, ...], str] = {}
+    for name, said in sorted(found.items(), key=lambda one: -len(one[1])):
+        if 1 < len(said) <= LONGEST_AXIS and len(said) < len(given):
+            taken.setdefault(tuple(said.index(each.get(name, "")) for each in given), name)
+    whole = prod(len(found[name]) for name in taken.values())
+    return {name: found[name] for name in taken.values()} if whole == len(given) else {}
+
+
+def captions_of(given: Sequence[Mapping[str, str]], where: Sequence[str]) -> list[str]:
+    """What tells requests from one another: the prompt where it differs, else what does.
+
+    Args:
+        given: the parameters of each request, as text.
+        where: each of them stands.
+    """
+    names = dict.fromkeys(name for each in given for name in each)
+    differing = [name for name in names if len({each.get(name, "") for each in given}) > 1]
+    told = [name for name in differing if name == "prompt"] or differing
+    return [
+        (
+            ", ".join(
+                each[name] if name == "prompt" else f"{name} {each[name]}"
+                for name in told
+                if each.get(name)
+            )
+            or place
+        )[:LONGEST_CAPTION]
+        for each, place in zip(given, where, strict=True)
+    ]
 
 
 def ended_cell(cell: BoardCell, outcome: BatchOutcome, change: int) -> BoardCell:

@@ -1,7 +1,6 @@
 """The page in a real browser, over a gateway with a real server and worker."""
 
 import re
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -13,28 +12,7 @@ from tests.gateway.conftest import Gateway
 from tests.served import CHECKOUT
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(600)]
-PATIENCE_MS = 90_000.0
 SMALL = "width=64&height=64&steps=2"
-
-
-@pytest.fixture
-def page(gateway: Gateway, browser: Browser) -> Iterator[Page]:
-    """Of a person who was never here; the page must not complain.
-
-    The gateway comes first: within Playwright's loop Prefect's blocks would save by coroutine.
-    """
-    expect.set_options(timeout=PATIENCE_MS)
-    context = browser.new_context(
-        base_url=gateway.address, viewport={"width": 1280, "height": 900}, accept_downloads=True
-    )
-    context.set_default_timeout(PATIENCE_MS)
-    opened = context.new_page()
-    complaints: list[str] = []
-    opened.on("pageerror", lambda error: complaints.append(str(error)))
-    opened.on("console", lambda said: complaints.append(said.text) if said.type == "error" else 0)
-    yield opened
-    context.close()
-    assert [said for said in complaints if "Failed to load resource" not in said] == []
 
 
 def test_a_picture_is_drawn_changed_and_downloaded(page: Page, gateway: Gateway, tmp_path: Path):

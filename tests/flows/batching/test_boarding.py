@@ -1,5 +1,8 @@
 """What a batch tells of itself while it runs."""
 
+from collections.abc import Mapping
+from itertools import product
+
 import pytest
 
 from flows.batching.boarding import Boarding
@@ -12,7 +15,7 @@ from tests.prefect_pool import eventually
 pytestmark = pytest.mark.usefixtures("volume")
 
 
-def requests(*given: dict[str, object], place: bool = False) -> list[Request]:
+def requests(*given: Mapping[str, object], place: bool = False) -> list[Request]:
     return [
         Request(n, f"line {n}", each, "", 0, (n // 2, n % 2) if place else ())  # pyright: ignore
         for n, each in enumerate(given, 0 if place else 1)
@@ -24,20 +27,30 @@ def cells(run: str) -> list[BoardCell]:
     return list(board.cells) if board else []
 
 
-def test_parameters_that_differ_are_axes_and_a_lone_prompt_is_the_caption():
+def test_parameters_that_make_a_grid_are_axes():
     asked = requests(
-        {"prompt": "a cat", "steps": 2, "seed": 1},
-        {"prompt": "a cat", "steps": 4, "seed": 2},
-        {"prompt": "a cat", "steps": 4, "seed": 3},
+        *(
+            {"prompt": prompt, "steps": steps, "seed": n, "model": "xl" if steps == 2 else "small"}
+            for n, (prompt, steps) in enumerate(product("abc", (2, 4)))
+        )
     )
     with Boarding("r1", "generate", asked, {}, ()):
         board = load_board("r1")
     assert board is not None
-    assert [axis.name for axis in board.axes] == ["seed", "steps"]
+    assert [axis.name for axis in board.axes] == ["prompt", "steps"]
     assert board.axes[1].values == ("steps 2", "steps 4")
-    assert [cell.place for cell in board.cells] == [(0, 0), (1, 1), (2, 1)]
-    assert {cell.caption for cell in board.cells} == {"a cat"}
+    assert [cell.place for cell in board.cells] == [*product(range(3), range(2))]
+    assert [cell.caption for cell in board.cells] == [*"aabbcc"]
     assert {cell.state for cell in board.cells} == {"waits"}
+
+
+def test_requests_that_make_none_say_what_tells_them_apart():
+    asked = requests({"prompt": "x", "steps": 2}, {"prompt": "x", "steps": 4}, {"prompt": "x"})
+    with Boarding("r5", "generate", asked, {}, ()):
+        board = load_board("r5")
+    assert board is not None
+    assert board.axes == ()
+    assert [cell.caption for cell in board.cells] == ["steps 2", "steps 4", "line 3"]
 
 
 def test_a_grid_stands_in_the_order_of_its_sheets():
@@ -77,4 +90,4 @@ def test_more_values_than_an_axis_has_make_none():
         board = load_board("r4")
     assert board is not None
     assert board.axes == ()
-    assert board.cells[49].caption == "line 50"
+    assert board.cells[49].caption == "seed 49"

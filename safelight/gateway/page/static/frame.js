@@ -149,5 +149,10 @@ document.body.addEventListener("htmx:beforeRequest", (event) => {
   const drawer = event.target.closest?.(".drawer");
   if (drawer === event.target && ($("details[open]", drawer) || drawer.contains(document.activeElement))) event.preventDefault();
 });
-document.addEventListener("change", (event) => { if (event.target.matches("[data-submits]")) event.target.form.requestSubmit(); });
+document.addEventListener("change", ({ target }) => {
+  if (!target.matches("[data-submits]")) return;
+  const other = target.dataset.other && $(`#${target.dataset.other}`);
+  if (other && other.value === target.value) other.value = target.dataset.was; // two axes change places
+  target.form.requestSubmit();
+});
 mark();
