@@ -23,6 +23,7 @@ from safelight.gateway.page.estimating import Estimate, estimate
 from safelight.gateway.page.forms import Form, form_of, plain
 from safelight.gateway.page.problems import PageRoute
 from safelight.gateway.page.reading import read, typed
+from safelight.gateway.page.remedies import WaysOut, ways_out
 from safelight.gateway.page.rendering import shown_page, shown_part, static_names
 from safelight.gateway.page.shelf import FIRST, choices, levels_of, title_of
 from safelight.gateway.page.words import say
@@ -213,6 +214,8 @@ class Current:
     bar: list[Piece]
     files: list[Filed]
     title: str
+    ways: WaysOut | None
+    """Out of a failure."""
 
 
 def _current(shared: Shared, job_id: UUID | None) -> Current | None:
@@ -244,4 +247,5 @@ def current_of(job: Job) -> Current:
         bar=bar_of(job, ran, expected.stages),
         files=[each for each in index.of_run(str(job.id)) if each.kind in ("image", "video")],
         title=title_of(job.workflow),
+        ways=ways_out(job),
     )

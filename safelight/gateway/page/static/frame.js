@@ -144,10 +144,28 @@ document.addEventListener("keydown", (event) => {
   if (event.key === "Escape" && !$("dialog[open]") && !typing(event)) closeDrawer();
 });
 document.body.addEventListener("htmx:afterSettle", mark);
-// What changes while somebody reads it must not lose what was unfolded.
+// What changes while somebody reads it must not lose what was unfolded, nor the focus.
+let unfolded = null;
+const summaries = (drawer) => $$("details > summary", drawer);
 document.body.addEventListener("htmx:beforeRequest", (event) => {
   const drawer = event.target.closest?.(".drawer");
-  if (drawer === event.target && ($("details[open]", drawer) || drawer.contains(document.activeElement))) event.preventDefault();
+  if (drawer !== event.target) return;
+  const focused = document.activeElement;
+  if (drawer.contains(focused) && !focused.matches("summary")) event.preventDefault();
+});
+document.body.addEventListener("htmx:beforeSwap", (event) => {
+  const drawer = event.detail.target;
+  if (!drawer.matches?.(".drawer")) return;
+  const all = summaries(drawer);
+  unfolded = { of: drawer.dataset.of, open: all.map((each) => each.parentElement.open), focused: all.indexOf(document.activeElement) };
+});
+document.body.addEventListener("htmx:afterSettle", () => {
+  const drawer = $("#drawer .drawer");
+  if (!unfolded || drawer?.dataset.of !== unfolded.of) return;
+  const { open, focused } = unfolded;
+  unfolded = null;
+  summaries(drawer).forEach((each, at) => { if (open[at]) each.parentElement.open = true; });
+  summaries(drawer)[focused]?.focus({ preventScroll: true });
 });
 document.addEventListener("change", ({ target }) => {
   if (!target.matches("[data-submits]")) return;
