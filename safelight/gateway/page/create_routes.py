@@ -33,8 +33,11 @@ from safelight.gateway.steering import Submission
 from safelight.gateway.workflows import check, contract_of, flow_named
 from safelight.provenance.parameters_text import SAMPLERS
 from safelight.weights.checkpoints import checkpoint_names, find_checkpoint
+from safelight.weights.kinds import ModelType
 
 router = APIRouter(include_in_schema=False, route_class=PageRoute)
+PICKS = 200
+"""Models of a picker."""
 LATEST = 12
 """Results of the strip below the picture."""
 _FIELD = re.compile(r"\bfield ([\w.]+)|--([\w.-]+)")
@@ -95,6 +98,20 @@ def create(
         latest=index.select("result = 1 AND kind IN ('image', 'video')", (), LATEST),
         asked_like=like is not None,
     )
+
+
+@router.get("/create/pick/{model_type}")
+def pick(
+    model_type: ModelType, request: Request, text: Annotated[str, Query(max_length=200)] = ""
+) -> Response:
+    """Models of a type with their pictures."""
+    words = text.casefold()
+    known = [
+        each
+        for each in models(model_type.value).models
+        if words in f"{each.name} {' '.join(each.tags)}".casefold()
+    ]
+    return shown_part(request, "picks", models=known[:PICKS])
 
 
 @router.post("/create/{workflow}/check")

@@ -67,6 +67,11 @@ $("#theme").addEventListener("click", () => {
   const dark = matchMedia("(prefers-color-scheme: dark)").matches;
   const now = document.documentElement.dataset.theme ?? (dark ? "dark" : "light");
   const next = now === "dark" ? "light" : "dark";
+  if ((next === "dark") === dark) { // what the system has: it is followed again
+    delete document.documentElement.dataset.theme;
+    localStorage.removeItem("theme");
+    return;
+  }
   document.documentElement.dataset.theme = next;
   localStorage.setItem("theme", next);
 });
@@ -157,14 +162,19 @@ document.body.addEventListener("htmx:beforeSwap", (event) => {
   const drawer = event.detail.target;
   if (!drawer.matches?.(".drawer")) return;
   const all = summaries(drawer);
-  unfolded = { of: drawer.dataset.of, open: all.map((each) => each.parentElement.open), focused: all.indexOf(document.activeElement) };
+  unfolded = { of: drawer.dataset.of, open: all.map((each) => each.parentElement.open), inside: all.map((each) => each.nextElementSibling?.innerHTML ?? ""), focused: all.indexOf(document.activeElement) };
 });
 document.body.addEventListener("htmx:afterSettle", () => {
   const drawer = $("#drawer .drawer");
   if (!unfolded || drawer?.dataset.of !== unfolded.of) return;
-  const { open, focused } = unfolded;
+  const { open, inside, focused } = unfolded;
   unfolded = null;
-  summaries(drawer).forEach((each, at) => { if (open[at]) each.parentElement.open = true; });
+  summaries(drawer).forEach((each, at) => {
+    if (!open[at]) return;
+    const place = each.nextElementSibling;
+    if (place && !place.childElementCount) place.innerHTML = inside[at]; // until the new one has come
+    each.parentElement.open = true;
+  });
   summaries(drawer)[focused]?.focus({ preventScroll: true });
 });
 document.addEventListener("change", ({ target }) => {
