@@ -149,7 +149,10 @@ def test_a_painted_mask_is_an_upload_of_its_own(page: Page, gateway: Gateway, tm
     expect(given).to_have_attribute("data-link", link)
 
 
-ROOMS = ("create", "create/inpaint", "jobs", "gallery", "batches", "people", "models", "system")
+ROOMS = (
+    *("create", "create/inpaint", "jobs", "gallery", "gallery/cull"),
+    *("batches", "batches/one", "people", "models", "system"),
+)
 
 
 @pytest.mark.parametrize(
@@ -171,8 +174,14 @@ def test_every_room_is_for_everybody(
         bypass_csp=True,  # axe is put into the page
     )
     page = context.new_page()
+    asked = {"flow": "generate", "grid": {"seed": [1, 2], "steps": [1, 2]}, "check": False}
+    asked["parameters"] = {"prompt": "a red heart", "width": 64, "height": 64}
     for room in rooms:
+        if room == "batches/one":
+            room = "batches/" + gateway.client.post("/api/batches", json=asked).json()["id"]
         page.goto(f"/{room}")
+        if room.startswith("batches/"):
+            expect(page.locator(".tools .pill")).to_have_text("Done")
         expect(page.locator("#now > *")).to_be_visible()
         if room == "jobs":
             page.locator("[data-row] a").first.click()
