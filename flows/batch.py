@@ -9,6 +9,7 @@ from prefect.context import FlowRunContext
 from prefect.logging import get_run_logger
 from pydantic import Field, JsonValue
 
+from flows.batching.boarding import Boarding
 from flows.batching.dispatching import Dispatch, Where, find_workers
 from flows.batching.durations import Durations
 from flows.batching.exporting import Exporting, export_template
@@ -229,9 +230,10 @@ def batch(
     )
     exporting = Exporting(begun, template) if template is not None else None
     ended = exporting.ended if exporting is not None else None
-    dispatch = Dispatch(target, checked, name, parallel, retries, shards, ended)
+    board = Boarding(begun.flow_run_id, target.name, checked, grid or {}, order.names)
+    dispatch = Dispatch(target, checked, name, parallel, retries, shards, ended, board=board)
     try:
-        with watching(recorder().stage_listener("requests")):
+        with board, watching(recorder().stage_listener("requests")):
             dispatch.run(deployment)
     except StopRequestedError:
         if stop_requested() and stop_reason() is not StopReason.CANCEL:

@@ -16,6 +16,7 @@ from prefect.client.schemas.responses import DeploymentResponse
 from prefect.context import FlowRunContext
 from prefect.exceptions import ObjectNotFound
 
+from flows.batching.boarding import Boarding
 from flows.batching.outcomes import deleted, may_pass, not_run, outcome_in, outcome_of
 from flows.batching.requests import Request
 from flows.batching.runs import NEW_SECONDS, BatchRuns
@@ -59,6 +60,8 @@ class Dispatch:
     """Told of each outcome as it comes; of a batch that goes on, also of those from before."""
     outcomes: dict[int, BatchOutcome] = field(default_factory=dict[int, BatchOutcome])
     """Of the finished requests, by number."""
+    board: Boarding | None = None
+    """What people see meanwhile."""
 
     def run(self, deployment: DeploymentResponse | None) -> None:
         """Run everything that is not finished, on the deployment's workers or in this process.
@@ -93,13 +96,21 @@ class Dispatch:
     def finished(self, request: Request, outcome: BatchOutcome) -> None:
         """Enter the outcome of a request, and report progress."""
         self.outcomes[request.number] = outcome
+        if self.board is not None:
+            self.board.ended(outcome)
         if self.ended is not None:
             self.ended(outcome)
         step(len(self.outcomes), len(self.requests))
 
+    def begun(self, request: Request, run_id: str = "") -> None:
+        """A request is under way."""
+        if self.board is not None:
+            self.board.begun(request, run_id)
+
     def _run_here(self) -> None:
         for request in self.requests:
             step(len(self.outcomes), len(self.requests))
+            self.begun(request)
             outcome = self._called(request, 0)
             for attempt in range(1, self.retries + 1):
                 if not may_pass(outcome):
@@ -208,6 +219,7 @@ class _Workers:
             elif not flow_run.state.is_final():
                 self._runs.take_up(flow_run)
                 self.running[flow_run.id] = _Job(request, attempt, max(tried - 1, 0))
+                self.batch.begun(request, str(flow_run.id))
             else:
                 outcome = outcome_of(request, flow_run)
                 if _since(flow_run, asked_for) and self._stands(flow_run.state, outcome, tried - 1):
@@ -234,6 +246,7 @@ class _Workers:
             self.batch.finished(job.request, not_run(job.request, refused))
         else:
             self.running[run_id] = replace(job, started=time.monotonic())
+            self.batch.begun(job.request, str(run_id))
 
     def _created(self, job: _Job) -> UUID:
         """Create the run of a request, or find it when it was created before."""

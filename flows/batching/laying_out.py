@@ -59,6 +59,11 @@ class SheetAxes:
     others: tuple[str, ...]
     """Each combination of their values is a sheet, the last changing fastest."""
 
+    @property
+    def names(self) -> tuple[str, ...]:
+        """All of them, those of columns and rows first."""
+        return tuple(n for n in (self.across, self.down, *self.others) if n is not None)
+
     def wraps(self, grid: "Grid") -> bool:
         """Whether the values across are too many for one row, and there is nothing down."""
         return self.down is None and len(grid[self.across or ""]) > IN_A_ROW

@@ -76,6 +76,10 @@ class Batch(Protocol):
         """Of the finished requests, by number."""
         ...
 
+    def begun(self, request: Request, run_id: str = "") -> None:
+        """A request is under way."""
+        ...
+
     def finished(self, request: Request, outcome: BatchOutcome) -> None:
         """Enter the outcome of a request, and report progress."""
         ...

@@ -108,6 +108,8 @@ class Shards:
                 names = [one.run_id for one in shard.requests]
                 jobs = deque(left.pop(name) for name in names if name in left)
                 self.running[flow_run.id] = _UnderWay(jobs, shard.together)
+                for job in jobs:
+                    self.batch.begun(job.request)
         self.waiting.extend(sorted(left.values(), key=_alike))
 
     def _name(self, job: _Job) -> str:
@@ -145,6 +147,8 @@ class Shards:
             parameters={"requests": place},
         )
         self.running[run_id] = _UnderWay(deque(jobs), together)
+        for job in jobs:
+            self.batch.begun(job.request)
 
     def collected(self) -> bool:
         """Whether a shard has ended; outcomes that requests have left by now are entered."""

@@ -13,8 +13,18 @@ from functools import lru_cache
 from pathlib import Path
 
 from safelight.errors import MissingFileError, PipelineError
-from safelight.gallery.rows import LAYOUT, SHOWN, Filed, Ran, StageTime, enter, filed_of
+from safelight.gallery.rows import (
+    LAYOUT,
+    SHOWN,
+    Filed,
+    Opinions,
+    Ran,
+    StageTime,
+    enter,
+    filed_of,
+)
 from safelight.provenance.manifest import BY_ARTIFACT, MANIFESTS, Manifest, load_manifest
+from safelight.store.ratings import ratings
 from safelight.store.stars import kept
 from safelight.store.store import Store, current_store
 from safelight.weights.database import Database, database_file
@@ -77,8 +87,8 @@ class Index:
 
     def add(self, manifest: Manifest) -> None:
         """Enter a run that has just ended, or take it anew."""
-        stars = kept(self._store)
-        self.database.write(lambda c: enter(c, [manifest], stars, lambda _: True))
+        opinions = self._opinions()
+        self.database.write(lambda c: enter(c, [manifest], opinions, lambda _: True))
 
     def forget(self, sha256: str) -> None:
         """Take a file out."""
@@ -88,6 +98,12 @@ class Index:
         """Say that a file is kept, or no longer."""
         self.database.write(
             lambda c: c.execute("UPDATE files SET star = ? WHERE sha256 = ?", (star, sha256))
+        )
+
+    def rate(self, sha256: str, rating: int) -> None:
+        """Say how a file is rated."""
+        self.database.write(
+            lambda c: c.execute("UPDATE files SET rating = ? WHERE sha256 = ?", (rating, sha256))
         )
 
     def find(self, sha256: str) -> Filed:
@@ -104,16 +120,47 @@ class Index:
             )
         return found[0]
 
-    def select(self, where: str, values: Sequence[object], limit: int) -> list[Filed]:
-        """Files that fulfil a condition of ours, the newest first."""
+    def select(
+        self, where: str, values: Sequence[object], limit: int, *, oldest_first: bool = False
+    ) -> list[Filed]:
+        """Files that fulfil a condition of ours, the newest first unless told otherwise."""
+        down = "" if oldest_first else "DESC"
         rows = self.database.read(
             lambda c: c.execute(
                 f"SELECT {SHOWN} FROM files WHERE {where} "
-                f"ORDER BY at DESC, sha256 DESC LIMIT {limit}",
+                f"ORDER BY at {down}, sha256 {down} LIMIT {limit}",
                 tuple(values),
             ).fetchall()
         )
         return [filed_of(row) for row in rows]
+
+    def stacked(
+        self, where: str, values: Sequence[object], limit: int, after: Sequence[object] = ()
+    ) -> list[tuple[Filed, int]]:
+        """The newest file of each stack, with how many of the stack fulfil a condition of ours.
+
+        Args:
+            where: the condition.
+            values: of its places.
+            limit: at most so many stacks.
+            after: time and sha256 of a file; only stacks behind it.
+        """
+        behind = "WHERE (at, sha256) < (?, ?)" if after else ""
+        rows = self.database.read(
+            lambda c: c.execute(
+                f"SELECT {SHOWN}, many FROM (SELECT *, count(*) OVER stacks AS many, "
+                "row_number() OVER (stacks ORDER BY at DESC, sha256 DESC) AS nth "
+                f"FROM files WHERE {where} WINDOW stacks AS (PARTITION BY stack)) "
+                f"{behind or 'WHERE 1'} AND nth = 1 ORDER BY at DESC, sha256 DESC LIMIT {limit}",
+                (*values, *after),
+            ).fetchall()
+        )
+        return [(filed_of(row[:-1]), row[-1]) for row in rows]
+
+    def count_stacks(self, where: str, values: Sequence[object]) -> int:
+        """How many stacks have files that fulfil a condition of ours."""
+        asked = f"SELECT count(DISTINCT stack) FROM files WHERE {where}"
+        return self.database.read(lambda c: c.execute(asked, tuple(values)).fetchone()[0])
 
     def count(self, where: str, values: Sequence[object]) -> int:
         """How many files fulfil a condition of ours."""
@@ -179,17 +226,20 @@ class Index:
         known, again = self.database.read(_known)
         gone = [run for run in known if run not in names]
         new = [key for run, key in names.items() if run not in known or run in again]
-        stars = kept(self._store)
+        opinions = self._opinions()
         there: frozenset[str] | None = None
         if len(new) > AT_ONCE:  # then one list is cheaper than a question for each file
             there = frozenset(self._store.backend.list("outputs/"))
         for at in range(0, len(new), AT_ONCE):
             read = [*self._manifests(new[at : at + AT_ONCE])]
             exists = self._store.backend.exists if there is None else there.__contains__
-            self.database.write(lambda c, r=read, e=exists: enter(c, r, stars, e))
+            self.database.write(lambda c, r=read, e=exists: enter(c, r, opinions, e))
         if gone:
             self.database.write(lambda c: _drop(c, gone))
         return len(new)
+
+    def _opinions(self) -> Opinions:
+        return Opinions(kept(self._store), ratings(self._store))
 
     def _manifests(self, keys: Iterable[str]) -> Iterator[Manifest]:
         for key in keys:

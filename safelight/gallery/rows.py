@@ -1,8 +1,9 @@
 """Rows of the index: a manifest as the tables hold it, and what is read from them."""
 
+import hashlib
 import json
 import sqlite3
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from typing import Any, cast
@@ -51,14 +52,17 @@ CREATE TABLE files (
     prompt TEXT NOT NULL,
     words TEXT NOT NULL,
     star INTEGER NOT NULL,
+    rating INTEGER NOT NULL,
+    stack TEXT NOT NULL,
     ref TEXT NOT NULL
 ) WITHOUT ROWID;
 CREATE INDEX files_by_time ON files (result, at DESC, sha256 DESC);
 CREATE INDEX files_by_run ON files (run);
+CREATE INDEX files_by_stack ON files (stack, result, at DESC, sha256 DESC);
 CREATE TABLE unreadable (key TEXT PRIMARY KEY) WITHOUT ROWID;
 """
-LAYOUT = Layout(2, ("runs", "files", "unreadable"), _SCHEMA)
-_FILE_COLUMNS = 21
+LAYOUT = Layout(3, ("runs", "files", "unreadable"), _SCHEMA)
+_FILE_COLUMNS = 23
 
 
 @dataclass(frozen=True)
@@ -80,6 +84,10 @@ class Filed:
     model: str
     prompt: str
     star: bool
+    rating: int
+    """1 to 5; -1 is rejected, 0 not rated."""
+    stack: str
+    """The same for variations of one prompt."""
     ref: ArtifactRef
     """Where the store has it."""
 
@@ -109,9 +117,19 @@ class Ran:
     stages: tuple[StageTime, ...]
 
 
+@dataclass(frozen=True)
+class Opinions:
+    """What people think of files."""
+
+    stars: frozenset[str]
+    """sha256 of those that are kept."""
+    ratings: Mapping[str, int]
+    """-1 or 1 to 5, by sha256."""
+
+
 SHOWN = (
     "sha256, run, at, flow, result, stage, kind, width, height, bytes, state, seed, model, "
-    "prompt, star, ref"
+    "prompt, star, rating, stack, ref"
 )
 
 
@@ -119,14 +137,14 @@ def filed_of(row: Sequence[object]) -> Filed:
     """The file of a row of `SHOWN`."""
     values = list(row)
     values[4], values[14] = bool(values[4]), bool(values[14])
-    values[15] = ArtifactRef.model_validate_json(cast(str, values[15]))
+    values[17] = ArtifactRef.model_validate_json(cast(str, values[17]))
     return Filed(*values)  # pyright: ignore[reportArgumentType]
 
 
 def enter(
     connection: sqlite3.Connection,
     manifests: Iterable[Manifest],
-    stars: frozenset[str],
+    opinions: Opinions,
     exists: Callable[[str], bool],
 ) -> None:
     """Put runs and those of their files that are still stored into the tables.
@@ -134,7 +152,7 @@ def enter(
     Args:
         connection: within a transaction.
         manifests: of the runs.
-        stars: sha256 of files that are kept.
+        opinions: which files are kept, and how they are rated.
         exists: whether something is stored under a key.
     """
     marks = ", ".join("?" for _ in range(_FILE_COLUMNS))
@@ -145,7 +163,7 @@ def enter(
             f"INSERT OR REPLACE INTO runs VALUES ({', '.join('?' for _ in range(12))})",
             _run_row(manifest),
         )
-        rows = [row for row in _file_rows(manifest, stars) if exists(row[-1])]
+        rows = [row for row in _file_rows(manifest, opinions) if exists(row[-1])]
         connection.executemany(
             f"INSERT OR REPLACE INTO files VALUES ({marks})", [row[:-1] for row in rows]
         )
@@ -171,7 +189,7 @@ def _run_row(manifest: Manifest) -> tuple[object, ...]:
     )
 
 
-def _file_rows(manifest: Manifest, stars: frozenset[str]) -> Iterator[tuple[Any, ...]]:
+def _file_rows(manifest: Manifest, opinions: Opinions) -> Iterator[tuple[Any, ...]]:
     ended = datetime.fromisoformat(manifest.ended).timestamp()
     state = "done" if manifest.success else "failed"
     made_by = {ref.sha256: entry for entry in manifest.stages for ref in entry.results}
@@ -206,10 +224,18 @@ def _file_rows(manifest: Manifest, stars: frozenset[str]) -> Iterator[tuple[Any,
             (manifest.consent.who if manifest.consent else "").casefold(),
             prompt,
             words,
-            sha256 in stars,
+            sha256 in opinions.stars,
+            opinions.ratings.get(sha256, 0),
+            _stack(manifest, prompt, model, ref),
             ref.model_dump_json(exclude={"metadata"}),
             key_of(ref),
         )
+
+
+def _stack(manifest: Manifest, prompt: str, model: str, ref: ArtifactRef) -> str:
+    """The same for all that one prompt, model and flow drew; else that of the run."""
+    told = (manifest.flow, ref.kind, model, prompt) if prompt else (manifest.flow_run_id, ref.kind)
+    return hashlib.sha256("\0".join(told).encode()).hexdigest()[:24]
 
 
 def _said(manifest: Manifest) -> dict[str, JsonValue]:

@@ -2,8 +2,8 @@
 
 import re
 import time
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from difflib import get_close_matches
 
@@ -19,6 +19,7 @@ _WORD = re.compile(r'(-?)(?:([a-z]+):)?(?:"([^"]*)"|(\S+))')
 _SINCE = re.compile(r"(\d{1,5})([hdwm])")
 _SPANS = {"h": 3600, "d": 86400, "w": 7 * 86400, "m": 30 * 86400}
 _SIZE = re.compile(r"(>|<)?(\d{1,6})(?:x(\d{1,6}))?")
+_RATING = re.compile(r"(?:(>|<)?([1-5])|(none|rejected))")
 Condition = tuple[str, list[object]]
 
 
@@ -39,6 +40,8 @@ class Page:
     files: list[Filed]
     next: str | None
     """Names the next page; None on the last one."""
+    many: Mapping[str, int] = field(default_factory=dict[str, int])
+    """Of how many files those stand for, by sha256, where stacks were asked for."""
 
 
 def parse(text: str, *, steps: bool = False) -> Search:
@@ -72,12 +75,20 @@ def parse(text: str, *, steps: bool = False) -> Search:
     return Search(" AND ".join(parts) or "1", tuple(values))
 
 
-def found(index: Index, search: Search, cursor: str | None) -> Page:
+def found(index: Index, search: Search, cursor: str | None, *, stacked: bool = False) -> Page:
     """One page of what a search finds, the newest first.
+
+    Args:
+        index: where it looks.
+        search: what for.
+        cursor: of an earlier page.
+        stacked: only the newest of those that one prompt drew.
 
     Raises:
         InvalidFieldValueError: no page gave this cursor.
     """
+    if stacked:
+        return _stacks(index, search, cursor)
     where, values = search.where, list(search.values)
     if cursor is not None:
         at, sha256 = _read(cursor)
@@ -87,6 +98,29 @@ def found(index: Index, search: Search, cursor: str | None) -> Page:
     more = len(files) > PAGE
     files = files[:PAGE]
     return Page(files, f"{files[-1].at!r}_{files[-1].sha256}" if more else None)
+
+
+def _stacks(index: Index, search: Search, cursor: str | None) -> Page:
+    after = () if cursor is None else _read(cursor)
+    stacks = index.stacked(search.where, search.values, PAGE + 1, after)
+    shown = [filed for filed, _ in stacks[:PAGE]]
+    last = f"{shown[-1].at!r}_{shown[-1].sha256}" if len(stacks) > PAGE else None
+    return Page(shown, last, {filed.sha256: many for filed, many in stacks if many > 1})
+
+
+def beside(index: Index, search: Search, filed: Filed) -> tuple[Filed | None, Filed | None]:
+    """The files before and after one in what a search finds; None at its ends."""
+    here: list[object] = [*search.values, filed.at, filed.sha256]
+    newer, older = (f"{search.where} AND (at, sha256) {sign} (?, ?)" for sign in (">", "<"))
+    before = index.select(newer, here, 1, oldest_first=True)
+    after = index.select(older, here, 1)
+    return (before[0] if before else None), (after[0] if after else None)
+
+
+def place_of(index: Index, search: Search, filed: Filed) -> int:
+    """Where a file stands in what a search finds, from 1."""
+    newer = f"{search.where} AND (at, sha256) > (?, ?)"
+    return 1 + index.count(newer, [*search.values, filed.at, filed.sha256])
 
 
 def cursor_to(filed: Filed) -> str:
@@ -165,6 +199,25 @@ def _kept(value: str) -> Condition:
     return "star = ?", [value.casefold() in ("yes", "1", "true")]
 
 
+def _rating(value: str) -> Condition:
+    """`4`; `>3` and `<3` of those that are rated; `none`, `rejected`."""
+    words = {"none": 0, "rejected": -1}
+    given = _RATING.fullmatch(value.casefold())
+    if given is None:
+        raise InvalidFieldValueError(
+            f"rating is {value[:80]!r}, expected 1 to 5, >3, <3, none or rejected",
+            "correct rating:",
+        )
+    if given[1]:
+        return f"rating > 0 AND rating {given[1]} ?", [int(given[2])]
+    number = given[2] or given[3]
+    return "rating = ?", [words[number] if number in words else int(number)]
+
+
+def _stack(value: str) -> Condition:
+    return "stack = ?", [value]
+
+
 WORDS: dict[str, Callable[[str], Condition]] = {
     "model": _in("model"),
     "seed": _seed,
@@ -179,5 +232,7 @@ WORDS: dict[str, Callable[[str], Condition]] = {
     "stage": _in("stage"),
     "run": _in("run"),
     "kept": _kept,
+    "rating": _rating,
+    "stack": _stack,
 }
 """What may stand before a colon."""

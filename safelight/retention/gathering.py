@@ -23,7 +23,7 @@ FOLDERS = ("outputs/", "uploads/", "characters/", "loras/", "datasets/", "synthe
 """Everything that is looked at; nothing else is ever touched."""
 GROUPS: dict[str, Kind] = {"cache/frames/": "frames", "cache/training/": "checkpoints"}
 """Parts of stages that have not finished: as old as the youngest of one stage."""
-CACHES = (RESULTS, "cache/zips/", "cache/thumbnails/", "cache/previews/")
+CACHES = (RESULTS, "cache/zips/", "cache/thumbnails/", "cache/previews/", "cache/boards/")
 """What is made again when it is missing. Work at providers stays: it may have been paid for."""
 RECORDS = (".json", ".jsonl")
 LARGEST = 64 * 2**20

@@ -10,12 +10,13 @@ from PIL import Image
 
 from safelight.errors import InvalidFieldValueError, MissingFileError
 from safelight.gallery.index import Index, gallery
-from safelight.gallery.searching import PAGE, found, parse
+from safelight.gallery.searching import PAGE, beside, found, parse, place_of
 from safelight.gallery.thumbnails import ON_WALL, thumbnail, thumbnail_key
 from safelight.provenance.consent import ConsentRecord
 from safelight.provenance.identity import EngineIdentity
 from safelight.provenance.manifest import Failure, Manifest, StageEntry, keep_manifest
 from safelight.store.artifact import ArtifactRef
+from safelight.store.ratings import rate, ratings
 from safelight.store.stars import keep, kept, let_go
 from safelight.store.store import Store, current_store, key_of
 
@@ -104,6 +105,8 @@ def index(volume: Path) -> Index:
         ('"number 1"', [1]),
         ("100%", []),
         ("kept:no preset:generate kind:image", [4, 3, 2, 1]),
+        ("rating:none", [4, 3, 2, 1]),
+        ("rating:rejected", []),
     ],
 )
 def test_words_narrow_down(index: Index, words: str, numbers: list[int]):
@@ -117,6 +120,7 @@ def test_words_narrow_down(index: Index, words: str, numbers: list[int]):
         ("size:huge", "expected 512x512, >1024 or <512"),
         ("since:yesteryear", "expected a day"),
         ("state:odd", "expected one of done, failed"),
+        ("rating:6", "expected 1 to 5, >3, <3, none or rejected"),
         ("x" * 501, "at most 500"),
     ],
 )
@@ -213,6 +217,61 @@ def test_stars_stand_in_the_store(volume: Path):
     assert kept(store) == frozenset()
     with pytest.raises(InvalidFieldValueError, match="is no sha256"):
         keep(store, "../x")
+
+
+def test_ratings_stand_in_the_store_and_are_found_by_words(index: Index):
+    store = current_store()
+    one, two, three = (index.select("seed = ?", (str(n),), 1)[0].sha256 for n in (1, 2, 3))
+    for sha256, value in ((one, 3), (one, 5), (two, -1), (three, 2), (three, 0)):
+        rate(store, sha256, value)
+        index.rate(sha256, value)
+    assert ratings(store) == {one: 5, two: -1}
+    assert shas(index, "rating:>3") == ["number 1"]
+    assert shas(index, "rating:<5") == []
+    assert shas(index, "rating:rejected") == ["number 2"]
+    assert shas(index, "-rating:rejected rating:none") == ["number 4", "number 3"]
+    index.rebuild()
+    assert [each.rating for each in index.select("1", (), 4)] == [0, 0, -1, 5]
+    for sha256, value in (("../x", 1), (one, 6)):
+        with pytest.raises(InvalidFieldValueError):
+            rate(store, sha256, value)
+
+
+def test_variations_of_a_prompt_are_one_stack(volume: Path):
+    store = current_store()
+    for number in range(4):
+        run(store, number, prompt="a dragon")
+    run(store, 5, prompt="a dragon", model="dream-xl")
+    run(store, 7, prompt="a ship")
+    index = gallery()
+    index.refresh()
+    search = parse("")
+    page = found(index, search, None, stacked=True)
+    assert [each.seed for each in page.files] == ["7", "5", "3"]
+    assert page.many == {page.files[2].sha256: 4}
+    assert index.count_stacks(search.where, search.values) == 3
+    opened = found(index, parse(f"stack:{page.files[2].stack}"), None)
+    assert [each.seed for each in opened.files] == ["3", "2", "1", "0"]
+    narrowed = found(index, parse("seed:1"), None, stacked=True)
+    assert [each.seed for each in narrowed.files] == ["1"]
+    second = opened.files[1]
+    before, after = beside(index, search, second)
+    assert before is not None
+    assert after is not None
+    assert (before.seed, after.seed, place_of(index, search, second)) == ("3", "1", 4)
+    assert beside(index, search, page.files[0])[0] is None
+
+
+def test_stacks_follow_one_another_without_a_gap(volume: Path):
+    store = current_store()
+    for number in range(PAGE + 20):
+        run(store, number, prompt=f"prompt {number // 2 * 2 if number < 30 else number}")
+    index = gallery()
+    index.refresh()
+    first = found(index, parse(""), None, stacked=True)
+    second = found(index, parse(""), first.next, stacked=True)
+    assert (len(first.files), len(second.files), second.next) == (PAGE, 5, None)
+    assert len({each.stack for each in (*first.files, *second.files)}) == PAGE + 5
 
 
 def test_a_thumbnail_is_made_once(volume: Path):

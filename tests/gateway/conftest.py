@@ -12,6 +12,7 @@ from typing import Any
 import httpx
 import pytest
 from fastapi import FastAPI
+from playwright.sync_api import Browser, Page, expect
 from prefect.settings import PREFECT_API_URL, temporary_settings
 
 from safelight.client.contracts import contract, entrypoint
@@ -35,6 +36,8 @@ WORKFLOWS = (
     "photoreal_portrait_v1",
     "batch",
 )
+
+PATIENCE_MS = 90_000.0
 
 
 @dataclass(frozen=True)
@@ -139,3 +142,23 @@ def alone(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Alone]:
         runner.run(stack.aclose())
     reload_settings()
     current_store.cache_clear()
+
+
+@pytest.fixture
+def page(gateway: Gateway, browser: Browser) -> Iterator[Page]:  # noqa: F811
+    """Of a person who was never here; the page must not complain.
+
+    The gateway comes first: within Playwright's loop Prefect's blocks would save by coroutine.
+    """
+    expect.set_options(timeout=PATIENCE_MS)
+    context = browser.new_context(
+        base_url=gateway.address, viewport={"width": 1280, "height": 900}, accept_downloads=True
+    )
+    context.set_default_timeout(PATIENCE_MS)
+    opened = context.new_page()
+    complaints: list[str] = []
+    opened.on("pageerror", lambda error: complaints.append(str(error)))
+    opened.on("console", lambda said: complaints.append(said.text) if said.type == "error" else 0)
+    yield opened
+    context.close()
+    assert [said for said in complaints if "Failed to load resource" not in said] == []

@@ -1,179 +1,227 @@
-"""The room Batches: runs of many as a light table, with the axes along which they differ."""
+"""The room Batches: runs of many as a light table that fills while they run."""
 
-import json
-from collections.abc import Mapping, Sequence
+import time
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Annotated
+from urllib.parse import urlencode
 from uuid import UUID
 
 from fastapi import APIRouter, Query, Request
-from prefect.client.schemas.filters import FlowFilter, FlowFilterName
-from prefect.client.schemas.objects import FlowRun
-from prefect.client.schemas.sorting import FlowRunSort
-from pydantic import JsonValue
+from pydantic import BaseModel, ConfigDict
 from starlette.responses import Response
 
-from safelight.client.runs import NO_PROGRESS, progress_of_all
 from safelight.errors import MissingFileError
 from safelight.gallery.index import gallery
-from safelight.gallery.rows import Filed, Ran
-from safelight.gateway.jobs import Status, status_of
-from safelight.gateway.page.forms import text_of
+from safelight.gallery.rows import Ran
+from safelight.gateway.jobs import Job, Status, find_job
+from safelight.gateway.listing import list_jobs
+from safelight.gateway.page.grids import TOGETHER, Choice, Grid, board_of, grid_of
 from safelight.gateway.page.problems import PageRoute
-from safelight.gateway.page.rendering import shown_page
+from safelight.gateway.page.rendering import shown_page, shown_part
 from safelight.gateway.shared import Everything, Shared
-from safelight.provenance.batches import BatchOutcome, BatchReport, load_report
+from safelight.gateway.steering import cancel, retry
+from safelight.gateway.workflows import WorkflowType
+from safelight.provenance.batches import BatchReport, load_report
+from safelight.provenance.boards import Board, BoardCell, load_board
 
 router = APIRouter(prefix="/batches", include_in_schema=False, route_class=PageRoute)
-FLOW = "batch"
 MOST = 50
 """Batches of the list."""
-LONGEST_AXIS = 40
-"""Values; a parameter that has more is no axis."""
+LIVE = (Status.QUEUED, Status.RUNNING)
 Name = Annotated[str, Query(max_length=200)]
+Layer = Annotated[int, Query(ge=0, le=2000)]
+
+
+class Pressed(BaseModel):
+    """A press of a button."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
 
 
 @dataclass(frozen=True)
-class Listed:
-    """A batch in the list."""
+class Figures:
+    """How far a batch is."""
 
-    run: FlowRun
-    status: Status
-    percent: float
-    stage: str
+    whole: int
+    done: int
+    reused: int
+    going: int
+    failed: int
+    stopped: int
+    work: float
+    """Seconds of all its runs together."""
+    rate: float | None
+    """Requests a second by the clock; None before the first has ended."""
+    left: float | None
+    """Seconds until the end; None where that is not known, or over."""
+    cost: float
 
 
 @dataclass(frozen=True)
-class Cell:
-    """What stands where two values meet."""
+class Shown:
+    """A batch as the page has it."""
 
-    outcome: BatchOutcome
-    file: Filed | None
+    job: Job
+    board: Board | None
+    """None before it has told anything."""
+    report: BatchReport | None
+    """None before it has ended."""
 
-
-@dataclass(frozen=True)
-class Grid:
-    """Outcomes by the values of two parameters."""
-
-    x: str
-    y: str
-    columns: list[str]
-    rows: list[tuple[str, list[list[Cell]]]]
+    @property
+    def live(self) -> bool:
+        """Whether it goes on."""
+        return self.job.status in LIVE
 
 
 @router.get("")
 def show(request: Request, shared: Everything) -> Response:
     """All batches, the latest first."""
-    return shown_page(request, "batches", "batches", batches=_list(shared))
+    jobs = list_jobs(
+        shared.client,
+        shared.flows,
+        status=None,
+        kind=WorkflowType.BATCH,
+        text=None,
+        limit=MOST,
+        cursor=None,
+    ).jobs
+    return shown_page(request, "batches", "batches", batches=jobs)
 
 
 @router.get("/{batch_id}")
 def show_one(
-    batch_id: UUID, request: Request, shared: Everything, x: Name = "", y: Name = ""
+    batch_id: UUID,
+    request: Request,
+    shared: Everything,
+    x: Name = "",
+    y: Name = "",
+    layer: Layer = 0,
 ) -> Response:
-    """One batch as a grid, or how far it is."""
+    """One batch as a grid, which fills while it runs."""
+    found = _found(shared, batch_id)
+    chosen = Choice(x, y, layer)
+    grid = grid_of(found.board, chosen) if found.board else None
+    if grid is not None:
+        chosen = Choice(grid.x, grid.y, grid.layer)
+    return shown_page(
+        request, "batch", "batches", grid=grid, together=TOGETHER, **_told(found, chosen)
+    )
+
+
+@router.get("/{batch_id}/live")
+def follow(
+    batch_id: UUID,
+    request: Request,
+    shared: Everything,
+    since: Annotated[int, Query(ge=-1)] = 0,
+    x: Name = "",
+    y: Name = "",
+    layer: Layer = 0,
+) -> Response:
+    """What has changed since a number: cells of the grid, and the figures above it."""
+    found = _found(shared, batch_id)
+    if found.board is None and found.live:
+        return Response(status_code=204)
+    if found.board is None or since < 0:  # it begins, or it ends: the page is another one
+        return Response(status_code=204, headers={"HX-Refresh": "true"})
+    chosen = Choice(x, y, layer)
+    there = _numbers(grid_of(found.board, chosen))
+    changed = [c for c in found.board.cells if c.change > since and c.number in there]
+    return shown_part(request, "batch_live", status=200, changed=changed, **_told(found, chosen))
+
+
+@router.post("/{batch_id}/cancel")
+def stop(batch_id: UUID, asked: Pressed, shared: Everything) -> Response:
+    """Stop it with all its requests."""
+    del asked
+    cancel(shared.client, shared.flows, batch_id, "")
+    return Response(headers={"HX-Refresh": "true"})
+
+
+@router.post("/{batch_id}/retry")
+def again(batch_id: UUID, asked: Pressed, shared: Everything) -> Response:
+    """Run it again: what it has finished is kept, what failed is drawn."""
+    del asked
+    retry(shared.client, shared.flows, batch_id, "")
+    return Response(headers={"HX-Refresh": "true"})
+
+
+def _numbers(grid: Grid) -> frozenset[int]:
+    """Of the requests whose cells are on the page."""
+    several = [cells[:TOGETHER] for row in grid.rows for cells in row.cells]
+    return frozenset(cell.number for cells in (*several, grid.loose) for cell in cells)
+
+
+def _found(shared: Shared, batch_id: UUID) -> Shown:
+    """A batch, with what it has told.
+
+    Raises:
+        UnknownJobError: there is none of this id.
+    """
+    job = find_job(shared.client, shared.flows, batch_id)
+    board = load_board(batch_id)
     try:
         report = load_report(batch_id)
     except MissingFileError:
-        going = next((each for each in _list(shared) if each.run.id == batch_id), None)
-        if going is None:
-            raise
-        return shown_page(request, "batch", "batches", report=None, going=going, batch_id=batch_id)
-    index = gallery()
-    index.refresh(wait=index.is_empty())
-    ids = [outcome.flow_run_id for outcome in report.outcomes if outcome.flow_run_id]
-    ran, files = _in_parts(ids)
-    axes = axes_of(report, ran)
-    grid = grid_of(report, ran, files, x or next(iter(axes), ""), y or next(iter([*axes][1:]), ""))
-    counts = report.counts()
-    spent = sum(outcome.seconds for outcome in report.outcomes if not outcome.reused)
-    return shown_page(
-        request,
-        "batch",
-        "batches",
-        report=report,
-        going=None,
-        batch_id=batch_id,
-        axes=axes,
-        grid=grid,
-        counts=counts,
-        spent=spent,
-    )
+        return Shown(job, board, None)
+    if board is None and job.status not in LIVE:
+        index = gallery()
+        index.refresh(wait=index.is_empty())
+        ids = [outcome.flow_run_id for outcome in report.outcomes if outcome.flow_run_id]
+        board = board_of(report, _ran(ids))
+    return Shown(job, board, report)
 
 
-def _list(shared: Shared) -> list[Listed]:
-    runs = shared.client.read_flow_runs(
-        flow_filter=FlowFilter(name=FlowFilterName(any_=[FLOW])),
-        sort=FlowRunSort.EXPECTED_START_TIME_DESC,
-        limit=MOST,
-    )
-    told = progress_of_all(shared.client, [run.id for run in runs]) if runs else {}
-    return [
-        Listed(
-            run,
-            status_of(run.state),
-            told.get(run.id, NO_PROGRESS).percent,
-            told.get(run.id, NO_PROGRESS).text,
-        )
-        for run in runs
-    ]
-
-
-def _in_parts(ids: Sequence[str]) -> tuple[dict[str, Ran], dict[str, Filed]]:
+def _ran(ids: Sequence[str]) -> dict[str, Ran]:
     """SQLite takes a limited number of values at once."""
-    index = gallery()
-    ran: dict[str, Ran] = {}
-    files: dict[str, Filed] = {}
+    found: dict[str, Ran] = {}
     for at in range(0, len(ids), 500):
-        some = ids[at : at + 500]
-        ran |= index.ran(some)
-        files |= index.first_of_runs(some)
-    return ran, files
+        found |= gallery().ran(ids[at : at + 500])
+    return found
 
 
-def axes_of(report: BatchReport, ran: Mapping[str, Ran]) -> dict[str, list[str]]:
-    """Parameters that differ within a batch, with their values; those with the most come first."""
-    values: dict[str, dict[str, JsonValue]] = {}
-    for outcome in report.outcomes:
-        run = ran.get(outcome.flow_run_id)
-        for name, value in (run.parameters if run else {}).items():
-            values.setdefault(name, {})[text_of(value)] = value
-    several = {name: _ordered(v) for name, v in values.items() if 1 < len(v) <= LONGEST_AXIS}
-    return dict(sorted(several.items(), key=lambda each: -len(each[1])))
+def _told(found: Shown, chosen: Choice) -> dict[str, object]:
+    board = found.board
+    address = urlencode({**chosen.query(), "since": board.changes if board else -1})
+    return {
+        "job": found.job,
+        "board": board,
+        "live": found.live,
+        "chosen": chosen,
+        "figures": figures_of(board, found.report, live=found.live) if board else None,
+        "next": f"/batches/{found.job.id}/live?{address}",
+        "has_report": found.report is not None,
+    }
 
 
-def _ordered(values: Mapping[str, JsonValue]) -> list[str]:
-    numbers = all(isinstance(v, int | float) for v in values.values())
-    if numbers:
-        return sorted(values, key=lambda text: float(json.loads(text)))
-    return list(values)
-
-
-def grid_of(
-    report: BatchReport, ran: Mapping[str, Ran], files: Mapping[str, Filed], x: str, y: str
-) -> Grid:
-    """The outcomes of a batch by two of its axes; what left no manifest stands in a row of its own.
+def figures_of(board: Board, report: BatchReport | None, *, live: bool) -> Figures:
+    """How far a batch is.
 
     Args:
-        report: of the batch.
-        ran: its runs.
-        files: the first result of each.
-        x: the axis of columns; empty where there is none.
-        y: of rows, likewise.
+        board: what it has told.
+        report: of its end; None before.
+        live: whether it goes on.
     """
-    axes = axes_of(report, ran)
-    columns = axes.get(x, [""])
-    cells: dict[tuple[str, str], list[Cell]] = {}
-    for outcome in report.outcomes:
-        run = ran.get(outcome.flow_run_id)
-        given = run.parameters if run else {}
-        across = text_of(given.get(x)) if x in axes and run else columns[0]
-        down = text_of(given.get(y)) if y in axes and run else ("" if run else "?")
-        file = files.get(outcome.flow_run_id)
-        cells.setdefault((down, across), []).append(Cell(outcome, file))
-    order = axes.get(y, [])
-    downs = sorted(
-        {down for down, _ in cells}, key=lambda d: order.index(d) if d in order else len(order)
+    over = [cell for cell in board.cells if cell.is_over]
+    own = [cell for cell in over if not cell.reused]
+    gone = (time.time() if live else board.told) - board.began
+    rate = len(own) / gone if own and gone > 0 and board.began else None
+    left = (len(board.cells) - len(over)) / rate if rate and live else None
+    spent = report.counts().get("cost_usd", 0) if report else 0
+    return Figures(
+        whole=len(board.cells),
+        done=_count(over, "succeeded"),
+        reused=sum(cell.reused for cell in over),
+        going=_count(board.cells, "running") if live else 0,
+        failed=_count(over, "failed", "crashed"),
+        stopped=_count(over, "cancelled"),
+        work=sum(cell.seconds for cell in own),
+        rate=rate,
+        left=left,
+        cost=float(spent) if isinstance(spent, int | float) else 0.0,
     )
-    rows = [(down, [cells.get((down, across), []) for across in columns]) for down in downs]
-    return Grid(x if x in axes else "", y if y in axes else "", columns, rows)
+
+
+def _count(cells: Sequence[BoardCell], *states: str) -> int:
+    return sum(cell.state in states for cell in cells)

@@ -23,6 +23,7 @@ from safelight.gateway.page.estimating import Estimate, estimate
 from safelight.gateway.page.forms import Form, form_of, plain
 from safelight.gateway.page.problems import PageRoute
 from safelight.gateway.page.reading import read, typed
+from safelight.gateway.page.remedies import WaysOut, ways_out
 from safelight.gateway.page.rendering import shown_page, shown_part, static_names
 from safelight.gateway.page.shelf import FIRST, choices, levels_of, title_of
 from safelight.gateway.page.words import say
@@ -32,8 +33,11 @@ from safelight.gateway.steering import Submission
 from safelight.gateway.workflows import check, contract_of, flow_named
 from safelight.provenance.parameters_text import SAMPLERS
 from safelight.weights.checkpoints import checkpoint_names, find_checkpoint
+from safelight.weights.kinds import ModelType
 
 router = APIRouter(include_in_schema=False, route_class=PageRoute)
+PICKS = 200
+"""Models of a picker."""
 LATEST = 12
 """Results of the strip below the picture."""
 _FIELD = re.compile(r"\bfield ([\w.]+)|--([\w.-]+)")
@@ -94,6 +98,20 @@ def create(
         latest=index.select("result = 1 AND kind IN ('image', 'video')", (), LATEST),
         asked_like=like is not None,
     )
+
+
+@router.get("/create/pick/{model_type}")
+def pick(
+    model_type: ModelType, request: Request, text: Annotated[str, Query(max_length=200)] = ""
+) -> Response:
+    """Models of a type with their pictures."""
+    words = text.casefold()
+    known = [
+        each
+        for each in models(model_type.value).models
+        if words in f"{each.name} {' '.join(each.tags)}".casefold()
+    ]
+    return shown_part(request, "picks", models=known[:PICKS])
 
 
 @router.post("/create/{workflow}/check")
@@ -213,6 +231,8 @@ class Current:
     bar: list[Piece]
     files: list[Filed]
     title: str
+    ways: WaysOut | None
+    """Out of a failure."""
 
 
 def _current(shared: Shared, job_id: UUID | None) -> Current | None:
@@ -244,4 +264,5 @@ def current_of(job: Job) -> Current:
         bar=bar_of(job, ran, expected.stages),
         files=[each for each in index.of_run(str(job.id)) if each.kind in ("image", "video")],
         title=title_of(job.workflow),
+        ways=ways_out(job),
     )

@@ -4,12 +4,14 @@ import hashlib
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Annotated, Literal
+from urllib.parse import urlencode
 from uuid import UUID
 
 from fastapi import APIRouter, Query, Request
-from pydantic import BaseModel, ConfigDict
+from pydantic import BaseModel, ConfigDict, Field
 from starlette.responses import Response
 
+from safelight.client.contracts import Described
 from safelight.client.runs import manifest_of
 from safelight.gallery.index import gallery
 from safelight.gallery.rows import Filed, Ran, StageTime
@@ -21,10 +23,11 @@ from safelight.gateway.page.estimating import estimate
 from safelight.gateway.page.frame_routes import counted
 from safelight.gateway.page.problems import PageRoute
 from safelight.gateway.page.reading import typed
+from safelight.gateway.page.remedies import with_remedy
 from safelight.gateway.page.rendering import shown_page, shown_part
 from safelight.gateway.page.shelf import title_of
 from safelight.gateway.shared import Everything, Shared
-from safelight.gateway.steering import cancel, retry
+from safelight.gateway.steering import Submission, cancel, retry
 from safelight.gateway.trail import Level, audit_of, log_of
 from safelight.gateway.workflows import WorkflowType, contract_of
 
@@ -41,6 +44,12 @@ class Asked(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid")
 
     room: Literal["jobs", "create"] = "jobs"
+
+
+class Chosen(Asked):
+    """A press of a button that runs a failed job again with a change."""
+
+    remedy: Annotated[str, Field(max_length=40)]
 
 
 @dataclass(frozen=True)
@@ -144,6 +153,24 @@ def again(job_id: UUID, asked: Asked, request: Request, shared: Everything) -> R
     return _after(asked, request, shared, job_id)
 
 
+@router.post("/{job_id}/remedy")
+def mend(job_id: UUID, asked: Chosen, request: Request, shared: Everything) -> Response:
+    """Run a failed job again as its remedy says: a new job with a change."""
+    job = find_job(shared.client, shared.flows, job_id)
+    wanted = Submission(workflow=job.workflow, parameters=with_remedy(job, asked.remedy))
+    made = shared.submitter.submit(wanted, None)
+    if asked.room == "create":  # the form is another one then
+        address = urlencode({**typed(made.parameters, _described(made)), "job": str(made.id)})
+        return Response(headers={"HX-Redirect": f"/create/{made.workflow}?{address}"})
+    answer = _after(asked, request, shared, made.id)
+    answer.headers["HX-Push-Url"] = f"/jobs?job={made.id}"
+    return answer
+
+
+def _described(job: Job) -> Described:
+    return contract_of(job.workflow).described
+
+
 def _after(asked: Asked, request: Request, shared: Shared, job_id: UUID) -> Response:
     if asked.room == "create":
         job = find_job(shared.client, shared.flows, job_id)
@@ -194,12 +221,13 @@ def _drawer(shared: Shared, job_id: UUID) -> dict[str, object]:
     job = find_job(shared.client, shared.flows, job_id)
     current = current_of(job)
     manifest = None if job.status in (Status.QUEUED, Status.RUNNING) else manifest_of(job_id)
-    changed = typed(job.parameters, contract_of(job.workflow).described)
+    changed = typed(job.parameters, _described(job))
     server = shared.client.api_url
     return {
         "current": current,
         "job": job,
         "changed": changed,
+        "ways": current.ways,
         "manifest": manifest,
         "entries": list(manifest.stages) if manifest else [],
         "prefect": f"{str(server).rstrip('/').removesuffix('/api')}/runs/flow-run/{job.id}",

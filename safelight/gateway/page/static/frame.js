@@ -67,6 +67,11 @@ $("#theme").addEventListener("click", () => {
   const dark = matchMedia("(prefers-color-scheme: dark)").matches;
   const now = document.documentElement.dataset.theme ?? (dark ? "dark" : "light");
   const next = now === "dark" ? "light" : "dark";
+  if ((next === "dark") === dark) { // what the system has: it is followed again
+    delete document.documentElement.dataset.theme;
+    localStorage.removeItem("theme");
+    return;
+  }
   document.documentElement.dataset.theme = next;
   localStorage.setItem("theme", next);
 });
@@ -144,10 +149,38 @@ document.addEventListener("keydown", (event) => {
   if (event.key === "Escape" && !$("dialog[open]") && !typing(event)) closeDrawer();
 });
 document.body.addEventListener("htmx:afterSettle", mark);
-// What changes while somebody reads it must not lose what was unfolded.
+// What changes while somebody reads it must not lose what was unfolded, nor the focus.
+let unfolded = null;
+const summaries = (drawer) => $$("details > summary", drawer);
 document.body.addEventListener("htmx:beforeRequest", (event) => {
   const drawer = event.target.closest?.(".drawer");
-  if (drawer === event.target && ($("details[open]", drawer) || drawer.contains(document.activeElement))) event.preventDefault();
+  if (drawer !== event.target) return;
+  const focused = document.activeElement;
+  if (drawer.contains(focused) && !focused.matches("summary")) event.preventDefault();
 });
-document.addEventListener("change", (event) => { if (event.target.matches("[data-submits]")) event.target.form.requestSubmit(); });
+document.body.addEventListener("htmx:beforeSwap", (event) => {
+  const drawer = event.detail.target;
+  if (!drawer.matches?.(".drawer")) return;
+  const all = summaries(drawer);
+  unfolded = { of: drawer.dataset.of, open: all.map((each) => each.parentElement.open), inside: all.map((each) => each.nextElementSibling?.innerHTML ?? ""), focused: all.indexOf(document.activeElement) };
+});
+document.body.addEventListener("htmx:afterSettle", () => {
+  const drawer = $("#drawer .drawer");
+  if (!unfolded || drawer?.dataset.of !== unfolded.of) return;
+  const { open, inside, focused } = unfolded;
+  unfolded = null;
+  summaries(drawer).forEach((each, at) => {
+    if (!open[at]) return;
+    const place = each.nextElementSibling;
+    if (place && !place.childElementCount) place.innerHTML = inside[at]; // until the new one has come
+    each.parentElement.open = true;
+  });
+  summaries(drawer)[focused]?.focus({ preventScroll: true });
+});
+document.addEventListener("change", ({ target }) => {
+  if (!target.matches("[data-submits]")) return;
+  const other = target.dataset.other && $(`#${target.dataset.other}`);
+  if (other && other.value === target.value) other.value = target.dataset.was; // two axes change places
+  target.form.requestSubmit();
+});
 mark();

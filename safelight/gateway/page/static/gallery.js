@@ -1,5 +1,6 @@
 // The wall: only pages near the window exist; comparing, keeping, dragging out, keys.
 import { $, $$, closeDrawer, say, tell, typing } from "./frame.js";
+import { judge, ratingOf, show } from "./judging.js";
 
 // A page of the wall that is far away becomes a box of its height, and is asked for again when it is near.
 const near = new IntersectionObserver((entries) => {
@@ -39,6 +40,7 @@ document.body.addEventListener("htmx:afterRequest", (event) => {
   const shown = new URLSearchParams(new FormData($("#search")));
   if (!shown.get("q")) shown.delete("q");
   history.replaceState(null, "", `/gallery${shown.size ? `?${shown}` : ""}`);
+  $("#cull").href = `/gallery/cull?${new URLSearchParams({ q: $("#q").value })}`;
 });
 
 // Saved searches are chips of this browser.
@@ -88,6 +90,14 @@ function mark(sha256) {
   $(`[data-row="${sha256}"]`)?.setAttribute("aria-selected", "true");
   tell(say("marked"));
 }
+// A stack opens into the pictures that it stands for.
+document.addEventListener("click", (event) => {
+  const stack = event.target.closest("[data-stack]");
+  if (!stack) return;
+  event.preventDefault();
+  event.stopPropagation();
+  location.href = `/gallery?q=${encodeURIComponent(`stack:${stack.dataset.stack}`)}`;
+}, true);
 document.addEventListener("click", async (event) => {
   const button = event.target.closest("[data-blink], [data-mark], [data-copy]");
   if (!button) return;
@@ -101,6 +111,9 @@ document.addEventListener("click", async (event) => {
 function settle() {
   const range = $("[data-knife]");
   if (range) $("[data-compare]").style.setProperty("--at", `${range.value}%`);
+  const open = $("#drawer [data-of][data-kept]");
+  const pressed = open && $("[data-rate][aria-pressed=true]", open);
+  if (open) show({ sha256: open.dataset.of, star: open.dataset.kept === "yes", rating: Number(pressed?.dataset.rate ?? 0) });
   const gone = $("[data-deleted]")?.dataset.deleted;
   if (gone) $(`[data-row="${gone}"]`)?.remove();
 }
@@ -129,13 +142,34 @@ document.addEventListener("dragstart", (event) => {
   if (from.dataset.type) event.dataTransfer.setData("DownloadURL", `${from.dataset.type}:${sha256.slice(0, 12)}:${url}`);
 });
 
+// Keys mean the picture that has the focus, else the one that had it last: a wall that was swapped takes the focus along.
+let current = null;
+document.addEventListener("focusin", (event) => {
+  const row = event.target.closest?.("a[data-row]");
+  if (row) current = row.dataset.row;
+});
+document.body.addEventListener("htmx:afterSettle", () => {
+  if (document.activeElement !== document.body || !current) return;
+  $(`a[data-row="${current}"]`)?.focus({ preventScroll: true });
+});
+
 document.addEventListener("keydown", (event) => {
   if (typing(event) || event.ctrlKey || event.metaKey || event.altKey) return;
-  const tile = document.activeElement?.closest?.("a[data-row]");
+  const focused = document.activeElement?.closest?.("a[data-row]");
   const open = $("#drawer [data-of]")?.dataset.of;
+  const lost = document.activeElement === document.body && current ? $(`a[data-row="${current}"]`) : null;
+  const tile = focused ?? (open ? null : lost);
   const key = event.key.toLowerCase();
+  const rating = ratingOf(event);
+  const meant = tile?.dataset.row ?? open;
+  if (rating !== null && meant) {
+    judge(meant, { rating });
+    event.preventDefault();
+    return;
+  }
   if (key === "i" && tile) tile.click();
   else if (key === "c" && (tile ?? open)) mark(tile?.dataset.row ?? open);
+  else if (key === "s" && tile && tile.dataset.row !== open) judge(tile.dataset.row, { star: tile.dataset.star !== "yes" });
   else if (key === "s" && open) $("#star")?.click();
   else return;
   event.preventDefault();

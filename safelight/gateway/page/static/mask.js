@@ -1,5 +1,5 @@
 // Painting a mask: white is drawn anew. Brush and eraser, undo, touch and pen; two fingers zoom.
-import { $, say } from "./frame.js";
+import { $, say, tell } from "./frame.js";
 
 const dialog = $("#mask");
 
@@ -82,6 +82,22 @@ export async function open(link, before) {
   });
   controls.clear.addEventListener("click", () => { keep(); pen.clearRect(0, 0, layer.width, layer.height); paint(); });
   controls.invert.addEventListener("click", () => { keep(); invert(pen, layer); paint(); });
+  controls.save.addEventListener("click", async () => {
+    const file = await written(layer, controls.name.value.trim() || dialog.dataset.words);
+    const link = Object.assign(document.createElement("a"), { href: URL.createObjectURL(file), download: file.name });
+    link.click();
+    URL.revokeObjectURL(link.href);
+  });
+  controls.load.addEventListener("change", async () => {
+    const [file] = controls.load.files;
+    controls.load.value = "";
+    if (!file) return;
+    const mask = await createImageBitmap(file).catch(() => null);
+    if (!mask) return tell(say("mask.no_picture", { name: file.name }));
+    keep();
+    lay(pen, mask);
+    paint();
+  });
   // by keys: the arrows move a cross, Space paints there
   let cross = [layer.width / 2, layer.height / 2];
   canvas.addEventListener("keydown", (event) => {
@@ -124,8 +140,15 @@ async function loaded(link) {
 /** What was painted before is white where it was; everything else is clear. */
 async function under(pen, link) {
   const mask = await loaded(link).catch(() => null);
-  if (!mask) return;
+  if (mask) lay(pen, mask);
+}
+
+/** A mask takes the place of what was painted: its white is drawn anew, whatever its size. */
+function lay(pen, mask) {
   const { width, height } = pen.canvas;
+  pen.globalCompositeOperation = "source-over";
+  pen.fillStyle = "#000";
+  pen.fillRect(0, 0, width, height);
   pen.drawImage(mask, 0, 0, width, height);
   const pixels = pen.getImageData(0, 0, width, height);
   for (let n = 0; n < pixels.data.length; n += 4) {
@@ -203,11 +226,15 @@ function board(picture) {
     undo: button("undo"),
     clear: button("clear"),
     invert: button("invert"),
+    load: Object.assign(document.createElement("input"), { type: "file", accept: "image/*", className: "sr" }),
+    save: button("save"),
     leave: button("leave", "button quiet"),
     use: button("use", "button main"),
   };
   controls.erase.setAttribute("aria-pressed", "false");
-  bar.append(labelled("size", controls.size), controls.erase, controls.undo, controls.clear, controls.invert, labelled("called", controls.name), controls.leave, controls.use);
+  const loader = labelled("load", controls.load);
+  loader.className = "button";
+  bar.append(labelled("size", controls.size), controls.erase, controls.undo, controls.clear, controls.invert, loader, controls.save, labelled("called", controls.name), controls.leave, controls.use);
   dialog.replaceChildren(frame, bar);
   return { canvas, controls };
 }

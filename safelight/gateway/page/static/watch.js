@@ -1,5 +1,6 @@
 // Watches a run being drawn: server-sent events of the gateway move its bar, its words, its picture.
 import { $, $$, say, send, spanned, tell, refusal } from "./frame.js";
+import { notice } from "./notices.js";
 
 const OVER = ["SUCCEEDED", "FAILED", "CANCELLED"];
 const titled = document.title;
@@ -98,16 +99,13 @@ function preview(data) {
 }
 
 async function ended(job, told) {
+  const { name } = $("#run [data-job]")?.dataset ?? {};
   leave();
-  tell(say(`ended.${told.status}`));
-  if (document.hidden) document.title = `${say(`ended.${told.status}`)} · ${titled}`;
   await htmx.ajax("GET", `/create/run/${job}`, { target: "#run", swap: "innerHTML" });
+  const picture = $("#run #picture")?.src;
+  notice(job, `${say(`ended.${told.status}`)}${name ? `: ${name}` : ""}`, { picture, address: `/jobs?job=${job}` });
   document.dispatchEvent(new CustomEvent("run-ended", { detail: told }));
 }
-
-document.addEventListener("visibilitychange", () => {
-  if (!document.hidden && !source) document.title = titled;
-});
 
 export async function stop() {
   const button = $("#stop");
