@@ -4,13 +4,8 @@ from typing import Annotated
 
 from pydantic import Field, JsonValue
 
-from flows.pipelines.plan import (
-    MEDIA_INPUTS,
-    MOST_STAGES,
-    Pipeline,
-    StageSpec,
-    plan_pipeline,
-)
+from flows.pipelines.described import MEDIA_INPUTS, MOST_STAGES, Pipeline, StageSpec
+from flows.pipelines.plan import plan_pipeline
 from flows.pipelines.run import Made, run_plan
 from flows.running.inputs import Seed, ingest_media, ingest_several
 from flows.running.recorded import recorded_flow

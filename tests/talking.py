@@ -40,9 +40,9 @@ ENGINE = Lips()
 
 
 @contextmanager
-def lips(path: Path) -> Iterator[object]:
-    """The engine is installed inside; what it was asked is its `asked`."""
-    (path / "toy_lips.py").write_text(textwrap.dedent(ENGINE))
+def lips(path: Path, written: str = ENGINE) -> Iterator[object]:
+    """An engine `toy_lips` is installed inside; what this one was asked is its `asked`."""
+    (path / "toy_lips.py").write_text(textwrap.dedent(written))
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(folder, "__path__", [*folder.__path__, str(path)])
         choosing.engines.cache_clear()

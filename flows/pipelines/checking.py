@@ -1,33 +1,21 @@
 """Refuses a pipeline as its flow would, and shows what its stages take; nothing is loaded."""
 
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
 from typing import Any
 
 from pydantic import JsonValue, TypeAdapter, ValidationError
 
-from flows.pipelines.plan import MEDIA_INPUTS, Pipeline, Plan, StageSpec, plan_pipeline
-from safelight.errors import MissingRequiredFieldError, PipelineError
+from flows.pipelines.described import MEDIA_INPUTS, MOST_STAGES, Pipeline, StageSpec
+from flows.pipelines.plan import Plan, plan_pipeline, refuse_names
+from flows.pipelines.problems import Gathered, PipelineProblem, Place
+from safelight.errors import ContractMismatchError, PipelineError
 from safelight.params import refusal, refusals
-from tasks.base.catalog import find_stage
+from tasks.base.catalog import ALIASES, find_stage, stages
 
 Described = Mapping[str, JsonValue]
+SEED = TypeAdapter[int | None](int | None)
 ANY_FILE = "store:any"
 """Stands for media of a call that is not there yet; no file is opened."""
-
-
-@dataclass(frozen=True)
-class PipelineProblem:
-    """Something that is wrong with a pipeline."""
-
-    path: tuple[str | int, ...]
-    """Where: names and places from the outside in."""
-    code: str
-    """Of the error that a run would end with."""
-    problem: str
-    """What was found and what was expected."""
-    remedy: str
-    """What to do."""
 
 
 def check_pipeline(described: Described, call_input: dict[str, JsonValue]) -> None:
@@ -38,7 +26,7 @@ def check_pipeline(described: Described, call_input: dict[str, JsonValue]) -> No
     """
     try:
         pipeline = _whole(described)
-        seed = TypeAdapter[int | None](int | None).validate_python(described.get("seed"))
+        seed = SEED.validate_python(described.get("seed"))
     except ValidationError as error:
         raise refusal(error, "pipeline") from error
     plan_pipeline(pipeline, call_input, seed)
@@ -62,20 +50,29 @@ def pipeline_problems(
 ) -> list[PipelineProblem]:
     """Everything that is wrong with a pipeline, whatever media its call brings; nothing is loaded.
 
-    What stages read is looked at once each of them is right by itself.
+    What only follows from something else that is wrong is left out.
     """
-    try:
-        pipeline = _whole(described)
-    except ValidationError as error:
-        return [_problem(path, told) for path, told in refusals(error, "pipeline")]
-    found = [one for at, spec in enumerate(pipeline.stages) for one in _in_stage(at, spec)]
-    if found:
-        return found
-    try:
-        _plan_with_any_media(pipeline, call_input)
-    except PipelineError as error:
-        return [_problem(_place(pipeline, error), error)]
-    return []
+    gathered = Gathered()
+    for key in described.keys() - {*Pipeline.model_fields, "seed", "call_input"}:
+        error = ContractMismatchError(
+            f"pipeline: there is no field {key}", f"remove {key} or correct its name"
+        )
+        gathered.tell_form((key,), error)
+    for told in _wrong_forms(described):
+        gathered.tell_form(*told)
+    pipeline = _as_far_as_it_goes(described)
+    refuse_names(pipeline, gathered.tell)
+    if pipeline.stages:
+        own = _with_own_names(pipeline)
+        each = [_told(own, media | call_input, gathered) for media in _medias(own)]
+        gathered = min(each, key=lambda one: len(one.found))
+    return sorted(gathered.found, key=_order)
+
+
+def _told(pipeline: Pipeline, call_input: dict[str, JsonValue], before: Gathered) -> Gathered:
+    gathered = Gathered([*before.found], before.formless)
+    plan_pipeline(pipeline, call_input, tell=gathered.tell)
+    return gathered
 
 
 def pipeline_diagram(described: Described) -> list[str]:
@@ -85,7 +82,7 @@ def pipeline_diagram(described: Described) -> list[str]:
         PipelineError: the pipeline is not as it should be.
     """
     pipeline = _stages_alone(described)
-    plan = _plan_with_any_media(pipeline, {})
+    plan = _plan_with_any_media(pipeline)
     read = dict.fromkeys(name for planned in plan.stages for name in planned.reads)
     lines = ["flowchart LR"]
     lines += [f"    {_node(name)}([{name}])" for name in read if name in MEDIA_INPUTS]
@@ -116,44 +113,89 @@ def _node(name: str) -> str:
     return f"n_{name}"
 
 
-def _in_stage(at: int, spec: StageSpec) -> Iterator[PipelineProblem]:
-    place: tuple[str | int, ...] = ("stages", at)
+def _wrong_forms(described: Described) -> Iterator[tuple[Place, PipelineError]]:
+    """Where a description is no pipeline at all."""
     try:
-        params_type = find_stage(spec.stage_type).params_type
-    except PipelineError as error:
-        yield _problem((*place, "stage_type"), error)
-        return
-    try:
-        params_type.model_validate(spec.parameters)
+        _whole(described)
     except ValidationError as error:
-        for path, told in refusals(error, f"stage {spec.name}"):
-            if isinstance(told, MissingRequiredFieldError):
-                continue  # the call or the pipeline may bring it
-            yield _problem((*place, "parameters", *path), told)
+        yield from refusals(error, "pipeline")
+    try:
+        SEED.validate_python(described.get("seed"))
+    except ValidationError as error:
+        yield from ((("seed", *path), one) for path, one in refusals(error, "pipeline"))
 
 
-def _plan_with_any_media(pipeline: Pipeline, call_input: dict[str, JsonValue]) -> Plan:
-    """Plan it as if the call brought every file that stages read."""
-    names = {name for spec in pipeline.stages for name in spec.reads or () if name in MEDIA_INPUTS}
-    first = pipeline.stages[0]
-    stage = find_stage(first.stage_type)
-    if first.reads is None and stage.reads:
-        names.add(next(iter(next(iter(stage.reads.values())))))
-    any_media: dict[str, JsonValue] = dict.fromkeys(sorted(names), ANY_FILE)
-    return plan_pipeline(pipeline, any_media | call_input)
+def _as_far_as_it_goes(described: Described) -> Pipeline:
+    """What of a description is in form, each stage in its place."""
+    listed, shared = described.get("stages"), described.get("parameters")
+    specs = [_stage(at, one) for at, one in enumerate(listed)] if isinstance(listed, list) else []
+    return Pipeline.model_construct(
+        stages=tuple(specs[:MOST_STAGES]),
+        parameters=shared if isinstance(shared, dict) else {},
+    )
 
 
-def _place(pipeline: Pipeline, error: PipelineError) -> tuple[str | int, ...]:
-    """The stage that a message begins with, and there what it reads."""
+def _stage(at: int, given: JsonValue) -> StageSpec:
+    told: dict[str, JsonValue] = given if isinstance(given, dict) else {}
+    try:
+        return StageSpec.model_validate(told)
+    except ValidationError as error:
+        wrong = {path[0] for path, _ in refusals(error, "stage") if path}
+    right = {name: told[name] for name in StageSpec.model_fields if name in told.keys() - wrong}
+    blank: dict[str, Any] = {"stage_type": "", "name": f"stage {at + 1}", "reads": ()}
+    if "reads" not in told:
+        blank["reads"] = None
+    reads = right.pop("reads", None)
+    if isinstance(reads, list | tuple):
+        blank["reads"] = tuple(reads)
+    return StageSpec.model_construct(None, **{"parameters": {}, **blank, **right})
+
+
+def _with_own_names(pipeline: Pipeline) -> Pipeline:
+    """Every stage under a name of its own, so that each is looked at."""
+    names = [spec.name for spec in pipeline.stages]
+    own = tuple(
+        spec.model_copy(update={"name": f"stage {at + 1}"})
+        if spec.name in MEDIA_INPUTS or spec.name in names[:at]
+        else spec
+        for at, spec in enumerate(pipeline.stages)
+    )
+    return Pipeline.model_construct(stages=own, parameters=pipeline.parameters)
+
+
+def _medias(pipeline: Pipeline) -> list[dict[str, JsonValue]]:
+    """Media of calls that the pipeline may be for: one for each kind that its first stage reads."""
+    read: set[str] = set()
+    kinds: tuple[str, ...] = ()
     for at, spec in enumerate(pipeline.stages):
-        if error.problem.startswith(f"stage {spec.name}:"):
-            return ("stages", at, "reads")
-    twice = [spec.name for spec in pipeline.stages]
-    for at, name in enumerate(twice):
-        if name in twice[:at] or (f"named {name!r}" in error.problem and name in MEDIA_INPUTS):
-            return ("stages", at, "name")
-    return ("parameters",) if "parameters" in error.problem else ("stages",)
+        stage = stages().get(ALIASES.get(spec.stage_type, spec.stage_type))
+        if spec.reads is not None:
+            read.update(spec.reads)
+        elif stage is not None and stage.reads:
+            first, *others = stage.reads
+            read.update(others)
+            kinds = stage.reads[first] if at == 0 and not stage.optional else kinds
+    return [
+        dict.fromkeys(sorted(MEDIA_INPUTS.keys() & {*read, kind}), ANY_FILE)
+        for kind in kinds or ("",)
+    ]
 
 
-def _problem(path: tuple[str | int, ...], error: PipelineError) -> PipelineProblem:
-    return PipelineProblem(path, error.code, error.problem, error.remedy)
+def _plan_with_any_media(pipeline: Pipeline) -> Plan:
+    """Plan it as if the call brought every file that stages read."""
+    first: PipelineError | None = None
+    for media in _medias(pipeline):
+        try:
+            return plan_pipeline(pipeline, media)
+        except PipelineError as error:
+            first = first or error
+    if first is None:
+        raise ValueError("a pipeline is for one kind of media at the least")
+    raise first
+
+
+def _order(problem: PipelineProblem) -> list[tuple[int, int, str]]:
+    """Stages first and in their order, then what they share."""
+    head = {"stages": 0, "parameters": 1}.get(str(problem.path[0]) if problem.path else "", 2)
+    parts = [(0, part, "") if isinstance(part, int) else (1, 0, part) for part in problem.path]
+    return [(head, 0, ""), *parts]

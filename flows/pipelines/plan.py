@@ -1,54 +1,20 @@
 """Pipelines as data: a list of stages that form a DAG, checked whole before anything loads."""
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from graphlib import CycleError, TopologicalSorter
 from typing import Any
 
-from pydantic import Field, JsonValue, ValidationError
+from pydantic import JsonValue
 
-from flows.running.prompts import unfolded_stage
+from flows.pipelines.described import MEDIA_INPUTS, Pipeline, StageSpec
+from flows.pipelines.filling import Filled
+from flows.pipelines.problems import Tell, refuse
 from safelight.errors import ContractMismatchError, MissingRequiredFieldError
-from safelight.params import ANY_SEED, Params, refusal
+from safelight.params import Params
 from safelight.store.artifact import MediaKind
 from tasks.base.catalog import find_stage
-from tasks.base.recorder import recorder
 from tasks.base.stage import Makes, Stage
-
-MEDIA_INPUTS: dict[str, MediaKind] = {
-    "image": "image",
-    "mask": "image",
-    "video": "video",
-    "audio": "audio",
-}
-"""Keys of a call's input that name files, and what must be in them."""
-
-
-MOST_STAGES = 200
-"""Of a pipeline; people's have a dozen."""
-
-
-class StageSpec(Params):
-    """One stage of a pipeline."""
-
-    stage_type: str
-    """Which stage: generate, refine, upscale, ...; older names are understood."""
-    name: str = Field(min_length=1, max_length=64, pattern=r"^[A-Za-z0-9_-]+$")
-    """What other stages and the result call it; unique in the pipeline."""
-    parameters: dict[str, JsonValue] = Field(default_factory=dict)
-    """Parameters of the stage; the call's input wins over them."""
-    reads: tuple[str, ...] | None = None
-    """Names of the earlier stages, or of the inputs image, mask, video, that it reads; a stage
-    that takes a list, such as blend and storyboard, may name any number. None reads the stage
-    before it, or the call's own image or video when it is the first."""
-
-
-class Pipeline(Params):
-    """Stages and the parameters that all of them share."""
-
-    stages: tuple[StageSpec, ...] = Field(min_length=1, max_length=MOST_STAGES)
-    """In any order that `reads` makes sense of; run as a DAG."""
-    parameters: dict[str, JsonValue] = Field(default_factory=dict)
-    """Given to every stage with a field of that name; a stage's own parameters win over them."""
 
 
 @dataclass(frozen=True)
@@ -89,6 +55,7 @@ def plan_pipeline(
     seed: int | None = None,
     *,
     runs: bool = False,
+    tell: Tell = refuse,
 ) -> Plan:
     """Check a pipeline and its call, and put the stages in order; no model and no file is opened.
 
@@ -98,6 +65,8 @@ def plan_pipeline(
             wins over the pipeline's. `name.field` addresses one stage.
         seed: of the run; taken by every stage that draws noise and was given no other.
         runs: its prompts unfold, and are entered in the run's record; else they are looked at.
+        tell: takes what is wrong, with its place. One that raises nothing is told everything; the
+            plan then lacks the stages that are not right.
 
     Raises:
         ContractMismatchError: unknown stage or field, a name used twice, a cycle, a stage that
@@ -105,45 +74,62 @@ def plan_pipeline(
         MissingRequiredFieldError: a stage lacks an input or a required parameter.
         InvalidFieldValueError: a parameter is outside its limits.
     """
-    specs = {spec.name: spec for spec in pipeline.stages}
-    if len(specs) < len(pipeline.stages):
-        names = [spec.name for spec in pipeline.stages]
-        twice = next(name for name in names if names.count(name) > 1)
-        raise ContractMismatchError(
-            f"two stages are named {twice!r}", "give every stage a name of its own"
-        )
-    for name in specs:
-        if name in MEDIA_INPUTS:
-            raise ContractMismatchError(
-                f"a stage is named {name!r}, which is the name of an input", "rename the stage"
-            )
-    stages = {name: _stage_of(spec) for name, spec in specs.items()}
-    reads = _reads(pipeline, stages, call_input)
-    order = _ordered(reads)
+    refuse_names(pipeline, tell)
+    specs = {spec.name: (at, spec) for at, spec in enumerate(pipeline.stages)}
+    stages = {name: _stage_of(at, spec, tell) for name, (at, spec) in specs.items()}
+    reads = _reads(pipeline, stages, call_input, tell)
+    order = _ordered(reads, specs, tell)
     used: set[str] = set()
-    kinds: dict[str, MediaKind] = {
+    kinds: dict[str, MediaKind | None] = {
         name: kind for name, kind in MEDIA_INPUTS.items() if call_input.get(name) is not None
     }
     planned: list[PlannedStage] = []
-    params = {
-        name: _params_of(
-            specs[name], stages[name], pipeline.parameters, call_input, used, seed, runs
-        )
-        for name in order
-    }
+    filled = Filled(pipeline.parameters, call_input, seed, runs=runs)
+    params: dict[str, Params | None] = {}
     for name in order:
-        _check_kinds(name, stages[name], reads[name], kinds)
         stage = stages[name]
-        kinds[name] = _kind_of(stage.makes, [kinds[read] for read in reads[name]], params[name])
-        again = _drawing_again(name, params[name], reads[name], planned)
-        planned.append(PlannedStage(name, stage, params[name], reads[name], kinds[name], again))
-    _refuse_unused(pipeline.parameters, call_input, used)
-    _refuse_unread(kinds.keys() - stages.keys(), reads)
+        params[name] = None if stage is None else filled.params_of(*specs[name], stage, used, tell)
+    for name in order:
+        at, stage, its = specs[name][0], stages[name], params[name]
+        if stage is None:
+            kinds[name] = None
+            continue
+        _check_kinds(at, name, stage, reads[name], kinds, tell)
+        first = kinds.get(reads[name][0]) if reads[name] else None
+        gives = kinds[name] = _kind_of(stage.makes, first, its)
+        again = _drawing_again(at, name, its, reads[name], planned, tell)
+        if its is not None and gives is not None:
+            planned.append(PlannedStage(name, stage, its, reads[name], gives, again))
+    if None not in stages.values():
+        _refuse_unused(pipeline.parameters, call_input, used, tell)
+    _refuse_unread(kinds.keys() - stages.keys(), reads, tell)
     return Plan(tuple(planned))
 
 
+def refuse_names(pipeline: Pipeline, tell: Tell = refuse) -> None:
+    """Tell of stages whose name another stage or an input has."""
+    names = [spec.name for spec in pipeline.stages]
+    for at, name in enumerate(names):
+        if name in names[:at]:
+            error = ContractMismatchError(
+                f"two stages are named {name!r}", "give every stage a name of its own"
+            )
+            tell(("stages", at, "name"), error)
+    for at, name in enumerate(names):
+        if name in MEDIA_INPUTS:
+            error = ContractMismatchError(
+                f"a stage is named {name!r}, which is the name of an input", "rename the stage"
+            )
+            tell(("stages", at, "name"), error)
+
+
 def _drawing_again(
-    name: str, params: Params, reads: tuple[str, ...], planned: list[PlannedStage]
+    at: int,
+    name: str,
+    params: Params | None,
+    reads: tuple[str, ...],
+    planned: list[PlannedStage],
+    tell: Tell,
 ) -> PlannedStage | None:
     """The stage before a gate that is to have it draw again."""
     if getattr(params, "policy", None) != "next_seed":
@@ -152,60 +138,73 @@ def _drawing_again(
     draws = before is not None and before.stage.declared.origin in ("creates", "redraws")
     if before is None or not draws or "seed" not in type(before.params).model_fields:
         what = reads[0] if reads else "nothing"
-        raise ContractMismatchError(
+        error = ContractMismatchError(
             f"stage {name}: its policy is next_seed, and {what}, which it reads, draws nothing by "
             "a seed",
             f"let {name} read the stage that draws, or set its policy to fail or warn",
         )
+        tell(("stages", at, "parameters", "policy"), error)
+        return None
     return before
 
 
-def _stage_of(spec: StageSpec) -> Stage[..., Any]:
+def _stage_of(at: int, spec: StageSpec, tell: Tell) -> Stage[..., Any] | None:
     try:
         return find_stage(spec.stage_type)
     except ContractMismatchError as error:
-        raise ContractMismatchError(f"stage {spec.name}: {error.problem}", error.remedy) from error
+        named = ContractMismatchError(f"stage {spec.name}: {error.problem}", error.remedy)
+        named.__cause__ = error
+        tell(("stages", at, "stage_type"), named)
+        return None
 
 
 def _reads(
-    pipeline: Pipeline, stages: dict[str, Stage[..., Any]], call_input: dict[str, JsonValue]
+    pipeline: Pipeline,
+    stages: dict[str, Stage[..., Any] | None],
+    call_input: dict[str, JsonValue],
+    tell: Tell,
 ) -> dict[str, tuple[str, ...]]:
     found: dict[str, tuple[str, ...]] = {}
     previous: str | None = None
-    for spec in pipeline.stages:
-        wanted = _inputs_of(stages[spec.name])
-        reads = spec.reads
-        if reads is None:
-            reads = _default_reads(spec.name, stages[spec.name], previous, call_input)
-        gathers, optional = stages[spec.name].gathers, stages[spec.name].optional
-        too_few = len(reads) < len(wanted) and not (optional and not reads)
-        if too_few or (len(reads) > len(wanted) and not gathers):
-            more = " or more" if gathers else " or none" if optional else ""
-            raise ContractMismatchError(
-                f"stage {spec.name}: reads {len(reads)} ({', '.join(reads) or 'nothing'}), "
-                f"{spec.stage_type} takes {len(wanted)}{more} "
-                f"({', '.join(wanted) or 'nothing'})",
-                f"correct reads of {spec.name}",
-            )
-        for name in reads:
+    for at, spec in enumerate(pipeline.stages):
+        stage, reads = stages[spec.name], spec.reads
+        if stage is not None:
+            if reads is None:
+                reads = _default_reads(at, spec.name, stage, previous, call_input, tell)
+            wanted, gathers, optional = list(stage.reads), stage.gathers, stage.optional
+            too_few = len(reads) < len(wanted) and not (optional and not reads)
+            if too_few or (len(reads) > len(wanted) and not gathers):
+                more = " or more" if gathers else " or none" if optional else ""
+                error = ContractMismatchError(
+                    f"stage {spec.name}: reads {len(reads)} ({', '.join(reads) or 'nothing'}), "
+                    f"{spec.stage_type} takes {len(wanted)}{more} "
+                    f"({', '.join(wanted) or 'nothing'})",
+                    f"correct reads of {spec.name}",
+                )
+                if spec.reads is not None:  # else it is told what it has no default for
+                    tell(("stages", at, "reads"), error)
+        for place, name in enumerate(reads or ()):
             if name not in stages and name not in MEDIA_INPUTS:
-                raise ContractMismatchError(
+                error = ContractMismatchError(
                     f"stage {spec.name}: reads {name!r}, which is neither a stage "
                     f"({', '.join(stages)}) nor an input ({', '.join(MEDIA_INPUTS)})",
                     f"correct reads of {spec.name}",
                 )
-        found[spec.name] = reads
+                tell(("stages", at, "reads", place), error)
+        found.setdefault(spec.name, reads or ())
         previous = spec.name
     return found
 
 
 def _default_reads(
+    at: int,
     name: str,
     stage: Stage[..., Any],
     previous: str | None,
     call_input: dict[str, JsonValue],
+    tell: Tell,
 ) -> tuple[str, ...]:
-    wanted = _inputs_of(stage)
+    wanted = list(stage.reads)
     if not wanted:
         return ()
     kinds = stage.reads[wanted[0]]
@@ -215,102 +214,92 @@ def _default_reads(
     if first is None and stage.optional:
         return ()
     if first is None:
-        raise MissingRequiredFieldError(
+        error = MissingRequiredFieldError(
             f"stage {name}: {stage.name} needs {' or '.join(kinds)}, and the call has none",
             f"add {kinds[0]} to the call's input, or a stage before {name}",
         )
+        tell(("stages", at, "reads"), error)
+        return ()
     return (first, *wanted[1:])
 
 
-def _inputs_of(stage: Stage[..., Any]) -> list[str]:
-    return list(stage.reads)
-
-
-def _ordered(reads: dict[str, tuple[str, ...]]) -> list[str]:
+def _ordered(
+    reads: dict[str, tuple[str, ...]], specs: dict[str, tuple[int, StageSpec]], tell: Tell
+) -> list[str]:
     graph = {name: [read for read in names if read in reads] for name, names in reads.items()}
-    try:
-        return list(TopologicalSorter(graph).static_order())
-    except CycleError as error:
-        ring = " -> ".join(error.args[1])
-        raise ContractMismatchError(
-            f"the stages read each other in a circle: {ring}", "break the circle in reads"
-        ) from error
-
-
-def _params_of(
-    spec: StageSpec,
-    stage: Stage[..., Any],
-    shared: dict[str, JsonValue],
-    call_input: dict[str, JsonValue],
-    used: set[str],
-    seed: int | None,
-    runs: bool,
-) -> Params:
-    fields = stage.params_type.model_fields
-    drawn: dict[str, JsonValue] = {"seed": seed} if "seed" in fields and seed is not None else {}
-    merged = drawn | {name: value for name, value in shared.items() if name in fields}
-    merged.update(spec.parameters)
-    for key, value in call_input.items():
-        if key in fields and key not in MEDIA_INPUTS:
-            merged[key] = value
-    for key, value in call_input.items():  # what addresses one stage wins, in any order
-        owner, _, field = key.rpartition(".")
-        if owner == spec.name:
-            merged[field] = value
-            used.add(key)
-    used.update(name for name in fields if name in shared or name in call_input)
-    if merged.get("seed") in (None, ANY_SEED) and "seed" in drawn:
-        merged["seed"] = seed
-    merged, prompts = unfolded_stage(spec.name, merged, seed if runs else None)
-    recorder().unfolded.extend(prompts)
-    try:
-        return stage.params_type.model_validate(merged)
-    except ValidationError as error:
-        raise refusal(error, f"stage {spec.name}") from error
+    while True:
+        try:
+            return list(TopologicalSorter(graph).static_order())
+        except CycleError as error:
+            ring: list[str] = error.args[1]
+            circle = ContractMismatchError(
+                f"the stages read each other in a circle: {' -> '.join(ring)}",
+                "break the circle in reads",
+            )
+            circle.__cause__ = error
+            # each of the ring is read by the one after it
+            tell(("stages", specs[ring[1]][0], "reads"), circle)
+            graph[ring[1]] = [read for read in graph[ring[1]] if read != ring[0]]
 
 
 def _check_kinds(
-    name: str, stage: Stage[..., Any], reads: tuple[str, ...], kinds: dict[str, MediaKind]
+    at: int,
+    name: str,
+    stage: Stage[..., Any],
+    reads: tuple[str, ...],
+    kinds: Mapping[str, MediaKind | None],
+    tell: Tell,
 ) -> None:
-    for (wanted, may_be), read in zip(stage.inputs(len(reads)), reads, strict=True):
+    for place, ((wanted, may_be), read) in enumerate(
+        zip(stage.inputs(len(reads)), reads, strict=False)
+    ):
         if read not in kinds:
-            raise MissingRequiredFieldError(
-                f"stage {name}: reads the input {read!r}, and the call has none",
-                f"add {read} to the call's input",
-            )
-        if kinds[read] not in may_be:
-            raise ContractMismatchError(
+            if read in MEDIA_INPUTS:
+                error = MissingRequiredFieldError(
+                    f"stage {name}: reads the input {read!r}, and the call has none",
+                    f"add {read} to the call's input",
+                )
+                tell(("stages", at, "reads", place), error)
+        elif (kind := kinds[read]) is not None and kind not in may_be:
+            error = ContractMismatchError(
                 f"stage {name}: {stage.name} takes {' or '.join(may_be)} as its {wanted}, "
-                f"{read} gives {kinds[read]}",
+                f"{read} gives {kind}",
                 f"let {name} read another stage",
             )
+            tell(("stages", at, "reads", place), error)
 
 
-def _kind_of(makes: Makes, read: list[MediaKind], params: Params) -> MediaKind:
+def _kind_of(makes: Makes, first: MediaKind | None, params: Params | None) -> MediaKind | None:
     if makes == "same":
-        return read[0]
+        return first
     if makes == "stated":
         stated: str = getattr(params, "makes", "")
-        return stated if stated in ("image", "video", "audio") else "other"
+        other = None if params is None else "other"
+        return stated if stated in ("image", "video", "audio") else other
     return makes
 
 
-def _refuse_unread(media: set[str], reads: dict[str, tuple[str, ...]]) -> None:
+def _refuse_unread(media: set[str], reads: dict[str, tuple[str, ...]], tell: Tell) -> None:
     """Refuse media that nothing would be made of, for instance a mask beside no inpaint."""
     unread = sorted(media.difference(*reads.values()))
     if unread:
-        raise ContractMismatchError(
+        error = ContractMismatchError(
             f"the call's input: no stage reads {' and '.join(unread)}",
             f"remove {unread[0]}, or name it in reads of a stage",
         )
+        tell(("call_input", unread[0]), error)
 
 
 def _refuse_unused(
-    shared: dict[str, JsonValue], call_input: dict[str, JsonValue], used: set[str]
+    shared: dict[str, JsonValue], call_input: dict[str, JsonValue], used: set[str], tell: Tell
 ) -> None:
-    for source, where in ((shared, "the pipeline's parameters"), (call_input, "the call's input")):
+    for source, where, outer in (
+        (shared, "the pipeline's parameters", "parameters"),
+        (call_input, "the call's input", "call_input"),
+    ):
         for key in source:
             if key not in used and key not in MEDIA_INPUTS:
-                raise ContractMismatchError(
+                error = ContractMismatchError(
                     f"{where}: no stage has a field {key!r}", f"remove {key} or correct its name"
                 )
+                tell((outer, key), error)

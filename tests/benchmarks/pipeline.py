@@ -54,7 +54,8 @@ def main() -> dict[str, float]:
 
 
 def _measure() -> dict[str, float]:
-    from flows.pipelines.plan import Pipeline, StageSpec, plan_pipeline
+    from flows.pipelines.described import Pipeline, StageSpec
+    from flows.pipelines.plan import plan_pipeline
     from tasks.base.ingest import ingest
 
     photo = {"image": str(EXAMPLES / "astronaut.png")}

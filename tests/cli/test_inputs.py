@@ -146,7 +146,8 @@ def test_overrides_are_checked_with_the_steps_that_switches_leave():
     ],
 )
 def test_the_more_specific_option_wins_in_any_order_and_names_may_have_dashes(words: list[str]):
-    from flows.pipelines.plan import Pipeline, plan_pipeline
+    from flows.pipelines.described import Pipeline
+    from flows.pipelines.plan import plan_pipeline
 
     options = pipeline_options(TWO)
     call = parse_options([*words, "--image", "x.png"], options)

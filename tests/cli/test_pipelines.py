@@ -114,7 +114,7 @@ def test_everything_that_is_wrong_is_told_with_its_line(
     [
         (YAML.replace("[warm, on]", "[warm, off]"), 11),
         (YAML.replace("name: both", "name: warm"), 10),
-        (YAML.replace("seed: 7", "sed: 7"), 12),
+        (YAML.replace("seed: 7", "sed: 7"), 13),
         (YAML.replace("name: both", "nmae: both"), 9),
     ],
 )

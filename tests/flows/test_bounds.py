@@ -9,7 +9,7 @@ from PIL import Image
 from flows.batch import batch
 from flows.generate import generate
 from flows.pipeline import pipeline
-from flows.pipelines.plan import MOST_STAGES
+from flows.pipelines.described import MOST_STAGES
 from safelight.errors import InvalidFieldValueError
 from safelight.store.artifact import ArtifactRef
 from safelight.store.store import current_store

@@ -7,7 +7,8 @@ import pytest
 
 from flows.photoreal_portrait_v1 import photoreal_portrait_v1
 from flows.pipeline import pipeline
-from flows.pipelines.plan import Pipeline, StageSpec, plan_pipeline
+from flows.pipelines.described import Pipeline, StageSpec
+from flows.pipelines.plan import plan_pipeline
 from safelight.errors import PipelineError
 from safelight.provenance.manifest import load_manifest
 from safelight.settings import settings

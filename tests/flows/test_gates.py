@@ -10,7 +10,8 @@ from PIL import Image
 
 from flows.check import check as check_flow
 from flows.photoreal_portrait_v1 import photoreal_portrait_v1
-from flows.pipelines.plan import Pipeline, plan_pipeline
+from flows.pipelines.described import Pipeline
+from flows.pipelines.plan import plan_pipeline
 from flows.pipelines.run import Made, run_plan
 from flows.upscale_denoise_image_v1 import upscale_denoise_image_v1
 from presets.base.catalog import find_preset, preset_ids

@@ -119,7 +119,7 @@ def make_controlnet(models: Path) -> None:
     net.save_pretrained(models / "controlnet" / "edges")
 
 
-def make_ip_adapter(models: Path) -> None:
+def make_ip_adapter(models: Path, model: str = "tiny", strength: float = 1.0) -> None:
     import torch
     from diffusers import UNet2DConditionModel
     from safetensors.torch import save_file
@@ -137,8 +137,8 @@ def make_ip_adapter(models: Path) -> None:
         patch_size=4,
     )
     CLIPVisionModelWithProjection(seen).save_pretrained(folder / "image_encoder")
-    unet = UNet2DConditionModel.from_pretrained(models / "tiny" / "unet")
-    width, tokens = 32, 4
+    unet = UNet2DConditionModel.from_pretrained(models / model / "unet")
+    width, tokens = unet.config.cross_attention_dim, 4
     state = {
         "image_proj.proj.weight": torch.randn(width * tokens, 24),
         "image_proj.proj.bias": torch.randn(width * tokens),
@@ -149,7 +149,7 @@ def make_ip_adapter(models: Path) -> None:
     for position, name in enumerate(crossing):
         channels = unet.get_submodule(name.removesuffix(".processor")).to_q.out_features
         for part in ("k", "v"):
-            state[f"ip_adapter.{2 * position + 1}.to_{part}_ip.weight"] = torch.randn(
+            state[f"ip_adapter.{2 * position + 1}.to_{part}_ip.weight"] = strength * torch.randn(
                 channels, width
             )
     save_file(state, folder / "ip-adapter.safetensors")

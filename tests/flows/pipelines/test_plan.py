@@ -7,7 +7,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from flows.pipelines.plan import Pipeline, StageSpec, plan_pipeline
+from flows.pipelines.described import Pipeline, StageSpec
+from flows.pipelines.plan import plan_pipeline
 from safelight.errors import PipelineError
 
 PROMPT = {"prompt": "a cat", "seed": 1}
@@ -147,7 +148,8 @@ def test_bad_pipelines_are_refused(case: str):
 def test_planning_loads_no_engine():
     program = (
         "import sys\n"
-        "from flows.pipelines.plan import Pipeline, StageSpec, plan_pipeline\n"
+        "from flows.pipelines.described import Pipeline, StageSpec\n"
+        "from flows.pipelines.plan import plan_pipeline\n"
         "stages = [StageSpec(stage_type=t, name=t) for t in ('generate', 'detail', 'upscale')]\n"
         f"plan_pipeline(Pipeline(stages=stages), {PROMPT!r})\n"
         "assert not {'torch', 'diffusers', 'ncnn', 'av'} & set(sys.modules)"

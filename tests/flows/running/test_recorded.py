@@ -15,7 +15,7 @@ from prefect.futures import as_completed
 from prefect.settings import PREFECT_API_URL, PREFECT_TASKS_REFRESH_CACHE, temporary_settings
 
 from flows.pipeline import pipeline
-from flows.pipelines.plan import StageSpec
+from flows.pipelines.described import StageSpec
 from flows.running.recorded import recorded_flow, run_inline
 from safelight.engines.identity import EngineIdentity
 from safelight.errors import InvalidFieldValueError, StoreUnavailableError
@@ -304,7 +304,7 @@ def test_killed_in_its_third_stage_a_run_goes_on_there(volume: Path):
     Image.open(PHOTO).crop((120, 0, 376, 256)).save(small)
     program = (
         "from flows.pipeline import pipeline\n"
-        "from flows.pipelines.plan import StageSpec\n"
+        "from flows.pipelines.described import StageSpec\n"
         f"stages = [StageSpec.model_validate(s) for s in {[s.model_dump() for s in stages]!r}]\n"
         f"pipeline(stages=stages, call_input={{'image': {str(small)!r}}}, seed=1)\n"
     )
