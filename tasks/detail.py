@@ -1,10 +1,10 @@
-"""The detail stage: faces drawn again at the model's full resolution and blended back."""
+"""The detail stage: faces or hands drawn again at the model's full resolution and blended back."""
 
 from collections.abc import Callable, Sequence
 from typing import Literal, Self
 
 import numpy as np
-from pydantic import Field
+from pydantic import Field, model_validator
 
 from safelight.engines.identity import EngineIdentity
 from safelight.engines.interface import (
@@ -17,7 +17,10 @@ from safelight.engines.interface import (
     Redraws,
     Request,
 )
+from safelight.engines.mending import FindsHands, Hand, HandRequest, RestoreRequest, RestoresFaces
+from safelight.engines.results import Face
 from safelight.errors import DependencyMissingError, MissingRequiredFieldError
+from safelight.media.aligning import SIDE, cut_out, lay_back, scale_of, turning_of
 from safelight.media.regions import BLOCK, Box, redrawn
 from safelight.media.texture import with_fine_waves
 from safelight.params import SEEDS, Params, Seed
@@ -36,13 +39,17 @@ from tasks.base.video_stage import transformed
 
 REVISION = 3
 """Raised when cutting out or blending changes the pixels."""
+NAMES = {"face": ("face", "faces"), "hand": ("hand", "hands"), "person": ("person", "people")}
+"""Of one region, and of several."""
+LARGEST_RESTORED = 2
+"""A face is restored up to so many times what restorers make; larger ones would lose detail."""
 
 
 class DetailParams(Params):
     """Which parts to draw again, and how freely."""
 
     region: Literal["face", "hand", "person"] = "face"
-    """What to look for; only the detector of faces is there."""
+    """What to look for; there is no detector of whole people yet."""
     confidence: float = Field(default=0.9, ge=0, le=1)
     """How sure the detector must be; below 0.9 patterned cloth may pass for a face."""
     padding: float = Field(default=0.35, ge=0, le=2)
@@ -67,10 +74,23 @@ class DetailParams(Params):
     """How much of the fine texture and grain that was there is laid over each drawn face again.
     None is 1 for photographs and 0 for drawings; the notes say which it was taken for, and why."""
     restore_faces: bool = False
-    """Restore the faces with a network made for that; none is there yet."""
+    """Restore each face, after it was drawn, with a network made for that, such as GFPGAN."""
+    restorer: str | None = None
+    """Name of a file among the restorers in the models folder; None takes the first."""
+    restore_weight: float = Field(default=1, ge=0, le=1)
+    """How much of the restored face is seen."""
 
     reference: ReferenceUse | None = None
     """Pictures of the person whose face it is, so that drawing it again keeps who it is."""
+
+    @model_validator(mode="after")
+    def _restores_what_it_finds(self) -> Self:
+        if self.restore_faces and self.region != "face":
+            raise ValueError(
+                f"restore_faces is true and region is {self.region}; set region to face, or "
+                "restore_faces to false"
+            )
+        return self
 
     def located(self, keep: Callable[[str], str]) -> Self:
         """With the reference pictures as links."""
@@ -80,29 +100,47 @@ class DetailParams(Params):
         return self.but(reference=self.reference.but(images=images))
 
     @property
+    def draws(self) -> bool:
+        """Whether a denoising step is taken."""
+        return int(self.steps * self.strength) >= 1
+
+    @property
     def changes_nothing(self) -> bool:
-        """Whether no denoising step is taken."""
-        return int(self.steps * self.strength) < 1
+        """Whether nothing is drawn and nothing restored."""
+        return not self.draws and not (self.restore_faces and self.restore_weight)
 
 
 def _needs(params: DetailParams, _: Sequence[ArtifactRef]) -> tuple[Request, ...]:
-    """A detector and a model.
+    """A model, a detector, and where faces are restored a network for that.
 
     Raises:
-        DependencyMissingError: the region or restoration asked for is not there.
+        DependencyMissingError: there is no detector of the region.
     """
-    _require_networks(params)
-    return FaceRequest(params.confidence), _drawing(params, params.seed)
+    drawing, finding = _drawing(params, params.seed), _finding(params)
+    if not params.restore_faces:
+        return drawing, finding
+    return drawing, finding, RestoreRequest(params.restorer)
+
+
+def _finding(params: DetailParams) -> FaceRequest | HandRequest:
+    if params.region == "person":
+        raise DependencyMissingError(
+            "detail.region is 'person', and only detectors of faces and hands are installed",
+            "set detail.region to face or hand, or paint the part white in a mask and run inpaint",
+        )
+    hands = params.region == "hand"
+    return HandRequest(params.confidence) if hands else FaceRequest(params.confidence)
 
 
 def _identity(params: DetailParams, engines: Sequence[EngineIdentity]) -> EngineIdentity:
-    """Detector and model together."""
+    """Detector, model and restorer together."""
     del params
-    finds, draws = engines
+    draws, *others = engines
+    beside = "".join(f".{each.engine_id}{each.version}" for each in others)
     return EngineIdentity(
         engine_id=draws.engine_id,
-        version=f"{draws.version}.{finds.engine_id}{finds.version}+{REVISION}",
-        weights=(*draws.weights, *finds.weights),
+        version=f"{draws.version}{beside}+{REVISION}",
+        weights=(*draws.weights, *(each for other in others for each in other.weights)),
         device_class=draws.device_class,
     )
 
@@ -115,37 +153,36 @@ def _identity(params: DetailParams, engines: Sequence[EngineIdentity]) -> Engine
     identity=_identity,
 )
 def detail(picture: ArtifactRef, params: DetailParams) -> ArtifactRef:
-    """Find faces in a picture, or in each frame of a video, and draw each again with more detail.
+    """Find faces or hands in a picture, or in each frame of a video, and draw each again.
 
     Args:
         picture: (H, W, 3) uint8 sRGB, or a video.
         params: what to look for, and how to draw it.
 
     Returns:
-        A new artifact of the same size, equal to `picture` outside the squares around the faces;
+        A new artifact of the same size, equal to `picture` outside the squares around them;
         `picture` itself when none is drawn. Metadata `regions` says how many were found.
 
     Raises:
-        DependencyMissingError: the region, restoration or model asked for is not there.
-        InvalidFieldValueError: the scheduler is not known.
-        MissingRequiredFieldError: faces were found and there is no seed to draw them with.
+        DependencyMissingError: the detector, restorer or model asked for is not there.
+        InvalidFieldValueError: the scheduler is not known, or the restorer restores no faces.
+        MissingRequiredFieldError: some were found and there is no seed to draw them with.
         OutOfMemoryError: too little memory even with everything moved off the device.
     """
     if picture.kind == "video":
         return _video(picture, params)
     layers = load_layers(picture)
     image = layers.colours
-    boxes = _faces(image, params)
-    note(_found(len(boxes), params))
-    if not boxes or params.changes_nothing:
-        return picture.described(regions=len(boxes))
-    made = _redrawn(image, boxes, params)
+    places = _places(image, params)
+    note(_found(len(places), params))
+    if not places or params.changes_nothing:
+        return picture.described(regions=len(places))
+    strength = texture_of(params.texture, picture) if params.draws else 0.0
+    made = _mended(image, places, params, strength)
     if np.array_equal(made, image):
-        return picture.described(regions=len(boxes))
-    strength = texture_of(params.texture, picture)
-    made = with_fine_waves(image, made, strength)
+        return picture.described(regions=len(places))
     record = record_of(params.but(texture=strength), [picture])
-    return keep_image(made, record, like=layers).described(regions=len(boxes))
+    return keep_image(made, record, like=layers).described(regions=len(places))
 
 
 def _video(video: ArtifactRef, params: DetailParams) -> ArtifactRef:
@@ -153,18 +190,18 @@ def _video(video: ArtifactRef, params: DetailParams) -> ArtifactRef:
     if params.changes_nothing:
         note(f"{params.steps} steps at strength {params.strength:g} are none: it is unchanged")
         return video
-    strength = texture_of(params.texture, video)
+    strength = texture_of(params.texture, video) if params.draws else 0.0
     total = video.frames or 1
     looked, shown = 0, 0
 
     def frame(image: Pixels, at: int) -> Pixels:
         nonlocal looked, shown
-        boxes = _faces(image, params)
-        looked, shown = looked + 1, shown + bool(boxes)
-        if not boxes:
+        places = _places(image, params)
+        looked, shown = looked + 1, shown + bool(places)
+        if not places:
             return image
         with part(min(at, total - 1), total):
-            return with_fine_waves(image, _redrawn(image, boxes, params), strength)
+            return _mended(image, places, params, strength)
 
     made = transformed(
         video,
@@ -172,13 +209,42 @@ def _video(video: ArtifactRef, params: DetailParams) -> ArtifactRef:
         resuming(cache_key(detail, [video, params]), frame),
         lambda make, frames: (make(each, at) for at, each in enumerate(frames)),
     )
-    note(f"a face in {shown} of the {looked} frames that were looked at")
+    note(f"a {params.region} in {shown} of the {looked} frames that were looked at")
     return made
 
 
-def _faces(image: Pixels, params: DetailParams) -> list[Box]:
-    found = serving(FindsFaces).find_faces(FaceRequest(params.confidence), image)
-    return [Box(face.left, face.top, face.right, face.bottom) for face in found]
+def _places(image: Pixels, params: DetailParams) -> Sequence[Face | Hand]:
+    request = _finding(params)
+    if isinstance(request, HandRequest):
+        return serving(FindsHands).find_hands(request, image)
+    return serving(FindsFaces).find_faces(request, image)
+
+
+def _mended(
+    image: Pixels, places: Sequence[Face | Hand], params: DetailParams, texture: float
+) -> Pixels:
+    """Drawn again, the texture that was there laid over it, and then restored."""
+    made = image
+    if params.draws:
+        boxes = [Box(each.left, each.top, each.right, each.bottom) for each in places]
+        made = with_fine_waves(image, _redrawn(image, boxes, params), texture)
+    if params.restore_faces and params.restore_weight:
+        faces = [each for each in places if isinstance(each, Face)]
+        made = _restored(made, faces, params)
+    return made
+
+
+def _restored(image: Pixels, faces: Sequence[Face], params: DetailParams) -> Pixels:
+    restores, request = serving(RestoresFaces), RestoreRequest(params.restorer)
+    for index, face in enumerate(faces):
+        turning = turning_of(face.landmarks)
+        side = SIDE / scale_of(turning)
+        if side > LARGEST_RESTORED * SIDE:
+            note(f"face {index + 1} takes {side:.0f} px, restorers make {SIDE}: left as it is")
+            continue
+        mended = restores.restore_face(request, cut_out(image, turning))
+        image = lay_back(image, mended, turning, params.restore_weight)
+    return image
 
 
 def _redrawn(image: Pixels, boxes: Sequence[Box], params: DetailParams) -> Pixels:
@@ -218,32 +284,18 @@ def _drawing(params: DetailParams, seed: int | None) -> RedrawRequest:
 def _seed(params: DetailParams) -> int:
     if params.seed is None:
         raise MissingRequiredFieldError(
-            "detail: field seed is missing, and a face has to be drawn", "give seed a value"
+            f"detail: field seed is missing, and a {params.region} has to be drawn",
+            "give seed a value",
         )
     return params.seed
 
 
-def _found(faces: int, params: DetailParams) -> str:
-    if not faces:
-        return f"no face found at confidence {params.confidence:g}"
-    found = f"{faces} {'face' if faces == 1 else 'faces'} found"
-    if params.changes_nothing:
-        return (
-            f"{found}; {params.steps} steps at strength {params.strength:g} are none: "
-            "the picture is unchanged"
-        )
-    return found
-
-
-def _require_networks(params: DetailParams) -> None:
-    if params.region != "face":
-        raise DependencyMissingError(
-            f"detail.region is {params.region!r}, and only a detector of faces is installed",
-            "set detail.region to face, or paint the part white in a mask and run inpaint",
-        )
-    if params.restore_faces:
-        raise DependencyMissingError(
-            "detail.restore_faces is true, and no network that restores faces (GFPGAN, "
-            "CodeFormer) is installed",
-            "set detail.restore_faces to false",
-        )
+def _found(count: int, params: DetailParams) -> str:
+    one, several = NAMES[params.region]
+    if not count:
+        return f"no {one} found at confidence {params.confidence:g}"
+    found = f"{count} {one if count == 1 else several} found"
+    if params.draws:
+        return found
+    nothing = f"{found}; {params.steps} steps at strength {params.strength:g} are none: "
+    return nothing + ("the picture is unchanged" if params.changes_nothing else "only restored")

@@ -54,7 +54,7 @@ def _dependency(_: Path) -> None:
     from safelight.params import checked
     from tasks.detail import DetailParams, detail
 
-    detail.identity(checked(DetailParams, "detail", region="hand"))
+    detail.identity(checked(DetailParams, "detail", region="person"))
 
 
 def _offline(_: Path) -> None:
@@ -208,7 +208,7 @@ PROVOKED: dict[str, Provoked] = {
     "CONTRACT_MISMATCH": Provoked("name a preset that is not there", _contract),
     "MISSING_REQUIRED_FIELD": Provoked("run `generate` without a prompt", _missing_field),
     "INVALID_FIELD_VALUE": Provoked("enlarge five times", _invalid_value),
-    "DEPENDENCY_MISSING": Provoked("run `detail` with `region: hand`", _dependency),
+    "DEPENDENCY_MISSING": Provoked("run `detail` with `region: person`", _dependency),
     "ENGINE_OFFLINE": Provoked("ask a Prefect server that does not run", _offline),
     "ENGINE_TIMEOUT": Provoked("run a workflow that stands still in ComfyUI", _stands_still),
     "CHECKSUM_MISMATCH": Provoked("change a file while it is stored", _changed),

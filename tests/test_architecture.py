@@ -22,6 +22,7 @@ CORE = (
     "safelight.engines.judging",
     "safelight.engines.larger_videos",
     "safelight.engines.lips",
+    "safelight.engines.mending",
     "safelight.engines.object_info",
     "safelight.engines.results",
     "safelight.engines.work",

@@ -40,10 +40,11 @@ MOST_LISTED = 24
 EMBEDDINGS = (".safetensors", ".pt", ".bin")
 """Ends of files with textual inversions; of several with one stem the first end counts."""
 UPSCALERS = (".safetensors", ".pth", ".pt", ".ckpt")
-"""The same of upscalers."""
+"""The same of upscalers and restorers of faces."""
 _ENDS = {
     "embeddings": EMBEDDINGS,
     "upscalers": UPSCALERS,
+    "restorers": UPSCALERS,
     "vae": UPSCALERS,
     "face_recognition": UPSCALERS,
 }
@@ -148,13 +149,13 @@ def find_checkpoint(name: str | None) -> WeightsCard:
 
 
 def find_add_on(kind: str, name: str) -> Path:
-    """The file or folder of a LoRA, embedding, ControlNet, IP-Adapter or upscaler, looked into.
+    """The file or folder of a LoRA, embedding, ControlNet, IP-Adapter or other add-on, checked.
 
     Args:
-        kind: folder below the models folder: loras, embeddings, controlnet, ip_adapter or
-            upscalers.
-        name: stem of a .safetensors file there (of embeddings also .pt or .bin, of upscalers .pth),
-            name of a folder, or a name of the registry.
+        kind: folder below the models folder: loras, embeddings, controlnet, ip_adapter,
+            upscalers or restorers.
+        name: stem of a .safetensors file there (of embeddings also .pt or .bin, of upscalers and
+            restorers .pth), name of a folder, or a name of the registry.
 
     Raises:
         ForbiddenPathError: the name is a path, or a link leads out of the models folder.

@@ -59,6 +59,8 @@ _CHECKPOINT_NAMES = (
     "down_blocks.",
     "diffusion_model.",
 )
+_RESTORER_NAMES = ("stylegan_decoder.", "idx_pred_layer.", "fuse_convs_dict.", "mid.attn_1.norm2.")
+"""Parts of names of GFPGAN, of CodeFormer twice, and of RestoreFormer, which is else like a VAE."""
 _UPSCALER_NAMES = ("conv_first.", "params_ema", "model.0.weight", "RDB", "body.0.", "upconv1.")
 _TEXT_WIDTHS = {768: "sd", 1024: "sd", 2048: "sdxl"}
 """Values of a text encoder that a U-Net's cross attention reads."""
@@ -91,6 +93,8 @@ def _kind_by_names(shapes: Shapes) -> ModelType | None:
     def some(*starts: str) -> bool:
         return any(name.startswith(starts) for name in shapes)
 
+    if any(part in name for name in shapes for part in _RESTORER_NAMES):
+        return ModelType.RESTORER
     if some("image_proj.", "ip_adapter."):
         return ModelType.IP_ADAPTER
     if some("control_model.", "controlnet_", "input_hint_block.", "control_net."):

@@ -17,6 +17,7 @@ class ModelType(StrEnum):
     UPSCALER = "upscaler"
     INTERPOLATOR = "interpolator"
     DETECTOR = "detector"
+    RESTORER = "restorer"
 
 
 FOLDERS = {
@@ -29,6 +30,7 @@ FOLDERS = {
     ModelType.UPSCALER: "upscalers",
     ModelType.INTERPOLATOR: "interpolators",
     ModelType.DETECTOR: "detectors",
+    ModelType.RESTORER: "restorers",
 }
 """Where each kind lies below the models folder."""
 _OTHER_FOLDERS = {
@@ -53,6 +55,12 @@ _OTHER_FOLDERS = {
     "detector": ModelType.DETECTOR,
     "adetailer": ModelType.DETECTOR,
     "ultralytics": ModelType.DETECTOR,
+    "restorer": ModelType.RESTORER,
+    "facerestore_models": ModelType.RESTORER,
+    "face_restoration": ModelType.RESTORER,
+    "gfpgan": ModelType.RESTORER,
+    "codeformer": ModelType.RESTORER,
+    "restoreformer": ModelType.RESTORER,
 }
 """What ComfyUI, InvokeAI and Stable Diffusion web UI call them."""
 _BY_FOLDER = {name: kind for kind, name in FOLDERS.items() if name} | _OTHER_FOLDERS

@@ -39,6 +39,10 @@ KNOWN = {
     "realesr-animevideov3-x4.bin": (
         "548a36f9c3f4ab8da56cd3b13badf23968bee207b396dad14d04b830e5f2ab2d"
     ),
+    # of this repository: see NOTICE beside it
+    "palm_detection_lite.tflite.xz": (
+        "e8eba0ab9d5b3b05de7a1fac16f2d2610fad5ced206acaa2eb59850c7aec483b"
+    ),
 }
 """By the name of the file."""
 

@@ -23,10 +23,13 @@ from safelight.provenance.embed import read_record
 from safelight.store.artifact import ArtifactRef
 from safelight.store.store import current_store
 from safelight.weights.checkpoints import find_checkpoint
+from safelight.weights.hashing import weights_sha256
 from tasks.base.keeping import load_image
 from tasks.base.recorder import recording
 from tasks.base.stage import cache_key
 from tasks.detail import DetailParams, detail
+from tests.drawn_hand import drawn_hand
+from tests.engines.spandrel_nets.tiny_upscalers import restoreformer, save
 
 pytestmark = pytest.mark.usefixtures("tiny_model")
 QUICK = DetailParams(strength=0.5, steps=4, seed=7, prompt="a photo of the cat", padding=0.3)
@@ -203,15 +206,73 @@ def test_the_file_and_the_key_know_detector_and_model(photo: np.ndarray):
     assert len(keys) == 4
 
 
-@pytest.mark.parametrize("region", ["hand", "person"])
-def test_regions_without_a_detector_are_refused(photo: np.ndarray, region: str):
-    with pytest.raises(DependencyMissingError, match=r"set detail\.region to face"):
-        detail.fn(stored(small(photo, 128)), QUICK.but(region=region))
+def test_a_region_without_a_detector_is_refused(photo: np.ndarray):
+    with pytest.raises(DependencyMissingError, match=r"set detail\.region to face or hand"):
+        detail.fn(stored(small(photo, 128)), QUICK.but(region="person"))
 
 
-def test_restoring_faces_is_refused_without_its_network(photo: np.ndarray):
-    with pytest.raises(DependencyMissingError, match=r"set detail\.restore_faces to false"):
+def test_a_hand_is_drawn_again_and_the_rest_stays():
+    tiny = np.asarray(Image.fromarray(drawn_hand()).resize((96, 96), Image.Resampling.LANCZOS))
+    before = np.pad(tiny, ((30, 90), (30, 90), (0, 0)), "edge")
+    made = detail.fn(stored(before), QUICK.but(region="hand", padding=0.1))
+    assert made.metadata["regions"] == 1
+    assert made.metadata["notes"][0] == "1 hand found"
+    changed = off(before, load_image(made))
+    assert changed[60:100, 60:100].max() > 10
+    assert changed[:, 190:].max() == 0
+    assert changed[190:].max() == 0
+
+
+def test_no_hand_gives_the_same_artifact_and_says_so(photo: np.ndarray):
+    picture = stored(photo[:150, :150])
+    made = detail.fn(picture, QUICK.but(region="hand"))
+    assert made.sha256 == picture.sha256
+    assert made.metadata["notes"] == ["no hand found at confidence 0.9"]
+
+
+def test_restoring_faces_without_a_network_names_the_file_and_the_folder(photo: np.ndarray):
+    with pytest.raises(DependencyMissingError) as refused:
         detail.fn(stored(small(photo, 128)), QUICK.but(restore_faces=True))
+    assert "GFPGANv1.4.pth" in refused.value.remedy
+    assert "restorers" in refused.value.remedy
+    assert "set detail.restore_faces to false" in refused.value.remedy
+
+
+@pytest.mark.slow
+def test_a_face_is_restored_also_where_nothing_is_drawn(photo: np.ndarray, tiny_folder: Path):
+    folder = tiny_folder.parent / "restorers"
+    path = save(restoreformer(), folder / "mine.pth")
+    before = small(photo)
+    only = QUICK.but(strength=0, restore_faces=True, seed=None)
+    try:
+        picture = stored(before)
+        made = detail.fn(picture, only)
+        changed = off(before, load_image(made))
+        assert changed[35:82, 95:130].max() > 10
+        changed[5:135, 45:180] = 0
+        assert changed.max() == 0
+        assert "1 face found; 4 steps at strength 0 are none: only restored" in str(
+            made.metadata["notes"]
+        )
+        record = read_record(current_store().fetch(made))
+        assert record is not None
+        assert weights_sha256(path) in record.weights
+        assert detail.fn(picture, only).sha256 == made.sha256
+        half = load_image(detail.fn(picture, only.but(restore_weight=0.5)))
+        mean = (before.astype(float) + load_image(made)) / 2
+        assert np.abs(half - mean).max() <= 1
+        assert detail.fn(picture, only.but(restore_weight=0)).sha256 == picture.sha256
+        both = load_image(detail.fn(picture, QUICK.but(restore_faces=True)))
+        assert off(both, load_image(made)).max() > 3
+        large = np.kron(photo[30:210, 130:310], np.ones((7, 7, 1), np.uint8))
+        assert "left as it is" in str(detail.fn(stored(large), only).metadata["notes"])
+    finally:
+        shutil.rmtree(folder)
+
+
+def test_restoring_hands_is_refused():
+    with pytest.raises(ValidationError, match="restore_faces is true and region is hand"):
+        DetailParams(region="hand", restore_faces=True)
 
 
 def test_an_unknown_model_and_a_missing_seed_are_refused(photo: np.ndarray):

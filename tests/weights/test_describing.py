@@ -203,4 +203,5 @@ def test_headers_that_lie_are_read_without_harm(tmp_path: Path, header: str):
 def test_folders_tell_where_nothing_else_does():
     assert kind_by_folder(("models", "Lora", "old")) is ModelType.LORA
     assert kind_by_folder(("models", "upscale_models")) is ModelType.UPSCALER
+    assert kind_by_folder(("models", "facerestore_models")) is ModelType.RESTORER
     assert kind_by_folder(("models",)) is None

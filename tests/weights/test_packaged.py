@@ -10,6 +10,7 @@ import pytest
 import torch
 
 from safelight.engines import mtcnn
+from safelight.engines.palms import engine as palms
 from safelight.engines.realesrgan import network
 from safelight.engines.realesrgan.ncnn_backend import NcnnRunner
 from safelight.engines.realesrgan.network import NETWORKS, weights_files
@@ -21,7 +22,7 @@ from safelight.weights.packaged import KNOWN, packaged_copy, packaged_sha256
 
 
 def test_the_installed_files_are_the_known_ones():
-    used = [rife.weights_path(), *mtcnn.weights_paths()]
+    used = [rife.weights_path(), *mtcnn.weights_paths(), palms.FILE]
     used += [file for network in NETWORKS.values() for file in weights_files(network)]
     assert {path.name for path in used} == set(KNOWN)
     assert [packaged_sha256(path) for path in used] == [KNOWN[path.name] for path in used]

@@ -1,1 +1,1 @@
-"""Upscalers that people bring, of the architectures that spandrel knows."""
+"""Upscalers and restorers of faces that people bring, of the architectures that spandrel knows."""

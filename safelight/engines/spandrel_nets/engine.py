@@ -1,4 +1,4 @@
-"""Enlarges with upscalers that people bring: any architecture that spandrel knows, any device.
+"""Enlarges and restores faces with files that people bring, of any architecture spandrel knows.
 
 Source:
     spandrel (chaiNNer), MIT licence: architectures and how they are told apart. Files are read by
@@ -17,15 +17,19 @@ from safelight.engines.interface import EnlargeRequest, LocalEngine, Request
 from safelight.engines.machine.device import device_class, resolve_device, torch_dtype
 from safelight.engines.machine.enlarging import Enlarger
 from safelight.engines.machine.loaded import loaded
+from safelight.engines.mending import RestoreRequest
 from safelight.engines.spandrel_nets.library import require_installed, versions
 from safelight.engines.spandrel_nets.told import Upscaler
-from safelight.errors import InvalidFieldValueError, InvalidMediaError
+from safelight.errors import DependencyMissingError, InvalidFieldValueError, InvalidMediaError
+from safelight.pixels import Pixels
 from safelight.remembered import Remembered
 from safelight.settings import settings
-from safelight.weights.checkpoints import find_add_on
+from safelight.weights.checkpoints import UPSCALERS, find_add_on
 from safelight.weights.hashing import weights_sha256
 from safelight.weights.kinds import FOLDERS, ModelType
 from safelight.weights.pinned import pinned
+from safelight.weights.places import models_folder
+from safelight.weights.registry import registry
 from safelight.weights.used import use
 
 if TYPE_CHECKING:
@@ -42,7 +46,7 @@ _known = Remembered("upscalers.json")
 
 @dataclass(frozen=True)
 class Found:
-    """An upscaler that a request names."""
+    """A network that a request names."""
 
     path: Path
     """Its file."""
@@ -53,7 +57,7 @@ class Found:
 
 
 class Spandrel(LocalEngine):
-    """Enlarges with files of the models folder."""
+    """Enlarges and restores faces with files of the models folder."""
 
     engine_id: ClassVar[str] = "spandrel"
 
@@ -61,8 +65,8 @@ class Spandrel(LocalEngine):
         """Libraries and the file.
 
         Raises:
-            DependencyMissingError: there is no such upscaler, or no spandrel.
-            InvalidFieldValueError: it does not enlarge, or not so far.
+            DependencyMissingError: there is no such file, or no spandrel.
+            InvalidFieldValueError: it does not enlarge, or not so far, or restores no faces.
             UnsafePickleError: the file could run code.
         """
         found = _found(request)
@@ -82,6 +86,26 @@ class Spandrel(LocalEngine):
         found = _found(request)
         runner = _runner(found)
         return Enlarger(runner, runner, request.factor, request.tile, request.denoise)
+
+    def restore_face(self, request: RestoreRequest, face: Pixels) -> Pixels:
+        """Mend one face; the network is loaded once per process.
+
+        Raises:
+            PipelineError: as `identity`.
+            OutOfMemoryError: too little memory.
+        """
+        from safelight.engines.spandrel_nets.opening import opened
+        from safelight.engines.spandrel_nets.restoring import Restorer
+
+        found, device = _found(request), resolve_device()
+        size = found.told.parameters * 4
+
+        def load() -> Restorer:
+            with pinned(found.path, found.sha256) as path:
+                return Restorer(opened(path), device)
+
+        restorer = loaded(("spandrel face", found.sha256, device), load, size)
+        return restorer.restore(face)
 
 
 def _runner(found: Found) -> "SpandrelRunner":
@@ -109,20 +133,50 @@ def _dtype_of(told: Upscaler, device: str) -> "torch.dtype":
 
 
 def _found(request: Request) -> Found:
-    if not isinstance(request, EnlargeRequest):
-        raise TypeError(f"spandrel enlarges, it cannot serve a {type(request).__name__}")
-    path = find_add_on(FOLDERS[ModelType.UPSCALER], request.model)
+    if isinstance(request, EnlargeRequest):
+        path = find_add_on(FOLDERS[ModelType.UPSCALER], request.model)
+    elif isinstance(request, RestoreRequest):
+        path = _restorer(request.model)
+    else:
+        raise TypeError(
+            f"spandrel enlarges and restores faces, it cannot serve a {type(request).__name__}"
+        )
     require_installed()
     if path.is_dir():
         raise InvalidMediaError(
-            f"upscaler {request.model} is a folder, expected a file",
+            f"{path.name} is a folder, expected a file",
             "name the .pth or .safetensors file itself",
         )
     sha256 = weights_sha256(path)
     told = _told(path, sha256)
-    _require_enlarges(request, told)
+    if isinstance(request, EnlargeRequest):
+        _require_enlarges(request, told)
+    else:
+        _require_restores(path.name, told)
     use(path, sha256)
     return Found(path, sha256, told)
+
+
+def _restorer(name: str | None) -> Path:
+    """The file of a restorer; the first without a name.
+
+    Raises:
+        DependencyMissingError: there is none, or none of that name.
+    """
+    kind = FOLDERS[ModelType.RESTORER]
+    if name is not None:
+        return find_add_on(kind, name)
+    folder = models_folder() / kind
+    files = sorted(folder.iterdir()) if folder.is_dir() else []
+    there = [each.name for each in files if each.suffix.lower() in UPSCALERS]
+    there = there or sorted(info.name for info in registry().list_models(ModelType.RESTORER))
+    if not there:
+        raise DependencyMissingError(
+            f"there is no network that restores faces in {folder}",
+            f"put GFPGANv1.4.pth, RestoreFormer.pth or another file of these two into {folder}, "
+            "or set detail.restore_faces to false",
+        )
+    return find_add_on(kind, there[0])
 
 
 def _told(path: Path, sha256: str) -> Upscaler:
@@ -160,6 +214,15 @@ def _require_enlarges(request: EnlargeRequest, told: Upscaler) -> None:
         raise InvalidFieldValueError(
             f"{named} enlarges {told.scale} times, upscale_factor is {request.factor}",
             f"lower upscale_factor to {told.scale}, or choose another model",
+        )
+
+
+def _require_restores(name: str, told: Upscaler) -> None:
+    colours = told.input_channels == told.output_channels == 3
+    if told.purpose != "FaceSR" or told.scale != 1 or not colours:
+        raise InvalidFieldValueError(
+            f"{name} ({told.architecture}) restores no faces",
+            "name a file of GFPGAN, RestoreFormer or CodeFormer as restorer",
         )
 
 

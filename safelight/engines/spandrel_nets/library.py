@@ -18,8 +18,8 @@ PACKAGE, EXTRA = "spandrel", "spandrel_extra_arches"
 NEEDS = (PACKAGE, "einops", "torch")
 _TORCHVISION = "torchvision.transforms.functional"
 _NAMES = ("InterpolationMode", "normalize", "rotate")
-"""What spandrel takes from it, for a network that fills holes and one for cut-out faces; neither is
-an upscaler, so nothing of it is ever called here."""
+"""What spandrel takes from it, for a network that fills holes and for levels that one for faces is
+given; we fill no holes and scale those levels ourselves, so nothing of it is ever called here."""
 _importing = Lock()
 
 
@@ -32,7 +32,7 @@ def require_installed() -> None:
     missing = [name for name in NEEDS if find_spec(name) is None]
     if missing:
         raise DependencyMissingError(
-            f"the package {missing[0]}, which opens upscalers, is not installed",
+            f"the package {missing[0]}, which opens upscalers and face restorers, is missing",
             "run pip install --no-deps spandrel==0.4.2 and pip install einops",
         )
 

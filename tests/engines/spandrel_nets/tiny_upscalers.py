@@ -148,3 +148,18 @@ def trained(model: Model, path: Path) -> Path:
     path.parent.mkdir(parents=True, exist_ok=True)
     torch.save({"params_ema": state}, path)
     return path
+
+
+def restoreformer() -> Any:
+    """A restorer of faces of 512 px, with a hundredth of the weights that people's have."""
+    return made(
+        "RestoreFormer",
+        n_embed=16,
+        embed_dim=32,
+        ch=32,
+        ch_mult=(1, 1, 1, 1, 1, 1),
+        num_res_blocks=1,
+        z_channels=32,
+        double_z=False,
+        head_size=8,
+    )

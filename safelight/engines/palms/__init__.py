@@ -1,0 +1,1 @@
+"""Finds hands by their palms, with the detector of MediaPipe."""
