@@ -22,7 +22,7 @@ from safelight.gateway.page.forms import text_of
 from safelight.gateway.page.problems import PageRoute
 from safelight.gateway.page.rendering import shown_page
 from safelight.gateway.shared import Everything, Shared
-from safelight.provenance.batches import BatchOutcome, BatchReport, load_report
+from safelight.provenance.batches import PART, BatchOutcome, load_report
 
 router = APIRouter(prefix="/batches", include_in_schema=False, route_class=PageRoute)
 FLOW = "batch"
@@ -30,7 +30,10 @@ MOST = 50
 """Batches of the list."""
 LONGEST_AXIS = 40
 """Values; a parameter that has more is no axis."""
+PAGE = PART
+"""Requests of a batch in parts that a page shows."""
 Name = Annotated[str, Query(max_length=200)]
+Page = Annotated[int, Query(ge=1, le=1_000_000)]
 
 
 @dataclass(frozen=True)
@@ -69,9 +72,14 @@ def show(request: Request, shared: Everything) -> Response:
 
 @router.get("/{batch_id}")
 def show_one(
-    batch_id: UUID, request: Request, shared: Everything, x: Name = "", y: Name = ""
+    batch_id: UUID,
+    request: Request,
+    shared: Everything,
+    x: Name = "",
+    y: Name = "",
+    page: Page = 1,
 ) -> Response:
-    """One batch as a grid, or how far it is."""
+    """One batch as a grid, or how far it is; a batch of very many in pages."""
     try:
         report = load_report(batch_id)
     except MissingFileError:
@@ -81,12 +89,13 @@ def show_one(
         return shown_page(request, "batch", "batches", report=None, going=going, batch_id=batch_id)
     index = gallery()
     index.refresh(wait=index.is_empty())
-    ids = [outcome.flow_run_id for outcome in report.outcomes if outcome.flow_run_id]
+    shown = report.page((page - 1) * PAGE, PAGE) if report.parts else report.outcomes
+    ids = [outcome.flow_run_id for outcome in shown if outcome.flow_run_id]
     ran, files = _in_parts(ids)
-    axes = axes_of(report, ran)
-    grid = grid_of(report, ran, files, x or next(iter(axes), ""), y or next(iter([*axes][1:]), ""))
+    axes = axes_of(shown, ran)
+    grid = grid_of(shown, ran, files, x or next(iter(axes), ""), y or next(iter([*axes][1:]), ""))
     counts = report.counts()
-    spent = sum(outcome.seconds for outcome in report.outcomes if not outcome.reused)
+    tally = report.tally()
     return shown_page(
         request,
         "batch",
@@ -97,7 +106,10 @@ def show_one(
         axes=axes,
         grid=grid,
         counts=counts,
-        spent=spent,
+        spent=tally.seconds,
+        ended=tally.ended,
+        pages=range(1, report.parts + 1),
+        page=page,
     )
 
 
@@ -131,10 +143,10 @@ def _in_parts(ids: Sequence[str]) -> tuple[dict[str, Ran], dict[str, Filed]]:
     return ran, files
 
 
-def axes_of(report: BatchReport, ran: Mapping[str, Ran]) -> dict[str, list[str]]:
+def axes_of(outcomes: Sequence[BatchOutcome], ran: Mapping[str, Ran]) -> dict[str, list[str]]:
     """Parameters that differ within a batch, with their values; those with the most come first."""
     values: dict[str, dict[str, JsonValue]] = {}
-    for outcome in report.outcomes:
+    for outcome in outcomes:
         run = ran.get(outcome.flow_run_id)
         for name, value in (run.parameters if run else {}).items():
             values.setdefault(name, {})[text_of(value)] = value
@@ -150,21 +162,25 @@ def _ordered(values: Mapping[str, JsonValue]) -> list[str]:
 
 
 def grid_of(
-    report: BatchReport, ran: Mapping[str, Ran], files: Mapping[str, Filed], x: str, y: str
+    outcomes: Sequence[BatchOutcome],
+    ran: Mapping[str, Ran],
+    files: Mapping[str, Filed],
+    x: str,
+    y: str,
 ) -> Grid:
-    """The outcomes of a batch by two of its axes; what left no manifest stands in a row of its own.
+    """Outcomes of a batch by two of its axes; what left no manifest stands in a row of its own.
 
     Args:
-        report: of the batch.
+        outcomes: of a batch, or a page of it.
         ran: its runs.
         files: the first result of each.
         x: the axis of columns; empty where there is none.
         y: of rows, likewise.
     """
-    axes = axes_of(report, ran)
+    axes = axes_of(outcomes, ran)
     columns = axes.get(x, [""])
     cells: dict[tuple[str, str], list[Cell]] = {}
-    for outcome in report.outcomes:
+    for outcome in outcomes:
         run = ran.get(outcome.flow_run_id)
         given = run.parameters if run else {}
         across = text_of(given.get(x)) if x in axes and run else columns[0]

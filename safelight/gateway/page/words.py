@@ -240,6 +240,7 @@ WORDS = {
     "batch.x": "Columns",
     "batch.y": "Rows",
     "batch.zip": "All as zip",
+    "batch.page": "Page",
     "batch.grid": "The batch as a grid",
     "batch.later": "The grid stands here once the batch has ended; its pictures come one by one.",
     "batch.jobs": "Its jobs so far",
