@@ -1,7 +1,8 @@
 """Many runs of one flow: from a file, a list or a grid of parameters."""
 
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
+from contextlib import nullcontext
 from typing import Annotated
 from uuid import uuid4
 
@@ -9,7 +10,9 @@ from prefect.context import FlowRunContext
 from prefect.logging import get_run_logger
 from pydantic import Field, JsonValue
 
-from flows.batching.boarding import Boarding
+from flows.batching.boarding import boarding
+from flows.batching.catalogue import Catalogue
+from flows.batching.continuing import Continuing
 from flows.batching.dispatching import Dispatch, Where, find_workers
 from flows.batching.durations import Durations
 from flows.batching.exporting import Exporting, export_template
@@ -19,7 +22,7 @@ from flows.batching.laying_out import (
     check_cell,
     lay_out_all,
     lay_out_grid,
-    publish_table,
+    publish_tables,
     sheet_axes,
 )
 from flows.batching.notices import label_batch
@@ -28,13 +31,12 @@ from flows.batching.reading.files import read_file
 from flows.batching.reading.rows import Row
 from flows.batching.requests import (
     MOST_REQUESTS,
-    batch_digest,
-    check_requests,
     check_words,
+    checked_requests,
     find_target,
     grid_rows,
     listed,
-    seeded,
+    sorted_digest,
 )
 from flows.batching.spreading import spread_axes, with_seed_axis
 from flows.running.checking import RecordedFlow
@@ -50,7 +52,7 @@ from safelight.progress import (
     stop_requested,
     watching,
 )
-from safelight.provenance.batches import BatchReport, keep_report
+from safelight.provenance.batches import BatchReport, reported
 from safelight.store.artifact import ArtifactRef
 from tasks.base.recorder import recorder
 from tasks.sheets import Form
@@ -192,24 +194,32 @@ def batch(
     if grid is not None:
         grid, parameters = with_seed_axis(grid, parameters)
         grid = spread_axes(grid, MOST_REQUESTS)
-    if file is not None:
-        rows = _from_file(file, sheet, target, parameters, read_prompts=read_prompts)
-    else:
-        rows = grid_rows(grid, parameters) if grid is not None else listed(requests or [])
     order = sheet_axes(grid or {}, x, y, z)
     style = SheetStyle(title, legends, cell, sheet_form)
     if sheets and grid:
         check_cell(grid, order, style)
-    checked = check_requests(target, rows, parameters)
-    name = _run_id() if again else key or batch_digest(checked)
+    continuing = Continuing()
+    before = None if check else continuing.found()
+    if before is not None:
+        name, checked = before
+    else:
+        if file is not None:
+            rows = _from_file(file, sheet, target, parameters, read_prompts=read_prompts)
+        else:
+            rows = grid_rows(grid, parameters) if grid is not None else listed(requests or [])
+        checked = Catalogue(checked_requests(target, rows, parameters))
+        name = _run_id() if again else key or sorted_digest(checked.identities())
     if "seed" in parameters_model(target.fn).model_fields:
-        checked = [seeded(request, name) for request in checked]
-    check_words(checked)
+        checked.seed_by(name)
+    if before is None:
+        check_words(checked)
     if check:
         plan = plan_of(target.name, checked)
         publish_plan(plan)
         recorder().answer["check"] = plan.told()
         return []
+    if before is None:
+        continuing.keep(name, checked)
     deployment = find_workers(flow, where)
     get_run_logger().info(
         "batch %s: %d requests %s",
@@ -230,10 +240,10 @@ def batch(
     )
     exporting = Exporting(begun, template) if template is not None else None
     ended = exporting.ended if exporting is not None else None
-    board = Boarding(begun.flow_run_id, target.name, checked, grid or {}, order.names)
-    dispatch = Dispatch(target, checked, name, parallel, retries, shards, ended, board=board)
+    board = boarding(begun, checked, grid or {}, order.names)
+    dispatch = Dispatch(target, checked, name, parallel, retries, shards, ended, board)
     try:
-        with board, watching(recorder().stage_listener("requests")):
+        with board or nullcontext(), watching(recorder().stage_listener("requests")):
             dispatch.run(deployment)
     except StopRequestedError:
         if stop_requested() and stop_reason() is not StopReason.CANCEL:
@@ -241,6 +251,7 @@ def batch(
         _conclude(begun, dispatch, exporting)
         raise
     report = _conclude(begun, dispatch, exporting)
+    continuing.forget()
     made: list[ArtifactRef] = []
     if sheets:
         made = lay_out_grid(grid, order, checked, dispatch.outcomes, style) if grid else []
@@ -291,7 +302,7 @@ def _from_file(
     shared: dict[str, JsonValue],
     *,
     read_prompts: bool,
-) -> list[Row]:
+) -> Iterable[Row]:
     gathered = gather_given(file, target, shared, sheet=sheet, read_prompts=read_prompts)
     if gathered is None:
         return read_file(file, parameters_model(target.fn).model_fields, sheet)
@@ -312,10 +323,9 @@ def _run_id() -> str:
 
 def _conclude(begun: BatchReport, dispatch: Dispatch, exporting: Exporting | None) -> BatchReport:
     """Keep the report, show the table, and put the counts into the result."""
-    outcomes = [outcome for _, outcome in sorted(dispatch.outcomes.items())]
-    report = begun.model_copy(update={"outcomes": tuple(outcomes)})
-    keep_report(report)
-    Durations(report.flow).learn(dispatch.requests, outcomes)
+    outcomes = dispatch.outcomes
+    report = reported(begun, outcomes.in_order(), len(outcomes))
+    Durations(report.flow).learn(dispatch.requests, outcomes.in_order())
     recorder().answer.update(
         {
             "batch": {"key": report.batch, "ran": report.ran, **report.counts()},
@@ -323,7 +333,7 @@ def _conclude(begun: BatchReport, dispatch: Dispatch, exporting: Exporting | Non
             "report": report.key,
         }
     )
-    publish_table(dispatch.requests, dispatch.outcomes)
+    publish_tables(dispatch.requests, outcomes)
     label_batch(report)
     if exporting is not None:
         recorder().answer["exports"] = exporting.rest(report)
@@ -331,16 +341,18 @@ def _conclude(begun: BatchReport, dispatch: Dispatch, exporting: Exporting | Non
 
 
 def _incomplete(report: BatchReport) -> BatchIncompleteError:
-    bad = [o for o in report.outcomes if o.state != "succeeded"]
+    tally = report.tally()
+    count = sum(tally.codes.values())
+    bad = [o for o in (*report.outcomes, *report.failed) if o.state != "succeeded"]
     named = "; ".join(
         f"{o.where}: " + (f"[{o.error.code}] {o.error.problem}" if o.error else o.state)
         for o in bad[:NAMED_FAILURES]
     )
-    more = f"; and {len(bad) - NAMED_FAILURES} more" if len(bad) > NAMED_FAILURES else ""
+    more = f"; and {count - NAMED_FAILURES} more" if count > NAMED_FAILURES else ""
     remedy = next((o.error.remedy for o in bad if o.error is not None), "look at their runs")
-    codes = Counter(o.error.code for o in bad if o.error is not None)
+    codes = Counter({code: times for code, times in tally.codes.items() if code})
     return BatchIncompleteError(
-        f"{len(bad)} of {report.requests} requests did not succeed: {named}{more}",
+        f"{count} of {report.requests} requests did not succeed: {named}{more}",
         f"{remedy}; then run the batch again: finished requests are kept",
         codes.most_common(1)[0][0] if codes else PipelineError.code,
     )

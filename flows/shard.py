@@ -8,10 +8,11 @@ from typing import Annotated
 
 from pydantic import Field
 
-from flows.batching.laying_out import publish_table
+from flows.batching.kinds import WORDS_AND_SEED
+from flows.batching.laying_out import publish_tables
 from flows.batching.outcomes import may_pass, outcome_left, outcome_told
 from flows.batching.requests import Request, find_target
-from flows.batching.shards import KEY, WORDS_AND_SEED, Shard, Sharded, load_shard
+from flows.batching.shards import KEY, Shard, Sharded, load_shard
 from flows.running.checking import RecordedFlow
 from flows.running.recorded import recorded_flow, run_inline
 from safelight.engines.machine.company import keep_company
@@ -40,7 +41,7 @@ def shard(
     given = load_shard(requests)
     outcomes = worked_through(given)
     shown = [Request(one.number, one.where, one.parameters, "", 0) for one in given.requests]
-    publish_table(shown, outcomes)
+    publish_tables(shown, outcomes)
     states = [outcome.state for outcome in outcomes.values()]
     recorder().answer["requests"] = {state: states.count(state) for state in set(states)}
     return []

@@ -182,5 +182,5 @@ def _run(
         batch=key,
         ran="workers" if deployment else "here",
         requests=len(checked),
-        outcomes=tuple(outcome for _, outcome in sorted(dispatch.outcomes.items())),
+        outcomes=tuple(dispatch.outcomes.in_order()),
     )

@@ -13,7 +13,7 @@ from flows.batching.axes import axis_label
 from flows.batching.requests import Request
 from flows.batching.spreading import label_of
 from safelight.errors import PipelineError
-from safelight.provenance.batches import BatchOutcome
+from safelight.provenance.batches import BatchOutcome, BatchReport
 from safelight.provenance.boards import (
     Axis,
     Board,
@@ -28,6 +28,8 @@ from safelight.store.store import current_store
 LOG = logging.getLogger(__name__)
 EVERY_SECONDS = 1.0
 """Between two writings of a board."""
+MOST_CELLS = 2000
+"""Of a board: it stands in memory, and each writing of it is one object."""
 
 
 class Boarding:
@@ -111,6 +113,25 @@ class Boarding:
             )
         except PipelineError as error:
             LOG.warning("the board of this batch is not up to date: %s", error)
+
+
+def boarding(
+    begun: BatchReport,
+    requests: Sequence[Request],
+    grid: Mapping[str, Sequence[JsonValue]],
+    order: Sequence[str],
+) -> Boarding | None:
+    """The board of a batch; None of one of very many, which no grid shows at once.
+
+    Args:
+        begun: its report as it begins.
+        requests: all of them.
+        grid: as `Boarding` takes it.
+        order: likewise.
+    """
+    if len(requests) > MOST_CELLS:
+        return None
+    return Boarding(begun.flow_run_id, begun.flow, requests, grid, order)
 
 
 def _of_grid(

@@ -4,8 +4,8 @@ import logging
 import re
 import time
 from collections import Counter, deque
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field, replace
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import InitVar, dataclass, field, replace
 from datetime import datetime
 from typing import Any, Literal, cast
 from uuid import UUID
@@ -17,6 +17,7 @@ from prefect.context import FlowRunContext
 from prefect.exceptions import ObjectNotFound
 
 from flows.batching.boarding import Boarding
+from flows.batching.catalogue import Catalogue, Outcomes, catalogued
 from flows.batching.outcomes import deleted, may_pass, not_run, outcome_in, outcome_of
 from flows.batching.requests import Request
 from flows.batching.runs import NEW_SECONDS, BatchRuns
@@ -37,6 +38,8 @@ from safelight.provenance.batches import BatchOutcome
 
 LOG = logging.getLogger(__name__)
 _MESSAGE = re.compile(r"\[([A-Z_]+)\] (.*)\. Fix: (.*)\.", re.DOTALL)
+MOST_RUNS = 2000
+"""Requests of a batch on workers that may have a flow run each; more share runs, as shards."""
 Where = Literal["auto", "workers", "here"]
 
 
@@ -46,8 +49,8 @@ class Dispatch:
 
     target: RecordedFlow[...]
     """The flow that each request runs."""
-    requests: Sequence[Request]
-    """All of them."""
+    given: InitVar[Sequence[Request]]
+    """All requests."""
     key: str
     """Names the batch; the same key finds the runs again."""
     parallel: int
@@ -58,10 +61,19 @@ class Dispatch:
     """On workers: many requests a flow run, instead of one. None: where it is worth it."""
     ended: Callable[[BatchOutcome], None] | None = None
     """Told of each outcome as it comes; of a batch that goes on, also of those from before."""
-    outcomes: dict[int, BatchOutcome] = field(default_factory=dict[int, BatchOutcome])
-    """Of the finished requests, by number."""
     board: Boarding | None = None
-    """What people see meanwhile."""
+    """What people see meanwhile; None of a batch of very many."""
+    requests: Catalogue = field(init=False)
+    """All of them, on disk."""
+
+    def __post_init__(self, given: Sequence[Request]) -> None:
+        """Catalogue the requests."""
+        self.requests = catalogued(given)
+
+    @property
+    def outcomes(self) -> Outcomes:
+        """Of the finished requests, by number."""
+        return self.requests.outcomes
 
     def run(self, deployment: DeploymentResponse | None) -> None:
         """Run everything that is not finished, on the deployment's workers or in this process.
@@ -82,6 +94,8 @@ class Dispatch:
 
     def _shards(self, runs: BatchRuns, target: DeploymentResponse) -> DeploymentResponse | None:
         """The deployment of shards, when requests go by those; None for a run each."""
+        if len(self.requests) > MOST_RUNS:
+            return self._many_shards(runs, target)
         if self.shards is not None:
             return find_shards(runs.client, target) if self.shards else None
         living = next(runs.living(), None)  # this batch goes on in the way in which it began
@@ -92,6 +106,15 @@ class Dispatch:
         except DependencyMissingError as missing:
             LOG.info("a flow run for each request: %s", missing.problem)
             return None
+
+    def _many_shards(self, runs: BatchRuns, target: DeploymentResponse) -> DeploymentResponse:
+        if self.shards is False:
+            raise InvalidFieldValueError(
+                f"the batch has {len(self.requests)} requests, and with a flow run for each there "
+                f"are at most {MOST_RUNS}",
+                "leave out shards, or split it into several batches",
+            )
+        return find_shards(runs.client, target)
 
     def finished(self, request: Request, outcome: BatchOutcome) -> None:
         """Enter the outcome of a request, and report progress."""
@@ -106,6 +129,15 @@ class Dispatch:
         """A request is under way."""
         if self.board is not None:
             self.board.begun(request, run_id)
+
+    def reinstate(self, outcomes: Iterable[tuple[int, str]]) -> None:
+        """Enter outcomes from before, by number and as JSON, and report progress."""
+        self.outcomes.enter(outcomes)
+        for told in (self.ended, self.board.ended if self.board is not None else None):
+            if told is not None:
+                for outcome in self.outcomes.in_order():
+                    told(outcome)
+        step(len(self.outcomes), len(self.requests))
 
     def _run_here(self) -> None:
         for request in self.requests:

@@ -1,19 +1,18 @@
 """How long requests take, as those of earlier batches did: for estimates, and the first shards."""
 
-import hashlib
-import json
 from collections.abc import Iterable, Mapping, Sequence
 from contextlib import suppress
 from statistics import median
 
 from pydantic import BaseModel, ConfigDict, JsonValue, ValidationError
 
+from flows.batching.catalogue import catalogued
+from flows.batching.kinds import kind_of
 from flows.batching.requests import Request
-from flows.batching.shards import WORDS_AND_SEED
 from safelight.engines.choosing import engines
 from safelight.errors import PipelineError
 from safelight.provenance.batches import BatchOutcome
-from safelight.store.store import SCHEME, current_store
+from safelight.store.store import current_store
 
 PREFIX = "outputs/batches/durations/"
 KINDS = 200
@@ -41,16 +40,22 @@ class Durations:
 
     def expected(self, parameters: Mapping[str, JsonValue]) -> float | None:
         """Seconds that a request probably takes: as the last ones of its kind; None if none ran."""
-        seconds = self._known.kinds.get(_kind(parameters))
+        return self.of_kind(kind_of(parameters))
+
+    def of_kind(self, kind: str) -> float | None:
+        """The same of all requests of a kind."""
+        seconds = self._known.kinds.get(kind)
         return median(seconds) if seconds else None
 
     def learn(self, requests: Sequence[Request], outcomes: Iterable[BatchOutcome]) -> None:
         """Keep how long requests of a batch took that were not found finished."""
-        parameters = {request.number: request.parameters for request in requests}
+        catalogue = catalogued(requests)
         kinds = dict(self._known.kinds)
         for one in outcomes:
-            if one.state == "succeeded" and not one.reused and one.number in parameters:
-                kind = _kind(parameters[one.number])
+            if one.state != "succeeded" or one.reused:
+                continue
+            kind = catalogue.kind(one.number)
+            if kind is not None:
                 kinds[kind] = (*kinds.pop(kind, ()), one.seconds)[-KNOWN:]
         if kinds == self._known.kinds:
             return
@@ -62,13 +67,14 @@ class Durations:
 def estimate(flow: str, requests: Sequence[Request]) -> str:
     """What a batch will take, in words."""
     known = Durations(flow)
-    seconds = [known.expected(request.parameters) for request in requests]
-    there = [each for each in seconds if each is not None]
+    each = [(known.of_kind(kind), count) for kind, count in catalogued(requests).kinds()]
+    there = sum(count for seconds, count in each if seconds is not None)
     if not there:
         return f"how long it takes is not known: no batch of {flow} with such parameters has run"
-    whole = sum(there) / len(there) * len(seconds)
+    work = sum(seconds * count for seconds, count in each if seconds is not None)
+    whole = work / there * len(requests)
     told = f"takes about {_said(whole)} of one device's work, as earlier requests did"
-    unlike = len(seconds) - len(there)
+    unlike = len(requests) - there
     return f"{told}; {unlike} of them are unlike any before" if unlike else told
 
 
@@ -90,13 +96,3 @@ def _said(seconds: float) -> str:
     if seconds < 90 * 60:
         return f"{seconds / 60:.0f} min"
     return f"{seconds / 3600:.1f} h"
-
-
-def _kind(parameters: Mapping[str, JsonValue]) -> str:
-    """What requests share that take as long: all but words, seeds and links to their files."""
-    rest = {
-        name: value
-        for name, value in parameters.items()
-        if name not in WORDS_AND_SEED and not (isinstance(value, str) and value.startswith(SCHEME))
-    }
-    return hashlib.sha256(json.dumps(rest, sort_keys=True).encode()).hexdigest()[:16]

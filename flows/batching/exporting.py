@@ -63,7 +63,7 @@ class Exporting:
         Raises:
             PipelineError: of the store or the place.
         """
-        for outcome in report.outcomes:
+        for outcome in report.each():
             self._copy(outcome)
         places = [place for _, place in sorted(self._places.items())]
         get_run_logger().info("%d results lie in %s under their names", len(places), EXPORTS)

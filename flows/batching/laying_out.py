@@ -4,9 +4,11 @@ import json
 import math
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from itertools import product
+from functools import partial
+from itertools import islice, product
 
 from prefect.artifacts import create_markdown_artifact
+from prefect.logging import get_run_logger
 from pydantic import JsonValue
 
 from flows.batching.axes import axis_label
@@ -20,6 +22,7 @@ from safelight.provenance.batches import BatchOutcome
 from safelight.store.artifact import ArtifactRef
 from safelight.store.store import SCHEME
 from tasks.base.keeping import load_image
+from tasks.base.recorder import recorder
 from tasks.sheets import Form, GridSheetParams, SheetParams, axes, contact
 
 CELL, SMALLEST_CELL = 256, 32
@@ -37,6 +40,10 @@ IN_A_ROW = 20
 """Values of a grid that has no other axis; more are laid out row by row, each with its value."""
 MOST_SHEETS = 200
 """Of a grid."""
+MOST_LAID_OUT = 8000
+"""Results on contact sheets."""
+ROWS_OF_PAGE = 2000
+"""Rows of a table; those of more requests go on in further ones."""
 ROWS_WITH_PICTURES = 60
 """Rows of the table that show their picture; Prefect keeps it all in its database."""
 THUMBNAIL, THUMBNAIL_CHARACTERS = 96, 8000
@@ -160,11 +167,7 @@ def lay_out_grid(
         outcomes: of the cells that ended, by number.
         style: how they look.
     """
-    made = {
-        request.place: _seen(outcomes[request.number])
-        for request in requests
-        if request.number in outcomes and outcomes[request.number].results
-    }
+    made = _Cells(requests, outcomes)
     if order.across is None:
         return []
     sheets: list[ArtifactRef] = []
@@ -177,12 +180,25 @@ def lay_out_grid(
     return sheets
 
 
+class _Cells:
+    """What the cells of a grid made, read as sheets come to them."""
+
+    def __init__(self, requests: Sequence[Request], outcomes: Mapping[int, BatchOutcome]) -> None:
+        self._numbers = {request.place: request.number for request in requests}
+        self._outcomes = outcomes
+
+    def at(self, place: tuple[int, ...]) -> list[ArtifactRef]:
+        """That of one cell."""
+        outcome = self._outcomes.get(self._numbers.get(place, -1))
+        return [] if outcome is None else _seen(outcome)
+
+
 def _pages(
     grid: Grid,
     across: str,
     down: str | None,
     fixed: Mapping[str, int],
-    made: Mapping[tuple[int, ...], list[ArtifactRef]],
+    made: "_Cells",
     style: SheetStyle,
 ) -> Iterator[ArtifactRef]:
     """Sheets of as many columns and rows as people can look at."""
@@ -204,7 +220,7 @@ def _wrapped(
     grid: Grid,
     across: str,
     fixed: Mapping[str, int],
-    made: Mapping[tuple[int, ...], list[ArtifactRef]],
+    made: "_Cells",
     style: SheetStyle,
 ) -> list[ArtifactRef]:
     """Sheets of one axis, row by row, with the value below each picture."""
@@ -212,7 +228,7 @@ def _wrapped(
     for at, value in enumerate(grid[across]):
         places = {**fixed, across: at}
         label = _label(across, value)[:LONGEST_CAPTION] if style.legends else ""
-        shown += [(label, ref) for ref in made.get(tuple(places[name] for name in grid), [])]
+        shown += [(label, ref) for ref in made.at(tuple(places[name] for name in grid))]
     return _contacts(shown, style, _title(grid, fixed, style))
 
 
@@ -226,7 +242,7 @@ def _grid_sheet(
     across: tuple[str, range],
     down: tuple[str | None, range],
     fixed: Mapping[str, int],
-    made: Mapping[tuple[int, ...], list[ArtifactRef]],
+    made: "_Cells",
     style: SheetStyle,
     page: str,
 ) -> ArtifactRef | None:
@@ -235,7 +251,7 @@ def _grid_sheet(
     cells: list[tuple[int, ...]] = []
     for row, column in product(rows, columns):
         at = {**fixed, x: column, **({y: row} if y else {})}
-        refs = made.get(tuple(at[name] for name in grid), [])
+        refs = made.at(tuple(at[name] for name in grid))
         cells.append(tuple(range(len(pictures), len(pictures) + len(refs))))
         pictures += refs
     if not pictures:
@@ -260,13 +276,18 @@ def lay_out_all(
     outcomes: Mapping[int, BatchOutcome],
     style: SheetStyle = PLAIN,
 ) -> list[ArtifactRef]:
-    """Contact sheets of everything that was made, in the order of the requests."""
-    shown = [
+    """Contact sheets of what was made, in the order of the requests; of very much, the first."""
+    every = (
         (caption(request, outcomes[request.number]), ref)
         for request in requests
         if request.number in outcomes
         for ref in _seen(outcomes[request.number])
-    ]
+    )
+    shown = [*islice(every, MOST_LAID_OUT)]
+    if next(every, None) is not None:
+        told = f"the sheets show the first {MOST_LAID_OUT} results; report and table have all"
+        get_run_logger().warning("%s", told)
+        recorder().answer["sheets"] = told
     return _contacts(shown, style, style.title)
 
 
@@ -313,16 +334,30 @@ def caption(request: Request, outcome: BatchOutcome | None = None) -> str:
     return f"{request.number}  {words}"[:LONGEST_CAPTION]
 
 
-def publish_table(requests: Sequence[Request], outcomes: Mapping[int, BatchOutcome]) -> None:
-    """Leave a table with one row a request on the run's page.
+def publish_tables(requests: Sequence[Request], outcomes: Mapping[int, BatchOutcome]) -> None:
+    """Leave a table with one row a request on the run's page; of many, in pages.
 
     It is Markdown: the newer UI of Prefect shows the pictures of a table artifact as characters.
     """
-    left = ROWS_WITH_PICTURES
-    chose = any(outcome.unfolded for outcome in outcomes.values())
+    pages = -(-len(requests) // ROWS_OF_PAGE)
+    about = "How each request of the batch ended"
+    for page in range(pages):
+        some = requests[page * ROWS_OF_PAGE : (page + 1) * ROWS_OF_PAGE]
+        ended = {one.number: outcomes.get(one.number) for one in some}
+        shown = _table(some, ended, 0 if page else ROWS_WITH_PICTURES)
+        key = f"requests-{page + 1}" if page else "requests"
+        told = f"{about}, page {page + 1} of {pages}" if pages > 1 else about
+        on_page(partial(create_markdown_artifact, shown, key=key, description=told))
+
+
+def _table(
+    requests: Sequence[Request], outcomes: Mapping[int, BatchOutcome | None], pictures: int
+) -> str:
+    left = pictures
+    chose = any(outcome.unfolded for outcome in outcomes.values() if outcome is not None)
     rows: list[tuple[str, ...]] = []
     for request in requests:
-        outcome = outcomes.get(request.number)
+        outcome = outcomes[request.number]
         picture = outcome.results[0] if outcome and outcome.results else None
         shown = ""
         if picture is not None and picture.kind == "image" and left > 0:
@@ -342,9 +377,7 @@ def publish_table(requests: Sequence[Request], outcomes: Mapping[int, BatchOutco
                 *((code(_chosen(outcome)),) if chose else ()),
             )
         )
-    shown_table = table((*HEADINGS, "chosen") if chose else HEADINGS, rows)
-    about = "How each request of the batch ended"
-    on_page(lambda: create_markdown_artifact(shown_table, key="requests", description=about))
+    return table((*HEADINGS, "chosen") if chose else HEADINGS, rows)
 
 
 def _chosen(outcome: BatchOutcome | None) -> str:

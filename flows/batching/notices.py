@@ -60,11 +60,11 @@ def label_batch(report: BatchReport) -> None:
     run = _own_run()
     if run is None:
         return
-    counts = _counts(
-        [outcome.error for outcome in report.outcomes if outcome.state != "succeeded"],
-        sum(outcome.state == "succeeded" for outcome in report.outcomes),
-    )
-    links = _links(_some_of(report, report.outcomes))
+    tally = report.tally()
+    refused = sum(count for code, count in tally.codes.items() if code in REFUSALS)
+    done = tally.states.get("succeeded", 0)
+    counts = Counts(done, tally.ended - done - refused, refused)
+    links = _links(_some_of(report, _sampled(report, tally.ended)))
     labels: KeyValueLabels = {
         f"{LABEL}requests": report.requests,
         **{f"{LABEL}{name}": count for name, count in counts._asdict().items()},
@@ -115,6 +115,14 @@ def _own_run() -> UUID | None:
 def _counts(errors: Sequence[Failure | None], done: int) -> Counts:
     refused = sum(error is not None and error.code in REFUSALS for error in errors)
     return Counts(done, len(errors) - refused, refused)
+
+
+def _sampled(report: BatchReport, ended: int) -> list[BatchOutcome]:
+    """All outcomes; of many, some from the beginning, the middle and the end."""
+    if not report.parts:
+        return [*report.outcomes]
+    places = (0, ended // 2, ended - PICTURES)
+    return [outcome for place in places for outcome in report.page(place, PICTURES)]
 
 
 def _some_of(report: BatchReport, outcomes: Sequence[BatchOutcome]) -> list[Result]:

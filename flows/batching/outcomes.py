@@ -78,6 +78,11 @@ def outcome_left(number: int, where: str, run_id: str) -> tuple[BatchOutcome, da
     return outcome_told(number, where, manifest), datetime.fromisoformat(manifest.ended)
 
 
+def is_there(outcome: BatchOutcome) -> bool:
+    """Whether the store has what it made."""
+    return all(current_store().holds(key_of(ref), ref.bytes) for ref in outcome.results)
+
+
 def outcome_told(number: int, where: str, manifest: Manifest) -> BatchOutcome:
     """Of a request that ran in a shard, told from its manifest.
 

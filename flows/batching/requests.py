@@ -6,7 +6,7 @@ import json
 import math
 import pkgutil
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from itertools import product
 from typing import Any, cast
@@ -32,8 +32,8 @@ from safelight.params import refusal, refuse_unkept
 from safelight.prompts.wildcards import current_wildcards
 from safelight.workflows.files import flow_names, workflow_of
 
-MOST_REQUESTS = 2000
-"""Each becomes a flow run and a row of a table that people look at."""
+MOST_REQUESTS = 100_000
+"""Each leaves a manifest and a row of a table that people look at."""
 MOST_BYTES = 512 * 1024
 """Of a request's parameters as JSON: a Prefect server takes no more."""
 NOT_FOR_BATCHES = ("batch", "shard", "watch")
@@ -139,6 +139,18 @@ def grid_rows(
 def check_requests(
     target: RecordedFlow[...], rows: Sequence[Row], shared: Mapping[str, JsonValue]
 ) -> list[Request]:
+    """All requests that `checked_requests` gives.
+
+    Raises:
+        PipelineError: as it says.
+    """
+    _check_count(len(rows))
+    return [*checked_requests(target, rows, shared)]
+
+
+def checked_requests(
+    target: RecordedFlow[...], rows: Iterable[Row], shared: Mapping[str, JsonValue]
+) -> Iterator[Request]:
     """Check all requests with the target's own types, before any of them runs.
 
     Args:
@@ -147,14 +159,14 @@ def check_requests(
         shared: parameters of every request; a request's own win.
 
     Raises:
-        PipelineError: what is wrong with the first bad request, by its line, and which others are.
+        PipelineError: what is wrong with the first bad request, by its line, and which others are;
+            once the last is read.
     """
-    _check_count(len(rows))
     model = parameters_model(target.fn)
     shared = {**pinned(target), **shared}
     textual = _textual_fields(model)
-    seen: Counter[str] = Counter()
-    requests: list[Request] = []
+    seen: Counter[bytes] = Counter()
+    number = 0
     refused: list[tuple[str, PipelineError]] = []
     spread, shared = spread_rows(rows, shared, MOST_REQUESTS)
     for number, one in enumerate(spread, 1):
@@ -163,28 +175,27 @@ def check_requests(
             own = _meant(row, textual) if row.text else row.values
             parameters = _accepted(model, {**shared, **own}, f"{row.where}: {target.name}")
         except PipelineError as error:
-            refused.append((row.where, error))
+            refused.append((row.where, refused[0][1] if refused else error))
             continue
         digest = _digest(target.name, parameters)
-        requests.append(
-            Request(
-                number,
-                row.where,
-                parameters,
-                digest,
-                seen[digest],
-                row.place,
-                one.number,
-                one.several,
-            )
+        short = bytes.fromhex(digest)[:12]
+        yield Request(
+            number,
+            row.where,
+            parameters,
+            digest,
+            seen[short],
+            row.place,
+            one.number,
+            one.several,
         )
-        seen[digest] += 1
+        seen[short] += 1
     if refused:
         raise all_refused(refused)
-    return requests
+    _check_count(number)
 
 
-def check_words(requests: Sequence[Request]) -> None:
+def check_words(requests: Iterable[Request]) -> None:
     """Unfold the prompts of all requests once, by the seeds that they have.
 
     Raises:
@@ -197,15 +208,22 @@ def check_words(requests: Sequence[Request]) -> None:
             unfolded(request.parameters, wildcards)
         except PipelineError as error:
             told = type(error)(f"{request.where}: {error.problem}", error.remedy)
-            refused.append((request.where, told))
+            refused.append((request.where, refused[0][1] if refused else told))
     if refused:
         raise all_refused(refused)
 
 
 def batch_digest(requests: Sequence[Request]) -> str:
     """Names a batch by what it asks for; the order of its requests does not matter."""
-    together = "\n".join(sorted(request.identity for request in requests))
-    return hashlib.sha256(together.encode()).hexdigest()[:24]
+    return sorted_digest(sorted(request.identity for request in requests))
+
+
+def sorted_digest(identities: Iterable[str]) -> str:
+    """The same, of the identities of the requests, sorted."""
+    digest = hashlib.sha256()
+    for place, identity in enumerate(identities):
+        digest.update((f"\n{identity}" if place else identity).encode())
+    return digest.hexdigest()[:24]
 
 
 def seeded(request: Request, name: str) -> Request:

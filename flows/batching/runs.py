@@ -2,7 +2,7 @@
 
 import logging
 import time
-from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence, Sized
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sized
 from datetime import datetime
 from typing import Protocol
 from uuid import UUID
@@ -25,6 +25,7 @@ from prefect.states import Cancelling, Pending
 from prefect.types import KeyValueLabels
 from pydantic import JsonValue
 
+from flows.batching.catalogue import Catalogue
 from flows.batching.requests import Request
 from flows.running.asking import own_keys
 from safelight.client.asking import patient_client
@@ -57,7 +58,7 @@ class Batch(Protocol):
     """What is asked for, and what has become of it."""
 
     @property
-    def requests(self) -> Sequence[Request]:
+    def requests(self) -> Catalogue:
         """All of them."""
         ...
 
@@ -82,6 +83,10 @@ class Batch(Protocol):
 
     def finished(self, request: Request, outcome: BatchOutcome) -> None:
         """Enter the outcome of a request, and report progress."""
+        ...
+
+    def reinstate(self, outcomes: Iterable[tuple[int, str]]) -> None:
+        """Enter outcomes from before, by number and as JSON, and report progress."""
         ...
 
 
@@ -222,9 +227,7 @@ class BatchRuns:
 
     def asked_for(self) -> datetime | None:
         """When this batch was asked for; what it has made since then it need not make again."""
-        if self._own is None:
-            return None
-        return asked_for_at(self.client.read_flow_run_states(self._own))
+        return None if self._own is None else asked_for(self.client, self._own)
 
     def read(self, ids: list[UUID]) -> dict[UUID, FlowRun]:
         """Those of the runs that the server has.
@@ -285,6 +288,11 @@ class BatchRuns:
             LOG.warning("run %s of the batch was not cancelled: %s", self._starting, error)
             return []
         return [flow_run.id for flow_run in found]
+
+
+def asked_for(client: SyncPrefectClient, flow_run: UUID) -> datetime | None:
+    """When a run was asked for: made, or retried by somebody."""
+    return asked_for_at(client.read_flow_run_states(flow_run))
 
 
 def _nothing() -> None:

@@ -1,5 +1,6 @@
 """Shards of a batch: what one holds, where the store keeps it, and how large the next one is."""
 
+import hashlib
 from collections import deque
 from statistics import median
 from uuid import UUID, uuid5
@@ -11,7 +12,7 @@ from safelight.errors import InvalidFieldValueError, MissingFileError
 from safelight.store.store import current_store
 
 SHARDS = "outputs/batches/shards/"
-KEY = r"^outputs/batches/shards/[0-9a-f-]{36}\.json$"
+KEY = r"^outputs/batches/shards/([0-9a-f]{24}/)?[0-9a-f-]{36}\.json$"
 WORK_SECONDS = 45.0
 """Of a shard: long against what a run costs, short against what a lost process costs."""
 FIRST = 4
@@ -20,8 +21,6 @@ MOST_BEFORE = 64
 """Requests of a shard while only earlier batches tell."""
 MOST = 500
 """Of one shard."""
-WORDS_AND_SEED = frozenset({"prompt", "negative_prompt", "seed"})
-"""Parameters in which requests may differ that are drawn together, and that take as long."""
 KNOWN = 40
 """The latest requests say how long the next ones take."""
 _NAMES = UUID("a4cf6a0e-5b0f-5f0e-9d0b-6a1f4f2f7f11")
@@ -36,6 +35,10 @@ class Sharded(BaseModel):
     number: int
     where: str
     run_id: str
+    identity: str = ""
+    """Names the request within its batch."""
+    attempt: int = 0
+    """At the request, over all runs of the batch."""
     parameters: dict[str, JsonValue]
 
 
@@ -56,14 +59,23 @@ def run_id_of(batch: str, request: Request, attempt: int) -> str:
     return str(uuid5(_NAMES, f"{batch}:{request.identity}:{attempt}"))
 
 
-def keep_shard(shard: Shard) -> tuple[str, str]:
+def folder_of(batch: str) -> str:
+    """What the shards of a batch have before their names in the store."""
+    return f"{hashlib.sha256(batch.encode()).hexdigest()[:24]}/"
+
+
+def keep_shard(shard: Shard, batch: str | None = None) -> tuple[str, str]:
     """Put a shard into the store, where its run reads it.
+
+    Args:
+        shard: what it holds.
+        batch: names the batch, whose shards lie together.
 
     Returns:
         Its key, and a name that any shard with the same requests has.
     """
     name = uuid5(_NAMES, ",".join(one.run_id for one in shard.requests))
-    key = f"{SHARDS}{name}.json"
+    key = f"{SHARDS}{folder_of(batch) if batch else ''}{name}.json"
     current_store().write_record(key, shard.model_dump_json().encode())
     current_store().settle()
     return key, str(name)

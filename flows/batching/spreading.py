@@ -1,7 +1,7 @@
 """What stands for several values: a row of seeds, and a prompt with all of its combinations."""
 
 import re
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import cast
 
@@ -67,8 +67,8 @@ def seeds_in(value: JsonValue, where: str, most: int) -> range | None:
 
 
 def spread_rows(
-    rows: Sequence[Row], shared: Mapping[str, JsonValue], most: int
-) -> tuple[list[Spread], dict[str, JsonValue]]:
+    rows: Iterable[Row], shared: Mapping[str, JsonValue], most: int
+) -> tuple[Iterator[Spread], dict[str, JsonValue]]:
     """Each row with one seed, where it or what all have in common names several.
 
     Args:
@@ -77,34 +77,46 @@ def spread_rows(
         most: requests that there may be.
 
     Returns:
-        The rows, and what they have in common besides.
+        The rows, as they are read, and what they have in common besides.
 
     Raises:
-        InvalidFieldValueError: as `seeds_in` says, or there are too many.
+        InvalidFieldValueError: as `seeds_in` says, or, as they are read, there are too many.
     """
-    found: list[Spread] = []
     common = seeds_in(shared.get(SEED), "parameters", most)
     rest = {name: value for name, value in shared.items() if common is None or name != SEED}
-    for number, row in enumerate(rows):
-        own = seeds_in(row.values.get(SEED), row.where, most)
-        seeds = own if SEED in row.values and row.values[SEED] is not None else common
+    if isinstance(rows, Sequence):  # refused before any is checked
+        for _ in _with_seeds(rows, common, most):
+            pass
+    return _spread(rows, common, most), rest
+
+
+def _spread(rows: Iterable[Row], common: range | None, most: int) -> Iterator[Spread]:
+    for number, (row, seeds) in enumerate(_with_seeds(rows, common, most)):
         if seeds is None:
-            found.append(Spread(row, number))
-            continue
-        if len(found) + len(seeds) > most:
-            raise InvalidFieldValueError(
-                f"{row.where}: with its seeds the batch has more than {most} requests",
-                "split it into several batches",
-            )
-        found += [
-            Spread(
+            yield Spread(row, number)
+        for seed in seeds or ():
+            yield Spread(
                 Row(f"{row.where} seed {seed}", {**row.values, SEED: seed}, text=row.text),
                 number,
                 several=True,
             )
-            for seed in seeds
-        ]
-    return found, rest
+
+
+def _with_seeds(
+    rows: Iterable[Row], common: range | None, most: int
+) -> Iterator[tuple[Row, range | None]]:
+    found = 0
+    for row in rows:
+        own = seeds_in(row.values.get(SEED), row.where, most)
+        seeds = own if SEED in row.values and row.values[SEED] is not None else common
+        found += 1 if seeds is None else len(seeds)
+        if found > most:
+            told = "" if seeds is None else "with its seeds "
+            raise InvalidFieldValueError(
+                f"{row.where}: {told}the batch has more than {most} requests",
+                "split it into several batches",
+            )
+        yield row, seeds
 
 
 def with_seed_axis(

@@ -178,7 +178,7 @@ def run_requests(
         if report is not None:
             more["places"] = [
                 {"request": one.where, "places": [*copies.of_request(report, one)]}
-                for one in report.outcomes
+                for one in report.each()
             ]
             zipped = copies.zipped(report)
             more["zip"] = str(zipped) if zipped else None
@@ -203,7 +203,7 @@ def run_requests(
 def _show(report: BatchReport, copies: Copies) -> None:
     show_line(f"{report.requests} requests of {report.flow}")
     rows: list[tuple[str, ...]] = []
-    for outcome in report.outcomes:
+    for outcome in report.each():
         state = f"{outcome.state} before" if outcome.reused else outcome.state
         made = copies.of_request(report, outcome)
         if outcome.error is not None:

@@ -100,7 +100,7 @@ class Copies:
 
     def page(self, report: BatchReport) -> Path | None:
         """The page of a batch, where one was asked for and something was made."""
-        if self._html is None or not any(one.results for one in report.outcomes):
+        if self._html is None or not any(one.results for one in report.each()):
             return None
         try:
             manifest = load_manifest(f"{MANIFESTS}{report.flow_run_id}.json")

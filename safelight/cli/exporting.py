@@ -33,7 +33,7 @@ def export_run(run: str, wanted: Wanted, *, as_json: bool) -> None:
     if report is not None:
         copies = Copies(wanted, report.flow)
         if wanted.folder is not None:
-            for outcome in report.outcomes:
+            for outcome in report.each():
                 places += copies.of_request(report, outcome)
         places += [str(made) for made in (copies.zipped(report), copies.page(report)) if made]
     else:

@@ -140,7 +140,7 @@ def outcome_facts(
         "manifest": manifest.key if manifest is not None else None,
     }
     if report is not None:
-        facts["batch"] = report.model_dump(mode="json")
+        facts["batch"] = report.whole()
     return facts
 
 

@@ -43,7 +43,7 @@ def requests_of(batch: Rerun) -> list[Rerun]:
     """
     report = load_report(batch.manifest.flow_run_id)
     require_registered(report.flow)
-    found = [find_run(one.flow_run_id) for one in report.outcomes if one.state == "succeeded"]
+    found = [find_run(one.flow_run_id) for one in report.each() if one.state == "succeeded"]
     left = report.requests - len(found)
     if left:
         ERRORS.print(f"note: {left} requests did not succeed and are not replayed", markup=False)

@@ -71,7 +71,7 @@ def stage_results(manifest: Manifest, source: str = "") -> list[tuple[str, Resul
 
 def batch_results(report: BatchReport) -> list[Result]:
     """What the requests of a batch made, in their order; those that failed made nothing."""
-    return [result for outcome in report.outcomes for result in outcome_results(report, outcome)]
+    return [result for outcome in report.each() for result in outcome_results(report, outcome)]
 
 
 def outcome_results(report: BatchReport, outcome: BatchOutcome) -> list[Result]:

@@ -75,7 +75,7 @@ def write_page(report: BatchReport, manifest: Manifest | None, file: Path) -> Pa
     Raises:
         InvalidFieldValueError: the pictures are larger than a browser opens.
     """
-    results = [result for one in report.outcomes for result in outcome_results(report, one)]
+    results = [result for one in report.each() for result in outcome_results(report, one)]
     size = sum({result.ref.sha256: result.ref.bytes for result in results}.values())
     if size > MOST_BYTES:
         raise InvalidFieldValueError(
@@ -123,7 +123,7 @@ def _page(
             yield from shown.tag(digest)
             yield f"<p>{escape(text)}</p></li>"
         yield "</ul>"
-    missing = [one for one in report.outcomes if not one.results]
+    missing = [one for one in report.each() if not one.results]
     for one in missing:
         why = f", {one.error.code}: {one.error.problem}" if one.error else ""
         yield f'<p class="aside">{escape(f"{one.where}: {one.state}{why}")}</p>'

@@ -154,10 +154,10 @@ def _not_made(report: BatchReport | None) -> bytes:
     lines = [
         f"{outcome.where}: {outcome.state}"
         + (f", {outcome.error.code}: {outcome.error.problem}" if outcome.error else "")
-        for outcome in (report.outcomes if report else ())
+        for outcome in (report.each() if report else ())
         if not outcome.results
     ]
-    unfinished = report.requests - len(report.outcomes) if report else 0
+    unfinished = report.requests - report.tally().ended if report else 0
     lines += [f"{unfinished} requests did not run"] if unfinished else []
     return "".join(f"{line}\n" for line in lines).encode()
 

@@ -2,6 +2,7 @@
 
 import csv
 import io
+from collections.abc import Iterator
 from typing import Annotated, Literal
 from uuid import UUID
 
@@ -31,6 +32,10 @@ from safelight.gateway.workflows import WorkflowType
 from safelight.provenance.batches import BatchOutcome, BatchReport, load_report
 
 router = APIRouter(prefix="/api/batches", tags=["batches"])
+CHUNK = 2**16
+"""Characters of CSV at once."""
+MOST_ROWS = 2000
+"""Of one page of a table."""
 
 
 class _Frozen(BaseModel):
@@ -76,6 +81,8 @@ class Table(_Frozen):
 
     total: int
     """How many have."""
+    next: int | None
+    """Where the next page begins; null on the last."""
     rows: list[Row]
     """In their order."""
 
@@ -125,20 +132,39 @@ def read_table(
     batch_id: UUID,
     shared: Everything,
     form: Annotated[Literal["json", "csv"], Query(description="Of the answer.")] = "json",
+    first: Annotated[
+        int, Query(ge=0, le=10**9, description="Of JSON: where the page begins, from 0.")
+    ] = 0,
+    limit: Annotated[
+        int, Query(ge=1, le=MOST_ROWS, description="Of JSON: rows of the page.")
+    ] = MOST_ROWS,
 ) -> Response | Table:
-    """The requests of a batch that have ended, as JSON or CSV."""
+    """The requests of a batch that have ended, as JSON in pages, or all as CSV."""
     _, report = _found(batch_id, shared)
-    rows = [] if report is None else [_row(batch_id, outcome) for outcome in report.outcomes]
-    if form == "json":
-        return Table(total=len(rows), rows=rows)
+    if form == "csv":
+        saved = {"Content-Disposition": disposition(f"{batch_id}.csv", "attachment")}
+        return StreamingResponse(_lines(batch_id, report), media_type="text/csv", headers=saved)
+    if report is None:
+        return Table(total=0, next=None, rows=[])
+    rows = [_row(batch_id, outcome) for outcome in report.page(first, limit)]
+    total, end = report.tally().ended, first + len(rows)
+    return Table(total=total, next=end if rows and end < total else None, rows=rows)
+
+
+def _lines(batch_id: UUID, report: BatchReport | None) -> Iterator[str]:
+    """The table as CSV, some rows at a time."""
     out = io.StringIO()
     writer = csv.writer(out)
     writer.writerow(Row.model_fields)
-    for row in rows:
+    for outcome in report.each() if report is not None else ():
+        row = _row(batch_id, outcome)
         said = {**row.model_dump(), "results": " ".join(row.results)}
         writer.writerow([_plain(value) for value in said.values()])
-    saved = disposition(f"{batch_id}.csv", "attachment")
-    return Response(out.getvalue(), media_type="text/csv", headers={"Content-Disposition": saved})
+        if out.tell() > CHUNK:
+            yield out.getvalue()
+            out.seek(0)
+            out.truncate()
+    yield out.getvalue()
 
 
 @router.head("/{batch_id}/artifacts/{sha256}", include_in_schema=False, response_class=Response)
@@ -153,8 +179,7 @@ def download_batch_artifact(
 ) -> Response:
     """Download a file that a request of a batch has made, also one that shared a run."""
     _, report = _found(batch_id, shared)
-    outcomes = () if report is None else report.outcomes
-    run = next((o.flow_run_id for o in outcomes for ref in o.results if ref.sha256 == sha256), None)
+    run = None if report is None else report.made_by(sha256)
     if run is None:
         raise MissingFileError(
             f"batch {batch_id} has no artifact {sha256}",

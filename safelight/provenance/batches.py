@@ -1,5 +1,9 @@
 """How a batch of runs went, request by request, as people and programs read it."""
 
+from collections import Counter
+from collections.abc import Generator, Iterable, Iterator
+from contextlib import contextmanager
+from itertools import islice
 from typing import Literal
 from uuid import UUID
 
@@ -11,6 +15,12 @@ from safelight.store.artifact import ArtifactRef
 from safelight.store.store import current_store
 
 REPORTS = "outputs/batches/"
+INLINE = 2000
+"""Requests of a report that stands in one object; the outcomes of more lie in parts beside it."""
+PART = 500
+"""Outcomes of a part."""
+MOST_FAILURES = 200
+"""Failures that the head of a report in parts names; its pages have all."""
 
 
 class _Frozen(BaseModel):
@@ -42,6 +52,26 @@ class BatchOutcome(_Frozen):
     """Why it did not succeed."""
 
 
+class Tally(_Frozen):
+    """How the requests of a batch ended, counted."""
+
+    states: dict[str, int] = {}
+    """Requests by how they ended."""
+    reused: int = 0
+    """An earlier run had finished."""
+    cost_usd: float = 0.0
+    """What calls to providers cost, those of earlier runs aside."""
+    seconds: float = 0.0
+    """That the requests took, likewise."""
+    codes: dict[str, int] = {}
+    """Those that did not succeed, by the code of their failure; the empty one where none is."""
+
+    @property
+    def ended(self) -> int:
+        """Requests that have an outcome."""
+        return sum(self.states.values())
+
+
 class BatchReport(_Frozen):
     """How a batch went; kept in the store as JSON."""
 
@@ -56,29 +86,83 @@ class BatchReport(_Frozen):
     requests: int
     """How many there are."""
     outcomes: tuple[BatchOutcome, ...] = ()
-    """Of the requests that ended, in their order."""
+    """Of the requests that ended, in their order; empty where they lie in parts: see `each`."""
+    parts: int = 0
+    """Objects beside this one that hold the outcomes, so many in each; 0: they stand here."""
+    counted: Tally | None = None
+    """Of the outcomes in parts."""
+    failed: tuple[BatchOutcome, ...] = ()
+    """The first of those in parts that did not succeed."""
+
+    def each(self) -> Iterator[BatchOutcome]:
+        """All outcomes, in their order, a part at a time.
+
+        Raises:
+            MissingFileError: a part is gone.
+        """
+        yield from self.outcomes
+        for number in range(self.parts):
+            yield from self._part(number)
+
+    def page(self, first: int, count: int) -> list[BatchOutcome]:
+        """Outcomes from a place on, from 0; of the parts, those that hold them are read.
+
+        Raises:
+            MissingFileError: a part is gone.
+        """
+        if not self.parts:
+            return [*self.outcomes[first : first + count]]
+        found: list[BatchOutcome] = []
+        for number in range(first // PART, min(-(-(first + count) // PART), self.parts)):
+            low = number * PART
+            found += self._part(number)[max(first - low, 0) : first + count - low]
+        return found
+
+    def made_by(self, sha256: str) -> str | None:
+        """The run that made a file; None where none did."""
+        for number in range(self.parts):
+            if sha256.encode() in current_store().read_record(part_key(self.flow_run_id, number)):
+                found = _made_by(self._part(number), sha256)
+                if found is not None:
+                    return found
+        return _made_by(self.outcomes, sha256)
+
+    def tally(self) -> Tally:
+        """How its requests ended, counted."""
+        return _tallied(self.outcomes) if self.counted is None else self.counted
 
     def counts(self) -> dict[str, JsonValue]:
         """How many requests ended in which way."""
-        states = [outcome.state for outcome in self.outcomes]
-        spent = round(sum(o.cost_usd for o in self.outcomes if not o.reused), 6)
+        tally = self.tally()
+        spent = round(tally.cost_usd, 6)
         return {
             "requests": self.requests,
-            "succeeded": states.count("succeeded"),
-            "failed": states.count("failed") + states.count("crashed"),
-            "cancelled": states.count("cancelled"),
-            "unfinished": self.requests - len(states),
-            "reused": sum(outcome.reused for outcome in self.outcomes),
+            "succeeded": tally.states.get("succeeded", 0),
+            "failed": tally.states.get("failed", 0) + tally.states.get("crashed", 0),
+            "cancelled": tally.states.get("cancelled", 0),
+            "unfinished": self.requests - tally.ended,
+            "reused": tally.reused,
             **({"cost_usd": spent} if spent else {}),
         }
 
     def failures(self) -> list[JsonValue]:
-        """The requests that failed, each with code, problem and remedy."""
+        """The requests that failed, each with code, problem and remedy; of many, the first."""
         return [
             {"request": outcome.where, "flow_run_id": outcome.flow_run_id, **error.model_dump()}
-            for outcome in self.outcomes
+            for outcome in (*self.outcomes, *self.failed)
             if (error := outcome.error) is not None
         ]
+
+    def whole(self) -> dict[str, JsonValue]:
+        """All of it as JSON, the outcomes in their place."""
+        head = self.model_dump(mode="json", exclude={"outcomes", "parts", "counted", "failed"})
+        return {**head, "outcomes": [one.model_dump(mode="json") for one in self.each()]}
+
+    def _part(self, number: int) -> tuple[BatchOutcome, ...]:
+        key = part_key(self.flow_run_id, number)
+        data = current_store().read_record(key)
+        with _read(key):
+            return _Part.model_validate_json(data).outcomes
 
     @property
     def key(self) -> str:
@@ -91,10 +175,76 @@ def report_key(flow_run_id: str | UUID) -> str:
     return f"{REPORTS}{flow_run_id}.json"
 
 
+def part_key(flow_run_id: str, number: int) -> str:
+    """Where the store keeps a part of the outcomes of a batch."""
+    return f"{REPORTS}parts/{flow_run_id}/{number:05}.json"
+
+
+class _Part(_Frozen):
+    outcomes: tuple[BatchOutcome, ...]
+
+
 def keep_report(report: BatchReport) -> None:
     """Put the report into the store, where its run's id finds it."""
     data = report.model_dump_json(indent=1, exclude_defaults=True)
     current_store().write_record(report.key, data.encode())
+
+
+def reported(begun: BatchReport, outcomes: Iterable[BatchOutcome], count: int) -> BatchReport:
+    """Put the report of a batch into the store, its outcomes in parts where they are many.
+
+    Args:
+        begun: without outcomes.
+        outcomes: of those that ended, in their order.
+        count: how many they are.
+
+    Returns:
+        The report.
+    """
+    if count <= INLINE:
+        report = begun.model_copy(update={"outcomes": tuple(outcomes)})
+        keep_report(report)
+        return report
+    parts, tally, failed = 0, Tally(), list[BatchOutcome]()
+    left = iter(outcomes)
+    while some := tuple(islice(left, PART)):
+        data = _Part(outcomes=some).model_dump_json(exclude_defaults=True)
+        current_store().write_record(part_key(begun.flow_run_id, parts), data.encode())
+        parts += 1
+        tally = _together(tally, _tallied(some))
+        failed += [one for one in some if one.state != "succeeded"][: MOST_FAILURES - len(failed)]
+    report = begun.model_copy(update={"parts": parts, "counted": tally, "failed": tuple(failed)})
+    keep_report(report)
+    return report
+
+
+def _tallied(outcomes: Iterable[BatchOutcome]) -> Tally:
+    states, codes = Counter[str](), Counter[str]()
+    reused, cost, seconds = 0, 0.0, 0.0
+    for one in outcomes:
+        states[one.state] += 1
+        if one.state != "succeeded":
+            codes[one.error.code if one.error else ""] += 1
+        if one.reused:
+            reused += 1
+        else:
+            cost, seconds = cost + one.cost_usd, seconds + one.seconds
+    return Tally(states=dict(states), reused=reused, cost_usd=cost, seconds=seconds, codes=codes)
+
+
+def _together(one: Tally, other: Tally) -> Tally:
+    return Tally(
+        states=Counter(one.states) + Counter(other.states),
+        reused=one.reused + other.reused,
+        cost_usd=one.cost_usd + other.cost_usd,
+        seconds=one.seconds + other.seconds,
+        codes=Counter(one.codes) + Counter(other.codes),
+    )
+
+
+def _made_by(outcomes: Iterable[BatchOutcome], sha256: str) -> str | None:
+    runs = (one.flow_run_id for one in outcomes for ref in one.results if ref.sha256 == sha256)
+    return next(runs, None)
 
 
 def load_report(flow_run_id: str | UUID) -> BatchReport:
@@ -105,8 +255,15 @@ def load_report(flow_run_id: str | UUID) -> BatchReport:
         ManifestUnreadableError: it is none that this version reads.
     """
     key = report_key(flow_run_id)
+    data = current_store().read_record(key)
+    with _read(key):
+        return BatchReport.model_validate_json(data)
+
+
+@contextmanager
+def _read(key: str) -> Generator[None]:
     try:
-        return BatchReport.model_validate_json(current_store().read_record(key))
+        yield
     except ValidationError as error:
         first = error.errors(include_url=False, include_input=False)[0]
         field = ".".join(str(part) for part in first["loc"])

@@ -153,7 +153,7 @@ class Watch:
             (each.files[0].name, {name: each.ref.uri}) for each in taken
         ]
         report = self.run(requests)
-        outcomes = {one.number: one for one in report.outcomes} if report else {}
+        outcomes = {one.number: one for one in report.each()} if report else {}
         placing = Placing(self.place, self.template)
         for number, each in enumerate(taken, 1):
             outcome = outcomes.get(number)

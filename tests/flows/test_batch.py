@@ -193,7 +193,7 @@ HOSTILE = {
     ),
     "half a pair": (GOOD + b'{"prompt": "\\udc00"}', "INVALID_FIELD_VALUE", "line 2: generate"),
     "only a header": (b"prompt,steps\n", "INVALID_FIELD_VALUE", "no row"),
-    "too many": (GOOD * (MOST_REQUESTS + 1), "INVALID_FIELD_VALUE", "2001 requests"),
+    "too many": (GOOD * (MOST_REQUESTS + 1), "INVALID_FIELD_VALUE", "100001 requests"),
     "several bad": (GOOD + b'{"steps": 3}\n\n{"seed": 1}', "MISSING_REQUIRED_FIELD", "line 4"),
 }  # fmt: skip
 

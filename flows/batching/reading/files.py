@@ -2,7 +2,7 @@
 
 import os
 import re
-from collections.abc import Collection, Generator, Iterable
+from collections.abc import Collection, Generator, Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import replace
 from difflib import get_close_matches
@@ -34,8 +34,10 @@ NEARLY = 0.85
 _UTF16 = (b"\xff\xfe", b"\xfe\xff")
 
 
-def read_file(location: str, names: Collection[str] = (), sheet: str | None = None) -> list[Row]:
-    """The requests of a file.
+def read_file(
+    location: str, names: Collection[str] = (), sheet: str | None = None
+) -> Iterator[Row]:
+    """The requests of a file, as they are read; texts give one after the other.
 
     Args:
         location: a file that inputs may come from, or the store: link of one.
@@ -49,8 +51,8 @@ def read_file(location: str, names: Collection[str] = (), sheet: str | None = No
     """
     with opened_file(location) as (handle, path), os.fdopen(os.dup(handle), "rb") as opened:
         with disk_errors(path):
-            data = opened.read(LARGEST_FILE + 1)
-    return parse(data, names, sheet, is_text(path))
+            content = [opened.read(LARGEST_FILE + 1)]
+    return rows_in(content, names, sheet, is_text(path))
 
 
 @contextmanager
@@ -93,13 +95,27 @@ def is_text(path: Path) -> bool:
 def parse(
     data: bytes, names: Collection[str] = (), sheet: str | None = None, prompts: bool = False
 ) -> list[Row]:
+    """All requests that `rows_in` finds in the bytes of a file.
+
+    Raises:
+        PipelineError: as it says.
+    """
+    return [*rows_in([data], names, sheet, prompts)]
+
+
+def rows_in(
+    content: list[bytes],
+    names: Collection[str] = (),
+    sheet: str | None = None,
+    prompts: bool = False,
+) -> Iterator[Row]:
     """The requests in the bytes of a file, which tell its format.
 
     A spreadsheet by its first bytes; JSON lines by `{`, a JSON list by `[`; plain text is a
     prompt a line, unless its first line names a parameter, or nearly so; all else is a table.
 
     Args:
-        data: the whole file.
+        content: the whole file, which is taken out: once it is decoded, nothing keeps its bytes.
         names: of the target's parameters; without them columns are not checked, and every text
             that is no JSON is a table.
         sheet: of a spreadsheet; None for the first that is shown.
@@ -109,6 +125,7 @@ def parse(
         BadRequestError: none of these formats, or a line that cannot be read.
         PipelineError: a column, field or option names no parameter; a sheet is not there.
     """
+    data = content.pop()
     if len(data) > LARGEST_FILE:
         raise BadRequestError(
             f"the file has more than {LARGEST_FILE} bytes", "split it into several batches"
@@ -120,27 +137,28 @@ def parse(
             f"sheet is {sheet!r}, and the file is no spreadsheet", "leave out sheet"
         )
     else:
-        rows = _text_rows(decoded(data), names, prompts)
-    if not rows:
+        text = decoded(data)
+        data = b""
+        rows = _text_rows(text, names, prompts)
+        del text
+    first = next(rows, None)
+    if first is None:
         raise BadRequestError("the table has a header and no row", "add a row for each request")
-    return rows
+    yield first
+    yield from rows
 
 
-def _text_rows(text: str, names: Collection[str], prompts: bool) -> list[Row]:
+def _text_rows(text: str, names: Collection[str], prompts: bool) -> Iterator[Row]:
     start = text.lstrip()[:1]
     if not start:
         raise BadRequestError(
             "the file holds no request", 'write one {"parameter": value} a line, or a table'
         )
     if start in "{[":
-        rows = list(json_lines(text)) if start == "{" else json_list(text)
-        rows = _all_called(rows, names)
-        for row in rows if names else ():
-            for name in row.values.keys() - set(names):
-                raise unknown(f"{row.where}: field", name, names)
-        return rows
+        rows = json_lines(text) if start == "{" else json_list(text)
+        return _all_known(_all_called(rows, names), names)
     if prompts and names and not _is_table(text, names):
-        return list(prompt_rows(text, names))
+        return prompt_rows(text, names)
     return _all_called(table_rows(text, _with_name(names)), names)
 
 
@@ -149,8 +167,16 @@ def _with_name(names: Collection[str]) -> Collection[str]:
     return [*names, *({FILE_NAME} - {*names})] if names else names
 
 
-def _all_called(rows: Iterable[Row], names: Collection[str]) -> list[Row]:
-    return [_called(row) for row in rows] if names and FILE_NAME not in names else [*rows]
+def _all_called(rows: Iterable[Row], names: Collection[str]) -> Iterator[Row]:
+    return map(_called, rows) if names and FILE_NAME not in names else iter(rows)
+
+
+def _all_known(rows: Iterable[Row], names: Collection[str]) -> Iterator[Row]:
+    known = set(names)
+    for row in rows:
+        for name in row.values.keys() - known if names else ():
+            raise unknown(f"{row.where}: field", name, names)
+        yield row
 
 
 def _called(row: Row) -> Row:

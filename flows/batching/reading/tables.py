@@ -17,7 +17,12 @@ _DECLARED = "sep="
 
 def lines_of(text: str) -> Iterator[tuple[int, str]]:
     """Number and text of each line, without its end."""
-    for number, line in enumerate(text.split("\n"), 1):
+    end, number = -1, 0
+    while end < len(text):
+        start, number = end + 1, number + 1
+        end = text.find("\n", start)
+        end = len(text) if end < 0 else end
+        line = text[start:end]
         if len(line) > LONGEST_LINE:
             raise BadRequestError(
                 f"line {number} has {len(line)} characters, at most {LONGEST_LINE} are read",
@@ -28,7 +33,8 @@ def lines_of(text: str) -> Iterator[tuple[int, str]]:
 
 def declared_delimiter(text: str) -> str | None:
     """What the first line declares; None when it is no declaration."""
-    first = text.split("\n", 1)[0].strip("\r \"'")
+    end = text.find("\n")
+    first = (text if end < 0 else text[:end]).strip("\r \"'")
     declared = first[len(_DECLARED) :] if first.casefold().startswith(_DECLARED) else ""
     return declared if len(declared) == 1 else None
 

@@ -22,15 +22,18 @@ from safelight.gateway.page.rendering import shown_page, shown_part
 from safelight.gateway.shared import Everything, Shared
 from safelight.gateway.steering import cancel, retry
 from safelight.gateway.workflows import WorkflowType
-from safelight.provenance.batches import BatchReport, load_report
+from safelight.provenance.batches import PART, BatchReport, load_report
 from safelight.provenance.boards import Board, BoardCell, load_board
 
 router = APIRouter(prefix="/batches", include_in_schema=False, route_class=PageRoute)
 MOST = 50
 """Batches of the list."""
 LIVE = (Status.QUEUED, Status.RUNNING)
+PAGE = PART
+"""Requests of a batch in parts that a page shows."""
 Name = Annotated[str, Query(max_length=200)]
 Layer = Annotated[int, Query(ge=0, le=2000)]
+Page = Annotated[int, Query(ge=1, le=1_000_000)]
 
 
 class Pressed(BaseModel):
@@ -67,6 +70,8 @@ class Shown:
     """None before it has told anything."""
     report: BatchReport | None
     """None before it has ended."""
+    pages: range = range(0)
+    """Of those that its board is one of."""
 
     @property
     def live(self) -> bool:
@@ -97,15 +102,23 @@ def show_one(
     x: Name = "",
     y: Name = "",
     layer: Layer = 0,
+    page: Page = 1,
 ) -> Response:
-    """One batch as a grid, which fills while it runs."""
-    found = _found(shared, batch_id)
+    """One batch as a grid, which fills while it runs; one of very many at its end, in pages."""
+    found = _found(shared, batch_id, page)
     chosen = Choice(x, y, layer)
     grid = grid_of(found.board, chosen) if found.board else None
     if grid is not None:
         chosen = Choice(grid.x, grid.y, grid.layer)
     return shown_page(
-        request, "batch", "batches", grid=grid, together=TOGETHER, **_told(found, chosen)
+        request,
+        "batch",
+        "batches",
+        grid=grid,
+        together=TOGETHER,
+        pages=found.pages,
+        page=page,
+        **_told(found, chosen),
     )
 
 
@@ -120,7 +133,7 @@ def follow(
     layer: Layer = 0,
 ) -> Response:
     """What has changed since a number: cells of the grid, and the figures above it."""
-    found = _found(shared, batch_id)
+    found = _found(shared, batch_id, 1)
     if found.board is None and found.live:
         return Response(status_code=204)
     if found.board is None or since < 0:  # it begins, or it ends: the page is another one
@@ -153,8 +166,13 @@ def _numbers(grid: Grid) -> frozenset[int]:
     return frozenset(cell.number for cells in (*several, grid.loose) for cell in cells)
 
 
-def _found(shared: Shared, batch_id: UUID) -> Shown:
+def _found(shared: Shared, batch_id: UUID, page: int) -> Shown:
     """A batch, with what it has told.
+
+    Args:
+        shared: what all requests share.
+        batch_id: of its run.
+        page: of one in parts that has told no board, from 1.
 
     Raises:
         UnknownJobError: there is none of this id.
@@ -168,8 +186,10 @@ def _found(shared: Shared, batch_id: UUID) -> Shown:
     if board is None and job.status not in LIVE:
         index = gallery()
         index.refresh(wait=index.is_empty())
-        ids = [outcome.flow_run_id for outcome in report.outcomes if outcome.flow_run_id]
-        board = board_of(report, _ran(ids))
+        outcomes = report.page((page - 1) * PAGE, PAGE) if report.parts else report.outcomes
+        ids = [outcome.flow_run_id for outcome in outcomes if outcome.flow_run_id]
+        board = board_of(report, outcomes, _ran(ids))
+        return Shown(job, board, report, range(1, report.parts + 1))
     return Shown(job, board, report)
 
 
@@ -204,11 +224,12 @@ def figures_of(board: Board, report: BatchReport | None, *, live: bool) -> Figur
         live: whether it goes on.
     """
     over = [cell for cell in board.cells if cell.is_over]
+    if report is not None and not live:
+        return _in_the_end(report, board)
     own = [cell for cell in over if not cell.reused]
-    gone = (time.time() if live else board.told) - board.began
+    gone = time.time() - board.began
     rate = len(own) / gone if own and gone > 0 and board.began else None
     left = (len(board.cells) - len(over)) / rate if rate and live else None
-    spent = report.counts().get("cost_usd", 0) if report else 0
     return Figures(
         whole=len(board.cells),
         done=_count(over, "succeeded"),
@@ -219,7 +240,26 @@ def figures_of(board: Board, report: BatchReport | None, *, live: bool) -> Figur
         work=sum(cell.seconds for cell in own),
         rate=rate,
         left=left,
-        cost=float(spent) if isinstance(spent, int | float) else 0.0,
+        cost=0.0,
+    )
+
+
+def _in_the_end(report: BatchReport, board: Board) -> Figures:
+    """Of all its requests, also where the board has a page of them."""
+    tally = report.tally()
+    gone = board.told - board.began
+    own = tally.ended - tally.reused
+    return Figures(
+        whole=report.requests,
+        done=tally.states.get("succeeded", 0),
+        reused=tally.reused,
+        going=0,
+        failed=tally.states.get("failed", 0) + tally.states.get("crashed", 0),
+        stopped=tally.states.get("cancelled", 0),
+        work=tally.seconds,
+        rate=own / gone if own and gone > 0 and board.began else None,
+        left=None,
+        cost=tally.cost_usd,
     )
 
 

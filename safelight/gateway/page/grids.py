@@ -7,7 +7,7 @@ from math import prod
 from safelight.gallery.rows import Ran
 from safelight.gateway.page.forms import text_of
 from safelight.gateway.page.words import label
-from safelight.provenance.batches import BatchReport
+from safelight.provenance.batches import BatchOutcome, BatchReport
 from safelight.provenance.boards import (
     Axis,
     Board,
@@ -109,20 +109,23 @@ def _layer_of(cell: BoardCell, axes: Sequence[Axis], others: Sequence[int]) -> i
     return sum(cell.place[n] * prod(sizes[at + 1 :]) for at, n in enumerate(others))
 
 
-def board_of(report: BatchReport, ran: Mapping[str, Ran]) -> Board:
+def board_of(
+    report: BatchReport, outcomes: Sequence[BatchOutcome], ran: Mapping[str, Ran]
+) -> Board:
     """The board of a batch that told none: by what the manifests of its runs say.
 
     Args:
         report: of the batch.
-        ran: its runs.
+        outcomes: those that it shows.
+        ran: their runs.
     """
-    runs = [ran.get(outcome.flow_run_id) for outcome in report.outcomes]
+    runs = [ran.get(outcome.flow_run_id) for outcome in outcomes]
     given = [
         {name: text_of(value) for name, value in (run.parameters if run else {}).items()}
         for run in runs
     ]
     found = {name: _sorted(said) for name, said in axes_of(given).items()}
-    captions = captions_of(given, [outcome.where for outcome in report.outcomes])
+    captions = captions_of(given, [outcome.where for outcome in outcomes])
     cells = tuple(
         ended_cell(
             BoardCell(
@@ -134,7 +137,7 @@ def board_of(report: BatchReport, ran: Mapping[str, Ran]) -> Board:
             outcome,
             1,
         )
-        for outcome, said, caption in zip(report.outcomes, given, captions, strict=True)
+        for outcome, said, caption in zip(outcomes, given, captions, strict=True)
     )
     axes = tuple(
         Axis(name=name, values=tuple(f"{label(name)} {text}" for text in values))
