@@ -26,7 +26,7 @@ from safelight.gateway.job_routes import IdempotencyKey
 from safelight.gateway.jobs import Job, Status, described_all, find_run
 from safelight.gateway.listing import after_job, list_jobs
 from safelight.gateway.openai_routes import THEIRS, sides
-from safelight.gateway.problems import UnknownJobError, refused_request
+from safelight.gateway.problems import Problem, UnknownJobError, refused_request
 from safelight.gateway.shared import Everything, Shared
 from safelight.gateway.steering import CANCELLABLE, Submission, cancel
 from safelight.gateway.thumbnails import thumbnail_answer
@@ -234,7 +234,7 @@ def delete_video(video_id: UUID, shared: Everything) -> DeletedVideo:
         200: {"description": "The file.", "content": {"video/mp4": {}, "image/webp": {}}},
         206: {"description": "The part of it that Range names."},
         304: {"description": "The caller has it."},
-        416: {"description": "It is shorter than Range says."},
+        416: {"model": Problem, "description": "It is shorter than Range says."},
     },
 )
 def download_video(
