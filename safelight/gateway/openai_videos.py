@@ -13,6 +13,7 @@ from fastapi import APIRouter, Header, Query, Request, Response
 from prefect.client.schemas.objects import FlowRun
 from pydantic import BaseModel, ConfigDict, Field, JsonValue, ValidationError
 
+from safelight.audit.log import record
 from safelight.errors import (
     ContractMismatchError,
     InvalidFieldValueError,
@@ -222,6 +223,7 @@ def delete_video(video_id: UUID, shared: Everything) -> DeletedVideo:
     _, job = _found(video_id, shared)
     if job.status in CANCELLABLE:
         cancel(shared.client, shared.flows, video_id, "the video was deleted")
+    record("job.deleted", str(video_id))
     shared.client.delete_flow_run(video_id)
     current_store().backend.delete(f"{MANIFESTS}{video_id}.json")
     return DeletedVideo(id=str(video_id))
