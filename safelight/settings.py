@@ -68,6 +68,14 @@ class Settings(BaseSettings):
     """Those that make an operator."""
     oidc_admins: str = ""
     """Those that make an admin."""
+    oidc_requests_per_minute: int | None = Field(default=None, ge=1)
+    """What each person whom the provider names may send; None is `key_requests_per_minute`."""
+    oidc_runs_per_day: int | None = Field(default=None, ge=0)
+    """Jobs that each of them may submit in a day (UTC); None is no limit."""
+    oidc_gpu_seconds_per_day: float | None = Field(default=None, ge=0)
+    """Seconds that the jobs of each may work on a GPU in a day."""
+    oidc_usd_per_day: float | None = Field(default=None, ge=0)
+    """What the jobs of each may cost at providers in a day."""
     audit_days: int = Field(default=400, ge=1)
     """How long lines of the audit log are kept."""
     webhook_inside: str = ""

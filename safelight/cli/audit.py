@@ -55,6 +55,9 @@ def check(
     known: Annotated[
         str | None, typer.Option(help="NUMBER:HASH that an earlier verify told and you kept.")
     ] = None,
+    store: Annotated[
+        bool, typer.Option("--store", help="Look through the copy in the bucket too.")
+    ] = False,
     as_json: JsonOption = False,
 ) -> None:
     """Look through the log; exit status 1 where something is wrong."""
@@ -63,7 +66,13 @@ def check(
             f"--known is {known[:80]!r}, expected NUMBER:HASH", "take what verify told"
         )
     number, _, digest = (known or "").partition(":")
-    verdict = verify(log_folder(), (int(number), digest) if known else None)
+    wanted = (int(number), digest) if known else None
+    if store:
+        from safelight.client.log_copies import verify_copy
+
+        verdict = verify_copy(wanted)
+    else:
+        verdict = verify(log_folder(), wanted)
     if as_json:
         show_json(verdict.model_dump(mode="json"))
     else:

@@ -15,7 +15,7 @@ from safelight.exports.facts import batch_results
 from safelight.exports.parts import LONGEST_NAME, part
 from safelight.exports.placing import disposition, named
 from safelight.exports.zips import Zip, plan_zip
-from safelight.gateway.files import RANGE, download, names_tag, template_of
+from safelight.gateway.files import RANGE, bounds, download, names_tag, template_of
 from safelight.gateway.job_routes import (
     FILE_ANSWERS,
     NO_REASON,
@@ -25,7 +25,7 @@ from safelight.gateway.job_routes import (
 )
 from safelight.gateway.jobs import Job, find_job
 from safelight.gateway.listing import JobFilters, JobPage, filtered_jobs
-from safelight.gateway.problems import UnknownJobError
+from safelight.gateway.problems import Problem, UnknownJobError
 from safelight.gateway.shared import Everything, Shared
 from safelight.gateway.steering import Reason, Submission, cancel
 from safelight.gateway.workflows import WorkflowType
@@ -233,7 +233,7 @@ def _plain(value: object) -> object:
         200: {"description": "The zip.", "content": {"application/zip": {}}},
         206: {"description": "The part of it that Range names."},
         304: {"description": "The caller has it."},
-        416: {"description": "It is shorter than Range says."},
+        416: {"model": Problem, "description": "It is shorter than Range says."},
     },
 )
 def download_zip(
@@ -279,15 +279,7 @@ def _part(planned: Zip, wanted: str, headers: dict[str, str]) -> Response:
     """One range; several at once are answered with the whole, as they may be."""
     if "," in wanted:
         return _sent(planned, 0, planned.size, headers)
-    first, _, last = wanted.strip().partition("-")
-    if first:
-        start, stop = int(first), min(int(last) + 1 if last else planned.size, planned.size)
-    else:
-        start, stop = max(0, planned.size - int(last)), planned.size
-    if start >= stop:
-        return Response(
-            status_code=416, headers={**headers, "Content-Range": f"bytes */{planned.size}"}
-        )
+    start, stop = bounds(wanted, planned.size)
     said = {**headers, "Content-Range": f"bytes {start}-{stop - 1}/{planned.size}"}
     return _sent(planned, start, stop, said, status=206)
 

@@ -10,14 +10,16 @@ from uuid import UUID
 import anyio
 from anyio.to_thread import run_sync
 from pydantic import BaseModel, ConfigDict, JsonValue
+from starlette.datastructures import Headers
 from starlette.responses import FileResponse, Response
+from starlette.types import Receive, Scope, Send
 
 from safelight.client.runs import manifest_of
 from safelight.errors import ForbiddenPathError, InvalidFieldValueError, MissingFileError
 from safelight.exports.facts import Result, run_results, stage_results
 from safelight.exports.placing import saved_as
 from safelight.exports.template import Template, parse, result_template
-from safelight.gateway.problems import ContentTypeError, UploadDamagedError
+from safelight.gateway.problems import BeyondEndError, ContentTypeError, UploadDamagedError
 from safelight.gateway.workflows import contract_of
 from safelight.provenance.manifest import Manifest
 from safelight.store.artifact import ArtifactRef, MediaKind
@@ -174,13 +176,59 @@ def download(
     if known_tags is not None and names_tag(known_tags, tag):
         return Response(status_code=304, headers=headers)
     path = current_store().fetch(ref)
-    return FileResponse(
+    return RangedFile(
         path,
         headers=headers,
         media_type=ref.media_type,
         filename=name,
         content_disposition_type="inline",
     )
+
+
+class RangedFile(FileResponse):
+    """A file of the store, of which a caller may want parts; what cannot be given is refused."""
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Send it, or the parts that are wanted.
+
+        Raises:
+            BeyondEndError: a part begins where the file has ended.
+            InvalidFieldValueError: a part ends before it begins.
+        """
+        asked = Headers(scope=scope)
+        wanted, only_of = asked.get("range"), asked.get("if-range")
+        if wanted is not None and only_of in (None, self.headers["etag"]):
+            size = (await anyio.Path(self.path).stat()).st_size
+            for part in wanted.strip().removeprefix("bytes=").split(","):
+                bounds(part, size)
+        await super().__call__(scope, receive, send)
+
+
+def bounds(part: str, size: int) -> tuple[int, int]:
+    """The first byte of a range and the one after its last.
+
+    Args:
+        part: FIRST-LAST, FIRST- or -COUNT, in digits.
+        size: bytes of the file.
+
+    Raises:
+        BeyondEndError: it begins where the file has ended.
+        InvalidFieldValueError: it ends before it begins.
+    """
+    first, _, last = part.strip().partition("-")
+    start = int(first) if first else max(0, size - int(last))
+    stop = min(int(last) + 1, size) if first and last else size
+    if start >= size:
+        raise BeyondEndError(
+            f"Range is {part.strip()}, and the file has {size} bytes",
+            "begin within the file",
+            size,
+        )
+    if stop <= start:
+        raise InvalidFieldValueError(
+            f"Range is {part.strip()}, which ends before it begins", "correct the header Range"
+        )
+    return start, stop
 
 
 def stages_of(manifest: Manifest) -> list[Result]:

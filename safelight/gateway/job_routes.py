@@ -15,6 +15,7 @@ from safelight.gateway.events import PLAIN, USUAL, JobEvent, Kind, Told, stream_
 from safelight.gateway.files import Artifacts, artifacts_of, download, result_of
 from safelight.gateway.jobs import Job, find_job, find_run
 from safelight.gateway.listing import AllFilters, JobPage, filtered_jobs
+from safelight.gateway.problems import Problem
 from safelight.gateway.shared import Everything
 from safelight.gateway.steering import Reason, Submission, cancel, retry
 from safelight.gateway.thumbnails import thumbnail_answer
@@ -27,7 +28,7 @@ FILE_ANSWERS: dict[int | str, dict[str, Any]] = {
     200: {"description": "The file.", "content": {"application/octet-stream": {}}},
     206: {"description": "The part of it that Range names."},
     304: {"description": "The caller has it."},
-    416: {"description": "It is shorter than Range says."},
+    416: {"model": Problem, "description": "It is shorter than Range says."},
 }
 """Of routes that give a file out."""
 STREAMED: dict[int | str, dict[str, Any]] = {

@@ -13,6 +13,7 @@ from fastapi import APIRouter, Header, Query, Request, Response
 from prefect.client.schemas.objects import FlowRun
 from pydantic import BaseModel, ConfigDict, Field, JsonValue, ValidationError
 
+from safelight.audit.log import record
 from safelight.errors import (
     ContractMismatchError,
     InvalidFieldValueError,
@@ -26,7 +27,7 @@ from safelight.gateway.job_routes import IdempotencyKey
 from safelight.gateway.jobs import Job, Status, described_all, find_run
 from safelight.gateway.listing import after_job, list_jobs
 from safelight.gateway.openai_routes import THEIRS, sides
-from safelight.gateway.problems import UnknownJobError, refused_request
+from safelight.gateway.problems import Problem, UnknownJobError, refused_request
 from safelight.gateway.shared import Everything, Shared
 from safelight.gateway.steering import CANCELLABLE, Submission, cancel
 from safelight.gateway.thumbnails import thumbnail_answer
@@ -222,6 +223,7 @@ def delete_video(video_id: UUID, shared: Everything) -> DeletedVideo:
     _, job = _found(video_id, shared)
     if job.status in CANCELLABLE:
         cancel(shared.client, shared.flows, video_id, "the video was deleted")
+    record("job.deleted", str(video_id))
     shared.client.delete_flow_run(video_id)
     current_store().backend.delete(f"{MANIFESTS}{video_id}.json")
     return DeletedVideo(id=str(video_id))
@@ -234,7 +236,7 @@ def delete_video(video_id: UUID, shared: Everything) -> DeletedVideo:
         200: {"description": "The file.", "content": {"video/mp4": {}, "image/webp": {}}},
         206: {"description": "The part of it that Range names."},
         304: {"description": "The caller has it."},
-        416: {"description": "It is shorter than Range says."},
+        416: {"model": Problem, "description": "It is shorter than Range says."},
     },
 )
 def download_video(

@@ -159,6 +159,22 @@ class BodyTooLongError(InvalidFieldValueError):
     status: ClassVar[int] = 413
 
 
+class BeyondEndError(InvalidFieldValueError):
+    """A range begins where the file has ended.
+
+    Args:
+        problem: what was asked for.
+        remedy: what to do.
+        size: bytes of the file.
+    """
+
+    status: ClassVar[int] = 416
+
+    def __init__(self, problem: str, remedy: str | None = None, size: int = 0) -> None:
+        super().__init__(problem, remedy)
+        self.size = size
+
+
 class UploadDamagedError(ChecksumMismatchError):
     """Other bytes came than the caller said."""
 
@@ -243,6 +259,8 @@ def answer_to(error: PipelineError, correlation: str) -> JSONResponse:
         headers["Retry-After"] = str(max(1, math.ceil(error.retry_after)))
     elif error.transient and status in (429, 503, 504):
         headers["Retry-After"] = "2"
+    if isinstance(error, BeyondEndError):
+        headers["Content-Range"] = f"bytes */{error.size}"
     if status == 401:
         headers["WWW-Authenticate"] = "Bearer"
     return JSONResponse(body, status, headers)

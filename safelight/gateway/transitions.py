@@ -6,7 +6,8 @@ while no gateway ran is written when one runs again. Of several gateways on a vo
 
 import asyncio
 import logging
-from datetime import UTC, date, datetime, timedelta
+import time
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
 
@@ -24,13 +25,15 @@ from prefect.events.filters import (
 from pydantic import BaseModel, ConfigDict, JsonValue, ValidationError
 
 from safelight.audit.log import Entry, lines, log_folder, record_all, rights
+from safelight.client.log_copies import copy_log
 from safelight.errors import PipelineError
-from safelight.gateway.audit_copies import copy_days_over
 from safelight.private import make_folder
 
 LOG = logging.getLogger(__name__)
 TRANSITION = "job.state"
 EVERY_SECONDS = 4.0
+COPY_SECONDS = 60.0
+"""Between copies of what the log has grown by, where the store is a bucket."""
 LATE = timedelta(seconds=60)
 """Events may come this much later than others that happened after them."""
 PAGE = 50
@@ -56,8 +59,8 @@ class Transitions:
         self._until: datetime | None = None
         self._seen: dict[str, datetime] = {}
         """Events that are written, by their ids."""
-        self._copied: date | None = None
-        """On which day those that are over were copied."""
+        self._copied = -COPY_SECONDS
+        """When what had grown was copied, on the clock of this process."""
 
     async def run(self) -> None:
         """Follow for ever."""
@@ -85,10 +88,10 @@ class Transitions:
             return 0
 
     def _copy(self) -> None:
-        today = datetime.now(UTC).date()
-        if self._copied != today:
-            copy_days_over()
-            self._copied = today
+        now = time.monotonic()
+        if now - self._copied >= COPY_SECONDS:
+            copy_log()
+            self._copied = now
 
     def _write(self, folder: Path) -> int:
         known = _read(folder, str(self._client.api_url))

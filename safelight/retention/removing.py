@@ -13,6 +13,7 @@ from dataclasses import dataclass, field
 
 from pydantic import BaseModel, ConfigDict
 
+from safelight.audit.log import record
 from safelight.errors import MissingFileError
 from safelight.retention.gathering import DAY, RETIRED, Limits, gather
 from safelight.store.aging import give_up, half_sent, plain, still_as_old
@@ -107,6 +108,8 @@ def collect(
         _retire(backend, _still_there(backend, retired))
     for _ in _unfinished(backend, now - limits.days * DAY, delete=delete):
         tally.add("unfinished", 0)
+    if delete and tally.counts:
+        record("store.tidied", "", {**tally.counts})
     return Removed(
         deleted=delete, counts=dict(tally.counts), bytes=dict(tally.bytes), waiting=waiting
     )

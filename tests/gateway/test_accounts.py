@@ -184,6 +184,13 @@ JSON = ("Content-Type", "application/json")
 FORM = ("Content-Type", "application/x-www-form-urlencoded")
 MISSING, INVALID, DENIED = (401, "AUTH_MISSING"), (401, "AUTH_INVALID"), (403, "PERMISSION_DENIED")
 JOB = b'{"workflow": "generate", "parameters": {}}'
+
+
+def hook(url: str) -> bytes:
+    """A body that asks for a web hook."""
+    return json.dumps({"url": url}).encode()
+
+
 WRONG = [
     Wrong("no key, a page", "GET", "/info", plain(), *MISSING),
     Wrong("no key, the list", "GET", "/api/jobs", plain(), *MISSING),
@@ -403,6 +410,80 @@ WRONG = [
         413,
         "INVALID_FIELD_VALUE",
     ),
+    *(
+        Wrong(
+            f"a web hook to {name}", "POST", "/api/hooks", key("operator", JSON), *told, hook(url)
+        )
+        for name, url, told in (
+            ("this machine", "http://127.0.0.1:4200/api/admin/settings", DENIED),
+            ("its name", "http://localhost:4200/", DENIED),
+            ("its number", "http://2130706433/", DENIED),
+            ("its address in IPv6", "http://[::ffff:7f00:1]/", DENIED),
+            ("a machine of the network", "http://192.168.1.1/", DENIED),
+            ("the keys of a cloud", "http://169.254.169.254/latest/meta-data/", DENIED),
+            ("no address", "http://0.0.0.0/", DENIED),
+            ("a file", "file:///etc/passwd", (400, "INVALID_FIELD_VALUE")),
+            ("another behind a name", "http://a.b@127.0.0.1/", (400, "INVALID_FIELD_VALUE")),
+        )
+    ),
+    Wrong(
+        "a picture of an address",
+        "POST",
+        "/sdapi/v1/img2img",
+        key("operator", JSON),
+        400,
+        "INVALID_FIELD_VALUE",
+        b'{"prompt": "x", "init_images": ["http://169.254.169.254/latest/meta-data/"]}',
+    ),
+    Wrong(
+        "a link that climbs",
+        "GET",
+        "/page/peek?link=store:outputs/../access/keys/x.json",
+        key("viewer"),
+        *DENIED,
+    ),
+    Wrong("a link of a path", "GET", "/page/whole?link=/etc/passwd", key("viewer"), *DENIED),
+    Wrong(
+        "a picture of no model",
+        "GET",
+        "/page/models/checkpoint/../../../etc/passwd/preview",
+        key("viewer"),
+        404,
+        "FILE_NOT_FOUND",
+    ),
+    Wrong(
+        "a range of sixteen and one",
+        "GET",
+        lambda a: a.file,
+        key("viewer", ("Range", "bytes=" + ",".join(f"{at}-{at}" for at in range(17)))),
+        400,
+        "INVALID_FIELD_VALUE",
+    ),
+    Wrong(
+        "a range beyond the end",
+        "GET",
+        lambda a: a.file,
+        key("viewer", ("Range", "bytes=99999999-")),
+        416,
+        "INVALID_FIELD_VALUE",
+    ),
+    Wrong(
+        "a list within lists",
+        "POST",
+        "/api/jobs",
+        key("operator", JSON),
+        400,
+        "INVALID_FIELD_VALUE",
+        b"[" * 100_000,
+    ),
+    Wrong(
+        "a sign-in that nobody began",
+        "GET",
+        "/signin/oidc/callback?code=x&state=y",
+        plain(),
+        404,
+        "CONTRACT_MISMATCH",
+    ),
     Wrong(
         "an address of others",
         "GET",
@@ -460,6 +541,8 @@ def test_wrong_requests_are_refused_and_written_down(accounts: Accounts, wrong: 
     line = line_of(correlation)
     assert line.event_type == "request.refused"
     assert (line.details["status"], line.details["code"]) == (wrong.status, wrong.code)
+    assert line.details["method"] == wrong.method
+    assert line.details["address"] == HOST
     known = [name for name, each in accounts.keys.items() if each.actor == line.actor]
     assert known or line.actor == "anonymous"
 

@@ -38,6 +38,12 @@ def ended_job(gateway: Gateway) -> str:
         ("/api/jobs/JOB/artifacts", {"job_id", "total_artifacts", "artifacts"}),
         ("/api/jobs/JOB/audit", {"job_id", "total", "events"}),
         ("/api/jobs/JOB/logs", {"job_id", "lines", "next_after", "more"}),
+        ("/api/jobs/JOB/audit", {"actions"}),
+        ("/api/me", {"actor", "scope", "csrf"}),
+        ("/api/keys", {"total", "keys"}),
+        ("/api/audit", {"total", "lines"}),
+        ("/api/audit/verify", {"intact", "lines", "head", "findings"}),
+        ("/api/costs?by=stage", {"by", "total", "costs"}),
         ("/health", {"status"}),
         ("/info", {"name", "version", "prefect", "store", "workflow_types"}),
         ("/api/openapi.json", {"openapi", "paths", "components"}),
@@ -47,6 +53,29 @@ def test_what_is_asked_for_is_answered(gateway: Gateway, job: str, path: str, fi
     answer = gateway.client.get(path.replace("JOB", job))
     assert answer.status_code == 200, answer.text
     assert fields <= answer.json().keys()
+
+
+def test_files_events_and_counts_of_a_job_are_answered(gateway: Gateway, job: str):
+    """What is no JSON."""
+    (made,) = gateway.client.get(f"/api/jobs/{job}/artifacts").json()["artifacts"]
+    for path, kind, begins in (
+        (made["url"], "image/png", b"\x89PNG"),
+        (f"{made['url']}/thumbnail?side=128", "image/webp", b"RIFF"),
+        (f"/api/jobs/{job}/events", "text/event-stream", b"retry: "),
+        ("/metrics", "text/plain", b"# HELP"),
+    ):
+        answer = gateway.client.get(path)
+        assert answer.status_code == 200, (path, answer.text)
+        assert answer.headers["content-type"].startswith(kind)
+        assert answer.content.startswith(begins), (path, answer.content[:80])
+    operations = gateway.client.get("/api/operations").json()["operations"]
+    assert {"image_generation", "image_transform", "image_inpaint"} <= {o["id"] for o in operations}
+
+
+def test_a_job_that_has_ended_well_is_neither_cancelled_nor_run_again(gateway: Gateway, job: str):
+    for action in ("cancel", "retry"):
+        answer = gateway.client.post(f"/api/jobs/{job}/{action}", json={"reason": "x"})
+        assert (answer.status_code, answer.json()["state"]) == (409, "SUCCEEDED")
 
 
 def test_filters_of_presets_choose(gateway: Gateway):

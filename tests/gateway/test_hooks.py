@@ -14,6 +14,7 @@ from uuid import UUID, uuid4
 import pytest
 from prefect.client.schemas.objects import FlowRun, State, StateType
 
+from safelight.audit.log import lines, log_folder
 from safelight.errors import PipelineError
 from safelight.gateway.hooks import addresses as places
 from safelight.gateway.hooks.addresses import addresses, may_call, place_of
@@ -306,5 +307,7 @@ def test_a_hook_from_its_making_to_its_end(alone: Alone, monkeypatch: pytest.Mon
     assert find_hook(made.json()["id"]).url == "https://example.com/x"
     assert alone.ask("DELETE", place).status_code == 204
     assert alone.ask("GET", place).status_code == 404
+    told = [line.event_type for line in lines(log_folder(), about=made.json()["id"])]
+    assert told == ["hook.made", "hook.removed"]
     for wrong in ({"url": "x"}, {}, {"url": "https://example.com", "statuses": []}):
         assert alone.ask("POST", "/api/hooks", json=wrong).status_code == 400

@@ -127,7 +127,7 @@ def test_a_refused_run_says_code_and_remedy_first(gateway: Gateway):
     assert "Traceback" not in gateway.pool.log()
 
 
-def test_twenty_secrets_are_nowhere(gateway: Gateway):
+def test_twenty_secrets_are_nowhere(gateway: Gateway, tmp_path_factory: pytest.TempPathFactory):
     assert len({secret for _, secret in SAID}) >= 20
     said = "; ".join(text.format(secret) for text, secret in SAID)
     home = "/home/eve/pictures"
@@ -145,9 +145,21 @@ def test_twenty_secrets_are_nowhere(gateway: Gateway):
         "worker's terminal": gateway.pool.log(),
         "audit": gateway.client.get(f"/api/jobs/{refused}/audit").text,
         "log": gateway.client.get(f"/api/jobs/{refused}/logs").text,
+        "events": gateway.client.get(f"/api/jobs/{refused}/events?log=true").text,
+        "files of it": gateway.client.get(f"/api/jobs/{refused}/artifacts").text,
+        "metrics": gateway.client.get("/metrics").text,
+        "bundle": gateway.client.get("/system/diagnostics").text,
     }
-    for file in (gateway.volume / "logs").rglob("*.log"):
+    assert "event: complete" in texts["events"]
+    servers = tmp_path_factory.getbasetemp().glob("server*/logs/*/*.log")
+    for file in (
+        *(gateway.volume / "logs").rglob("*.log"),
+        *(gateway.volume / "audit").glob("*.jsonl"),
+        *servers,
+    ):
         texts[str(file)] = file.read_text()
+    services = {Path(name).parent.name for name in texts if name.endswith(".log")}
+    assert {"gateway", "worker", "process", "server"} <= services
     with get_client(sync_client=True) as client:
         for run in (refused, missing["id"]):
             only = LogFilter(flow_run_id=LogFilterFlowRunId(any_=[UUID(run)]))

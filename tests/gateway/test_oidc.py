@@ -6,6 +6,7 @@ import json
 import threading
 import time
 from collections.abc import Iterator
+from datetime import UTC, datetime
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import Any
 from urllib.parse import parse_qs, urlencode, urlsplit
@@ -16,7 +17,11 @@ from joserfc import jwk, jwt
 
 from safelight.audit.log import lines, log_folder
 from safelight.gateway.signin import oidc
+from safelight.gateway.signin.recognising import CSRF
+from safelight.gateway.signin.sessions import person_id
+from safelight.provenance.usage import Usage, note_usage
 from safelight.settings import reload_settings
+from safelight.store.store import current_store
 from tests.gateway.conftest import Alone
 
 SECRET = "the-secret-of-the-client"
@@ -279,6 +284,39 @@ def test_a_provider_of_another_name_or_that_is_away_is_told(alone: Alone, provid
         answer = alone.ask("GET", "/signin/oidc")
         assert (answer.status_code, answer.json()["error_code"]) == (503, "ENGINE_OFFLINE")
     reload_settings()
+
+
+def test_people_have_shares_of_a_day_as_keys_have(
+    alone: Alone, provider: Provider, monkeypatch: pytest.MonkeyPatch
+):
+    away, cookie = leave(alone)
+    session = {"Cookie": session_of(come(alone, provider.authorize(away), cookie))}
+    me = alone.ask("GET", "/api/me", headers=session).json()
+    today = f"{datetime.now(UTC):%Y-%m-%d}"
+    note_usage(current_store(), person_id(me["actor"]), today, "run-1", Usage(9.0, 0.5))
+    body = {"workflow": "generate", "parameters": {"prompt": "a red house"}}
+    for setting, value, status, code in (
+        ("GPU_SECONDS_PER_DAY", "9", 429, "RATE_LIMIT_EXCEEDED"),
+        ("USD_PER_DAY", "0.5", 402, "INSUFFICIENT_FUNDS"),
+        ("GPU_SECONDS_PER_DAY", "9.1", 503, "ENGINE_OFFLINE"),  # allowed, and the server is away
+        ("RUNS_PER_DAY", "5", 503, "ENGINE_OFFLINE"),
+    ):
+        with monkeypatch.context() as patch:
+            patch.setenv(f"SAFELIGHT_OIDC_{setting}", value)
+            reload_settings()
+            sent = {**session, CSRF: me["csrf"]}
+            answer = alone.ask("POST", "/api/jobs", headers=sent, json=body)
+        assert (answer.status_code, answer.json()["error_code"]) == (status, code), answer.text
+        if status != 503:
+            assert int(answer.headers["retry-after"]) <= 86400
+            assert me["actor"] in answer.json()["message"]
+    reload_settings()
+    with monkeypatch.context() as patch:
+        patch.setenv("SAFELIGHT_OIDC_REQUESTS_PER_MINUTE", "2")
+        reload_settings()
+        seen = [alone.ask("GET", "/info", headers=session).status_code for _ in range(4)]
+    reload_settings()
+    assert seen[-1] == 429
 
 
 def test_the_secret_is_kept_nowhere(alone: Alone, provider: Provider):

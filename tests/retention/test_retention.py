@@ -11,6 +11,7 @@ import boto3
 import pytest
 from moto import mock_aws
 
+from safelight.audit.log import lines, log_folder
 from safelight.provenance.identity import EngineIdentity
 from safelight.provenance.manifest import Manifest, StageEntry, keep_manifest
 from safelight.retention import removing
@@ -107,8 +108,11 @@ def test_only_what_nothing_names_goes_and_only_when_told(stored):
     assert stored.keys == before
     assert looked.counts == {"results": 1, "uploads": 1}
     assert looked.bytes == {"results": len("orphan"), "uploads": len("sent")}
+    assert list(lines(log_folder())) == []
     removed = collect(Limits(30), _nobody, delete=True)
     assert removed.counts == looked.counts
+    (told,) = lines(log_folder())
+    assert (told.event_type, told.details) == ("store.tidied", looked.counts)
     assert before - stored.keys == {_key(orphan), _key(sent)}
     assert stored.store.read(young)
     assert stored.store.read(named)

@@ -7,6 +7,7 @@ from typing import Annotated
 from fastapi import APIRouter, Path, Response
 from pydantic import BaseModel, ConfigDict, Field
 
+from safelight.audit.log import record
 from safelight.errors import RateLimitExceededError
 from safelight.gateway.hooks.addresses import LONGEST, addresses, place_of
 from safelight.gateway.hooks.records import (
@@ -87,7 +88,8 @@ def list_hooks() -> Hooks:
 @router.post("", status_code=201)
 def create_hook(wanted: NewHook, answer: Response) -> MadeHook:
     """Make a web hook; its secret is in this answer alone."""
-    addresses(place_of(wanted.url))
+    place = place_of(wanted.url)
+    addresses(place)
     if len(all_hooks()) >= MOST_HOOKS:
         raise RateLimitExceededError(
             f"there are {MOST_HOOKS} web hooks, no more may be", "remove one"
@@ -98,6 +100,7 @@ def create_hook(wanted: NewHook, answer: Response) -> MadeHook:
         secret=new_secret().get_secret_value(),
         **wanted.model_dump(),
     )
+    record("hook.made", made.id, {"host": place.name})
     keep_hook(made)
     answer.headers["Location"] = f"/api/hooks/{made.id}"
     return MadeHook.model_validate(made.model_dump())
@@ -113,6 +116,7 @@ def read_hook(hook_id: HookId) -> Hook:
 def delete_hook(hook_id: HookId) -> Response:
     """Remove a web hook, and what it was to be told."""
     find_hook(hook_id)
+    record("hook.removed", hook_id)
     forget_hook(hook_id)
     return Response(status_code=204)
 

@@ -10,6 +10,7 @@ from fastapi import APIRouter, Query, Request
 from pydantic import BaseModel, ConfigDict, Field
 from starlette.responses import JSONResponse, Response
 
+from safelight.audit.log import record
 from safelight.errors import MissingFileError, PipelineError
 from safelight.gallery.index import Index, gallery
 from safelight.gallery.rows import Filed
@@ -174,6 +175,7 @@ def delete(sha256: Sha256, request: Request) -> Response:
     """Delete a file and its thumbnail; the manifest goes on saying that it was made."""
     index, store = gallery(), current_store()
     filed = index.find(sha256)
+    record("artifact.deleted", sha256, {"job": filed.run, "bytes": filed.ref.bytes})
     store.backend.delete(key_of(filed.ref))
     forget_thumbnails(sha256, store)
     let_go(store, sha256)

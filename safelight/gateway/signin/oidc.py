@@ -20,11 +20,11 @@ from joserfc.errors import JoseError
 from starlette.requests import Request
 from starlette.responses import Response
 
-from safelight.access.keys import Limits, Scope
+from safelight.access.keys import Scope
 from safelight.errors import ContractMismatchError, EngineOfflineError
 from safelight.gateway.problems import KeyRefusedError, ScopeError, UnknownRouteError
 from safelight.gateway.signin.caller import Caller
-from safelight.gateway.signin.sessions import hashed, person_id
+from safelight.gateway.signin.sessions import hashed, person_id, share_of_people
 from safelight.private import make_file, make_folder
 from safelight.settings import settings
 
@@ -96,7 +96,8 @@ async def arrive(request: Request) -> tuple[Caller, str]:
         )
     name = str(claims.get("email") or claims.get("preferred_username") or claims["sub"])
     actor = f"oidc:{name[:200]} ({str(claims['sub'])[:100]})"
-    return Caller(actor, _scope_of(claims, name), person_id(actor), Limits()), str(kept["back"])
+    caller = Caller(actor, _scope_of(claims, name), person_id(actor), share_of_people())
+    return caller, str(kept["back"])
 
 
 def scopes_for(claims: Mapping[str, Any]) -> Scope | None:

@@ -75,7 +75,7 @@ def of_session(token: str) -> Caller:
     if kept.expires <= datetime.now(UTC):
         raise _over("has expired")
     if kept.key is None:
-        found = Caller(kept.name, kept.scope, person_id(kept.name), Limits())
+        found = Caller(kept.name, kept.scope, person_id(kept.name), share_of_people())
     else:
         try:
             key = find_key(kept.key)
@@ -101,6 +101,17 @@ def csrf_of(token: str) -> str:
 def person_id(name: str) -> str:
     """Names a person whom a provider knows, in tags of runs."""
     return f"oidc-{hashlib.sha256(name.encode()).hexdigest()[:12]}"
+
+
+def share_of_people() -> Limits:
+    """How much each person may whom a provider names: as the settings say now."""
+    known = settings()
+    return Limits(
+        requests_per_minute=known.oidc_requests_per_minute,
+        runs_per_day=known.oidc_runs_per_day,
+        gpu_seconds_per_day=known.oidc_gpu_seconds_per_day,
+        usd_per_day=known.oidc_usd_per_day,
+    )
 
 
 def hashed(token: str) -> str:
