@@ -10,13 +10,13 @@ from pydantic import JsonValue
 from rich.progress import BarColumn, DownloadColumn, Progress, TextColumn, TransferSpeedColumn
 
 from safelight.cli.printing import CONSOLE, show_json, show_line, show_rows
-from safelight.errors import InvalidFieldValueError, one_line
+from safelight.errors import InvalidFieldValueError, PipelineError, one_line
 from safelight.settings import settings
 from safelight.store.s3 import Bucket
 from safelight.weights.cards import cards
 from safelight.weights.catalog import Wanted, get_model
 from safelight.weights.fetching import OnBytes
-from safelight.weights.kinds import model_type
+from safelight.weights.kinds import ModelType, model_type
 from safelight.weights.licences import remark
 from safelight.weights.registry import ModelInfo, registry
 from safelight.weights.verifying import Verified, verified
@@ -24,6 +24,13 @@ from safelight.weights.verifying import Verified, verified
 GIB, MIB = 2**30, 2**20
 LINK_SECONDS = 24 * 3600
 """How long a signed address of S3 has to last for one file."""
+PURPOSES = {
+    "SR": "enlarges",
+    "FaceSR": "restores faces",
+    "Restoration": "cleans pictures and keeps their size",
+    "Inpainting": "fills holes",
+}
+"""As spandrel calls them, and for people."""
 MOST_SKIPPED = 20
 """Lines about what was left out."""
 
@@ -84,10 +91,17 @@ def show(name: NameArgument, type_: TypeOption = None, as_json: JsonOption = Fal
     known = registry()
     info = known.get_model(name, type_)
     taken = known.acknowledgements(info.sha256) if info.sha256 else []
+    network = _network(info)
     if as_json:
-        show_json({**_facts(info), "acknowledgements": cast("JsonValue", taken)})
+        show_json(
+            {
+                **_facts(info),
+                "acknowledgements": cast("JsonValue", taken),
+                **({"network": network} if network else {}),
+            }
+        )
         return
-    for field, value in {**_facts(info), **info.metadata}.items():
+    for field, value in {**_facts(info), **info.metadata, **network}.items():
         if field != "metadata" and value not in (None, "", [], {}):
             said = ", ".join(map(str, value)) if isinstance(value, list) else str(value)
             show_line(f"{field}: {one_line(said)}")
@@ -209,6 +223,27 @@ def get(
 
 def _facts(info: ModelInfo) -> dict[str, JsonValue]:
     return info.model_dump(mode="json")
+
+
+def _network(info: ModelInfo) -> dict[str, JsonValue]:
+    """What the tensors of an upscaler or a restorer of faces say; empty for other kinds."""
+    if info.model_type not in (ModelType.UPSCALER, ModelType.RESTORER):
+        return {}
+    if not info.file_path.is_file():
+        return {}
+    from safelight.engines.spandrel_nets.engine import network_of
+
+    try:
+        found = network_of(info.file_path)
+    except PipelineError as error:
+        return {"problem": str(error)}
+    return {
+        "architecture": found.architecture,
+        "purpose": PURPOSES.get(found.purpose, found.purpose),
+        "scale": found.scale,
+        "channels": f"{found.input_channels} in, {found.output_channels} out",
+        "parameters": found.parameters,
+    }
 
 
 def _size(count: int) -> str:

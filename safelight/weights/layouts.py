@@ -6,7 +6,7 @@ they are worked out, so that a file someone brings opens offline.
 
 import json
 import lzma
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from functools import lru_cache
 from pathlib import Path
 
@@ -18,6 +18,7 @@ MERGES = Path(__file__).with_name("clip_merges.txt.xz")
 """Byte-pair merges of CLIP (OpenAI, MIT), which all Stable Diffusions read prompts with."""
 _UNET, _VAE = "model.diffusion_model.", "first_stage_model."
 _CLIP = "cond_stage_model.transformer.text_model."
+_OPEN_CLIP = "cond_stage_model.model."
 _CLIP_XL, _OPEN_CLIP_XL = (
     "conditioner.embedders.0.transformer.text_model.",
     "conditioner.embedders.1.model.",
@@ -54,10 +55,12 @@ def write_layout(shapes: Shapes, name: str, folder: Path) -> str:
         The pipeline's class name.
 
     Raises:
-        InvalidMediaError: neither the layout of Stable Diffusion 1 nor that of XL.
+        InvalidMediaError: the layout of neither Stable Diffusion 1, 2 nor XL.
     """
     if f"{_CLIP}embeddings.token_embedding.weight" in shapes:
         pipeline, parts = "StableDiffusionPipeline", _sd1
+    elif is_second(shapes):
+        pipeline, parts = "StableDiffusionPipeline", _sd2
     elif (
         f"{_OPEN_CLIP_XL}token_embedding.weight" in shapes
         and f"{_UNET}label_emb.0.0.weight" in shapes
@@ -66,7 +69,7 @@ def write_layout(shapes: Shapes, name: str, folder: Path) -> str:
     else:
         raise InvalidMediaError(
             f"{name} has {len(shapes)} tensors, but not those of a single file of Stable "
-            "Diffusion 1.x or XL",
+            "Diffusion 1.x, 2.x or XL",
             "bring this model as a diffusers folder",
         )
     if other := [name for name in _OTHER_NOISE if name in shapes]:
@@ -95,6 +98,11 @@ def write_layout(shapes: Shapes, name: str, folder: Path) -> str:
         index["requires_safety_checker"] = False
     (folder / "model_index.json").write_text(json.dumps(index))
     return pipeline
+
+
+def is_second(names: Iterable[str]) -> bool:
+    """Whether the names of its tensors are those of a Stable Diffusion 2."""
+    return f"{_OPEN_CLIP}token_embedding.weight" in names
 
 
 def write_controlnet_layout(shapes: Shapes, name: str, folder: Path) -> None:
@@ -172,13 +180,31 @@ def _unet(shapes: Shapes, side: int) -> Config:
 
 
 def _sd1(shapes: Shapes) -> dict[str, Part]:
+    return {
+        **_sd1_parts(shapes),
+        "text_encoder": ("transformers", "CLIPTextModel", _clip(shapes, _CLIP)),
+        "tokenizer": ("transformers", "CLIPTokenizer", {"pad_token": _END}),
+    }
+
+
+def _sd1_parts(shapes: Shapes) -> dict[str, Part]:
+    """All but the text encoder, which is what Stable Diffusion 2 has another of."""
     noise = {**_NOISE, "skip_prk_steps": True}
     return {
         "unet": ("diffusers", "UNet2DConditionModel", _unet(shapes, 512)),
         "vae": ("diffusers", "AutoencoderKL", _vae(shapes, 512, 0.18215)),
-        "text_encoder": ("transformers", "CLIPTextModel", _clip(shapes, _CLIP)),
-        "tokenizer": ("transformers", "CLIPTokenizer", {"pad_token": _END}),
         "scheduler": ("diffusers", "PNDMScheduler", noise),
+    }
+
+
+def _sd2(shapes: Shapes) -> dict[str, Part]:
+    text = _open_clip(shapes, _OPEN_CLIP)
+    # the layer before the last is read, so diffusers leaves the last one out
+    layers = _count(shapes, f"{_OPEN_CLIP}transformer.resblocks.") - 1
+    return {
+        **_sd1_parts(shapes),
+        "text_encoder": ("transformers", "CLIPTextModel", {**text, "num_hidden_layers": layers}),
+        "tokenizer": ("transformers", "CLIPTokenizer", {"pad_token": "!"}),
     }
 
 

@@ -17,6 +17,7 @@ from safelight.errors import (
     PipelineError,
 )
 from safelight.settings import reload_settings
+from tests.engines.spandrel_nets.tiny_upscalers import compact, restoreformer, save
 from tests.store.servers import ACCESS_KEY, SECRET_KEY, moto_server
 from tests.weights.faulty import Faulty, serving
 from tests.weights.files import LORA, put, safetensors
@@ -68,6 +69,30 @@ def test_scan_list_and_show(folder: Path):
     }
     assert isinstance(refused("show", "nothing"), DependencyMissingError)
     assert isinstance(refused("list", "--type", "gizmo"), InvalidFieldValueError)
+
+
+@pytest.mark.slow
+def test_show_tells_what_the_network_of_an_upscaler_and_of_a_restorer_is(folder: Path):
+    save(compact(2), folder / "upscalers" / "sharp.pth")
+    save(restoreformer(), folder / "restorers" / "mend.safetensors")
+    (folder / "upscalers" / "cut.pth").write_bytes(
+        (folder / "upscalers" / "sharp.pth").read_bytes()[:900]
+    )
+    run("scan")
+    shown = run("show", "sharp").stdout
+    assert "model_type: upscaler" in shown
+    assert "architecture: RealESRGAN Compact" in shown
+    assert "purpose: enlarges" in shown
+    assert "scale: 2" in shown
+    facts = answer("show", "mend")
+    assert isinstance(facts, dict)
+    assert facts["model_type"] == "restorer"
+    network = facts["network"]
+    assert (network["architecture"], network["purpose"], network["scale"]) == (
+        *("RestoreFormer", "restores faces", 1),
+    )
+    assert network["parameters"] > 100_000
+    assert "problem: " in run("show", "cut").stdout
 
 
 def test_add_and_remove(folder: Path):

@@ -85,8 +85,6 @@ KINDS = ["svd", "ltx", "cogvideox", "wan", "hunyuan", "animatediff", "sparsectrl
 
 @pytest.mark.parametrize("models", KINDS, indirect=True)
 def test_video_models_draw_by_the_class_that_their_folder_names(picture: ArtifactRef, models: str):
-    if models == "wan":
-        pytest.importorskip("ftfy", reason="the pipeline of Wan needs it, nothing else here does")
     params = AnimateParams.model_validate({**FAST, "prompt": "it rains"})
     made = animate.fn(picture, params)
     size = (64, 48) if models == "cogvideox" else (64, 64)

@@ -33,10 +33,16 @@ def identity(card: WeightsCard, add_ons: Sequence[AddOn] = ()) -> EngineIdentity
     """What the result depends on apart from the parameters; loads nothing."""
     return EngineIdentity(
         engine_id="diffusers",
-        version=f"{libraries()}+{REVISION}.{settings().precision}{compiled()}",
+        version=f"{libraries()}+{REVISION}.{settings().precision}{compiled()}{_said_of(card)}",
         weights=(card.sha256, *(add_on.sha256 for add_on in add_ons)),
         device_class=device_class(),
     )
+
+
+def _said_of(card: WeightsCard) -> str:
+    """What changes pictures and stands beside the weights: their sha256 does not tell it."""
+    said = (card.prediction_type, card.zero_terminal_snr and "zero snr")
+    return "".join(f".{each}" for each in said if each)
 
 
 def draw(drawing: Drawing, width: int, height: int) -> list[Pixels | None]:

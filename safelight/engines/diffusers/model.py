@@ -3,7 +3,7 @@
 import os
 import threading
 import warnings
-from collections.abc import Generator, Mapping
+from collections.abc import Generator, Iterable, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -22,8 +22,9 @@ from safelight.progress import note
 from safelight.settings import settings
 from safelight.weights.checkpoints import PREDICTION, STARTER, WeightsCard
 from safelight.weights.json_files import read_object
-from safelight.weights.layouts import write_layout
+from safelight.weights.layouts import is_second, write_layout
 from safelight.weights.pinned import pinned
+from safelight.weights.places import facts_file
 from safelight.weights.safety import safetensors_metadata
 
 if TYPE_CHECKING:
@@ -118,7 +119,8 @@ def model_of(card: WeightsCard) -> DiffusionModel:
     """
     device = resolve_device()
     precision = settings().precision
-    key = ("diffusion", card.sha256, device, precision, settings().compile)
+    said = (card.prediction_type, card.zero_terminal_snr)  # beside the file, not in it
+    key = ("diffusion", card.sha256, *said, device, precision, settings().compile)
     return loaded(key, lambda: load_model(card, device, precision), card.file_size_bytes)
 
 
@@ -145,7 +147,7 @@ def load_model(card: WeightsCard, device: str, precision: str) -> DiffusionModel
                         **parts,
                     )
                 else:
-                    pipeline, account = _from_single_file(path, dtype)
+                    pipeline, account = _from_single_file(path, dtype, card)
                 told = _told(path)
                 pipeline = pipeline.to(device)
                 _require_finite(pipeline, card)
@@ -204,13 +206,14 @@ def _no_checker(path: Path) -> dict[str, object]:
     return {"safety_checker": None, "requires_safety_checker": False}
 
 
-def _from_single_file(path: Path, dtype: "torch.dtype") -> tuple[Any, Account]:
+def _from_single_file(path: Path, dtype: "torch.dtype", card: WeightsCard) -> tuple[Any, Account]:
     import diffusers
 
     tensors = {
         name: tensor if name == NOISE else tensor.to("meta")  # the library reads them again
         for name, tensor in tensors_in(path).items()
     }
+    _require_prediction(tensors, card)
     with TemporaryDirectory() as folder:
         name = write_layout(_shapes(tensors), path.name, Path(folder))
         pipeline = getattr(diffusers, name).from_single_file(
@@ -221,6 +224,17 @@ def _from_single_file(path: Path, dtype: "torch.dtype") -> tuple[Any, Account]:
     said = {f"metadata.{name}" for name in fields if name == PREDICTION}
     about = {f"metadata.{name}": "about the file" for name in sorted(fields - {PREDICTION})}
     return pipeline, Account(account.used | said, {**account.unused, **about})
+
+
+def _require_prediction(names: Iterable[str], card: WeightsCard) -> None:
+    """Refuse to guess what no file of Stable Diffusion 2 says, and half of them do either way."""
+    if is_second(names) and card.prediction_type is None:
+        raise InvalidMediaError(
+            f"{card.file_path.name} is a Stable Diffusion 2, and nothing says whether its network "
+            "predicts noise or velocity",
+            f'write {{"prediction_type": "v_prediction"}} into {facts_file(card.file_path).name} '
+            'beside it, or "epsilon" for one made for 512 px',
+        )
 
 
 def shapes_in(path: Path) -> dict[str, tuple[int, ...]]:

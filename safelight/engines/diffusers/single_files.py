@@ -28,6 +28,11 @@ _REASONS = (
     (_OF_NOISE, "numbers of the noise, which the sampler works out"),
     (re.compile(r".*\bposition_ids"), "the places of the words, counted from 0"),
     (re.compile(r".*\blogit_scale"), "for comparing pictures with texts"),
+    (re.compile(r"cond_stage_model\.model\.text_projection"), "for comparing pictures with texts"),
+    (
+        re.compile(r"cond_stage_model\.model\.transformer\.resblocks\.23\..*"),
+        "the last layer of the text encoder: Stable Diffusion 2 reads the one before",
+    ),
     (re.compile(r"first_stage_model\.loss\..*|model\.loss\..*"), "of the training"),
 )
 _VAE = (
@@ -110,6 +115,7 @@ class _Places:
             "model.diffusion_model.": ("unet", self._unet),
             "first_stage_model.": ("vae", self._vae),
             "cond_stage_model.transformer.": ("text_encoder", lambda path: (path,)),
+            "cond_stage_model.model.": ("text_encoder", _open_clip),
             "conditioner.embedders.0.transformer.": ("text_encoder", lambda path: (path,)),
             "conditioner.embedders.1.model.": ("text_encoder_2", _open_clip),
         }

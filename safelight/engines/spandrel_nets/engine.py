@@ -108,6 +108,18 @@ class Spandrel(LocalEngine):
         return restorer.restore(face)
 
 
+def network_of(path: Path) -> Upscaler:
+    """What the network in a file is, found out in a process with limits; nothing is loaded here.
+
+    Raises:
+        DependencyMissingError: spandrel, or what it needs, is not installed.
+        InvalidMediaError: of no architecture that is known, or damaged.
+        UnsafePickleError: the file could run code.
+    """
+    require_installed()
+    return _told(path, weights_sha256(path))
+
+
 def _runner(found: Found) -> "SpandrelRunner":
     from safelight.engines.spandrel_nets.network import SpandrelRunner
     from safelight.engines.spandrel_nets.opening import opened
