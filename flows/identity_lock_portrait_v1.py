@@ -2,7 +2,7 @@
 
 from flows.running.characters import Shown, in_portrait
 from flows.running.consenting import Consent, ConsentBy, References, people_of
-from flows.running.drawing import draw_person
+from flows.running.drawing import draw_person, expect_drawings
 from flows.running.gating import gated
 from flows.running.inputs import Changes, Prompt, QualityLevel, Seed, knobs_of
 from flows.running.portraits import Switches, UseFacedetailer, UseUpscale, finished
@@ -30,6 +30,7 @@ def identity_lock_portrait_v1(
     """Draw a person on photographs, or a character; at pro faces get a second look."""
     people = people_of(PRESET, identity_reference, consent_given, consent_by, overrides, character)
     knobs = knobs_of(PRESET, quality, overrides, Switches(use_facedetailer, use_upscale).steps)
+    expect_drawings(knobs.identity, knobs.aspect)
     drawing = knobs.identity
     prompt, shown = in_portrait(drawing, prompt, character, people)
     picture, drawn_by = gated(

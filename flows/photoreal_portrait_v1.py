@@ -2,7 +2,7 @@
 
 from flows.running.characters import Shown, in_portrait
 from flows.running.consenting import Consent, ConsentBy, References, people_of
-from flows.running.drawing import draw
+from flows.running.drawing import draw, expect_drawings
 from flows.running.gating import gated
 from flows.running.inputs import Changes, Prompt, QualityLevel, Seed, knobs_of
 from flows.running.portraits import (
@@ -40,6 +40,7 @@ def photoreal_portrait_v1(
     people = people_of(PRESET, identity_reference, consent_given, consent_by, overrides, character)
     switches = Switches(use_facedetailer, use_upscale, use_controlnet, use_ipadapter)
     knobs = knobs_of(PRESET, quality, overrides, switches.steps)
+    expect_drawings(knobs.generate, knobs.aspect)
     sampling, shown = switches.sampling(knobs.generate, people)
     prompt, shown = in_portrait(sampling, prompt, character, shown)
     picture, drawn_by = gated(

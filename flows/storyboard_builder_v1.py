@@ -6,7 +6,7 @@ from pydantic import Field
 
 from flows.running.characters import Shown, in_portrait
 from flows.running.consenting import Consent, ConsentBy, References, people_of
-from flows.running.drawing import draw
+from flows.running.drawing import draw, expect_drawings
 from flows.running.gating import gated
 from flows.running.inputs import Changes, QualityLevel, Seed, knobs_of
 from flows.running.recorded import recorded_flow
@@ -48,6 +48,7 @@ def storyboard_builder_v1(
     people = people_of(PRESET, identity_reference, consent_given, consent_by, overrides, character)
     knobs = knobs_of(PRESET, quality, overrides)
     recorder().expected_stages = shot_count * (len(knobs.steps()) - 1) + 1
+    expect_drawings(knobs.generate, knobs.aspect, shot_count)
     worded, shown = in_portrait(knobs.generate, prompt_template, character, people)
     shots: list[ArtifactRef] = []
     texts = [prompt_template.replace(NUMBER, str(at + 1)) for at in range(shot_count)]

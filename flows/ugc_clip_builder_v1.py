@@ -41,6 +41,8 @@ def ugc_clip_builder_v1(
 ) -> ArtifactRef:
     """Make a short clip of a product picture, with a look from standard on, larger at pro."""
     knobs = knobs_of(PRESET, quality, overrides)
+    speaks = knobs.lipsync is not None and audio is not None and is_connected()
+    recorder().expected_stages -= (audio is None) + (knobs.lipsync is not None and not speaks)
     picture = ingest_media("product_image", product_image, ("image",))
     heard = None if audio is None else ingest_media("audio", audio, ("audio",))
     clip = _part(image_to_video_v1, "clip", knobs.clip, image=picture.uri, prompt=prompt, seed=seed)

@@ -4,8 +4,9 @@ from collections.abc import Callable, Sequence
 from typing import TypeVar
 
 from flows.running.inputs import Changes
-from safelight.errors import InvalidFieldValueError
+from safelight.errors import InvalidFieldValueError, PipelineError
 from safelight.store.artifact import ArtifactRef
+from tasks.base.recorder import recorder
 from tasks.base.sizing import size_for
 from tasks.generate import GenerateParams, generate
 from tasks.identity import IdentityParams, identity
@@ -92,6 +93,23 @@ def draw_person(
     )
 
 
+def expect_drawings(
+    knobs: GenerateParams | IdentityParams, aspect: tuple[int, int], count: int = 1
+) -> None:
+    """Count the enlargements that follow drawings of a small model among the stages of the run."""
+    if _is_sized(knobs):
+        return
+    try:
+        enlargements = size_for(knobs.model, aspect).enlargements
+    except PipelineError:
+        return  # the drawing meets it again, and says so
+    recorder().expected_stages += count * len(enlargements)
+
+
+def _is_sized(knobs: GenerateParams | IdentityParams) -> bool:
+    return bool({"width", "height"} & knobs.model_fields_set)
+
+
 def _drawn(
     knobs: D,
     aspect: tuple[int, int],
@@ -107,7 +125,7 @@ def _drawn(
         )
     filled = knobs.but(prompt=knobs.prompt.replace(PLACEHOLDER, prompt), seed=seed)
     enlargements: tuple[int, ...] = ()
-    if not {"width", "height"} & knobs.model_fields_set:
+    if not _is_sized(knobs):
         size = size_for(knobs.model, aspect)
         filled = filled.but(width=size.width, height=size.height)
         if (size.canvas_width, size.canvas_height) != (size.width, size.height):

@@ -55,6 +55,7 @@ class ProgressBoard:
         self._sending: Future[None] | None = None
         self._preview: UUID | None = None
         self._viewed = 0.0
+        self._percent_shown = 0.0
         self.recorder: Recorder | None = None
         """The run's record; says how many stages are finished."""
 
@@ -128,8 +129,13 @@ class ProgressBoard:
     def _percent(self, of_stage: float) -> float:
         if self.recorder is None:
             return 0.0
-        expected = max(self.recorder.expected_stages, len(self.recorder.facts) + 1)
-        return round(100.0 * (len(self.recorder.facts) + of_stage) / expected, 1)
+        done = len(self.recorder.facts) + self.recorder.parts_done
+        expected = max(self.recorder.expected_stages, done + 1)
+        # what is drawn again adds stages: the bar waits then, and does not go back
+        self._percent_shown = max(
+            self._percent_shown, round(100.0 * (done + of_stage) / expected, 1)
+        )
+        return self._percent_shown
 
     def _tell(self, percent: float, text: str, stage: str, done: int, total: int) -> None:
         if self._telling is not None:

@@ -103,6 +103,7 @@ def _left(state: State[Any]) -> Manifest | None:
 
 def _enter(part: str, manifest: Manifest) -> None:
     """List a part's stages, and say in the run's answer which run it was."""
+    recorder().parts_done += 1
     recorder().part_stages += [
         entry.model_copy(update={"name": f"{part}.{entry.name}"}) for entry in manifest.stages
     ]

@@ -83,6 +83,8 @@ class Recorder:
     """The preset's engines, the preferred first."""
     expected_stages: int = 1
     """How many stages the run will have, for its percentage."""
+    parts_done: int = 0
+    """Finished flows that the run called as parts of itself; each counts as a stage."""
     facts: list[StageFacts] = field(default_factory=list[StageFacts])
     """In the order the stages finished."""
     part_stages: list[StageEntry] = field(default_factory=list[StageEntry])

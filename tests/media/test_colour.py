@@ -53,3 +53,20 @@ def test_tone_mapping_opens_shadows_keeps_white_and_never_inverts(photo):
     assert mapped[0, -1] == pytest.approx([1, 1, 1], abs=1e-3)
     assert mapped[0, 40, 0] > greys[0, 40, 0]
     assert np.array_equal(to_uint8(map_tones(values, 0.0, average)), photo)
+
+
+@pytest.mark.parametrize("key", [0.18])
+def test_tone_mapping_is_reinhards_formula_to_a_level(photo: np.ndarray, key: float):
+    """Written down again from the paper and IEC 61966-2-1, in double precision."""
+    srgb = photo.astype(np.float64) / 255
+    linear = np.where(srgb <= 0.04045, srgb / 12.92, ((srgb + 0.055) / 1.055) ** 2.4)
+    world = linear @ [0.2126, 0.7152, 0.0722]
+    scaled = key / np.exp(np.log(1e-4 + world).mean()) * world  # eq. 1 and 2
+    white = key / np.exp(np.log(1e-4 + world).mean())  # that of a world luminance of 1
+    display = scaled * (1 + scaled / white**2) / (1 + scaled)  # eq. 4
+    toned = np.clip(linear * (display / np.maximum(world, 1e-6))[..., None], 0, 1)
+    wanted = np.where(toned <= 0.0031308, toned * 12.92, 1.055 * toned ** (1 / 2.4) - 0.055)
+    values = to_float(photo)
+    got = to_uint8(map_tones(values, 1.0, log_average(to_linear(values)))).astype(int)
+    assert np.abs(got - np.rint(255 * wanted)).max() <= 1
+    assert np.abs(got - photo).max() > 20  # it does something
