@@ -13,6 +13,7 @@ from typing import Literal
 from safelight.provenance.manifest import BY_ARTIFACT, MANIFESTS
 from safelight.store.aging import Kept, everything, plain
 from safelight.store.backend import Backend
+from safelight.store.ratings import PREFIX as RATINGS
 from safelight.store.results import PREFIX as RESULTS
 from safelight.store.stars import PREFIX as STARS
 
@@ -133,11 +134,13 @@ def _abandoned(found: list[Kept], old: float) -> Iterator[tuple[Kind, Kept]]:
 
 
 def _index(backend: Backend, found: list[Kept], gone: set[str], left: set[str]) -> Iterator[Kept]:
-    """Records that lead from files that go, or to manifests that do."""
+    """Records that lead from files that go, or rate them, or lead to manifests that go."""
     from safelight.errors import MissingFileError
 
     marks = [key.encode() for key in left]
     for each in found:
+        if each.key.startswith(RATINGS) and _stem(each.key) in gone:
+            yield each
         if not each.key.startswith(BY_ARTIFACT):
             continue
         if _stem(each.key) in gone:

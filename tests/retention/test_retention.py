@@ -18,6 +18,7 @@ from safelight.retention import removing
 from safelight.retention.gathering import Limits
 from safelight.retention.removing import Going, collect
 from safelight.settings import reload_settings
+from safelight.store.ratings import rate, ratings
 from safelight.store.stars import keep, kept, let_go
 from safelight.store.store import current_store
 
@@ -140,6 +141,15 @@ def test_old_runs_go_unless_a_file_of_theirs_is_starred(stored):
     let_go(current_store(), loved.sha256)
     collect(Limits(30, runs_days=60), _nobody, delete=True)
     assert not {_key(loved), _key(beside)} & stored.keys
+
+
+def test_a_rating_keeps_no_file_and_goes_with_it(stored):
+    old, young = stored.file("old", 90), stored.file("young", 2)
+    for ref, value in ((old, 5), (young, -1)):
+        rate(current_store(), ref.sha256, value)
+    looked = collect(Limits(30), _nobody, delete=True)
+    assert looked.counts == {"results": 1, "index": 1}
+    assert ratings(current_store()) == {young.sha256: -1}
 
 
 def test_caches_and_abandoned_parts_go_by_the_youngest_of_a_stage(stored):

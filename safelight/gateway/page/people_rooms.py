@@ -117,4 +117,4 @@ def board_of(shared: Shared, job_id: UUID) -> Board | None:
 
 def read_board(markdown: str) -> Board:
     """A board from its markdown."""
-    return Board(_PICTURE.sub("", markdown).strip(), _PICTURE.findall(markdown))
+    return Board(_PICTURE.sub("", markdown).strip().strip("`"), _PICTURE.findall(markdown))

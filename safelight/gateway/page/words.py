@@ -102,7 +102,6 @@ WORDS = FILES | {
     "pick.title": "Choose by picture",
     "pick.search": "Part of the name, a tag",
     "pick.nothing": "There is none.",
-    "pick.take": "Take {name}",
     "form.no_lora": "There are no LoRAs in the models folder",
     "group.look": "Look",
     "group.guide": "Guide",
