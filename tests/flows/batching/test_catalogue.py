@@ -90,7 +90,7 @@ def test_what_was_tried_before_is_tried_anew_after_it_and_alike_ones_stand_toget
     catalogue.enter_earlier([(first, 2, ended, told(outcome(1, "failed")))])
     catalogue.enter_earlier([(first, 1, ended, told(outcome(1))), (second, 0, ended, "{}")])
     assert [number for number, *_ in catalogue.earlier()] == [1, 2]
-    assert [*catalogue.left()] == [(2, 1), (4, 0), (6, 0), (1, 3), (3, 0), (5, 0)]
+    assert [*catalogue.left()] == [(1, 3), (3, 0), (5, 0), (2, 1), (4, 0), (6, 0)]
 
 
 def test_a_hundred_thousand_requests_take_a_few_mebibytes():
