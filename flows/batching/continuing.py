@@ -38,8 +38,7 @@ class Continuing:
     """The requests that this run of a batch has kept."""
 
     def __init__(self) -> None:
-        context = FlowRunContext.get()
-        self._run: UUID | None = context.flow_run.id if context and context.flow_run else None
+        self._run = self._own()
         self._asked_for: datetime | None = None
 
     def found(self) -> tuple[str, Catalogue] | None:
@@ -76,6 +75,10 @@ class Continuing:
         backend = current_store().backend
         for key in (f"{self._place}.json", *map(self._part, range(0, head.requests, PART))):
             backend.delete(key)
+
+    def _own(self) -> UUID | None:
+        context = FlowRunContext.get()
+        return context.flow_run.id if context and context.flow_run else None
 
     @property
     def _place(self) -> str:
