@@ -9,6 +9,7 @@ NAMES = (
     "png",
     "registry",
     "pipeline",
+    "branches",
     "upscale",
     "interpolate",
     "shard",

@@ -7,6 +7,7 @@ from contextlib import contextmanager
 from contextvars import ContextVar
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 _CLEAR_REFS, _STATUS = Path("/proc/self/clear_refs"), Path("/proc/self/status")
 
@@ -64,9 +65,9 @@ def _reset_peak() -> None:
             _CLEAR_REFS.write_text("5")  # proc(5): resets the peak resident set size
         except OSError:
             return  # a hardened container forbids it; the peak since the start is kept
-    torch = sys.modules.get("torch")  # measuring must not load a GPU library by itself
-    if torch is not None and torch.cuda.is_initialized():
-        torch.cuda.reset_peak_memory_stats()
+    cuda = _cuda_in_use()
+    if cuda is not None:
+        cuda.reset_peak_memory_stats()
 
 
 def _resident_peak() -> int:
@@ -79,7 +80,15 @@ def _resident_peak() -> int:
 
 
 def _gpu_peak() -> int:
-    torch = sys.modules.get("torch")
-    if torch is None or not torch.cuda.is_initialized():
-        return 0
-    return int(torch.cuda.max_memory_allocated())
+    cuda = _cuda_in_use()
+    return 0 if cuda is None else int(cuda.max_memory_allocated())
+
+
+def _cuda_in_use() -> Any | None:  # noqa: ANN401  (a module of torch)
+    """torch.cuda where this process uses it; measuring must not load a GPU library by itself.
+
+    While another thread imports torch, its module stands there unfinished, and uses no device yet.
+    """
+    cuda = getattr(sys.modules.get("torch"), "cuda", None)
+    in_use = getattr(cuda, "is_initialized", None)
+    return cuda if in_use is not None and in_use() else None
