@@ -3,13 +3,15 @@
 import tracemalloc
 from datetime import UTC, datetime
 from pathlib import Path
+from typing import Any
 from uuid import uuid4
 
 import pytest
 
-from flows.batching import continuing
+from flows.batching import continuing, dispatching, laying_out
 from flows.batching.catalogue import Catalogue, catalogued, told
 from flows.batching.continuing import Continuing
+from flows.batching.dispatching import Dispatch
 from flows.batching.earlier import Earlier
 from flows.batching.reading.files import rows_in
 from flows.batching.requests import (
@@ -143,6 +145,31 @@ def test_shards_that_ended_are_found_by_their_own_object():
     assert earlier.unlisted() == []
     assert [*earlier.entries()] == [entry]
     assert [*Earlier("other").entries()] == []
+
+
+def test_more_than_a_flow_run_each_can_have_go_in_shards(monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setattr(dispatching, "MOST_RUNS", 3)
+    batch = Dispatch(find_target("generate"), requests_of(4), "night", 4, 1, shards=False)
+    nobody: Any = None  # it is refused before anything is asked
+    with pytest.raises(InvalidFieldValueError, match="has 4 requests, and with a flow run for"):
+        batch._shards(nobody, nobody)
+
+
+def test_the_table_of_many_goes_on_in_further_ones(monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setattr(laying_out, "ROWS_OF_PAGE", 2)
+    kept: dict[str, str] = {}
+
+    def keep(text: str, key: str, description: str) -> None:
+        kept[key] = f"{description}: {text}"
+
+    monkeypatch.setattr(laying_out, "create_markdown_artifact", keep)
+    catalogue = Catalogue(requests_of(5))
+    catalogue.outcomes[5] = outcome(5, "failed")
+    laying_out.publish_tables(catalogue, catalogue.outcomes)
+    assert [*kept] == ["requests", "requests-2", "requests-3"]
+    assert [text.count("a heart") for text in kept.values()] == [2, 2, 1]
+    assert "page 3 of 3" in kept["requests-3"]
+    assert "failed" in kept["requests-3"]
 
 
 @pytest.fixture
