@@ -19,6 +19,7 @@ from safelight.cli.copies import Wanted
 from safelight.cli.costs import COSTS_HELP, costs
 from safelight.cli.exporting import export_run
 from safelight.cli.inputs import local
+from safelight.cli.jobs import artifacts, jobs
 from safelight.cli.keys import keys
 from safelight.cli.launching import (
     FileArgument,
@@ -68,6 +69,8 @@ app.add_typer(workflow, name="workflow")
 app.add_typer(comfy, name="comfy")
 app.add_typer(characters, name="characters")
 app.add_typer(train, name="train")
+app.add_typer(jobs, name="jobs")
+app.add_typer(artifacts, name="artifacts")
 app.add_typer(keys, name="keys")
 app.add_typer(audit, name="audit")
 app.add_typer(store, name="store")
@@ -280,10 +283,17 @@ def verify(
 @reporting
 def doctor(
     as_json: Annotated[bool, typer.Option("--json", help="For programs.")] = False,
+    bundle: Annotated[
+        Path | None, typer.Option(help="Also write facts for whoever helps to this new file.")
+    ] = None,
 ) -> None:
     """Check everything a run needs."""
     from safelight.cli import health
 
+    if bundle is not None:
+        from safelight.cli.bundling import write_bundle
+
+        write_bundle(bundle)
     findings = health.examine()
     if as_json:
         CONSOLE.print_json(json.dumps([finding.model_dump() for finding in findings]))

@@ -12,6 +12,8 @@ from prefect.client.orchestration import SyncPrefectClient
 from pydantic import Field, JsonValue
 
 from safelight.errors import PipelineError
+from safelight.gallery import searching
+from safelight.gallery.index import gallery
 from safelight.gateway import offers
 from safelight.gateway.jobs import Flows, Job, Status, find_job
 from safelight.gateway.listing import LARGEST_PAGE, list_jobs
@@ -154,6 +156,40 @@ class Tools:
         )
         return [_told(job) for job in page.jobs]
 
+    async def search_gallery(
+        self,
+        words: Annotated[
+            str,
+            Field(
+                description="Words of the prompt; model:, seed:, character:, kind:video, since:1w "
+                "and kept:yes narrow down.",
+                max_length=searching.LONGEST,
+            ),
+        ] = "",
+        limit: Annotated[int, Field(ge=1, le=LARGEST_PAGE)] = 20,
+    ) -> list[dict[str, Any]]:
+        """Pictures and videos that jobs have made, newest first; look at one by its job."""
+
+        def searched() -> list[dict[str, Any]]:
+            index = gallery()
+            index.refresh()
+            files = searching.found(index, searching.parse(words), None).files[:limit]
+            return [
+                {
+                    "job_id": filed.run,
+                    "sha256": filed.sha256,
+                    "uri": filed.ref.uri,
+                    "prompt": filed.prompt,
+                    "model": filed.model,
+                    "seed": filed.seed,
+                    "width": filed.width,
+                    "height": filed.height,
+                }
+                for filed in files
+            ]
+
+        return await _answered(searched)
+
     async def remix(
         self,
         job_id: JobId,
@@ -214,6 +250,7 @@ def server_of(client: SyncPrefectClient) -> MCPServer:
         tools.wait,
         tools.look,
         tools.search,
+        tools.search_gallery,
         tools.remix,
         tools.cancel,
     ):

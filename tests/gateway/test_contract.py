@@ -1,9 +1,15 @@
 """Every call that the gateway has to answer, asked of a running one."""
 
+import json
+import os
+import subprocess
+from pathlib import Path
+
 import pytest
 
 from tests.gateway.conftest import Gateway
 from tests.gateway.test_jobs import follow, submit
+from tests.served import BIN
 
 TYPES = (
     *("generate", "transform", "inpaint", "enhance", "interpolate", "blend", "train"),
@@ -76,6 +82,54 @@ def test_a_job_that_has_ended_well_is_neither_cancelled_nor_run_again(gateway: G
     for action in ("cancel", "retry"):
         answer = gateway.client.post(f"/api/jobs/{job}/{action}", json={"reason": "x"})
         assert (answer.status_code, answer.json()["state"]) == (409, "SUCCEEDED")
+
+
+@pytest.mark.slow
+def test_jobs_files_and_the_bundle_on_the_command_line(gateway: Gateway, job: str, tmp_path: Path):
+    environment = {
+        **os.environ,
+        **gateway.pool.project.environment,
+        "PREFECT_API_URL": str(gateway.pool.client.api_url),
+        "SAFELIGHT_HF_TOKEN": "a-key-of-the-test",
+    }
+
+    def said(*words: str, status: int | None = 0) -> str:
+        done = subprocess.run(
+            [BIN / "safelight", *words],
+            env=environment,
+            capture_output=True,
+            text=True,
+            check=False,
+        )
+        assert status in (None, done.returncode), (words, done.stdout, done.stderr)
+        return done.stdout + done.stderr
+
+    wanted = ("jobs", "list", "--status", "succeeded", "--type", "generate", "--json")
+    listed = json.loads(said(*wanted))
+    assert job in {one["id"] for one in listed["jobs"]}
+    same = {"status": "SUCCEEDED", "workflow_type": "generate"}
+    assert listed["total"] == gateway.client.get("/api/jobs", params=same).json()["total"]
+    assert "INVALID_FIELD_VALUE" in said("jobs", "list", "--status", "lost", status=1)
+    assert json.loads(said("jobs", "show", job, "--json"))["status"] == "SUCCEEDED"
+    for action in ("cancel", "retry"):
+        assert "CONTRACT_MISMATCH" in said("jobs", action, job, status=1)
+    of_gateway = gateway.client.get(f"/api/jobs/{job}/artifacts").json()
+    assert json.loads(said("artifacts", "list", job, "--json")) == of_gateway
+    found = json.loads(said("artifacts", "find", "seed:77", "--json"))
+    assert of_gateway["artifacts"][0]["id"] in {one["id"] for one in found}
+
+    bundle = tmp_path / "bundle.json"
+    said("doctor", "--bundle", str(bundle), status=None)  # it may find something else
+    told = json.loads(bundle.read_text())
+    on_page = gateway.client.get("/system/diagnostics").json()
+    assert told.keys() == on_page.keys()
+    assert told["versions"] == on_page["versions"]
+    assert told["latest_runs"] == on_page["latest_runs"]
+    assert told["settings"]["hf_token"] == "set"
+    assert "a-key-of-the-test" not in bundle.read_text()
+    assert "://127" not in bundle.read_text()
+    assert bundle.stat().st_mode & 0o077 == 0
+    assert "INVALID_FIELD_VALUE" in said("doctor", "--bundle", str(bundle), status=1)
 
 
 def test_filters_of_presets_choose(gateway: Gateway):

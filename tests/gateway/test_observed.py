@@ -196,7 +196,7 @@ async def make_a_picture(client: Client) -> None:
     tools = {tool.name for tool in (await client.list_tools()).tools}
     assert tools == {
         *("list_presets", "list_workflows", "describe", "submit", "wait", "look"),
-        *("search", "remix", "cancel"),
+        *("search", "search_gallery", "remix", "cancel"),
     }
     presets = (await call(client, "list_presets"))["result"]
     assert "photoreal_portrait_v1" in {card["id"] for card in presets}
@@ -227,6 +227,11 @@ async def make_a_picture(client: Client) -> None:
         assert max(picture.size) == 64
     found = (await call(client, "search", text="blue boat"))["result"]
     assert job["job_id"] in {each["job_id"] for each in found}
+    pictures = (await call(client, "search_gallery", words="blue boat seed:11"))["result"]
+    assert [(each["job_id"], each["width"]) for each in pictures] == [(job["job_id"], 64)]
+    wrong = await client.call_tool("search_gallery", {"words": "colour:red"})
+    assert wrong.is_error
+    assert "INVALID_FIELD_VALUE" in wrong.content[0].text
     again = await call(client, "remix", job_id=job["job_id"], changes={"seed": 12})
     assert again["job_id"] != job["job_id"]
     refused = await client.call_tool("cancel", {"job_id": job["job_id"]})

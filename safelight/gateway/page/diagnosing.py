@@ -10,6 +10,7 @@ from pydantic import SecretStr
 
 from safelight.gallery.index import gallery
 from safelight.installed import version
+from safelight.redacting import redacted as without_secrets
 from safelight.settings import settings
 
 PACKAGES = (
@@ -73,11 +74,11 @@ def diagnostics(system: dict[str, Any]) -> dict[str, Any]:
 
 
 def redacted(value: Any) -> Any:  # noqa: ANN401  (whatever JSON holds)
-    """The same without addresses of servers and without the folders of people."""
+    """The same without secrets, addresses of servers and the folders of people."""
     if isinstance(value, dict):
         return {str(name): redacted(each) for name, each in value.items()}
     if isinstance(value, list | tuple):
         return [redacted(each) for each in value]
     if isinstance(value, str | Path):
-        return _ADDRESS.sub(r"\1://...", str(value).replace(str(Path.home()), "~"))
+        return _ADDRESS.sub(r"\1://...", without_secrets(str(value)))
     return value

@@ -86,9 +86,14 @@ def show_engines(request: Request) -> Response:
 @router.get("/system/diagnostics")
 def download_diagnostics(shared: Everything) -> Response:
     """What helps others to help: no keys, no prompts, no pictures."""
-    content = json.dumps(diagnostics(system_of(shared)), indent=1, default=str)
+    content = diagnostics_text(shared)
     headers = {"Content-Disposition": 'attachment; filename="safelight-diagnostics.json"'}
     return Response(content, media_type="application/json", headers=headers)
+
+
+def diagnostics_text(shared: Shared) -> str:
+    """The bundle as JSON."""
+    return json.dumps(diagnostics(system_of(shared)), indent=1, default=str)
 
 
 def system_of(shared: Shared) -> dict[str, Any]:
