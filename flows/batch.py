@@ -22,7 +22,6 @@ from flows.batching.laying_out import (
     check_cell,
     lay_out_all,
     lay_out_grid,
-    publish_tables,
     sheet_axes,
 )
 from flows.batching.notices import label_batch
@@ -39,6 +38,7 @@ from flows.batching.requests import (
     sorted_digest,
 )
 from flows.batching.spreading import spread_axes, with_seed_axis
+from flows.batching.tabling import publish_tables
 from flows.running.checking import RecordedFlow
 from flows.running.recorded import recorded_flow
 from flows.running.signature import parameters_model

@@ -9,10 +9,10 @@ from typing import Annotated
 from pydantic import Field
 
 from flows.batching.kinds import WORDS_AND_SEED
-from flows.batching.laying_out import publish_tables
 from flows.batching.outcomes import may_pass, outcome_left, outcome_told
 from flows.batching.requests import Request, find_target
 from flows.batching.shards import KEY, Shard, Sharded, load_shard
+from flows.batching.tabling import publish_tables
 from flows.running.checking import RecordedFlow
 from flows.running.recorded import recorded_flow, run_inline
 from safelight.engines.machine.company import keep_company

@@ -54,7 +54,8 @@ def hands_in(values: Floats, scores: Floats, least: float) -> Floats:
     """
     chosen = scores >= logit(least)
     palms, centres = values[chosen], _centres()[chosen]
-    sure: Floats = 1 / (1 + np.exp(-np.clip(scores[chosen], -60, 60)))
+    weighed = np.exp(-np.clip(scores[chosen], -60, 60))
+    sure: Floats = (1 / (1 + weighed)).astype(np.float32)
     points = palms[:, 4:].reshape(-1, 7, 2) + centres[:, None]
     middle, sides = palms[:, :2] + centres, palms[:, 2:4].max(axis=1, keepdims=True)
     kept = _apart(np.concatenate([middle - sides / 2, middle + sides / 2], axis=1), sure)

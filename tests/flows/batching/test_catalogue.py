@@ -8,7 +8,7 @@ from uuid import uuid4
 
 import pytest
 
-from flows.batching import continuing, dispatching, laying_out
+from flows.batching import continuing, dispatching, tabling
 from flows.batching.catalogue import Catalogue, catalogued, told
 from flows.batching.continuing import Continuing
 from flows.batching.dispatching import Dispatch
@@ -156,16 +156,16 @@ def test_more_than_a_flow_run_each_can_have_go_in_shards(monkeypatch: pytest.Mon
 
 
 def test_the_table_of_many_goes_on_in_further_ones(monkeypatch: pytest.MonkeyPatch):
-    monkeypatch.setattr(laying_out, "ROWS_OF_PAGE", 2)
+    monkeypatch.setattr(tabling, "ROWS_OF_PAGE", 2)
     kept: dict[str, str] = {}
 
     def keep(text: str, key: str, description: str) -> None:
         kept[key] = f"{description}: {text}"
 
-    monkeypatch.setattr(laying_out, "create_markdown_artifact", keep)
+    monkeypatch.setattr(tabling, "create_markdown_artifact", keep)
     catalogue = Catalogue(requests_of(5))
     catalogue.outcomes[5] = outcome(5, "failed")
-    laying_out.publish_tables(catalogue, catalogue.outcomes)
+    tabling.publish_tables(catalogue, catalogue.outcomes)
     assert [*kept] == ["requests", "requests-2", "requests-3"]
     assert [text.count("a heart") for text in kept.values()] == [2, 2, 1]
     assert "page 3 of 3" in kept["requests-3"]
