@@ -5,10 +5,11 @@ import os
 from collections.abc import Callable
 from contextlib import ExitStack
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 from uuid import UUID
 
 import httpx
+from prefect.blocks.core import Block
 from prefect.client.schemas.objects import FlowRun
 from prefect.context import (
     AsyncClientContext,
@@ -24,6 +25,7 @@ from safelight.client.asking import keep_client
 from safelight.observing.correlating import name_id
 from safelight.pool import prefect_internals as internals
 from safelight.pool.freshness import Stamp, stamp_of
+from safelight.store.results import RESULTS, SafelightResults
 
 Sources = tuple[frozenset[tuple[str, str]], str, tuple[Stamp | None, ...]]
 Guard = Callable[[httpx.Request], None]
@@ -49,6 +51,7 @@ class ApiSession:
         self._hear = hear
         self._open = ExitStack()
         self._sources: Sources | None = None
+        self._results: SafelightResults | None = None
         self._profiles = get_settings_context().settings.profiles_path
 
     def renew(self) -> None:
@@ -83,6 +86,7 @@ class ApiSession:
     def close(self) -> None:
         """Close the clients."""
         self._sources = None
+        self._results = None
         self._open.close()
 
     def load_flow_run(self, flow_run_id: UUID) -> FlowRun:
@@ -111,7 +115,13 @@ class ApiSession:
         Raises:
             Exception: whatever its modules raise when they are imported.
         """
-        return self._loop.run(load_flow_from_flow_run(flow_run, use_placeholder_flow=False))
+        flow = self._loop.run(load_flow_from_flow_run(flow_run, use_placeholder_flow=False))
+        if flow.result_storage == RESULTS or isinstance(flow.result_storage, SafelightResults):
+            if self._results is None:  # else Prefect would ask for it at each run
+                load = cast("Callable[..., SafelightResults]", Block.load)
+                self._results = load(RESULTS, _sync=True)
+            flow.result_storage = self._results
+        return flow
 
     def _found(self) -> Sources:
         environment = frozenset(  # all of it, for clients heed proxies and certificates too

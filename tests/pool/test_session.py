@@ -1,13 +1,17 @@
 """What a warm process keeps of Prefect between runs."""
 
 from collections.abc import Iterator
+from contextlib import closing
 from pathlib import Path
 
 import pytest
+from prefect.client.orchestration import get_client
 from prefect.context import SyncClientContext
+from prefect.results import resolve_result_storage
 from prefect.settings import PREFECT_CLIENT_MAX_RETRIES
 
 from safelight.pool.session import ApiSession
+from safelight.store.results import SafelightResults, register_results
 
 pytestmark = pytest.mark.usefixtures("api")
 
@@ -56,3 +60,25 @@ def test_changed_settings_are_taken_over(
     session.renew()
     assert client() is not first
     assert PREFECT_CLIENT_MAX_RETRIES.value() == before + 1
+
+
+def test_where_results_go_is_asked_for_once():
+    asked: list[str] = []
+    made = ApiSession(lambda request: asked.append(request.url.path), lambda response: None)
+    with closing(made):
+        made.renew()
+        register_results()
+        with get_client(sync_client=True) as server:
+            deployment = server.create_deployment(
+                server.create_flow_from_name("enhance"),
+                name="x",
+                entrypoint="flows.enhance.enhance",
+            )
+            run = server.create_flow_run_from_deployment(deployment)
+        asked.clear()
+        flows = [made.load_flow(run) for _ in range(3)]
+        storage = [resolve_result_storage(flow.result_storage or "") for flow in flows]
+    assert isinstance(storage[0], SafelightResults)
+    assert storage == [storage[0]] * 3
+    assert storage[0]._block_document_id is not None
+    assert len([path for path in asked if "block_documents" in path]) == 1
