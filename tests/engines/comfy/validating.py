@@ -3,6 +3,7 @@
 from collections.abc import Iterator, Mapping
 from typing import Any
 
+from safelight.engines.comfy.checking import UPLOADED
 from safelight.engines.object_info import choices_of, inputs_of, is_optional, options_of
 
 Told = Mapping[str, Mapping[str, Any]]
@@ -47,7 +48,7 @@ def _errors(node: Mapping[str, Any], prompt: Mapping[str, Any], nodes: Told) -> 
 def _wrong_value(name: str, config: list[Any], value: Any) -> Iterator[Any]:
     choices, limits = choices_of(config), options_of(config)
     if choices is not None:
-        if value not in choices and not limits.get("image_upload"):
+        if value not in choices and not any(map(limits.get, UPLOADED)):
             said = f"{name}: {value!r} not in {choices}"
             yield _error("value_not_in_list", name, said, config, value)
     elif config[0] not in ("INT", "FLOAT", "STRING", "BOOLEAN"):
