@@ -5,8 +5,9 @@ from typing import Literal
 
 from pydantic import Field
 
+from safelight.engines.instant_id import DrawsByInstantId, InstantIdRequest
 from safelight.engines.interface import AddOnUse, DrawRequest, Draws
-from safelight.errors import ConsentMissingError, DependencyMissingError, InvalidFieldValueError
+from safelight.errors import ConsentMissingError, InvalidFieldValueError
 from safelight.media.canvas import on_canvas
 from safelight.provenance.consent import STATEMENT
 from safelight.store.artifact import ArtifactRef
@@ -15,15 +16,16 @@ from tasks.base.sampling import PromptedParams, guides_of, keep_drawn, prompt_fi
 from tasks.base.stage import stage
 
 MOST_REFERENCES = 3
+DEFAULT = "default"
 
 
 class IdentityParams(PromptedParams):
     """What to draw the person as, at which size, and how closely."""
 
     method: Literal["ip_adapter", "instantid"] = "ip_adapter"
-    """instantid is not drawn here: a workflow of a ComfyUI server does it, by the stage `comfy`."""
-    ipadapter_model: str = "default"
-    """Name of a folder in `ip_adapter`."""
+    """What looks at the photographs; instantid is drawn by the ComfyUI of the settings."""
+    ipadapter_model: str = DEFAULT
+    """Name of a folder in `ip_adapter`; for instantid of its model there, default is the first."""
     weight: float = Field(default=0.75, ge=0, le=1)
     """How strongly the photographs count: 0 ignores them, from 0.8 on the prompt loses."""
     width: int = Field(default=512, ge=64, le=4096, multiple_of=8)
@@ -38,17 +40,25 @@ class IdentityParams(PromptedParams):
 
 
 def _request(params: IdentityParams) -> DrawRequest:
+    size = {"width": params.width, "height": params.height}
+    if params.method == "instantid":
+        named = params.ipadapter_model
+        return InstantIdRequest(
+            **prompt_fields(params),
+            **size,
+            weight=params.weight,
+            adapter=None if named == DEFAULT else named,
+        )
     adapter = AddOnUse(params.ipadapter_model, params.weight)
-    return DrawRequest(**prompt_fields(params, adapter), width=params.width, height=params.height)
+    return DrawRequest(**prompt_fields(params, adapter), **size)
 
 
 def _needs(params: IdentityParams, references: Sequence[ArtifactRef]) -> tuple[DrawRequest, ...]:
-    """A model with an IP-Adapter.
+    """A model with an IP-Adapter, or a ComfyUI with InstantID.
 
     Raises:
         ConsentMissingError: nobody says that the person agreed.
         InvalidFieldValueError: too many photographs.
-        DependencyMissingError: the method is not one that is drawn here.
     """
     if not params.consent_given:
         raise ConsentMissingError(
@@ -59,12 +69,6 @@ def _needs(params: IdentityParams, references: Sequence[ArtifactRef]) -> tuple[D
         raise InvalidFieldValueError(
             f"identity: {len(references)} photographs, expected 1 to {MOST_REFERENCES}",
             "name the best of them",
-        )
-    if params.method == "instantid":
-        raise DependencyMissingError(
-            "identity.method is instantid, and no engine of this process has it",
-            "set method to ip_adapter, or run a workflow with InstantID on a ComfyUI server by the "
-            "stage comfy",
         )
     return (_request(params),)
 
@@ -88,11 +92,15 @@ def identity(references: list[ArtifactRef], params: IdentityParams) -> list[Arti
     Raises:
         ConsentMissingError: nobody says that the person agreed.
         InvalidFieldValueError: more than three photographs.
-        DependencyMissingError: there is no IP-Adapter, or InstantID was asked for.
+        DependencyMissingError: there is no IP-Adapter, or no ComfyUI with InstantID.
         As `generate`.
     """
     guides = guides_of(params, params.width, params.height, references)
-    pictures = serving(Draws).draw(_request(params), guides)
+    request = _request(params)
+    if isinstance(request, InstantIdRequest):
+        pictures = serving(DrawsByInstantId).draw_person(request, guides.references)
+    else:
+        pictures = serving(Draws).draw(request, guides)
     wide, tall = params.canvas_width or params.width, params.canvas_height or params.height
     shown = [on_canvas(each, wide, tall) for each in pictures.pixels]
     return keep_drawn(shown, params, references, pictures)

@@ -18,6 +18,7 @@ CORE = (
     "safelight.engines.films",
     "safelight.engines.graphs",
     "safelight.engines.identity",
+    "safelight.engines.instant_id",
     "safelight.engines.interface",
     "safelight.engines.judging",
     "safelight.engines.larger_videos",

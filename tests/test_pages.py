@@ -14,7 +14,6 @@ PAGES = [
     *((CHECKOUT / "docs" / "stages", name) for name in stages()),
     *((CHECKOUT / "docs" / "presets", name) for name in preset_ids()),
 ]
-WITHOUT_PICTURE = {"detail"}
 
 
 def test_there_are_nineteen_stages_and_twelve_presets():
@@ -27,12 +26,12 @@ def test_it_has_a_page_with_a_picture_that_the_index_names(folder: Path, name: s
     assert text.startswith("# ")
     assert name in text.splitlines()[0]
     shown = re.findall(r"^!\[([^]]+)\]\(([^)]+)\)", text, re.MULTILINE)
-    assert shown or name in WITHOUT_PICTURE
+    assert shown
     for said, place in shown:
         assert said
         with Image.open(folder / place) as picture:
             assert min(picture.size) >= 100
-    assert "|---|" in text or name in WITHOUT_PICTURE, "no table of parameters"
+    assert "|---|" in text, "no table of parameters"
     assert f"]({name}.md)" in (folder / "README.md").read_text()
 
 

@@ -4,7 +4,7 @@ from collections.abc import Callable, Sequence
 from typing import TypeVar
 
 from flows.running.inputs import Changes
-from safelight.errors import InvalidFieldValueError, PipelineError
+from safelight.errors import InvalidFieldValueError, MissingRequiredFieldError, PipelineError
 from safelight.store.artifact import ArtifactRef
 from tasks.base.recorder import recorder
 from tasks.base.sizing import size_for
@@ -126,6 +126,12 @@ def _drawn(
     filled = knobs.but(prompt=knobs.prompt.replace(PLACEHOLDER, prompt), seed=seed)
     enlargements: tuple[int, ...] = ()
     if not _is_sized(knobs):
+        if isinstance(knobs, IdentityParams) and knobs.method == "instantid":
+            raise MissingRequiredFieldError(
+                "overrides.identity.method is instantid, and the size of a ComfyUI's model is not "
+                "known here",
+                "give overrides.identity.width and height, such as 832 and 1216",
+            )
         size = size_for(knobs.model, aspect)
         filled = filled.but(width=size.width, height=size.height)
         if (size.canvas_width, size.canvas_height) != (size.width, size.height):

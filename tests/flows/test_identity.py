@@ -21,12 +21,15 @@ from safelight.errors import (
     DependencyMissingError,
     InvalidFieldValueError,
     MissingFileError,
+    MissingRequiredFieldError,
 )
 from safelight.provenance.consent import STATEMENT
 from safelight.provenance.manifest import Manifest, load_manifest
 from safelight.provenance.replay import find_run
 from safelight.settings import settings
 from tasks.base.keeping import load_image
+from tests.engines.comfy.comfy_server import named_comfy
+from tests.engines.comfy.test_instant_id import PACK
 from tests.tiny_adapters import build_tiny_models
 
 pytestmark = pytest.mark.usefixtures("server", "volume")
@@ -240,11 +243,44 @@ def test_the_stage_works_alone_and_in_a_pipeline(photos: list[str]):
     assert len(piped.consent.references) == 2
 
 
+def test_instantid_is_drawn_by_a_comfyui_which_the_manifest_names(
+    photos: list[str], monkeypatch: pytest.MonkeyPatch
+):
+    given = {"consent_given": True, "seed": 4}
+    drawn = {**SMALL, "method": "instantid", "weight": 0.6}
+    locked = {"identity_reference": photos[0], "prompt": "a sailor", "quality": "low", **given}
+    with named_comfy(monkeypatch) as there:
+        with pytest.raises(DependencyMissingError, match="no node type 'InstantIDModelLoader'"):
+            identity(references=photos, prompt="a sailor", **given, **drawn)
+        assert not [asked for asked in there.asked if asked[0] == "POST"]
+        there.nodes.update(PACK)
+        alone = manifest_of(identity(references=photos, prompt="a sailor", **given, **drawn))
+        assert len(there.uploads) == 3
+        with pytest.raises(MissingRequiredFieldError, match=r"size of a ComfyUI's model"):
+            identity_lock_portrait_v1(**locked, overrides={"identity": {"method": "instantid"}})
+        portrait = manifest_of(identity_lock_portrait_v1(**locked, overrides={"identity": drawn}))
+        weights = [
+            node["inputs"]["weight"]
+            for each in there.submitted
+            for node in there.history[each]["prompt"][2].values()
+            if node["class_type"] == "ApplyInstantID"
+        ]
+    assert weights == [0.6, 0.6]
+    for manifest in (alone, portrait):
+        assert manifest.consent is not None
+        (stage,) = manifest.stages
+        assert (stage.stage_type, stage.engine.engine_id) == ("identity", "local_comfy")
+        assert "ip-adapter.bin" in stage.engine.version
+        assert stage.parameters["method"] == "instantid"
+        assert manifest.results
+
+
 def test_what_cannot_be_drawn_is_refused_before_anything_loads(photos: list[str]):
     given = {"references": photos, "prompt": "a sailor", "seed": 1, "consent_given": True, **SMALL}
     loading.forget_loaded()
-    with pytest.raises(DependencyMissingError, match="instantid"):
+    with pytest.raises(DependencyMissingError, match="InstantID, and no ComfyUI is named") as none:
         identity(**given, method="instantid")
+    assert "SAFELIGHT_COMFY_URL" in none.value.remedy
     with pytest.raises(InvalidFieldValueError, match="4 photographs"):
         identity(**{**given, "references": [*photos, photos[0]]})
     with pytest.raises(DependencyMissingError, match="nothing"):

@@ -14,12 +14,14 @@ from safelight.engines.comfy.checking import check, nodes_of
 from safelight.engines.comfy.digests import model_digests
 from safelight.engines.comfy.events import Events
 from safelight.engines.comfy.following import StandsStillError, follow
+from safelight.engines.comfy.instant_id import models_of_person
 from safelight.engines.comfy.jobs import begun, cancel, submit
 from safelight.engines.comfy.named import named_server, require_named
 from safelight.engines.comfy.server import Facts, Server
 from safelight.engines.comfy.templates import USUAL, checkpoint, drawn_by, refused
 from safelight.engines.graphs import Graph, GraphRequest, graph_json, read_graph, with_values
 from safelight.engines.identity import EngineIdentity
+from safelight.engines.instant_id import InstantIdRequest
 from safelight.engines.interface import (
     DrawRequest,
     Draws,
@@ -36,6 +38,8 @@ from safelight.errors import (
     InvalidMediaError,
     PipelineError,
 )
+from safelight.media.canvas import on_canvas
+from safelight.media.fitting import resized
 from safelight.media.images import decode_still
 from safelight.media.layers import on_white
 from safelight.pixels import Pixels
@@ -70,6 +74,10 @@ class Comfy(LocalEngine):
         try:
             require_named()
         except PipelineError as error:
+            if isinstance(request, InstantIdRequest):
+                return type(error)(
+                    f"a ComfyUI draws by InstantID, and {error.problem}", error.remedy
+                )
             return error
         return refused(request) if isinstance(request, PromptRequest) else None
 
@@ -92,8 +100,9 @@ class Comfy(LocalEngine):
             facts = server.facts()
             model, graph = "", cast("Graph", {})
             if isinstance(request, PromptRequest):
-                model = f":{checkpoint(server, request)}"
                 graph = drawn_by(server, replace(request, seed=request.seed or 0))
+                named = (checkpoint(server, request), *models_of_person(graph))
+                model = "".join(f":{each}" for each in named)
             elif isinstance(request, GraphRequest):
                 graph = read_graph(request.graph, request.workflow)
         return EngineIdentity(
@@ -121,6 +130,16 @@ class Comfy(LocalEngine):
         del guides
         return _drawn(request, image)
 
+    def draw_person(self, request: InstantIdRequest, photographs: Sequence[Pixels]) -> Pictures:
+        """See `DrawsByInstantId.draw_person`.
+
+        Raises:
+            PipelineError: as `run_graph`.
+        """
+        # key points are drawn in the photograph, for a ControlNet that knows them at the result's
+        # size; and whatever has another shape would lose its border
+        return _drawn(request, None, [_in_frame(request, each) for each in photographs])
+
     def run_graph(
         self, request: GraphRequest, media: Sequence[Path], job: str, folder: Path
     ) -> tuple[Path, ...]:
@@ -144,18 +163,26 @@ class Comfy(LocalEngine):
 ENGINE = Comfy()
 
 
-def _drawn(request: PromptRequest, image: Pixels | None) -> Pictures:
+def _in_frame(request: InstantIdRequest, photograph: Pixels) -> Pixels:
+    height, width = photograph.shape[:2]
+    scale = min(request.width / width, request.height / height)
+    sides = (max(1, round(width * scale)), max(1, round(height * scale)))
+    return on_canvas(resized(photograph, *sides), request.width, request.height)
+
+
+def _drawn(request: PromptRequest, image: Pixels | None, people: Sequence[Pixels] = ()) -> Pictures:
     """The pictures of a request, by the template for it; each call is a job of its own."""
     with (
         closing(named_server()) as server,
         tempfile.TemporaryDirectory(prefix="safelight-comfy-") as folder,
     ):
-        picture = ""
-        if image is not None:
-            source = Path(folder) / "source.png"
-            source.write_bytes(png_bytes(image, ()))
-            (picture,) = _uploaded(server, [source])
-        graph = drawn_by(server, request, picture)
+        sent: list[Path] = []
+        for number, pixels in enumerate([*people] if image is None else [image, *people]):
+            sent.append(Path(folder) / f"source-{number}.png")
+            sent[-1].write_bytes(png_bytes(pixels, ()))
+        names = list(_uploaded(server, sent))
+        picture = "" if image is None else names.pop(0)
+        graph = drawn_by(server, request, picture, names)
         history = _ran(server, server.facts(), graph, str(uuid.uuid4()))
         made = _fetched(server, graph, history, Path(folder), ("image",))
         pixels = tuple(on_white(decode_still(path.read_bytes()).pixels) for path in made)

@@ -1,14 +1,13 @@
 """Workflows that stages are drawn by: a template for each way to draw, filled with a request."""
 
-from collections.abc import Callable, Sequence
-from pathlib import PurePosixPath
+from collections.abc import Sequence
 
-from pydantic import JsonValue
-
+from safelight.engines.comfy.building import Building, Link, named, offered
+from safelight.engines.comfy.instant_id import of_person
 from safelight.engines.comfy.server import Server
-from safelight.engines.graphs import Graph, Node
+from safelight.engines.graphs import Graph
+from safelight.engines.instant_id import InstantIdRequest
 from safelight.engines.interface import DrawRequest, PromptRequest, RedrawRequest
-from safelight.engines.object_info import choices_of, config_of
 from safelight.errors import DependencyMissingError, MissingRequiredFieldError
 from safelight.params import SEEDS
 
@@ -16,20 +15,6 @@ KARRAS = "_karras"
 """How names of samplers end whose noise levels are Karras's."""
 USUAL = "euler"
 SAVED = "safelight"
-Link = list[JsonValue]
-
-
-class _Graph:
-    """Nodes that are added one by one."""
-
-    def __init__(self) -> None:
-        self.nodes: dict[str, Node] = {}
-
-    def add(self, kind: str, title: str, **inputs: JsonValue) -> Callable[[int], Link]:
-        """Add a node; what gives a link to one of its outputs."""
-        name = str(len(self.nodes) + 1)
-        self.nodes[name] = Node(name, kind, title, inputs)
-        return lambda output: [name, output]
 
 
 def refused(request: PromptRequest) -> DependencyMissingError | None:
@@ -48,16 +33,19 @@ def refused(request: PromptRequest) -> DependencyMissingError | None:
     )
 
 
-def drawn_by(server: Server, request: PromptRequest, picture: str = "") -> Graph:
+def drawn_by(
+    server: Server, request: PromptRequest, picture: str = "", people: Sequence[str] = ()
+) -> Graph:
     """The workflow that draws a request, with names as the server has them.
 
     Args:
         server: whose models are meant.
         request: what to draw.
         picture: name of the picture that is drawn over, in the server's folder of inputs.
+        people: names of the photographs of the person to draw, there too.
 
     Raises:
-        DependencyMissingError: the server has no such model, LoRA, VAE or sampler.
+        DependencyMissingError: the server has no such model, LoRA, VAE, sampler or node.
         MissingRequiredFieldError: there is no seed.
     """
     if request.seed is None:
@@ -65,7 +53,7 @@ def drawn_by(server: Server, request: PromptRequest, picture: str = "") -> Graph
             "the stage has no seed", "give seed a value, or let a flow draw it"
         )
     sampler, levels = _sampler(server, request.scheduler)
-    graph = _Graph()
+    graph = Building()
     loader = graph.add("CheckpointLoaderSimple", "Model", ckpt_name=checkpoint(server, request))
     model, clip, vae = loader(0), loader(1), loader(2)
     for use in request.loras:
@@ -74,7 +62,7 @@ def drawn_by(server: Server, request: PromptRequest, picture: str = "") -> Graph
             f"LoRA {use.name}",
             model=model,
             clip=clip,
-            lora_name=_named(server, "LoraLoader", "lora_name", use.name, "lora"),
+            lora_name=named(server, "LoraLoader", "lora_name", use.name, "lora"),
             strength_model=use.weight,
             strength_clip=use.weight if use.text_weight is None else use.text_weight,
         )
@@ -84,12 +72,16 @@ def drawn_by(server: Server, request: PromptRequest, picture: str = "") -> Graph
             "CLIPSetLastLayer", "Clip skip", clip=clip, stop_at_clip_layer=-request.clip_skip
         )(0)
     if request.vae is not None:
-        name = _named(server, "VAELoader", "vae_name", request.vae, "vae")
+        name = named(server, "VAELoader", "vae_name", request.vae, "vae")
         vae = graph.add("VAELoader", "VAE", vae_name=name)(0)
-    prompts = [
+    positive, negative = (
         graph.add("CLIPTextEncode", title, text=text, clip=clip)(0)
         for title, text in (("Prompt", request.prompt), ("Negative", request.negative_prompt))
-    ]
+    )
+    if isinstance(request, InstantIdRequest):
+        model, positive, negative = of_person(
+            graph, server, request, people, (model, positive, negative)
+        )
     latent = _latent(graph, request, picture, vae)
     for number in range(request.num_images):
         noise = graph.add(
@@ -102,8 +94,8 @@ def drawn_by(server: Server, request: PromptRequest, picture: str = "") -> Graph
             scheduler=levels,
             denoise=request.strength if isinstance(request, RedrawRequest) else 1.0,
             model=model,
-            positive=prompts[0],
-            negative=prompts[1],
+            positive=positive,
+            negative=negative,
             latent_image=latent,
         )
         pixels = graph.add("VAEDecode", "Decode", samples=noise(0), vae=vae)
@@ -117,10 +109,10 @@ def checkpoint(server: Server, request: PromptRequest) -> str:
     Raises:
         DependencyMissingError: it has none, or none of that name.
     """
-    return _named(server, "CheckpointLoaderSimple", "ckpt_name", request.model, "checkpoint")
+    return named(server, "CheckpointLoaderSimple", "ckpt_name", request.model, "checkpoint")
 
 
-def _latent(graph: _Graph, request: PromptRequest, picture: str, vae: Link) -> Link:
+def _latent(graph: Building, request: PromptRequest, picture: str, vae: Link) -> Link:
     if isinstance(request, DrawRequest):
         size = {"width": request.width, "height": request.height}
         return graph.add("EmptyLatentImage", "Size", **size, batch_size=1)(0)
@@ -131,7 +123,7 @@ def _latent(graph: _Graph, request: PromptRequest, picture: str, vae: Link) -> L
 def _sampler(server: Server, wanted: str | None) -> tuple[str, str]:
     """Sampler and noise levels as the server calls them."""
     name = wanted or USUAL
-    known = _offered(server, "KSampler", "sampler_name")
+    known = offered(server, "KSampler", "sampler_name")
     plain = name.removesuffix(KARRAS)
     if plain not in known:
         raise DependencyMissingError(
@@ -139,27 +131,3 @@ def _sampler(server: Server, wanted: str | None) -> tuple[str, str]:
             "choose another scheduler, such as euler or dpmpp_2m",
         )
     return plain, "karras" if plain != name else "normal"
-
-
-def _named(server: Server, node: str, name: str, wanted: str | None, what: str) -> str:
-    known = _offered(server, node, name)
-    found = [each for each in known if wanted is None or _is(each, wanted)]
-    if not found:
-        said = "has no checkpoint" if wanted is None else f"has no {what} {wanted!r}"
-        raise DependencyMissingError(
-            f"ComfyUI at {server.url} {said}; it has {', '.join(known[:20]) or 'none'}",
-            "put it into the folder of models of that ComfyUI, or name one that it has",
-        )
-    return found[0]
-
-
-def _is(offered: str, wanted: str) -> bool:
-    path = PurePosixPath(offered.replace("\\", "/"))
-    return wanted in (offered, path.name, path.stem, str(path.with_suffix("")))
-
-
-def _offered(server: Server, node: str, name: str) -> Sequence[str]:
-    known = server.answer("GET", f"/object_info/{node}")
-    told = {kind: each for kind, each in known.items() if isinstance(each, dict)}
-    choices = choices_of(config_of(told, node, name)) or []
-    return [each for each in choices if isinstance(each, str)]

@@ -8,6 +8,7 @@ from pydantic import BaseModel, ConfigDict
 from safelight.engines.choosing import engines
 from safelight.engines.films import FilmRequest, Films
 from safelight.engines.graphs import GraphRequest, RunsGraphs
+from safelight.engines.instant_id import DrawsByInstantId, InstantIdRequest
 from safelight.engines.interface import (
     AnimateRequest,
     Animates,
@@ -48,6 +49,7 @@ _STATES: Mapping[str, State] = {
 OFFERS: Mapping[type, tuple[str, Request]] = {
     Draws: ("text to image", DrawRequest(prompt="a heart", width=512, height=512)),
     Redraws: ("image to image", RedrawRequest(prompt="a heart", strength=0.5)),
+    DrawsByInstantId: ("InstantID", InstantIdRequest(prompt="a sailor", width=512, height=512)),
     Fills: ("inpainting", FillRequest(prompt="a heart", strength=0.5)),
     MixesLatents: ("latent blend", LatentRequest()),
     Enlarges: ("upscaling", EnlargeRequest("photo", 2, 256)),

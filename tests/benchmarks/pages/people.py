@@ -7,6 +7,7 @@ from collections.abc import Callable, Iterable
 from pathlib import Path
 
 import numpy as np
+from PIL import Image
 from skimage import data
 
 from flows.lipsync import lipsync
@@ -17,6 +18,8 @@ from safelight.media.sheets import contact_sheet
 from safelight.pixels import Pixels
 from safelight.settings import settings
 from safelight.store.artifact import ArtifactRef
+from tasks.base.keeping import load_image
+from tasks.detail import DetailParams, detail
 from tests.benchmarks.pages.materials import Cells, filmed, frames_of, ran, stored
 from tests.engines.diffusers.test_draw import make_ip_adapter
 from tests.sounds import write_syllables
@@ -118,7 +121,24 @@ def _consistency() -> Pixels:
     return contact_sheet(cells, 6, 128, lines=1)
 
 
+def _detail() -> Pixels:
+    """By the model of the checkout, which was never shown a face."""
+    with Image.open(CHECKOUT / "examples" / "astronaut.png") as opened:
+        photograph = resized(np.asarray(opened.convert("RGB"))[:256, 102:358], 160, 160)
+    source = stored(photograph)
+    cells: Cells = [("photograph", photograph)]
+    made = photograph
+    for strength in (0.1, 0.35):
+        params = {"prompt": "a woman", "strength": strength, "guidance_scale": 1.0, "seed": 7}
+        made = load_image(detail.fn(source, DetailParams.model_validate(params)))
+        cells.append((f"strength {strength}", made))
+    changed = (made != photograph).any(axis=2, keepdims=True)
+    cells.append(("what changed", np.where(changed, 255, 0).astype(np.uint8).repeat(3, axis=2)))
+    return contact_sheet(cells, 4, 160, lines=1)
+
+
 PEOPLE: dict[str, Callable[[], Pixels]] = {
+    "detail": _detail,
     "lipsync": _lipsync,
     "talking_clip_v1": _talking,
     "video_identity_consistency_v1": _consistency,

@@ -31,6 +31,7 @@ from PIL import Image
 from PIL.PngImagePlugin import PngInfo
 
 from safelight.settings import settings
+from tests.engines.comfy.validating import refusal_of
 from tests.listening import listening
 
 RECORDED = json.loads((Path(__file__).parent / "recorded.json").read_text())
@@ -45,6 +46,8 @@ class Comfy:
 
     def __init__(self, version: str = "0.3.64") -> None:
         self.version = version
+        self.nodes: dict[str, Any] = dict(RECORDED["object_info"])
+        """What it says of its types of node; custom ones may be added."""
         self.asked: list[tuple[str, str]] = []
         """Method and path of each question."""
         self.submitted: list[str] = []
@@ -183,7 +186,7 @@ class Comfy:
 
     def refusal(self, prompt: dict[str, Any]) -> dict[str, Any] | None:
         """What the recorded server said to such prompts."""
-        if any(node["class_type"] not in RECORDED["object_info"] for node in prompt.values()):
+        if any(node["class_type"] not in self.nodes for node in prompt.values()):
             return RECORDED["unknown_node"]
         sampler = next((n for n in prompt.values() if n["class_type"] == "KSampler"), None)
         if sampler is not None and sampler["inputs"]["steps"] == 0:
@@ -192,7 +195,7 @@ class Comfy:
         loader = loaders[0] if loaders else None
         if loader is not None and loader["inputs"]["ckpt_name"] not in RECORDED["models"]:
             return RECORDED["missing_model"]
-        return None
+        return refusal_of(prompt, self.nodes)
 
 
 @contextmanager
@@ -274,10 +277,9 @@ class Handler(BaseHTTPRequestHandler):
             return _json({**stats, "system": {**stats["system"], "comfyui_version": comfy.version}})
         if path.startswith("/object_info/"):
             name = path.removeprefix("/object_info/")
-            known = RECORDED["object_info"]
-            return _json({name: known[name]} if name in known else {})
+            return _json({name: comfy.nodes[name]} if name in comfy.nodes else {})
         if path == "/object_info":
-            return _json(RECORDED["object_info"])
+            return _json(comfy.nodes)
         if path.startswith("/history/"):
             name = path.removeprefix("/history/")
             with comfy.lock:

@@ -68,6 +68,20 @@ def test_a_picture_is_drawn_over_by_its_strength(there: Comfy):
     assert [of_type(prompt, "LoadImage")[0]["image"]] == list(there.uploads)
 
 
+def test_clip_skip_stops_before_the_last_layers_of_both_prompts(there: Comfy):
+    ENGINE.draw(wanted(clip_skip=2))
+    prompt = sent(there)
+    ((name, node),) = [
+        each for each in prompt.items() if each[1]["class_type"] == "CLIPSetLastLayer"
+    ]
+    assert node["inputs"]["stop_at_clip_layer"] == -2  # the penultimate, as generate counts
+    source, output = node["inputs"]["clip"]
+    assert (prompt[source]["class_type"], output) == ("CheckpointLoaderSimple", 1)
+    assert [each["clip"] for each in of_type(prompt, "CLIPTextEncode")] == [[name, 0]] * 2
+    ENGINE.draw(wanted(clip_skip=1))
+    assert of_type(sent(there), "CLIPSetLastLayer") == []
+
+
 REFUSED: dict[str, tuple[dict[str, Any], str]] = {
     "a model": ({"model": "sdxl"}, "no checkpoint 'sdxl'; it has tiny_sd15.safetensors"),
     "a lora": ({"loras": (AddOnUse("toys"),)}, "no lora 'toys'"),
