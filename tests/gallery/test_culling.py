@@ -99,6 +99,7 @@ def test_variations_are_stacked_and_a_stack_opens(page: Page):
     expect(page.locator("#total")).to_have_text("120 files")
     badge = page.locator("a.tile .stack").first
     expect(badge).to_have_text("5 variations")
+    page.wait_for_load_state("load")
     badge.click()
     expect(page.locator("a.tile")).to_have_count(5)
     assert "stack%3A" in page.url
@@ -111,6 +112,7 @@ def test_a_cull_goes_on_by_itself(page: Page):
     page.get_by_role("link", name="Cull").click()
     at = page.locator(".cull")
     expect(at).to_have_attribute("data-at", everything[0])
+    page.wait_for_load_state("load")  # keys are heard once the page's modules have run
     page.keyboard.press("x")
     page.keyboard.press("s")  # pressed at once: it belongs to the picture that comes
     page.keyboard.press("3")
