@@ -123,6 +123,8 @@ def test_a_cull_goes_on_by_itself(page: Page):
     expect(at.get_by_text("4 of 5", exact=True).first).to_be_visible()
     page.keyboard.press("k")
     page.keyboard.press("0")
+    expect(page.locator("#said")).to_have_text("Not rated")
+    expect(at).to_have_attribute("data-at", everything[2])
     expect(at.locator("figure [data-rated]")).to_be_empty()
     assert ratings(current_store()) == {everything[0]: -1}
     assert kept(current_store()) == {everything[1]}
