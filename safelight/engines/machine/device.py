@@ -1,6 +1,7 @@
 """Which device models run on, and in which number format."""
 
 import ctypes
+import os
 import sys
 from collections.abc import Generator
 from contextlib import contextmanager
@@ -15,6 +16,9 @@ from safelight.settings import settings
 if TYPE_CHECKING:
     import torch
 
+# Intel's matrix routines, which torch draws with on a CPU, else add up in an order that depends on
+# where in memory a tensor lies: the same seed would give other bytes now and then.
+os.environ.setdefault("MKL_CBWR", "AUTO,STRICT")
 CUDA_DRIVER = "libcuda.so.1"
 """Without it no build of torch for CUDA finds a device on Linux."""
 

@@ -4,7 +4,7 @@ import subprocess
 import sys
 
 ADDED_UP = """
-import safelight
+import safelight.engines.machine.device
 import torch
 
 torch.set_num_threads(1)
