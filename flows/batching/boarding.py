@@ -145,13 +145,13 @@ def _of_grid(
     at = [[*grid].index(name) for name in order]
     return axes, [
         cell.model_copy(update={"place": tuple(each.place[n] for n in at)})
-        for cell, each in zip(_cells(requests), requests, strict=True)
+        for cell, each in zip(_cells(requests, [*map(_said, requests)]), requests, strict=True)
     ]
 
 
 def _of_list(requests: Sequence[Request]) -> tuple[tuple[Axis, ...], list[BoardCell]]:
     """Parameters that differ become axes, where the requests make a grid along them."""
-    given = [_said(each) for each in requests]
+    given = [*map(_said, requests)]
     found = axes_of(given)
     axes = tuple(
         Axis(name=name, values=tuple(f"{name} {text}" for text in said))
@@ -161,12 +161,12 @@ def _of_list(requests: Sequence[Request]) -> tuple[tuple[Axis, ...], list[BoardC
         cell.model_copy(
             update={"place": tuple(v.index(said.get(name, "")) for name, v in found.items())}
         )
-        for cell, said in zip(_cells(requests), given, strict=True)
+        for cell, said in zip(_cells(requests, given), given, strict=True)
     ]
 
 
-def _cells(requests: Sequence[Request]) -> list[BoardCell]:
-    captions = captions_of([_said(each) for each in requests], [each.where for each in requests])
+def _cells(requests: Sequence[Request], given: Sequence[Mapping[str, str]]) -> list[BoardCell]:
+    captions = captions_of(given, [each.where for each in requests])
     return [
         BoardCell(number=each.number, where=each.where, caption=caption)
         for each, caption in zip(requests, captions, strict=True)

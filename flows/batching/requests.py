@@ -213,13 +213,12 @@ def check_words(requests: Iterable[Request]) -> None:
         raise all_refused(refused)
 
 
-def batch_digest(requests: Sequence[Request]) -> str:
-    """Names a batch by what it asks for; the order of its requests does not matter."""
-    return sorted_digest(sorted(request.identity for request in requests))
-
-
 def sorted_digest(identities: Iterable[str]) -> str:
-    """The same, of the identities of the requests, sorted."""
+    """Names a batch by what it asks for.
+
+    Args:
+        identities: of its requests, sorted, so that their order does not matter.
+    """
     digest = hashlib.sha256()
     for place, identity in enumerate(identities):
         digest.update((f"\n{identity}" if place else identity).encode())

@@ -145,15 +145,19 @@ class Shards:
         """Wait for a shard that is under way; what it has is no longer left."""
         shard = load_shard(key)
         numbers = self.batch.requests.named([one.identity for one in shard.requests])
-        jobs = deque[_Job]()
+        taken: dict[int, int] = {}
         for one in shard.requests:
             number = numbers.get(one.identity)
             if number is not None and left.get(number) == one.attempt:
-                del left[number]
-                (request,) = self.batch.requests.numbered([number])
-                jobs.append(_Job(request, one.attempt))
-                self.batch.begun(request)
-        self.running[run_id] = _UnderWay(jobs, shard.together, PurePosixPath(key).stem)
+                taken[number] = left.pop(number)
+        found = self.batch.requests.numbered([*taken])
+        jobs = deque(_Job(request, taken[request.number]) for request in found)
+        self._set_out(run_id, _UnderWay(jobs, shard.together, PurePosixPath(key).stem))
+
+    def _set_out(self, run_id: UUID, under_way: _UnderWay) -> None:
+        self.running[run_id] = under_way
+        for job in under_way.jobs:
+            self.batch.begun(job.request)
 
     def _name(self, job: _Job) -> str:
         return run_id_of(self._runs.batch, job.request, job.attempt)
@@ -196,9 +200,7 @@ class Shards:
             name=BETWEEN.join((self._flow, f"{count} request{'s' * (count > 1)}", where)),
             parameters={"requests": place},
         )
-        self.running[run_id] = _UnderWay(deque(jobs), together, name)
-        for job in jobs:
-            self.batch.begun(job.request)
+        self._set_out(run_id, _UnderWay(deque(jobs), together, name))
 
     def collected(self) -> bool:
         """Whether a shard has ended; outcomes that requests have left by now are entered."""

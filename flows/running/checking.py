@@ -32,11 +32,12 @@ def refused_parameters() -> tuple[PipelineError, dict[str, Any]] | None:
 class RecordedFlow(Flow[P, RunResult]):
     """A flow that refuses bad parameters with our errors, before anything runs.
 
-    What its form shows is made when somebody reads it: for all flows it takes longer than anything
-    else that loading them does, and a process that runs one asks for none.
+    What its form shows is made once, when somebody reads it: for all flows it takes longer than
+    anything else that loading them does, and a process that runs one asks for none.
     """
 
     def __init__(self, fn: Callable[P, RunResult], **options: Any) -> None:  # noqa: ANN401
+        self._form: ParameterSchema | None = None
         super().__init__(_formless(fn), **options)
         update_wrapper(self, fn)
         self.fn = fn
@@ -44,7 +45,9 @@ class RecordedFlow(Flow[P, RunResult]):
     @property
     def parameters(self) -> ParameterSchema:
         """The form: a JSON schema, with the limits of each parameter in its help text."""
-        return parameter_schema(self.fn)
+        if self._form is None:
+            self._form = parameter_schema(self.fn)
+        return self._form
 
     @parameters.setter
     def parameters(  # pyright: ignore[reportIncompatibleVariableOverride]

@@ -11,6 +11,7 @@ from pydantic import BaseModel, ConfigDict
 
 from safelight.account import person
 from safelight.errors import InvalidFieldValueError
+from safelight.store.stars import require_sha256
 from safelight.store.store import Store
 
 PREFIX = "outputs/ratings/"
@@ -19,7 +20,6 @@ REJECTED, NONE, BEST = -1, 0, 5
 VALUES = (REJECTED, *range(1, BEST + 1))
 """What a record can say."""
 _NAME = re.compile(r"([0-9a-f]{64})\.(-1|[1-5])\.json")
-_SHA256 = re.compile(r"[0-9a-f]{64}")
 
 
 class Rating(BaseModel):
@@ -45,11 +45,7 @@ def rate(store: Store, sha256: str, value: int, by: str | None = None) -> None:
     Raises:
         InvalidFieldValueError: that is no sha256, or no rating.
     """
-    if not _SHA256.fullmatch(sha256):
-        raise InvalidFieldValueError(
-            f"{sha256[:80]!r} is no sha256, expected 64 digits of 0 to f",
-            "name a file of the store",
-        )
+    require_sha256(sha256)
     if value not in (*VALUES, NONE):
         raise InvalidFieldValueError(
             f"rating is {value}, expected 1 to {BEST}, {REJECTED} or {NONE}", "correct rating"

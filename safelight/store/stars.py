@@ -33,11 +33,21 @@ def key_of_star(sha256: str) -> str:
     Raises:
         InvalidFieldValueError: that is no sha256.
     """
-    if _SHA256.fullmatch(sha256):
-        return f"{PREFIX}{sha256}.json"
-    raise InvalidFieldValueError(
-        f"{sha256[:80]!r} is no sha256, expected 64 digits of 0 to f", "name a file of the store"
-    )
+    require_sha256(sha256)
+    return f"{PREFIX}{sha256}.json"
+
+
+def require_sha256(sha256: str) -> None:
+    """Refuse what names no file.
+
+    Raises:
+        InvalidFieldValueError: that is no sha256.
+    """
+    if not _SHA256.fullmatch(sha256):
+        raise InvalidFieldValueError(
+            f"{sha256[:80]!r} is no sha256, expected 64 digits of 0 to f",
+            "name a file of the store",
+        )
 
 
 def keep(store: Store, sha256: str, by: str | None = None) -> None:

@@ -6,12 +6,12 @@ on one device; they must not cost either. `python -m tests.benchmarks.branches [
 """
 
 import json
-import os
 import sys
-import tempfile
 import time
 from pathlib import Path
 from typing import Any
+
+from tests.benchmarks.in_this_process import server_and_volume
 
 ROUNDS, SIDE = 4, 512
 BAR = 1.05
@@ -40,24 +40,8 @@ def stages() -> list[dict[str, Any]]:
 
 def main(rounds: int = ROUNDS, side: int = SIDE) -> int:
     """Measure and print one JSON line; 1 where branches cost more than the bar."""
-    os.environ["PREFECT_LOGGING_LEVEL"] = "ERROR"
-    os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")  # as in warm processes
-    with tempfile.TemporaryDirectory() as root:
-        os.environ["VOLUME_ROOT"] = root
-        from prefect.settings import (
-            PREFECT_FLOWS_HEARTBEAT_FREQUENCY,
-            PREFECT_TASKS_REFRESH_CACHE,
-            temporary_settings,
-        )
-
-        from safelight.cli.server import prefect_api
-        from safelight.store.results import register_results
-
-        no_beats = {PREFECT_FLOWS_HEARTBEAT_FREQUENCY: None}  # as in warm processes too
-        fresh = {PREFECT_TASKS_REFRESH_CACHE: True}
-        with prefect_api(), temporary_settings({**no_beats, **fresh}):
-            register_results()
-            row, branches = _measure(rounds, side)
+    with server_and_volume():
+        row, branches = _measure(rounds, side)
     ratio = round(branches / row, 3)
     told = {"row_seconds": round(row, 2), "branches_seconds": round(branches, 2), "ratio": ratio}
     print(json.dumps({"benchmark": "branches", **told, "bar": BAR}))  # noqa: T201

@@ -7,10 +7,10 @@ nothing gives the cost of one stage in milliseconds.
 """
 
 import json
-import os
-import tempfile
 import time
 from pathlib import Path
+
+from tests.benchmarks.in_this_process import server_and_volume
 
 ROUNDS = 4
 EXAMPLES = Path(__file__).resolve().parents[2] / "examples"
@@ -31,24 +31,8 @@ SMALL = [
 
 def main() -> dict[str, float]:
     """Measure and print one JSON line."""
-    os.environ["PREFECT_LOGGING_LEVEL"] = "ERROR"
-    os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")  # as in warm processes
-    with tempfile.TemporaryDirectory() as root:
-        os.environ["VOLUME_ROOT"] = root
-        from prefect.settings import (
-            PREFECT_FLOWS_HEARTBEAT_FREQUENCY,
-            PREFECT_TASKS_REFRESH_CACHE,
-            temporary_settings,
-        )
-
-        from safelight.cli.server import prefect_api
-        from safelight.store.results import register_results
-
-        no_beats = {PREFECT_FLOWS_HEARTBEAT_FREQUENCY: None}  # as in warm processes too
-        fresh = {PREFECT_TASKS_REFRESH_CACHE: True}
-        with prefect_api(), temporary_settings({**no_beats, **fresh}):
-            register_results()
-            measured = _measure()
+    with server_and_volume():
+        measured = _measure()
     print(json.dumps({"benchmark": "pipeline", **measured}))  # noqa: T201
     return measured
 

@@ -8,17 +8,15 @@ import torch
 from safetensors.torch import save_file
 
 from safelight.engines.choosing import choose
-from safelight.engines.diffusion import Drawing, draw
 from safelight.engines.interface import DrawRequest
 from safelight.engines.machine.loaded import forget_loaded
 from safelight.errors import InvalidMediaError
-from safelight.pixels import Pixels
 from safelight.settings import settings
-from safelight.weights.checkpoints import find_checkpoint
 from tests.engines.test_single_file import (
     CHANNELS,
     LEVELS,
     Tensors,
+    drawn,
     open_clip,
     tokenizer,
     unet_name,
@@ -112,10 +110,6 @@ def _settings(models: Path, volume: Path, monkeypatch: pytest.MonkeyPatch) -> No
     monkeypatch.setenv("SAFELIGHT_MODELS_DIR", str(models))
     settings.cache_clear()
     forget_loaded()
-
-
-def drawn(name: str, prompt: str = "a photograph of an astronaut") -> Pixels:
-    return draw(Drawing(card=find_checkpoint(name), prompt=prompt, seed=3, steps=3), 64, 64)[0]
 
 
 def test_it_draws_what_its_folder_draws():

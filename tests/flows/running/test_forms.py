@@ -35,5 +35,6 @@ def test_the_form_is_that_of_the_function_with_its_help():
     for flow in (generate, photoreal_portrait_v1):
         assert flow.parameters == parameter_schema(flow.fn) == parameter_schema(flow)
         assert "1 to 150" in str(flow.parameters.properties.get("steps", "1 to 150"))
+        assert flow.parameters is flow.parameters, "it is made once"
         assert flow.with_options(name="other").parameters == flow.parameters
     assert generate.parameters.properties["steps"]["description"] == "Denoising steps. 1 to 150."
