@@ -7,6 +7,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 from stat import S_ISREG
+from typing import NamedTuple
 
 from safelight.weights.hashing import entries_of
 from safelight.weights.places import FACTS, models_folder
@@ -15,6 +16,8 @@ MODEL_FILES = (".safetensors", ".ckpt", ".pth", ".pt")
 """Single files that are models by themselves."""
 PREVIEWS = (".preview.png", ".preview.jpg", ".preview.webp", ".png", ".jpg", ".jpeg", ".webp")
 """Ends of the names of pictures that people and other programs put beside a model."""
+FACTS_ENDS = (".json", ".civitai.info")
+"""Ends of the names of files that say what a model is."""
 LONGEST_NAME = 128
 _PART = re.compile(
     r"(diffusion_pytorch_model|model|pytorch_model|adapter_model)(\.fp16)?"
@@ -23,12 +26,13 @@ _PART = re.compile(
 _SHARD = re.compile(r".*-\d{5}-of-\d{5}\.\w+")
 Listed = dict[str, "os.DirEntry[str]"]
 """Entries of a folder by name."""
+Beside = dict[str, tuple[str | None, str | None]]
+"""By the stem of a model, the names of its file of facts and of a picture, in the same folder."""
 _UNFIT = re.compile(r"[\x00-\x1f\x7f\\\ud800-\udfff]")
 
 
-@dataclass(frozen=True)
-class Unit:
-    """A model: a single file, or a folder that libraries open whole."""
+class Unit(NamedTuple):
+    """A model: a single file, or a folder that libraries open whole; there are many."""
 
     path: str
     """Absolute, through no link."""
@@ -93,11 +97,11 @@ def walk(root: Path) -> Walk:
             if name.startswith("."):
                 continue
             if entry.is_symlink():
-                waiting.extend(_linked(found, entry, beside, root))
+                waiting.extend(_linked(found, entry, listed, beside, root))
             elif entry.is_dir():
                 waiting.append(entry.path)
-            elif os.path.splitext(name)[1].lower() in MODEL_FILES:
-                _add_file(found, entry.path, entry, beside)
+            elif name.lower().endswith(MODEL_FILES):
+                _add_file(found, entry.path, entry, listed, beside)
     return found
 
 
@@ -117,15 +121,17 @@ def unit_at(path: Path) -> Unit | None:
         elif path.suffix.lower() in MODEL_FILES:
             with os.scandir(path.parent) as entries:
                 listed = {entry.name: entry for entry in entries}
-            found.units[str(path)] = _file(str(path), path.stat(), _beside(listed))
+            found.units[str(path)] = _file(str(path), path.stat(), listed, _beside(listed))
     except OSError:
         return None
     return found.units.get(str(path))
 
 
-def _linked(found: Walk, entry: "os.DirEntry[str]", beside: Listed, root: Path) -> Iterator[str]:
+def _linked(
+    found: Walk, entry: "os.DirEntry[str]", listed: Listed, beside: Beside, root: Path
+) -> Iterator[str]:
     """Enter what a link leads to; yields the folder that is to be looked into instead."""
-    is_model = os.path.splitext(entry.name)[1].lower() in MODEL_FILES
+    is_model = entry.name.lower().endswith(MODEL_FILES)
     target = _inside(entry.path, root)
     if target is None:
         if is_model or os.path.isdir(entry.path):
@@ -134,10 +140,12 @@ def _linked(found: Walk, entry: "os.DirEntry[str]", beside: Listed, root: Path) 
     elif os.path.isdir(target):
         yield target
     elif is_model:
-        _add_file(found, target, Path(target), beside)
+        _add_file(found, target, Path(target), listed, beside)
 
 
-def _add_file(found: Walk, path: str, entry: "os.DirEntry[str] | Path", beside: Listed) -> None:
+def _add_file(
+    found: Walk, path: str, entry: "os.DirEntry[str] | Path", listed: Listed, beside: Beside
+) -> None:
     """Enter a single file, unless it cannot be one."""
     name = path.rpartition("/")[2]
     if path in found.units or _SHARD.fullmatch(name):
@@ -148,30 +156,35 @@ def _add_file(found: Walk, path: str, entry: "os.DirEntry[str] | Path", beside: 
     try:
         known = entry.stat()
         if S_ISREG(known.st_mode):
-            found.units[path] = _file(path, known, beside)
+            found.units[path] = _file(path, known, listed, beside)
         else:
             found.skipped.append(Skipped(path, "no plain file"))
     except OSError as error:
         found.skipped.append(Skipped(path, error.strerror or "cannot be read"))
 
 
-def _beside(listed: Listed) -> Listed:
-    """What may say more about a model of the same folder."""
-    ends = (".json", ".civitai.info", *PREVIEWS)
-    return {name: entry for name, entry in listed.items() if name.endswith(ends)}
+def _beside(listed: Listed) -> Beside:
+    """What says more about models of the same folder."""
+    found: Beside = {}
+    for end in (*FACTS_ENDS, *PREVIEWS):
+        for name in listed:
+            if not name.endswith(end):
+                continue
+            stem = name.removesuffix(end)
+            facts, preview = found.get(stem, (None, None))
+            if end in FACTS_ENDS:
+                found[stem] = (facts or name, preview)
+            else:
+                found[stem] = (facts, preview or name)
+    return found
 
 
-def _file(path: str, known: os.stat_result, beside: Listed) -> Unit:
+def _file(path: str, known: os.stat_result, listed: Listed, beside: Beside) -> Unit:
     stamp = _stamp(known)
-    if not beside:
-        return Unit(path, stamp, known.st_size)
     folder, _, name = path.rpartition("/")
-    stem = os.path.splitext(name)[0]
-    says = (f"{stem}.json", f"{stem}.civitai.info")
-    facts = next((each for each in says if each in beside), None)
-    preview = next((stem + end for end in PREVIEWS if stem + end in beside), None)
+    facts, preview = beside.get(os.path.splitext(name)[0], (None, None))
     if facts is not None:
-        stamp += "+" + _stamp(beside[facts].stat())
+        stamp += "+" + _stamp(listed[facts].stat())
     if preview is not None:
         stamp += "+" + preview
     at = f"{folder}/{facts}" if facts is not None else None
