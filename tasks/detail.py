@@ -1,4 +1,4 @@
-"""The detail stage: faces or hands drawn again at the model's full resolution and blended back."""
+"""The detail stage: faces, hands or people drawn again at full resolution and blended back."""
 
 from collections.abc import Callable, Sequence
 from typing import Literal, Self
@@ -17,9 +17,17 @@ from safelight.engines.interface import (
     Redraws,
     Request,
 )
-from safelight.engines.mending import FindsHands, Hand, HandRequest, RestoreRequest, RestoresFaces
+from safelight.engines.mending import (
+    FindsHands,
+    FindsPeople,
+    HandRequest,
+    Part,
+    PersonRequest,
+    RestoreRequest,
+    RestoresFaces,
+)
 from safelight.engines.results import Face
-from safelight.errors import DependencyMissingError, MissingRequiredFieldError
+from safelight.errors import MissingRequiredFieldError
 from safelight.media.aligning import SIDE, cut_out, lay_back, scale_of, turning_of
 from safelight.media.regions import BLOCK, Box, redrawn
 from safelight.media.texture import with_fine_waves
@@ -49,7 +57,7 @@ class DetailParams(Params):
     """Which parts to draw again, and how freely."""
 
     region: Literal["face", "hand", "person"] = "face"
-    """What to look for; there is no detector of whole people yet."""
+    """What to look for; people are found by their faces."""
     confidence: float = Field(default=0.9, ge=0, le=1)
     """How sure the detector must be; below 0.9 patterned cloth may pass for a face."""
     padding: float = Field(default=0.35, ge=0, le=2)
@@ -111,25 +119,18 @@ class DetailParams(Params):
 
 
 def _needs(params: DetailParams, _: Sequence[ArtifactRef]) -> tuple[Request, ...]:
-    """A model, a detector, and where faces are restored a network for that.
-
-    Raises:
-        DependencyMissingError: there is no detector of the region.
-    """
+    """A model, what finds the region, and where faces are restored a network for that."""
     drawing, finding = _drawing(params, params.seed), _finding(params)
     if not params.restore_faces:
-        return drawing, finding
-    return drawing, finding, RestoreRequest(params.restorer)
+        return drawing, *finding
+    return drawing, *finding, RestoreRequest(params.restorer)
 
 
-def _finding(params: DetailParams) -> FaceRequest | HandRequest:
-    if params.region == "person":
-        raise DependencyMissingError(
-            "detail.region is 'person', and only detectors of faces and hands are installed",
-            "set detail.region to face or hand, or paint the part white in a mask and run inpaint",
-        )
-    hands = params.region == "hand"
-    return HandRequest(params.confidence) if hands else FaceRequest(params.confidence)
+def _finding(params: DetailParams) -> tuple[Request, ...]:
+    if params.region == "hand":
+        return (HandRequest(params.confidence),)
+    faces = FaceRequest(params.confidence)
+    return (faces, PersonRequest()) if params.region == "person" else (faces,)
 
 
 def _identity(params: DetailParams, engines: Sequence[EngineIdentity]) -> EngineIdentity:
@@ -153,7 +154,7 @@ def _identity(params: DetailParams, engines: Sequence[EngineIdentity]) -> Engine
     identity=_identity,
 )
 def detail(picture: ArtifactRef, params: DetailParams) -> ArtifactRef:
-    """Find faces or hands in a picture, or in each frame of a video, and draw each again.
+    """Find faces, hands or people in a picture, or each frame of a video, and draw each again.
 
     Args:
         picture: (H, W, 3) uint8 sRGB, or a video.
@@ -213,15 +214,17 @@ def _video(video: ArtifactRef, params: DetailParams) -> ArtifactRef:
     return made
 
 
-def _places(image: Pixels, params: DetailParams) -> Sequence[Face | Hand]:
-    request = _finding(params)
-    if isinstance(request, HandRequest):
-        return serving(FindsHands).find_hands(request, image)
-    return serving(FindsFaces).find_faces(request, image)
+def _places(image: Pixels, params: DetailParams) -> Sequence[Face | Part]:
+    if params.region == "hand":
+        return serving(FindsHands).find_hands(HandRequest(params.confidence), image)
+    faces = serving(FindsFaces).find_faces(FaceRequest(params.confidence), image)
+    if params.region == "face":
+        return faces
+    return serving(FindsPeople).find_people(PersonRequest(), image, faces)
 
 
 def _mended(
-    image: Pixels, places: Sequence[Face | Hand], params: DetailParams, texture: float
+    image: Pixels, places: Sequence[Face | Part], params: DetailParams, texture: float
 ) -> Pixels:
     """Drawn again, the texture that was there laid over it, and then restored."""
     made = image

@@ -52,9 +52,9 @@ def _invalid_value(_: Path) -> None:
 
 def _dependency(_: Path) -> None:
     from safelight.params import checked
-    from tasks.detail import DetailParams, detail
+    from tasks.lipsync import LipsyncParams, lipsync
 
-    detail.identity(checked(DetailParams, "detail", region="person"))
+    lipsync.identity(checked(LipsyncParams, "lipsync"))
 
 
 def _offline(_: Path) -> None:
@@ -208,7 +208,9 @@ PROVOKED: dict[str, Provoked] = {
     "CONTRACT_MISMATCH": Provoked("name a preset that is not there", _contract),
     "MISSING_REQUIRED_FIELD": Provoked("run `generate` without a prompt", _missing_field),
     "INVALID_FIELD_VALUE": Provoked("enlarge five times", _invalid_value),
-    "DEPENDENCY_MISSING": Provoked("run `detail` with `region: person`", _dependency),
+    "DEPENDENCY_MISSING": Provoked(
+        "run `lipsync` where nothing is connected that does it", _dependency
+    ),
     "ENGINE_OFFLINE": Provoked("ask a Prefect server that does not run", _offline),
     "ENGINE_TIMEOUT": Provoked("run a workflow that stands still in ComfyUI", _stands_still),
     "CHECKSUM_MISMATCH": Provoked("change a file while it is stored", _changed),

@@ -43,6 +43,9 @@ KNOWN = {
     "palm_detection_lite.tflite.xz": (
         "e8eba0ab9d5b3b05de7a1fac16f2d2610fad5ced206acaa2eb59850c7aec483b"
     ),
+    "selfie_segmentation.tflite.xz": (
+        "8f861152c80e7d3dae33c3fe6e4f7640cad6756d2adee338ef2fe82af1c04a2a"
+    ),
 }
 """By the name of the file."""
 

@@ -206,9 +206,20 @@ def test_the_file_and_the_key_know_detector_and_model(photo: np.ndarray):
     assert len(keys) == 4
 
 
-def test_a_region_without_a_detector_is_refused(photo: np.ndarray):
-    with pytest.raises(DependencyMissingError, match=r"set detail\.region to face or hand"):
-        detail.fn(stored(small(photo, 128)), QUICK.but(region="person"))
+def test_a_person_is_drawn_again_and_the_rest_stays(photo: np.ndarray):
+    tiny = np.asarray(Image.fromarray(photo).resize((116, 116), Image.Resampling.LANCZOS))
+    before = np.pad(tiny, ((40, 0), (20, 180), (0, 0)), "edge")
+    made = detail.fn(stored(before), QUICK.but(region="person", padding=0))
+    assert made.metadata["regions"] == 1
+    assert made.metadata["notes"][0] == "1 person found"
+    changed = off(before, load_image(made))
+    assert changed[60:150, 40:90].max() > 10
+    assert changed[:, 170:].max() == 0
+    record = read_record(current_store().fetch(made))
+    assert record is not None
+    assert len(record.weights) == 5
+    nobody = detail.fn(stored(photo[300:, 300:]), QUICK.but(region="person"))
+    assert nobody.metadata["notes"] == ["no person found at confidence 0.9"]
 
 
 def test_a_hand_is_drawn_again_and_the_rest_stays():

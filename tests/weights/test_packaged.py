@@ -17,12 +17,13 @@ from safelight.engines.realesrgan.network import NETWORKS, weights_files
 from safelight.engines.realesrgan.torch_backend import TorchRunner
 from safelight.engines.rife import engine as rife
 from safelight.engines.rife.network import Network as RifeNetwork
+from safelight.engines.silhouettes import engine as silhouettes
 from safelight.errors import ChecksumMismatchError
 from safelight.weights.packaged import KNOWN, packaged_copy, packaged_sha256
 
 
 def test_the_installed_files_are_the_known_ones():
-    used = [rife.weights_path(), *mtcnn.weights_paths(), palms.FILE]
+    used = [rife.weights_path(), *mtcnn.weights_paths(), palms.FILE, silhouettes.FILE]
     used += [file for network in NETWORKS.values() for file in weights_files(network)]
     assert {path.name for path in used} == set(KNOWN)
     assert [packaged_sha256(path) for path in used] == [KNOWN[path.name] for path in used]

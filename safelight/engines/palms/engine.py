@@ -1,10 +1,9 @@
 """Finds hands on the CPU, with a network of 2 MB that is part of this repository."""
 
-import lzma
 from collections.abc import Iterator
+from functools import partial
 from pathlib import Path
-from threading import Lock
-from typing import Any, ClassVar
+from typing import ClassVar
 
 import numpy as np
 from numpy.typing import NDArray
@@ -15,10 +14,11 @@ from safelight.engines.interface import LocalEngine, Request
 from safelight.engines.machine.loaded import loaded
 from safelight.engines.mending import Hand, HandRequest
 from safelight.engines.palms.anchors import SIDE, hands_in, logit, shared_area
+from safelight.engines.squares import SquareNet, square_of
 from safelight.installed import version
 from safelight.pixels import Floats, Pixels
 from safelight.progress import step
-from safelight.weights.packaged import packaged_bytes, packaged_sha256
+from safelight.weights.packaged import packaged_sha256
 
 REVISION = 1
 """Raised when our arithmetic changes the boxes."""
@@ -57,11 +57,15 @@ class Palms(LocalEngine):
         Raises:
             ChecksumMismatchError: the file is another one.
         """
-        network = loaded(("palms", packaged_sha256(FILE)), Network, FILE.stat().st_size)
+        network = loaded(
+            ("palms", packaged_sha256(FILE)), partial(Network, FILE), FILE.stat().st_size
+        )
         found = np.zeros((0, 5), np.float32)
         for top, left, side in _squares(*image.shape[:2]):
             step(0, 1)  # too short to be counted, long enough to be stopped
-            boxes = network.look(_seen(image, top, left, side), request.confidence)
+            boxes = network.look(
+                square_of(image, top, left, side, SIDE, "constant"), request.confidence
+            )
             boxes[:, :4] *= side / SIDE
             boxes[:, :4] += np.array([left, top, left, top], np.float32)
             found = np.concatenate([found, boxes])
@@ -69,26 +73,18 @@ class Palms(LocalEngine):
         return tuple(sorted(hands, key=lambda hand: (hand.left, hand.top)))
 
 
-class Network:
-    """The detector, as OpenCV runs it; one square at a time."""
-
-    def __init__(self) -> None:
-        import cv2
-
-        content = lzma.decompress(packaged_bytes(FILE))
-        self._net: Any = cv2.dnn.readNetFromTFLite(np.frombuffer(content, np.uint8))
-        self._one = Lock()
+class Network(SquareNet):
+    """The detector."""
 
     def look(self, square: Pixels, least: float) -> Floats:
         """Boxes of hands, as `hands_in`, in (192, 192, 3) uint8 sRGB."""
-        given: Any = np.ascontiguousarray(square.transpose(2, 0, 1)[None], np.float32) / 255
-        with self._one:
-            self._net.setInput(given)
-            scores = np.array(self._net.forward(SCORES))[0, :, 0]
+        with self.turn:
+            self.give(square)
+            scores = np.array(self.net.forward(SCORES))[0, :, 0]
             if scores.max() < logit(least):
                 return np.zeros((0, 5), np.float32)
             # only now: each result by itself runs what both have in common
-            values = np.array(self._net.forward(BOXES))[0]
+            values = np.array(self.net.forward(BOXES))[0]
         return hands_in(values, scores, least)
 
 
@@ -109,24 +105,6 @@ def _starts(length: int, side: int) -> list[int]:
     """Where squares begin that lie at most half their side apart and cover everything."""
     count = -(-2 * (length - side) // side)
     return [round(at * (length - side) / max(count, 1)) for at in range(count + 1)]
-
-
-def _seen(image: Pixels, top: int, left: int, side: int) -> Pixels:
-    """A square of the picture as (192, 192, 3); black beyond the edges."""
-    import cv2
-
-    height, width = image.shape[:2]
-    inside = image[max(top, 0) : top + side, max(left, 0) : left + side]
-    above, before = max(-top, 0), max(-left, 0)
-    missing = (
-        (above, max(top + side - height, 0)),
-        (before, max(left + side - width, 0)),
-        (0, 0),
-    )
-    square = np.pad(inside, missing) if any(map(any, missing)) else inside
-    way = cv2.INTER_AREA if side > SIDE else cv2.INTER_LINEAR
-    made: Any = cv2.resize(np.ascontiguousarray(square), (SIDE, SIDE), interpolation=way)
-    return made
 
 
 def _once(boxes: Floats) -> list[Floats]:

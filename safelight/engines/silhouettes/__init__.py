@@ -1,0 +1,1 @@
+"""Finds people around their faces, with the segmentation of MediaPipe."""
