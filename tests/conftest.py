@@ -13,6 +13,9 @@ from safelight.garbage import collect_seldom
 os.environ.setdefault("DO_NOT_TRACK", "1")
 os.environ.setdefault("PREFECT_SERVER_ANALYTICS_ENABLED", "false")
 os.environ.setdefault("HF_HUB_OFFLINE", "1")
+# Each HTTP client reads all certificates that it trusts, of addresses without TLS too: those that
+# Certifi has take it longer than its questions. This one signed nothing.
+os.environ["SSL_CERT_FILE"] = str(Path(__file__).parent / "data" / "authority.pem")
 
 # a busy machine takes its time: no example fails for being slow
 hypothesis.settings.register_profile("safelight", deadline=None)
