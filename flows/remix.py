@@ -14,7 +14,7 @@ from safelight.provenance.remixing.reading import understand
 from safelight.provenance.remixing.understood import Hires
 from safelight.store.artifact import ArtifactRef
 from safelight.store.store import current_store
-from safelight.weights.checkpoints import find_add_on
+from safelight.weights.add_ons import find_add_on
 from tasks.base.recorder import recorder
 from tasks.generate import GenerateParams, generate
 from tasks.refine import RefineParams, refine

@@ -78,7 +78,8 @@ class Readers:
         self.all.append((name, lambda chance: change(chance, original), read))
 
     def _weights(self) -> None:
-        from safelight.weights.checkpoints import find_add_on, find_checkpoint
+        from safelight.weights.add_ons import find_add_on
+        from safelight.weights.checkpoints import find_checkpoint
 
         (self.models / "loras").mkdir(parents=True)
 

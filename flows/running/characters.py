@@ -15,7 +15,8 @@ from safelight.errors import (
     PipelineError,
 )
 from safelight.store.artifact import ArtifactRef
-from safelight.weights.checkpoints import find_add_on, find_checkpoint
+from safelight.weights.add_ons import find_add_on
+from safelight.weights.checkpoints import find_checkpoint
 from tasks.base.recorder import recorder
 from tasks.base.sampling import ReferenceUse
 from tasks.detail import DetailParams

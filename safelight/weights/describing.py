@@ -21,10 +21,12 @@ from safelight.weights.families import (
     kind_of,
     network_of,
 )
+from safelight.weights.gguf_files import gguf_header
 from safelight.weights.json_files import read_object
 from safelight.weights.kinds import ModelType
 from safelight.weights.safety import (
     check_files,
+    is_gguf,
     tensor_names,
     whole_header,
 )
@@ -87,7 +89,10 @@ def _described(unit: dict[str, JsonValue]) -> Described:
 
 
 def _of_file(path: Path) -> Described:
-    if path.suffix.lower() == ".safetensors" or not _is_packed(path):
+    if is_gguf(path):
+        said = {}
+        shapes = {name: tensor.shape for name, tensor in gguf_header(path).items()}
+    elif path.suffix.lower() == ".safetensors" or not _is_packed(path):
         header = whole_header(path)
         said = _texts(header.get("__metadata__"))
         shapes = {name: _shape(tensor) for name, tensor in header.items() if name != "__metadata__"}

@@ -59,6 +59,8 @@ _CHECKPOINT_NAMES = (
     "down_blocks.",
     "diffusion_model.",
 )
+_TEXT_ENCODER_NAMES = ("text_model.", "encoder.block.", "enc.blk.", "text_encoders.")
+"""CLIP, and T5 twice, the second as GGUF; files with several, or with one beside a network."""
 _RESTORER_NAMES = ("stylegan_decoder.", "idx_pred_layer.", "fuse_convs_dict.", "mid.attn_1.norm2.")
 """Parts of names of GFPGAN, of CodeFormer twice, and of RestoreFormer, which is else like a VAE."""
 _UPSCALER_NAMES = ("conv_first.", "params_ema", "model.0.weight", "RDB", "body.0.", "upconv1.")
@@ -105,6 +107,8 @@ def _kind_by_names(shapes: Shapes) -> ModelType | None:
         return ModelType.EMBEDDING
     if some("encoder.", "first_stage_model.encoder.") and some("decoder.", "first_stage_model."):
         return ModelType.VAE
+    if some(*_TEXT_ENCODER_NAMES):
+        return ModelType.TEXT_ENCODER
     if some(*_CHECKPOINT_NAMES):
         return ModelType.CHECKPOINT
     return ModelType.UPSCALER if some(*_UPSCALER_NAMES) else None
@@ -132,6 +136,8 @@ def base_model_of(said: Said, shapes: Shapes, kind: ModelType | None) -> str | N
             return "flux"
         if "joint_blocks" in name:
             return "sd3"
+        if kind is ModelType.TEXT_ENCODER:
+            return None
         if name.startswith(("conditioner.embedders.1.", "lora_te2_", "text_encoder_2.", "clip_g")):
             return "sdxl"
     if any(name.startswith("cond_stage_model.") for name in shapes):

@@ -12,6 +12,7 @@ class ModelType(StrEnum):
     LORA = "lora"
     EMBEDDING = "embedding"
     VAE = "vae"
+    TEXT_ENCODER = "text_encoder"
     CONTROLNET = "controlnet"
     IP_ADAPTER = "ip_adapter"
     UPSCALER = "upscaler"
@@ -25,6 +26,7 @@ FOLDERS = {
     ModelType.LORA: "loras",
     ModelType.EMBEDDING: "embeddings",
     ModelType.VAE: "vae",
+    ModelType.TEXT_ENCODER: "text_encoders",
     ModelType.CONTROLNET: "controlnet",
     ModelType.IP_ADAPTER: "ip_adapter",
     ModelType.UPSCALER: "upscalers",
@@ -38,6 +40,7 @@ _OTHER_FOLDERS = {
     "diffusion_models": ModelType.CHECKPOINT,
     "stable-diffusion": ModelType.CHECKPOINT,
     "unet": ModelType.CHECKPOINT,
+    "clip": ModelType.TEXT_ENCODER,
     "lora": ModelType.LORA,
     "lycoris": ModelType.LORA,
     "embedding": ModelType.EMBEDDING,

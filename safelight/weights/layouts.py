@@ -24,7 +24,7 @@ _CLIP_XL, _OPEN_CLIP_XL = (
     "conditioner.embedders.1.model.",
 )
 _HEAD_WIDTH, _HEADS_OF_SD1 = 64, 8
-_START, _END = "<|startoftext|>", "<|endoftext|>"
+_START, END = "<|startoftext|>", "<|endoftext|>"
 _NOISE: Config = {
     "beta_start": 0.00085,
     "beta_end": 0.012,
@@ -89,7 +89,7 @@ def write_layout(shapes: Shapes, name: str, folder: Path) -> str:
         index[part] = [library, kind]
         (folder / part).mkdir()
         if kind == "CLIPTokenizer":
-            _write_tokenizer(folder / part, str(config["pad_token"]))
+            write_clip_tokenizer(folder / part, str(config["pad_token"]))
         else:
             file = "scheduler_config.json" if part == "scheduler" else "config.json"
             (folder / part / file).write_text(json.dumps({"_class_name": kind, **config}))
@@ -145,13 +145,13 @@ def _levels(shapes: Shapes, prefix: str) -> tuple[Config, list[bool]]:
         else:
             if layers[-1] == 0:
                 channels.append(shapes[f"{block}0.out_layers.3.weight"][0])
-                depths.append(_count(shapes, f"{block}1.transformer_blocks."))
+                depths.append(count_after(shapes, f"{block}1.transformer_blocks."))
             layers[-1] += 1
         number += 1
     middle = f"{prefix}middle_block.1."
     linear = len(shapes[f"{middle}proj_in.weight"]) == 2  # a convolution in Stable Diffusion 1
     crossing = [depth > 0 for depth in depths]
-    depths[-1] = depths[-1] or _count(shapes, f"{middle}transformer_blocks.")
+    depths[-1] = depths[-1] or count_after(shapes, f"{middle}transformer_blocks.")
     config: Config = {
         "in_channels": shapes[f"{prefix}input_blocks.0.0.weight"][1],
         "block_out_channels": channels,
@@ -175,15 +175,15 @@ def _levels(shapes: Shapes, prefix: str) -> tuple[Config, list[bool]]:
 def _unet(shapes: Shapes, side: int) -> Config:
     config, crossing = _levels(shapes, _UNET)
     up = [f"{'CrossAttn' * here}UpBlock2D" for here in reversed(crossing)]
-    levels_of_vae = _count(shapes, f"{_VAE}encoder.down.")
+    levels_of_vae = count_after(shapes, f"{_VAE}encoder.down.")
     return {**config, "up_block_types": up, "sample_size": side // 2 ** (levels_of_vae - 1)}
 
 
 def _sd1(shapes: Shapes) -> dict[str, Part]:
     return {
         **_sd1_parts(shapes),
-        "text_encoder": ("transformers", "CLIPTextModel", _clip(shapes, _CLIP)),
-        "tokenizer": ("transformers", "CLIPTokenizer", {"pad_token": _END}),
+        "text_encoder": ("transformers", "CLIPTextModel", clip_config(shapes, _CLIP)),
+        "tokenizer": ("transformers", "CLIPTokenizer", {"pad_token": END}),
     }
 
 
@@ -192,7 +192,7 @@ def _sd1_parts(shapes: Shapes) -> dict[str, Part]:
     noise = {**_NOISE, "skip_prk_steps": True}
     return {
         "unet": ("diffusers", "UNet2DConditionModel", _unet(shapes, 512)),
-        "vae": ("diffusers", "AutoencoderKL", _vae(shapes, 512, 0.18215)),
+        "vae": ("diffusers", "AutoencoderKL", vae_config(shapes, 512, 0.18215)),
         "scheduler": ("diffusers", "PNDMScheduler", noise),
     }
 
@@ -200,7 +200,7 @@ def _sd1_parts(shapes: Shapes) -> dict[str, Part]:
 def _sd2(shapes: Shapes) -> dict[str, Part]:
     text = _open_clip(shapes, _OPEN_CLIP)
     # the layer before the last is read, so diffusers leaves the last one out
-    layers = _count(shapes, f"{_OPEN_CLIP}transformer.resblocks.") - 1
+    layers = count_after(shapes, f"{_OPEN_CLIP}transformer.resblocks.") - 1
     return {
         **_sd1_parts(shapes),
         "text_encoder": ("transformers", "CLIPTextModel", {**text, "num_hidden_layers": layers}),
@@ -212,10 +212,10 @@ def _xl(shapes: Shapes) -> dict[str, Part]:
     second = _open_clip(shapes, _OPEN_CLIP_XL)
     return {
         "unet": ("diffusers", "UNet2DConditionModel", _unet(shapes, 1024)),
-        "vae": ("diffusers", "AutoencoderKL", _vae(shapes, 1024, 0.13025)),
-        "text_encoder": ("transformers", "CLIPTextModel", _clip(shapes, _CLIP_XL)),
+        "vae": ("diffusers", "AutoencoderKL", vae_config(shapes, 1024, 0.13025)),
+        "text_encoder": ("transformers", "CLIPTextModel", clip_config(shapes, _CLIP_XL)),
         "text_encoder_2": ("transformers", "CLIPTextModelWithProjection", second),
-        "tokenizer": ("transformers", "CLIPTokenizer", {"pad_token": _END}),
+        "tokenizer": ("transformers", "CLIPTokenizer", {"pad_token": END}),
         "tokenizer_2": ("transformers", "CLIPTokenizer", {"pad_token": "!"}),
         "scheduler": (
             "diffusers",
@@ -225,31 +225,52 @@ def _xl(shapes: Shapes) -> dict[str, Part]:
     }
 
 
-def _vae(shapes: Shapes, side: int, scaling_factor: float) -> Config:
-    levels = _count(shapes, f"{_VAE}encoder.down.")
+def vae_config(shapes: Shapes, side: int, scaling_factor: float, prefix: str = _VAE) -> Config:
+    """Of a VAE under the names of its first authors.
+
+    Args:
+        shapes: of all tensors of its file.
+        side: of the pictures it was trained on.
+        scaling_factor: what latents are multiplied by, which no tensor tells.
+        prefix: how its names begin.
+
+    Raises:
+        KeyError: a tensor is missing.
+    """
+    levels = count_after(shapes, f"{prefix}encoder.down.")
     channels = [
-        shapes[f"{_VAE}encoder.down.{level}.block.0.conv1.weight"][0] for level in range(levels)
+        shapes[f"{prefix}encoder.down.{level}.block.0.conv1.weight"][0] for level in range(levels)
     ]
     return {
         "sample_size": side,
         "block_out_channels": channels,
         "down_block_types": ["DownEncoderBlock2D"] * levels,
         "up_block_types": ["UpDecoderBlock2D"] * levels,
-        "layers_per_block": _count(shapes, f"{_VAE}encoder.down.0.block."),
-        "latent_channels": shapes[f"{_VAE}decoder.conv_in.weight"][1],
+        "layers_per_block": count_after(shapes, f"{prefix}encoder.down.0.block."),
+        "latent_channels": shapes[f"{prefix}decoder.conv_in.weight"][1],
         "scaling_factor": scaling_factor,
     }
 
 
-def _clip(shapes: Shapes, prefix: str) -> Config:
+def clip_config(shapes: Shapes, prefix: str, act: str = "quick_gelu") -> Config:
+    """Of a text encoder of CLIP under the names of transformers.
+
+    Args:
+        shapes: of all tensors of its file.
+        prefix: how its names begin, up to and with `text_model.`.
+        act: its activation, which no tensor tells.
+
+    Raises:
+        KeyError: a tensor is missing.
+    """
     words, width = shapes[f"{prefix}embeddings.token_embedding.weight"]
     return {
         **_text(words, width),
         "max_position_embeddings": shapes[f"{prefix}embeddings.position_embedding.weight"][0],
-        "num_hidden_layers": _count(shapes, f"{prefix}encoder.layers."),
+        "num_hidden_layers": count_after(shapes, f"{prefix}encoder.layers."),
         "intermediate_size": shapes[f"{prefix}encoder.layers.0.mlp.fc1.weight"][0],
         "projection_dim": width,
-        "hidden_act": "quick_gelu",
+        "hidden_act": act,
     }
 
 
@@ -258,7 +279,7 @@ def _open_clip(shapes: Shapes, prefix: str) -> Config:
     return {
         **_text(words, width),
         "max_position_embeddings": shapes[f"{prefix}positional_embedding"][0],
-        "num_hidden_layers": _count(shapes, f"{prefix}transformer.resblocks."),
+        "num_hidden_layers": count_after(shapes, f"{prefix}transformer.resblocks."),
         "intermediate_size": shapes[f"{prefix}transformer.resblocks.0.mlp.c_fc.weight"][0],
         "projection_dim": shapes[f"{prefix}text_projection"][1],
         "hidden_act": "gelu",
@@ -276,12 +297,13 @@ def _text(words: int, width: int) -> Config:
     }
 
 
-def _count(shapes: Shapes, prefix: str) -> int:
+def count_after(shapes: Shapes, prefix: str) -> int:
     """How many numbers follow the prefix in the names."""
     return len({name[len(prefix) :].split(".")[0] for name in shapes if name.startswith(prefix)})
 
 
-def _write_tokenizer(folder: Path, pad_token: str) -> None:
+def write_clip_tokenizer(folder: Path, pad_token: str = END) -> None:
+    """Write the files of CLIP's tokenizer into a folder."""
     vocabulary, merges = clip_vocabulary()
     (folder / "vocab.json").write_text(vocabulary, encoding="utf-8")
     (folder / "merges.txt").write_text(merges, encoding="utf-8")
@@ -289,8 +311,8 @@ def _write_tokenizer(folder: Path, pad_token: str) -> None:
         "tokenizer_class": "CLIPTokenizer",
         "model_max_length": 77,
         "bos_token": _START,
-        "eos_token": _END,
-        "unk_token": _END,
+        "eos_token": END,
+        "unk_token": END,
         "pad_token": pad_token,
     }
     (folder / "tokenizer_config.json").write_text(json.dumps(config))
@@ -305,6 +327,6 @@ def clip_vocabulary() -> tuple[str, str]:
     characters = [*map(chr, printable), *(chr(256 + position) for position in range(others))]
     tokens = [*characters, *(character + "</w>" for character in characters)]
     tokens += ["".join(line.split(" ")) for line in merges.splitlines()]
-    tokens += [_START, _END]
+    tokens += [_START, END]
     vocabulary = {token: number for number, token in enumerate(tokens)}
     return json.dumps(vocabulary, ensure_ascii=False), f"#version: 0.2\n{merges}"

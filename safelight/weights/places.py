@@ -10,6 +10,9 @@ CARDS = Path(__file__).resolve().parents[2] / "weights" / "catalog"
 """Cards of models that can be fetched."""
 FACTS = "safelight.json"
 """Facts beside a model: native size, recommended settings, subjects, licence."""
+PARTS, PARTS_OF_ONE = "parts", ".parts"
+"""A folder of the models folder with what single files lack, by family; the end of the name of one
+beside a file, which is for this file alone. None of it is a model."""
 
 
 def models_folder() -> Path:

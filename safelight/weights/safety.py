@@ -17,6 +17,8 @@ from pydantic import JsonValue
 from safelight.confined.calling import call_confined
 from safelight.confined.transport import Array
 from safelight.errors import InvalidMediaError, UnsafePickleError
+from safelight.weights.gguf_files import SUFFIX as GGUF
+from safelight.weights.gguf_files import gguf_header
 from safelight.weights.hashing import entries_of, stamp_of
 from safelight.weights.json_files import (
     CONFIGS,
@@ -178,7 +180,7 @@ def safetensors_metadata(path: Path) -> dict[str, str]:
     Raises:
         InvalidMediaError: damaged.
     """
-    if is_pickled(path):
+    if is_pickled(path) or is_gguf(path):
         return {}
     said = whole_header(path).get("__metadata__")
     pairs = cast("dict[str, object]", said).items() if isinstance(said, dict) else ()
@@ -193,6 +195,8 @@ def tensor_names(path: Path) -> frozenset[str]:
     Raises:
         InvalidMediaError: damaged.
     """
+    if is_gguf(path):
+        return frozenset(gguf_header(path))
     if not is_pickled(path):
         return frozenset(safetensors_header(path))
     return frozenset(
@@ -203,7 +207,15 @@ def tensor_names(path: Path) -> frozenset[str]:
     )
 
 
+def is_gguf(path: Path) -> bool:
+    """Whether libraries read a file as GGUF: by its name, as they read safetensors."""
+    return path.suffix.lower() == GGUF
+
+
 def _check(path: Path) -> None:
+    if is_gguf(path):
+        gguf_header(path)
+        return
     if not is_pickled(path):
         _check_safetensors(path, path.stat().st_size)
         return

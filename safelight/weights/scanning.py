@@ -10,9 +10,9 @@ from stat import S_ISREG
 from typing import NamedTuple
 
 from safelight.weights.hashing import entries_of
-from safelight.weights.places import FACTS, models_folder
+from safelight.weights.places import FACTS, PARTS, PARTS_OF_ONE, models_folder
 
-MODEL_FILES = (".safetensors", ".ckpt", ".pth", ".pt")
+MODEL_FILES = (".safetensors", ".ckpt", ".pth", ".pt", ".gguf")
 """Single files that are models by themselves."""
 PREVIEWS = (".preview.png", ".preview.jpg", ".preview.webp", ".png", ".jpg", ".jpeg", ".webp")
 """Ends of the names of pictures that people and other programs put beside a model."""
@@ -93,8 +93,9 @@ def walk(root: Path) -> Walk:
             _add_folder(found, here, root)
             continue
         beside = _beside(listed)
+        top = here == str(root)
         for name, entry in listed.items():
-            if name.startswith("."):
+            if name.startswith(".") or name.endswith(PARTS_OF_ONE) or (top and name == PARTS):
                 continue
             if entry.is_symlink():
                 waiting.extend(_linked(found, entry, listed, beside, root))

@@ -5,9 +5,10 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from safelight.errors import DependencyMissingError
-from safelight.weights.checkpoints import find_add_on, models_folder
+from safelight.weights.add_ons import find_add_on
 from safelight.weights.hashing import weights_sha256
 from safelight.weights.json_files import read_object
+from safelight.weights.places import models_folder
 
 FOLDER, INDEX = "video", "model_index.json"
 

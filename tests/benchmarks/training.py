@@ -65,7 +65,7 @@ def bare(folder: Path) -> float:
     from diffusers import StableDiffusionPipeline
     from peft import LoraConfig, inject_adapter_in_model
 
-    from safelight.weights.checkpoints import STARTER
+    from safelight.weights.places import STARTER
 
     del folder
     pipeline = StableDiffusionPipeline.from_pretrained(STARTER, local_files_only=True)

@@ -25,7 +25,8 @@ from safelight.progress import StopRequestedError, clear_stop, request_stop, wat
 from safelight.provenance.embed import read_record
 from safelight.store.artifact import ArtifactRef
 from safelight.store.store import current_store
-from safelight.weights.checkpoints import find_checkpoint, models_folder
+from safelight.weights.checkpoints import find_checkpoint
+from safelight.weights.places import models_folder
 from tasks.base.ingest import ingest
 from tasks.base.keeping import load_image
 from tasks.base.sampling import guides_of, prompt_fields

@@ -11,7 +11,8 @@ from safelight.errors import DependencyMissingError, InvalidFieldValueError
 from safelight.provenance.embed import read_record
 from safelight.store.artifact import ArtifactRef
 from safelight.store.store import current_store
-from safelight.weights.checkpoints import find_checkpoint, models_folder
+from safelight.weights.checkpoints import find_checkpoint
+from safelight.weights.places import models_folder
 from tasks.base.keeping import load_image
 from tasks.detail import DetailParams
 from tasks.generate import GenerateParams, generate

@@ -16,7 +16,8 @@ from safelight.engines import diffusion
 from safelight.engines.diffusion import Drawing
 from safelight.progress import watching
 from safelight.weights import checkpoints
-from safelight.weights.checkpoints import FACTS, find_checkpoint
+from safelight.weights.checkpoints import find_checkpoint
+from safelight.weights.places import FACTS
 from training.starter.evaluate import TEN, draw, open_model, recommended, sheet, the_ten
 from training.starter.export import LARGEST_BYTES, Parts, export, write_model_card
 from training.starter.networks import new_autoencoder, new_denoiser, new_text_encoder

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 from safelight.digests import sha256_of
-from safelight.weights.checkpoints import FACTS, STARTER
+from safelight.weights.places import FACTS, STARTER
 from training.starter.card import REPORT, model_card
 from training.starter.evaluate import ASKED, SEED, TEN, ask, open_model, recommended, the_ten
 from training.starter.render import FONT

@@ -12,7 +12,7 @@ from safelight.engines.diffusers.training import trainer
 from safelight.engines.training import DatasetOptions, Example, TrainingOptions, TrainRequest
 from safelight.media.curves import curve
 from safelight.media.sheets import contact_sheet
-from safelight.weights.checkpoints import STARTER
+from safelight.weights.places import STARTER
 from tests.engines.diffusers.training.small import Kept
 from tests.served import CHECKOUT
 from tests.training import toy

@@ -37,10 +37,10 @@ from safelight.errors import (
 from safelight.settings import reload_settings
 from safelight.weights import asking, catalog
 from safelight.weights import cards as cards_module
+from safelight.weights.add_ons import find_add_on
 from safelight.weights.asking import Web
 from safelight.weights.cards import Card, cards
 from safelight.weights.catalog import PARTS, Fetched, Wanted, get_model
-from safelight.weights.checkpoints import find_add_on
 from safelight.weights.fetching import Fetch, OnBytes
 from safelight.weights.kinds import ModelType
 from safelight.weights.licences import is_known, remark

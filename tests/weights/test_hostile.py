@@ -14,7 +14,9 @@ import pytest
 
 from safelight.errors import ForbiddenPathError, InvalidMediaError, UnsafePickleError
 from safelight.settings import reload_settings
-from safelight.weights.checkpoints import STARTER, find_add_on, find_checkpoint
+from safelight.weights.add_ons import find_add_on
+from safelight.weights.checkpoints import find_checkpoint
+from safelight.weights.places import STARTER
 from safelight.weights.safety import check_weights
 
 

@@ -11,9 +11,10 @@ from safetensors.torch import load_file, save_file
 from safelight.engines.diffusers.model import load_model
 from safelight.errors import ChecksumMismatchError, InvalidMediaError
 from safelight.settings import reload_settings
-from safelight.weights.checkpoints import STARTER, find_checkpoint
+from safelight.weights.checkpoints import find_checkpoint
 from safelight.weights.hashing import weights_sha256
 from safelight.weights.pinned import pinned
+from safelight.weights.places import STARTER
 
 
 @pytest.fixture

@@ -20,8 +20,10 @@ from safelight.errors import (
     StoreUnavailableError,
 )
 from safelight.settings import reload_settings
-from safelight.weights.checkpoints import STARTER, find_add_on, find_checkpoint
+from safelight.weights.add_ons import find_add_on
+from safelight.weights.checkpoints import find_checkpoint
 from safelight.weights.database import Database, database_file
+from safelight.weights.places import STARTER
 from safelight.weights.registry import ModelRegistry, ModelType
 from safelight.weights.used import licence_remarks, use
 from tests.weights.files import LORA, put, safetensors

@@ -6,7 +6,7 @@ from collections.abc import Callable
 
 import torch
 
-from safelight.weights.checkpoints import STARTER
+from safelight.weights.places import STARTER
 from training.starter.render import FONT
 from training.starter.train import (
     SEED,

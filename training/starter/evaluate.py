@@ -16,7 +16,7 @@ from PIL import Image
 from transformers.utils import logging as transformers_logging
 
 from safelight.media.sheets import contact_sheet
-from safelight.weights.checkpoints import FACTS, STARTER
+from safelight.weights.places import FACTS, STARTER
 from training.starter.card import REPORT
 from training.starter.metric import Match, nearest
 from training.starter.render import SIDE

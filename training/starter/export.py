@@ -15,7 +15,7 @@ from transformers import CLIPTextModel
 from transformers.utils import logging as transformers_logging
 
 from safelight.digests import sha256_of
-from safelight.weights.checkpoints import FACTS, STARTER
+from safelight.weights.places import FACTS, STARTER
 from training.starter.card import LICENCE, licence_text, model_card, notice
 from training.starter.networks import new_scheduler
 from training.starter.render import SIDE

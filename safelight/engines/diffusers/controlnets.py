@@ -11,7 +11,7 @@ from typing import Any
 from safelight.engines.diffusers.accounts import Account, several
 from safelight.engines.diffusers.folders import account_of_part
 from safelight.engines.diffusers.lora_files import LayerNames
-from safelight.engines.diffusers.model import first_not_finite, shapes_in
+from safelight.engines.diffusers.tensors import first_not_finite, shapes_in
 from safelight.weights.layouts import write_controlnet_layout
 
 _START = "control_model."

@@ -23,7 +23,8 @@ from safelight.engines.machine.device import device_class
 from safelight.pixels import Pixels
 from safelight.progress import note
 from safelight.settings import settings
-from safelight.weights.checkpoints import WeightsCard, find_checkpoint, models_folder
+from safelight.weights.checkpoints import WeightsCard, find_checkpoint
+from safelight.weights.places import models_folder
 
 REVISION = "4"
 """Raised when the arithmetic around the library changes."""
@@ -34,7 +35,7 @@ def identity(card: WeightsCard, add_ons: Sequence[AddOn] = ()) -> EngineIdentity
     return EngineIdentity(
         engine_id="diffusers",
         version=f"{libraries()}+{REVISION}.{settings().precision}{compiled()}{_said_of(card)}",
-        weights=(card.sha256, *(add_on.sha256 for add_on in add_ons)),
+        weights=(*card.weights, *(add_on.sha256 for add_on in add_ons)),
         device_class=device_class(),
     )
 

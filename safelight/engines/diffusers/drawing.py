@@ -5,7 +5,8 @@ from pathlib import Path
 
 from safelight.errors import MissingRequiredFieldError
 from safelight.pixels import Pixels
-from safelight.weights.checkpoints import WeightsCard, find_add_on
+from safelight.weights.add_ons import find_add_on
+from safelight.weights.checkpoints import WeightsCard
 from safelight.weights.hashing import weights_sha256
 from safelight.weights.used import use
 

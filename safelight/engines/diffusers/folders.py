@@ -50,22 +50,33 @@ def open_parts(folder: Path, dtype: "torch.dtype") -> tuple[dict[str, Any], Acco
     for part, kind in _kinds_of(folder).items():
         if _config_of(folder / part) is None:
             continue
-        unexpected: set[str] = set()
         if hasattr(kind, "state_dict"):
-            of_library = "dtype" if kind.__module__.startswith("transformers.") else "torch_dtype"
-            opened[part], told = kind.from_pretrained(
-                folder / part,
-                local_files_only=True,
-                output_loading_info=True,
-                **{of_library: dtype},
-            )
-            _require_whole(folder, part, told)
-            unexpected = set(told["unexpected_keys"])
-        said = account_of_part(folder / part, kind, opened.get(part), unexpected)
+            opened[part], said = open_part(folder / part, part, kind, dtype)
+        else:
+            said = account_of_part(folder / part, kind, None, ())
         used.update(f"{part}.{name}" for name in said.used)
         unused.update({f"{part}.{name}": why for name, why in said.unused.items()})
         assumed.update({f"{part}.{name}": value for name, value in said.assumed.items()})
     return opened, Account(frozenset(used), unused, assumed)
+
+
+def open_part(
+    folder: Path,
+    part: str,
+    kind: Any,  # noqa: ANN401  (diffusers is untyped)
+    dtype: "torch.dtype",
+) -> tuple[Any, Account]:
+    """A network of a folder, and what became of its tensors and the fields of its config.
+
+    Raises:
+        InvalidMediaError: it lacks tensors, whose numbers would be made up.
+    """
+    of_library = "dtype" if kind.__module__.startswith("transformers.") else "torch_dtype"
+    opened, told = kind.from_pretrained(
+        folder, local_files_only=True, output_loading_info=True, **{of_library: dtype}
+    )
+    _require_whole(folder.parent, part, told)
+    return opened, account_of_part(folder, kind, opened, set(told["unexpected_keys"]))
 
 
 def account_of_part(

@@ -3,29 +3,35 @@
 import os
 import threading
 import warnings
-from collections.abc import Generator, Iterable, Mapping
+from collections.abc import Generator, Iterable
 from contextlib import contextmanager
 from pathlib import Path
 from tempfile import TemporaryDirectory
-from typing import TYPE_CHECKING, Any, cast
+from typing import TYPE_CHECKING, Any
 
 from safelight.engines.diffusers.accounts import Account
 from safelight.engines.diffusers.encodings import Encodings
+from safelight.engines.diffusers.flow_files import open_flow
 from safelight.engines.diffusers.folders import open_parts, said_of_assumed
 from safelight.engines.diffusers.kernels import arranged
 from safelight.engines.diffusers.samplers import as_trained, scheduler_for
 from safelight.engines.diffusers.single_files import NOISE, account_of_file
+from safelight.engines.diffusers.stored import is_blocks
+from safelight.engines.diffusers.tensors import first_not_finite, shapes_of, tensors_in
 from safelight.engines.machine.device import resolve_device, torch_dtype
 from safelight.engines.machine.loaded import loaded
 from safelight.errors import InvalidFieldValueError, InvalidMediaError, PipelineError
 from safelight.progress import note
 from safelight.settings import settings
-from safelight.weights.checkpoints import PREDICTION, STARTER, WeightsCard
+from safelight.weights.checkpoints import WeightsCard
+from safelight.weights.hashing import files_of
 from safelight.weights.json_files import read_object
 from safelight.weights.layouts import is_second, write_layout
+from safelight.weights.parts import ROLES
 from safelight.weights.pinned import pinned
-from safelight.weights.places import facts_file
-from safelight.weights.safety import safetensors_metadata
+from safelight.weights.places import STARTER, facts_file
+from safelight.weights.safety import safetensors_metadata, tensor_names
+from safelight.weights.telling import PREDICTION, family_of
 
 if TYPE_CHECKING:
     import torch
@@ -120,8 +126,10 @@ def model_of(card: WeightsCard) -> DiffusionModel:
     device = resolve_device()
     precision = settings().precision
     said = (card.prediction_type, card.zero_terminal_snr)  # beside the file, not in it
-    key = ("diffusion", card.sha256, *said, device, precision, settings().compile)
-    return loaded(key, lambda: load_model(card, device, precision), card.file_size_bytes)
+    key = ("diffusion", *card.weights, *said, device, precision, settings().compile)
+    elsewhere = (part.path for part in card.parts if part.path is not None)
+    size = card.file_size_bytes + sum(f.stat().st_size for p in elsewhere for f in files_of(p))
+    return loaded(key, lambda: load_model(card, device, precision), size)
 
 
 def load_model(card: WeightsCard, device: str, precision: str) -> DiffusionModel:
@@ -146,6 +154,8 @@ def load_model(card: WeightsCard, device: str, precision: str) -> DiffusionModel
                         **_no_checker(path),
                         **parts,
                     )
+                elif (family := family_of(path, tensor_names(path))) in ROLES:
+                    pipeline, account = open_flow(path, card, str(family), dtype)
                 else:
                     pipeline, account = _from_single_file(path, dtype, card)
                 told = _told(path)
@@ -173,21 +183,13 @@ def _require_finite(pipeline: Any, card: WeightsCard) -> None:  # noqa: ANN401
     for part, module in pipeline.components.items():
         if not isinstance(module, torch.nn.Module):
             continue
-        first = first_not_finite(dict(module.named_parameters()))
+        plain = {name: one for name, one in module.named_parameters() if not is_blocks(one)}
+        first = first_not_finite(plain)  # of blocks, the scales were looked at
         if first is not None:
             raise InvalidMediaError(
                 f"{part}.{first} of model {card.name} holds values that are no finite numbers",
                 "get the model again, or set SAFELIGHT_PRECISION to bf16 or fp32",
             )
-
-
-def first_not_finite(named: "Mapping[str, torch.Tensor]") -> str | None:
-    """The first tensor with values that are no finite numbers; the device is asked once."""
-    import torch
-
-    whole = torch.stack([torch.isfinite(each).all() for each in named.values()])
-    fine = zip(named, whole.tolist(), strict=True)
-    return next((name for name, is_fine in fine if not is_fine), None)
 
 
 def _told(path: Path) -> dict[str, object]:
@@ -215,7 +217,7 @@ def _from_single_file(path: Path, dtype: "torch.dtype", card: WeightsCard) -> tu
     }
     _require_prediction(tensors, card)
     with TemporaryDirectory() as folder:
-        name = write_layout(_shapes(tensors), path.name, Path(folder))
+        name = write_layout(shapes_of(tensors), path.name, Path(folder))
         pipeline = getattr(diffusers, name).from_single_file(
             str(path), config=folder, torch_dtype=dtype, local_files_only=True
         )
@@ -235,24 +237,6 @@ def _require_prediction(names: Iterable[str], card: WeightsCard) -> None:
             f'write {{"prediction_type": "v_prediction"}} into {facts_file(card.file_path).name} '
             'beside it, or "epsilon" for one made for 512 px',
         )
-
-
-def shapes_in(path: Path) -> dict[str, tuple[int, ...]]:
-    """Of the tensors in a single file."""
-    return _shapes(tensors_in(path))
-
-
-def _shapes(tensors: "dict[str, torch.Tensor]") -> dict[str, tuple[int, ...]]:
-    return {name: tuple(tensor.shape) for name, tensor in tensors.items()}
-
-
-def tensors_in(path: Path) -> "dict[str, torch.Tensor]":
-    """All of a single file."""
-    import torch
-    from diffusers.loaders.single_file_utils import load_single_file_checkpoint
-
-    held = cast("dict[str, object]", load_single_file_checkpoint(str(path), local_files_only=True))
-    return {name: t for name, t in held.items() if isinstance(t, torch.Tensor)}
 
 
 @contextmanager

@@ -14,9 +14,10 @@ from safelight.engines.machine.device import device_class, resolve_device
 from safelight.engines.machine.loaded import loaded
 from safelight.errors import DependencyMissingError, InvalidMediaError
 from safelight.pixels import Pixels
-from safelight.weights.checkpoints import find_add_on, models_folder
+from safelight.weights.add_ons import find_add_on
 from safelight.weights.hashing import files_of, weights_sha256
 from safelight.weights.pinned import pinned
+from safelight.weights.places import models_folder
 
 FOLDER = "safety_checker"
 CONFIG, PREPARES = "config.json", "preprocessor_config.json"

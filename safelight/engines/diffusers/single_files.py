@@ -28,7 +28,11 @@ _REASONS = (
     (_OF_NOISE, "numbers of the noise, which the sampler works out"),
     (re.compile(r".*\bposition_ids"), "the places of the words, counted from 0"),
     (re.compile(r".*\blogit_scale"), "for comparing pictures with texts"),
-    (re.compile(r"cond_stage_model\.model\.text_projection"), "for comparing pictures with texts"),
+    (
+        re.compile(r"(cond_stage_model\.model|text_encoders\..*)\.text_projection(\.weight)?"),
+        "for comparing pictures with texts",
+    ),
+    (re.compile(r".*\bencoder\.embed_tokens\.weight"), "the same as shared.weight"),
     (
         re.compile(r"cond_stage_model\.model\.transformer\.resblocks\.23\..*"),
         "the last layer of the text encoder: Stable Diffusion 2 reads the one before",
@@ -85,8 +89,7 @@ def account_of_file(tensors: "Mapping[str, torch.Tensor]", pipeline: Any, name: 
             used.add(tensor)
             filled |= found
         else:
-            known = (why for pattern, why in _REASONS if pattern.fullmatch(tensor))
-            unused[tensor] = next(known, "the model has no such tensor")
+            unused[tensor] = reason_for(tensor)
     lacking = sorted(".".join(place) for place in places.all - filled)
     if lacking:
         raise InvalidMediaError(
@@ -95,6 +98,12 @@ def account_of_file(tensors: "Mapping[str, torch.Tensor]", pipeline: Any, name: 
         )
     _require_noise(tensors, pipeline, name)
     return Account(frozenset(used), unused)
+
+
+def reason_for(tensor: str) -> str:
+    """Why a tensor of a single file takes no part, that no part of the pipeline has a place for."""
+    known = (why for pattern, why in _REASONS if pattern.fullmatch(tensor))
+    return next(known, "the model has no such tensor")
 
 
 class _Places:

@@ -105,7 +105,7 @@ def draw_together(
     check_scheduler(first.scheduler, first.steps, first.card.base_model)
     model, device = model_of(first.card), resolve_device()
     model.say_account()
-    kind = f"{first.card.sha256} {width}x{height} {named(device)} {settings().precision}"
+    kind = f"{' '.join(first.card.weights)} {width}x{height} {named(device)} {settings().precision}"
     if device == "cpu":
         most = min(most or MOST, max(PIXELS_ON_CPU // (width * height), 1))
     most = most or MOST

@@ -4,8 +4,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from safelight.engines.diffusers.accounts import Account, several
-from safelight.engines.diffusers.model import first_not_finite, tensors_in
 from safelight.engines.diffusers.single_files import vae_layer
+from safelight.engines.diffusers.tensors import first_not_finite, tensors_in
 from safelight.weights.json_files import read_object
 
 if TYPE_CHECKING:

@@ -14,9 +14,10 @@ from safelight.engines.machine.loaded import loaded
 from safelight.errors import DependencyMissingError, InvalidMediaError
 from safelight.installed import version
 from safelight.pixels import Floats, Pixels
-from safelight.weights.checkpoints import find_add_on, models_folder
+from safelight.weights.add_ons import find_add_on
 from safelight.weights.hashing import weights_sha256
 from safelight.weights.pinned import pinned
+from safelight.weights.places import models_folder
 
 if TYPE_CHECKING:
     from safelight.engines.facenet.network import InceptionResnet

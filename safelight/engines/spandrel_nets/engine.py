@@ -24,7 +24,7 @@ from safelight.errors import DependencyMissingError, InvalidFieldValueError, Inv
 from safelight.pixels import Pixels
 from safelight.remembered import Remembered
 from safelight.settings import settings
-from safelight.weights.checkpoints import UPSCALERS, find_add_on
+from safelight.weights.add_ons import UPSCALERS, find_add_on
 from safelight.weights.hashing import weights_sha256
 from safelight.weights.kinds import FOLDERS, ModelType
 from safelight.weights.pinned import pinned

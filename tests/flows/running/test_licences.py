@@ -10,7 +10,7 @@ from flows.generate import generate
 from flows.running.recorded import run_inline
 from safelight.provenance.manifest import StageEntry, load_manifest
 from safelight.settings import reload_settings
-from safelight.weights.checkpoints import FACTS
+from safelight.weights.places import FACTS
 
 pytestmark = pytest.mark.usefixtures("server", "volume")
 ASKED = {"prompt": "a cat", "steps": 1, "width": 64, "height": 64, "seed": 1}

@@ -26,7 +26,8 @@ from safelight.engines.training import Course, Example, ExportFacts, TrainReques
 from safelight.pixels import Pixels
 from safelight.progress import step
 from safelight.store.disk import disk_errors
-from safelight.weights.checkpoints import WeightsCard, find_add_on, find_checkpoint
+from safelight.weights.add_ons import find_add_on
+from safelight.weights.checkpoints import WeightsCard, find_checkpoint
 from safelight.weights.hashing import weights_sha256
 from safelight.weights.pinned import pinned
 
@@ -50,7 +51,7 @@ def identity(request: TrainRequest) -> EngineIdentity:
     return EngineIdentity(
         engine_id="diffusers",
         version=f"{libraries()}+{REVISION}",
-        weights=(card.sha256, *first),
+        weights=(*card.weights, *first),
         device_class=device_class(),
     )
 
