@@ -27,9 +27,9 @@ from safelight.weights.checkpoints import WeightsCard
 from safelight.weights.hashing import files_of
 from safelight.weights.json_files import read_object
 from safelight.weights.layouts import is_second, write_layout
-from safelight.weights.parts import ROLES
+from safelight.weights.parts import ROLES, Part
 from safelight.weights.pinned import pinned
-from safelight.weights.places import STARTER, facts_file
+from safelight.weights.places import STARTER, facts_file, models_folder
 from safelight.weights.safety import safetensors_metadata, tensor_names
 from safelight.weights.telling import PREDICTION, family_of
 
@@ -52,6 +52,7 @@ class DiffusionModel:
         self.lock = threading.Lock()
         self.pipeline = pipeline
         self.name = card.name
+        self._parts = card.parts
         self.own_scheduler = as_trained(
             pipeline.scheduler, card.prediction_type, card.zero_terminal_snr
         )
@@ -68,6 +69,8 @@ class DiffusionModel:
         if left is not None:
             note(f"model {self.name}: took no part: {left}")
         assumed = said_of_assumed(self.account)
+        if self._parts:
+            note(f"model {self.name}: {', '.join(map(_placed, self._parts))}")
         if assumed is not None:
             note(f"model {self.name}: assumed, since its configs do not say: {assumed}")
 
@@ -115,6 +118,15 @@ class DiffusionModel:
                 if reads == 2 * latent + 1
                 else "choose another model",
             )
+
+
+def _placed(part: Part) -> str:
+    """For people: where a part of a model came from."""
+    if part.path is None:
+        return f"{part.role} is left out"
+    folder = models_folder()
+    inside = part.path.is_relative_to(folder)
+    return f"{part.role} is {part.path.relative_to(folder) if inside else part.path.name}"
 
 
 def model_of(card: WeightsCard) -> DiffusionModel:

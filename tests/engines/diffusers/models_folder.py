@@ -12,8 +12,9 @@ from safelight.settings import reload_settings
 
 
 @contextmanager
-def models_from(folder: Path) -> Iterator[Path]:
-    """Settings that name it, with a volume of its own inside; nothing stays loaded afterwards."""
+def models_from(folder: Path, *, keep: bool = False) -> Iterator[Path]:
+    """Settings that name it, with a volume of its own inside; nothing stays loaded afterwards,
+    unless that is to be kept for another test of the same folder."""
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("SAFELIGHT_MODELS_DIR", str(folder))
         patch.setenv("VOLUME_ROOT", str(folder / "volume"))
@@ -21,7 +22,8 @@ def models_from(folder: Path) -> Iterator[Path]:
         reload_settings()
         yield folder
     reload_settings()
-    forget_loaded()
+    if not keep:
+        forget_loaded()
 
 
 def with_change(held: dict[str, torch.Tensor], key: str, way: str) -> dict[str, torch.Tensor]:

@@ -1,5 +1,7 @@
 """Single files of Stable Diffusion 3 and Flux draw what their folders draw; what lacks is named."""
 
+import json
+import shutil
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -7,11 +9,18 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from diffusers import FluxTransformer2DModel, SD3Transformer2DModel
 from safetensors.torch import save_file
 
+from safelight.engines.diffusers.draw import identity
+from safelight.engines.diffusers.model import model_of
 from safelight.engines.diffusion import Drawing, draw
+from safelight.engines.machine.loaded import forget_loaded, loaded_stats
+from safelight.errors import DependencyMissingError, InvalidMediaError
 from safelight.pixels import Pixels
+from safelight.progress import watching
 from safelight.weights.checkpoints import find_checkpoint
+from safelight.weights.registry import registry
 from tests.engines.diffusers.flow_models import (
     build_flux,
     build_sd3,
@@ -49,7 +58,7 @@ def loose(folder: Path, pipeline: Any, t5: str, **names: Tensors) -> None:
 
 
 @pytest.fixture(scope="module")
-def flux(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
+def flux_models(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("flux")
     pipeline = build_flux(folder / "whole")
     network = flux_tensors(pipeline.transformer.state_dict())
@@ -66,12 +75,11 @@ def flux(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
         "text_encoders.t5xxl.logit_scale": torch.ones(()),
     }
     save_file(plain(everything), folder / "all_in_one.safetensors")
-    with models_from(folder) as models:
-        yield models
+    return folder
 
 
 @pytest.fixture(scope="module")
-def sd3(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
+def sd3_models(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("sd3")
     pipeline = build_sd3(folder / "whole")
     network = under("model.diffusion_model.", sd3_tensors(pipeline.transformer.state_dict()))
@@ -94,8 +102,25 @@ def sd3(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
         text_encoders__clip_g=clip_tensors(pipeline.text_encoder_2),
     )
     pipeline.tokenizer_3.save_pretrained(folder / "parts" / "sd3" / "tokenizer_3")
-    with models_from(folder) as models:
+    return folder
+
+
+@pytest.fixture
+def flux(flux_models: Path) -> Iterator[Path]:
+    with models_from(flux_models, keep=True) as models:
         yield models
+
+
+@pytest.fixture
+def sd3(sd3_models: Path) -> Iterator[Path]:
+    with models_from(sd3_models, keep=True) as models:
+        yield models
+
+
+@pytest.fixture(scope="module", autouse=True)
+def _nothing_stays() -> Iterator[None]:
+    yield
+    forget_loaded()
 
 
 def drawn(name: str, prompt: str = "a photo of a red cat", **more: Any) -> Pixels:
@@ -124,3 +149,138 @@ def test_a_file_of_stable_diffusion_3_draws_what_its_folder_draws(sd3: Path, nam
     assert find_checkpoint(name).base_model == "sd3"
     assert difference(drawn(name), folder) <= 1
     assert difference(drawn(name, "a dog"), folder) > 1
+
+
+def copied(flux: Path, to: Path) -> Path:
+    """The files without the folder of the whole model, of which nothing is to be taken."""
+    shutil.copytree(flux, to, ignore=shutil.ignore_patterns("whole", "volume", "all_in*", ".*"))
+    return to
+
+
+def test_all_files_that_lack_are_named_before_anything_loads(flux: Path, tmp_path: Path):
+    there = copied(flux, tmp_path / "models")
+    shutil.rmtree(there / "vae")
+    (there / "text_encoders" / "t5xxl_fp16.safetensors").rename(there / "t5.sft")
+    tokenizer = there / "parts" / "flux" / "tokenizer_2"
+    (tokenizer / "tokenizer.json").unlink()
+    with models_from(there):
+        before = loaded_stats().loads
+        with pytest.raises(DependencyMissingError) as refused:
+            drawn("alone")
+        assert loaded_stats().loads == before
+    for said in (
+        "T5 text encoder (text_encoder_2)",
+        f"T5 tokenizer (tokenizer_2: {tokenizer} has no tokenizer.json)",
+        "VAE (vae)",
+    ):
+        assert said in refused.value.problem
+    assert "CLIP-L" not in refused.value.problem
+    for file in (
+        f"t5xxl_fp16.safetensors into {there}/text_encoders",
+        f"of T5 into {tokenizer}",
+        f"ae.safetensors into {there}/vae",
+        "alone.json",
+    ):
+        assert file in refused.value.remedy
+
+
+@pytest.mark.slow
+def test_parts_come_from_where_the_facts_say(flux: Path, tmp_path: Path):
+    there = copied(flux, tmp_path / "models")
+    other = build_flux(there / "other", seed=5)
+    facts = there / "unet" / "alone.json"
+    with models_from(there):
+        own = drawn("alone")
+        before = identity(find_checkpoint("alone"))
+        facts.write_text(json.dumps({"parts": {"vae": "sharp"}}))
+        save_file(plain(vae_tensors(other.vae)), there / "vae" / "sharp.safetensors")
+        assert difference(drawn("alone"), own) > 1
+        assert identity(find_checkpoint("alone")) != before
+        facts.write_text(json.dumps({"parts": "other"}))
+        card = find_checkpoint("alone")
+        assert {part.role: part.path for part in card.parts} == {
+            role: there / "other" / role
+            for role in (
+                "text_encoder",
+                "tokenizer",
+                "text_encoder_2",
+                "tokenizer_2",
+                "vae",
+                "scheduler",
+            )
+        }
+        assert difference(drawn("alone"), own) > 1
+        for wrong in ("nowhere", {"unet": "x"}, {"vae": None}, ["x"]):
+            facts.write_text(json.dumps({"parts": wrong}))
+            with pytest.raises((DependencyMissingError, InvalidMediaError), match=r"nowhere|parts"):
+                find_checkpoint("alone")
+
+
+@pytest.mark.slow
+def test_the_sampler_is_that_of_the_model_it_was_published_with(flux: Path, tmp_path: Path):
+    there = copied(flux, tmp_path / "models")
+    fast = build_flux(there / "fast", seed=5, guided=False)
+    network = flux_tensors(fast.transformer.state_dict())
+    save_file(plain(network), there / "unet" / "quick.safetensors")
+    with models_from(there):
+        config = model_of(find_checkpoint("quick")).own_scheduler.config
+        assert (config["shift"], config["use_dynamic_shifting"]) == (1.0, False)
+        assert not model_of(find_checkpoint("quick")).pipeline.transformer.config["guidance_embeds"]
+        config = model_of(find_checkpoint("alone")).own_scheduler.config
+        assert (config["use_dynamic_shifting"], config["max_shift"]) == (True, 1.15)
+
+
+def test_stable_diffusion_3_draws_without_t5_where_that_is_said(sd3: Path):
+    facts = sd3 / "incl_clips.json"
+    with_t5 = drawn("incl_clips")
+    facts.write_text(json.dumps({"parts": {"text_encoder_3": None}}))
+    try:
+        assert model_of(find_checkpoint("incl_clips")).pipeline.text_encoder_3 is None
+        assert difference(drawn("incl_clips"), with_t5) > 1
+    finally:
+        facts.unlink()
+
+
+def test_what_takes_no_part_of_a_file_is_named_and_where_parts_come_from(flux: Path):
+    with watching(None) as notes:
+        drawn("all_in_one")
+    assert any("text_encoders.t5xxl.logit_scale (for comparing" in note for note in notes)
+    with watching(None) as notes:
+        drawn("alone")
+    assert any(
+        "text_encoder is clip/clip_l.safetensors" in note and "vae is vae/ae" in note
+        for note in notes
+    )
+    assert len(list(model_of(find_checkpoint("alone")).account.used)) > 100
+
+
+def test_the_registry_takes_no_part_for_a_model(flux: Path):
+    known = registry()
+    known.scan(hashes=False)
+    kinds = {info.name: info.model_type for info in known.list_all()}
+    assert kinds["t5xxl_fp16"] == kinds["clip_l"] == "text_encoder"
+    assert kinds["alone"] == kinds["all_in_one"] == "checkpoint"
+    assert "tokenizer_2" not in kinds
+
+
+@pytest.mark.parametrize("family", ["flux", "sd3"])
+def test_names_are_those_that_diffusers_converts(family: str):
+    """Its own reader is for networks of the published width alone, so names are compared there."""
+    from diffusers.loaders import single_file_utils
+
+    from safelight.engines.diffusers.flow_names import targets
+
+    with torch.device("meta"):
+        if family == "flux":
+            network = FluxTransformer2DModel(
+                num_layers=2, num_single_layers=2, guidance_embeds=True
+            )
+            held = flux_tensors(network.state_dict())
+        else:
+            network = SD3Transformer2DModel(
+                num_layers=3, dual_attention_layers=(0,), qk_norm="rms_norm"
+            )
+            held = sd3_tensors(network.state_dict())
+    convert = getattr(single_file_utils, f"convert_{family}_transformer_checkpoint_to_diffusers")
+    ours = [each for name in held for each in targets(name)]
+    assert sorted(ours) == sorted(convert(dict(held)))
