@@ -2,7 +2,6 @@
 
 from collections import Counter
 from collections.abc import Iterable, Sequence
-from contextlib import nullcontext
 from typing import Annotated
 from uuid import uuid4
 
@@ -243,7 +242,7 @@ def batch(
     board = boarding(begun, checked, grid or {}, order.names)
     dispatch = Dispatch(target, checked, name, parallel, retries, shards, ended, board)
     try:
-        with board or nullcontext(), watching(recorder().stage_listener("requests")):
+        with board, watching(recorder().stage_listener("requests")):
             dispatch.run(deployment)
     except StopRequestedError:
         if stop_requested() and stop_reason() is not StopReason.CANCEL:

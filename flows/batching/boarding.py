@@ -1,18 +1,17 @@
 """Tells the board of a batch what becomes of its requests, as they begin and end."""
 
 import json
-import logging
-import threading
 import time
 from collections.abc import Mapping, Sequence
-from types import TracebackType
 
 from pydantic import JsonValue
 
 from flows.batching.axes import axis_label
+from flows.batching.board_pages import BoardPages
+from flows.batching.board_writer import BoardWriter
+from flows.batching.catalogue import Outcomes, catalogued
 from flows.batching.requests import Request
 from flows.batching.spreading import label_of
-from safelight.errors import PipelineError
 from safelight.provenance.batches import BatchOutcome, BatchReport
 from safelight.provenance.boards import (
     Axis,
@@ -21,18 +20,13 @@ from safelight.provenance.boards import (
     axes_of,
     captions_of,
     ended_cell,
-    keep_board,
 )
-from safelight.store.store import current_store
 
-LOG = logging.getLogger(__name__)
-EVERY_SECONDS = 1.0
-"""Between two writings of a board."""
 MOST_CELLS = 2000
-"""Of a board: it stands in memory, and each writing of it is one object."""
+"""Of a board: it stands in memory, and each writing of it is one object. More stand in pages."""
 
 
-class Boarding:
+class Boarding(BoardWriter):
     """Keeps the board of a batch up to date; a board that cannot be written stops no batch.
 
     Args:
@@ -51,34 +45,12 @@ class Boarding:
         grid: Mapping[str, Sequence[JsonValue]],
         order: Sequence[str],
     ) -> None:
-        laid_out, cells = _of_grid(requests, grid, order) if grid else _of_list(requests)
+        super().__init__()
+        laid_out, cells = _of_grid(requests, grid, order) if grid else laid_out_list(requests)
         now = time.time()
         self._board = Board(flow_run_id=flow_run_id, flow=flow, began=now, told=now, axes=laid_out)
         self._cells = {cell.number: cell for cell in cells}
-        self._store = current_store()
-        self._lock = threading.Lock()
         self._changes = 0
-        self._new = threading.Event()
-        self._over = threading.Event()
-        self._writer = threading.Thread(target=self._tell, name="board", daemon=True)
-
-    def __enter__(self) -> "Boarding":
-        """Write it as it is before anything has begun."""
-        self._write()
-        self._writer.start()
-        return self
-
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
-        """Write it as it is in the end."""
-        self._over.set()
-        self._new.set()
-        self._writer.join()
-        self._write()
 
     def begun(self, request: Request, flow_run_id: str = "") -> None:
         """A request is under way."""
@@ -86,7 +58,7 @@ class Boarding:
             self._changes += 1
             changed = {"state": "running", "change": self._changes, "flow_run_id": flow_run_id}
             self._cells[request.number] = self._cells[request.number].model_copy(update=changed)
-        self._new.set()
+        self._tell()
 
     def ended(self, outcome: BatchOutcome) -> None:
         """A request has ended."""
@@ -94,25 +66,19 @@ class Boarding:
             self._changes += 1
             cell = self._cells[outcome.number]
             self._cells[outcome.number] = ended_cell(cell, outcome, self._changes)
-        self._new.set()
+        self._tell()
 
-    def _tell(self) -> None:
-        while not self._over.is_set():
-            self._new.wait()
-            self._new.clear()
-            self._write()
-            self._over.wait(EVERY_SECONDS)
+    def reinstated(self, outcomes: Outcomes) -> None:
+        """Requests had ended before."""
+        for outcome in outcomes.in_order():
+            self.ended(outcome)
 
-    def _write(self) -> None:
+    def _write(self, *, all_of_it: bool) -> bool:
+        del all_of_it  # it is one object
         with self._lock:
             cells = tuple(self._cells.values())
-        try:
-            keep_board(
-                self._store,
-                self._board.model_copy(update={"cells": cells, "told": time.time()}),
-            )
-        except PipelineError as error:
-            LOG.warning("the board of this batch is not up to date: %s", error)
+        self._keep(self._board.model_copy(update={"cells": cells, "told": time.time()}))
+        return True
 
 
 def boarding(
@@ -120,8 +86,8 @@ def boarding(
     requests: Sequence[Request],
     grid: Mapping[str, Sequence[JsonValue]],
     order: Sequence[str],
-) -> Boarding | None:
-    """The board of a batch; None of one of very many, which no grid shows at once.
+) -> BoardWriter:
+    """What keeps the board of a batch; of one of very many, in pages.
 
     Args:
         begun: its report as it begins.
@@ -130,7 +96,7 @@ def boarding(
         order: likewise.
     """
     if len(requests) > MOST_CELLS:
-        return None
+        return BoardPages(begun.flow_run_id, begun.flow, catalogued(requests), laid_out_list)
     return Boarding(begun.flow_run_id, begun.flow, requests, grid, order)
 
 
@@ -149,7 +115,7 @@ def _of_grid(
     ]
 
 
-def _of_list(requests: Sequence[Request]) -> tuple[tuple[Axis, ...], list[BoardCell]]:
+def laid_out_list(requests: Sequence[Request]) -> tuple[tuple[Axis, ...], list[BoardCell]]:
     """Parameters that differ become axes, where the requests make a grid along them."""
     given = [*map(_said, requests)]
     found = axes_of(given)

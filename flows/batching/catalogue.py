@@ -14,7 +14,7 @@ from pydantic import JsonValue
 
 from flows.batching.kinds import alike, kind_of
 from flows.batching.requests import Request, seeded
-from safelight.provenance.batches import BatchOutcome
+from safelight.provenance.batches import BatchOutcome, Tally, together
 
 AT_ONCE = 500
 """Rows that are read at once."""
@@ -28,6 +28,13 @@ CREATE TABLE outcomes (number INTEGER PRIMARY KEY, outcome TEXT);
 CREATE TABLE earlier (identity TEXT PRIMARY KEY, attempt INTEGER, ended TEXT, outcome TEXT);
 """
 _COLUMNS = "number, name, parameters, digest, occurrence, place, row, spread"
+_COUNTED = """
+SELECT json_extract(outcome, '$.state'), COALESCE(json_extract(outcome, '$.reused'), 0),
+    COALESCE(json_extract(outcome, '$.error.code'), ''), COUNT(*),
+    COALESCE(SUM(json_extract(outcome, '$.seconds')), 0.0),
+    COALESCE(SUM(json_extract(outcome, '$.cost_usd')), 0.0)
+FROM outcomes GROUP BY 1, 2, 3
+"""
 Written = tuple[Any, ...]
 """A request as its row has it."""
 Entry = tuple[str, int, str, str]
@@ -71,6 +78,11 @@ class Catalogue(Sequence[Request]):
     def __len__(self) -> int:
         """How many there are."""
         return self._count
+
+    @property
+    def first(self) -> int:
+        """The lowest number; the others follow it without a gap."""
+        return self._first
 
     @overload
     def __getitem__(self, place: int) -> Request: ...
@@ -213,6 +225,23 @@ class Outcomes(MutableMapping[int, BatchOutcome]):
     def in_order(self) -> Iterator[BatchOutcome]:
         """All of them, by number."""
         return (BatchOutcome.model_validate_json(outcome) for _, outcome in self._read())
+
+    def among(self, first: int, last: int) -> dict[int, BatchOutcome]:
+        """Those from one number to another, both counted in."""
+        asked = "SELECT * FROM outcomes WHERE number BETWEEN ? AND ?"
+        rows = self._rows.execute(asked, (first, last)).fetchall()
+        return {number: BatchOutcome.model_validate_json(outcome) for number, outcome in rows}
+
+    def tally(self) -> Tally:
+        """All of them, counted."""
+        rows = self._rows.execute(_COUNTED).fetchall()
+        tally = Tally()
+        for state, reused, code, count, seconds, cost in rows:
+            spent = {} if reused else {"seconds": seconds, "cost_usd": cost}
+            codes = {} if state == "succeeded" else {code: count}
+            some = Tally(states={state: count}, reused=count * reused, codes=codes, **spent)
+            tally = together(tally, some)
+        return tally
 
     def enter(self, rows: Iterable[tuple[int, str]]) -> None:
         """Enter outcomes as JSON."""

@@ -16,7 +16,7 @@ from prefect.client.schemas.responses import DeploymentResponse
 from prefect.context import FlowRunContext
 from prefect.exceptions import ObjectNotFound
 
-from flows.batching.boarding import Boarding
+from flows.batching.board_writer import BoardWriter
 from flows.batching.catalogue import Catalogue, Outcomes, catalogued
 from flows.batching.outcomes import deleted, may_pass, not_run, outcome_in, outcome_of
 from flows.batching.requests import Request
@@ -61,7 +61,7 @@ class Dispatch:
     """On workers: many requests a flow run, instead of one. None: where it is worth it."""
     ended: Callable[[BatchOutcome], None] | None = None
     """Told of each outcome as it comes; of a batch that goes on, also of those from before."""
-    board: Boarding | None = None
+    board: BoardWriter | None = None
     """What people see meanwhile; None of a batch of very many."""
     requests: Catalogue = field(init=False)
     """All of them, on disk."""
@@ -133,10 +133,11 @@ class Dispatch:
     def reinstate(self, outcomes: Iterable[tuple[int, str]]) -> None:
         """Enter outcomes from before, by number and as JSON, and report progress."""
         self.outcomes.enter(outcomes)
-        for told in (self.ended, self.board.ended if self.board is not None else None):
-            if told is not None:
-                for outcome in self.outcomes.in_order():
-                    told(outcome)
+        if self.board is not None:
+            self.board.reinstated(self.outcomes)
+        if self.ended is not None:
+            for outcome in self.outcomes.in_order():
+                self.ended(outcome)
         step(len(self.outcomes), len(self.requests))
 
     def _run_here(self) -> None:

@@ -189,8 +189,23 @@ class Index:
 
     def ran(self, runs: Sequence[str]) -> dict[str, Ran]:
         """Some runs by their ids; those that left no manifest are left out."""
-        marks = ", ".join("?" for _ in runs)
-        return {each.id: each for each in self._ran(f"id IN ({marks})", tuple(runs), len(runs))}
+        found: dict[str, Ran] = {}
+        for at in range(0, len(runs), AT_ONCE):  # SQLite takes a limited number of values
+            some = tuple(runs[at : at + AT_ONCE])
+            marks = ", ".join("?" for _ in some)
+            found |= {each.id: each for each in self._ran(f"id IN ({marks})", some, len(some))}
+        return found
+
+    def ran_now(self, runs: Sequence[str]) -> dict[str, Ran]:
+        """The same; of those that have not been read yet, the manifests are, and no others."""
+        found = self.ran(runs)
+        new = [run for run in runs if run not in found]
+        if not new:
+            return found
+        read = [*self._manifests(f"{MANIFESTS}{run}.json" for run in new)]
+        opinions, exists = self._opinions(), self._store.backend.exists
+        self.database.write(lambda c: enter(c, read, opinions, exists))
+        return found | self.ran(new)
 
     def alike(self, flow: str, limit: int = 200) -> list[Ran]:
         """Earlier runs of a flow that worked for all they made, the latest first."""

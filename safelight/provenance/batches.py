@@ -129,7 +129,7 @@ class BatchReport(_Frozen):
 
     def tally(self) -> Tally:
         """How its requests ended, counted."""
-        return _tallied(self.outcomes) if self.counted is None else self.counted
+        return tallied(self.outcomes) if self.counted is None else self.counted
 
     def counts(self) -> dict[str, JsonValue]:
         """How many requests ended in which way."""
@@ -211,14 +211,15 @@ def reported(begun: BatchReport, outcomes: Iterable[BatchOutcome], count: int) -
         data = _Part(outcomes=some).model_dump_json(exclude_defaults=True)
         current_store().write_record(part_key(begun.flow_run_id, parts), data.encode())
         parts += 1
-        tally = _together(tally, _tallied(some))
+        tally = together(tally, tallied(some))
         failed += [one for one in some if one.state != "succeeded"][: MOST_FAILURES - len(failed)]
     report = begun.model_copy(update={"parts": parts, "counted": tally, "failed": tuple(failed)})
     keep_report(report)
     return report
 
 
-def _tallied(outcomes: Iterable[BatchOutcome]) -> Tally:
+def tallied(outcomes: Iterable[BatchOutcome]) -> Tally:
+    """How some requests ended, counted."""
     states, codes = Counter[str](), Counter[str]()
     reused, cost, seconds = 0, 0.0, 0.0
     for one in outcomes:
@@ -232,7 +233,8 @@ def _tallied(outcomes: Iterable[BatchOutcome]) -> Tally:
     return Tally(states=dict(states), reused=reused, cost_usd=cost, seconds=seconds, codes=codes)
 
 
-def _together(one: Tally, other: Tally) -> Tally:
+def together(one: Tally, other: Tally) -> Tally:
+    """Two counts as one."""
     return Tally(
         states=Counter(one.states) + Counter(other.states),
         reused=one.reused + other.reused,

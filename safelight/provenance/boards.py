@@ -8,7 +8,7 @@ from uuid import UUID
 from pydantic import BaseModel, ConfigDict, ValidationError
 
 from safelight.errors import MissingFileError
-from safelight.provenance.batches import BatchOutcome
+from safelight.provenance.batches import PART, BatchOutcome, Tally
 from safelight.store.artifact import ArtifactRef
 from safelight.store.store import Store, current_store
 
@@ -18,6 +18,8 @@ LONGEST_AXIS = 40
 """Values; a parameter that has more is no axis, unless a grid names it as one."""
 LONGEST_CAPTION = 80
 """Characters."""
+PAGE = PART
+"""Requests of a page, of a batch of very many."""
 CellState = Literal["waits", "running", "succeeded", "failed", "crashed", "cancelled"]
 
 
@@ -66,8 +68,19 @@ class BoardCell(_Frozen):
         return self.state not in ("waits", "running")
 
 
+class Counted(_Frozen):
+    """How the requests of a batch of very many stand."""
+
+    requests: int
+    """How many there are."""
+    going: int = 0
+    """Under way."""
+    ended: Tally = Tally()
+    """The others that are not waiting."""
+
+
 class Board(_Frozen):
-    """All requests of a batch."""
+    """All requests of a batch, or a page of them."""
 
     flow_run_id: str
     """Of the batch itself."""
@@ -81,6 +94,13 @@ class Board(_Frozen):
     """Those with most values first, unless a grid gives their order."""
     cells: tuple[BoardCell, ...] = ()
     """In their order."""
+    counted: "Counted | None" = None
+    """Where its cells lie in pages beside it: how all of them stand."""
+
+    @property
+    def pages(self) -> int:
+        """How many lie beside it; 0 where its cells stand here."""
+        return -(-self.counted.requests // PAGE) if self.counted else 0
 
     @property
     def changes(self) -> int:
@@ -146,20 +166,25 @@ def ended_cell(cell: BoardCell, outcome: BatchOutcome, change: int) -> BoardCell
     )
 
 
-def board_key(flow_run_id: str | UUID) -> str:
-    """Where the store keeps the board of a batch."""
-    return f"{BOARDS}{flow_run_id}.json"
+def board_key(flow_run_id: str | UUID, page: int = 0) -> str:
+    """Where the store keeps the board of a batch, or a page of one, from 1."""
+    return f"{BOARDS}{flow_run_id}{f'/{page:05}' if page else ''}.json"
 
 
-def keep_board(store: Store, board: Board) -> None:
-    """Put a board into the store; the one before it is gone."""
+def keep_board(store: Store, board: Board, page: int = 0) -> None:
+    """Put a board, or a page of one, into the store; the one before it is gone."""
     data = board.model_dump_json(exclude_defaults=True).encode()
-    store.write_record(board_key(board.flow_run_id), data)
+    store.write_record(board_key(board.flow_run_id, page), data)
 
 
-def load_board(flow_run_id: str | UUID) -> Board | None:
-    """The board of a batch; None where it has none yet, or none that this version reads."""
+def load_board(flow_run_id: str | UUID, page: int = 0) -> Board | None:
+    """The board of a batch, or a page of it, from 1.
+
+    Returns:
+        None where it has none yet, or none that this version reads.
+    """
     try:
-        return Board.model_validate_json(current_store().read_record(board_key(flow_run_id)))
+        data = current_store().read_record(board_key(flow_run_id, page))
+        return Board.model_validate_json(data)
     except (MissingFileError, ValidationError):
         return None

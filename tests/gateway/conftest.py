@@ -3,8 +3,8 @@
 import asyncio
 import os
 import subprocess
-from collections.abc import Iterator
-from contextlib import AsyncExitStack
+from collections.abc import Generator, Iterator
+from contextlib import AsyncExitStack, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -99,7 +99,7 @@ def gateway(shared_pool: Pool, prefect_server: str) -> Iterator[Gateway]:
 
 
 class Alone:
-    """A gateway in this process whose Prefect server is away."""
+    """A gateway in this process."""
 
     def __init__(self, runner: asyncio.Runner, api: FastAPI, volume: Path) -> None:
         self.volume = volume
@@ -124,13 +124,13 @@ class Alone:
         return self._runner.run(asked())
 
 
-@pytest.fixture(scope="module")
-def alone(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Alone]:
-    volume = tmp_path_factory.mktemp("alone")
+@contextmanager
+def in_this_process(volume: Path, server: str) -> Generator[Alone]:
+    """A gateway of this volume whose Prefect server has this address."""
     api = create_api()
     with (
         pytest.MonkeyPatch.context() as patch,
-        temporary_settings({PREFECT_API_URL: "http://127.0.0.1:9/api"}),
+        temporary_settings({PREFECT_API_URL: server}),
         asyncio.Runner() as runner,
     ):
         patch.setenv("VOLUME_ROOT", str(volume))
@@ -142,6 +142,13 @@ def alone(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Alone]:
         runner.run(stack.aclose())
     reload_settings()
     current_store.cache_clear()
+
+
+@pytest.fixture(scope="module")
+def alone(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Alone]:
+    """One whose Prefect server is away."""
+    with in_this_process(tmp_path_factory.mktemp("alone"), "http://127.0.0.1:9/api") as gateway:
+        yield gateway
 
 
 @pytest.fixture

@@ -1,7 +1,7 @@
 """The room Batches: runs of many as a light table that fills while they run."""
 
 import time
-from collections.abc import Sequence
+from collections import Counter
 from dataclasses import dataclass
 from typing import Annotated
 from urllib.parse import urlencode
@@ -13,7 +13,6 @@ from starlette.responses import Response
 
 from safelight.errors import MissingFileError
 from safelight.gallery.index import gallery
-from safelight.gallery.rows import Ran
 from safelight.gateway.jobs import Job, Status, find_job
 from safelight.gateway.listing import list_jobs
 from safelight.gateway.page.grids import TOGETHER, Choice, Grid, board_of, grid_of
@@ -22,15 +21,13 @@ from safelight.gateway.page.rendering import shown_page, shown_part
 from safelight.gateway.shared import Everything, Shared
 from safelight.gateway.steering import cancel, retry
 from safelight.gateway.workflows import WorkflowType
-from safelight.provenance.batches import PART, BatchReport, load_report
-from safelight.provenance.boards import Board, BoardCell, load_board
+from safelight.provenance.batches import BatchReport, Tally, load_report
+from safelight.provenance.boards import PAGE, Board, Counted, load_board
 
 router = APIRouter(prefix="/batches", include_in_schema=False, route_class=PageRoute)
 MOST = 50
 """Batches of the list."""
 LIVE = (Status.QUEUED, Status.RUNNING)
-PAGE = PART
-"""Requests of a batch in parts that a page shows."""
 Name = Annotated[str, Query(max_length=200)]
 Layer = Annotated[int, Query(ge=0, le=2000)]
 Page = Annotated[int, Query(ge=1, le=1_000_000)]
@@ -67,9 +64,11 @@ class Shown:
 
     job: Job
     board: Board | None
-    """None before it has told anything."""
+    """None before it has told anything; of a batch of very many, a page of its requests."""
     report: BatchReport | None
     """None before it has ended."""
+    counted: Counted | None = None
+    """How all requests stand, where the board has a page of them."""
     pages: range = range(0)
     """Of those that its board is one of."""
 
@@ -104,12 +103,12 @@ def show_one(
     layer: Layer = 0,
     page: Page = 1,
 ) -> Response:
-    """One batch as a grid, which fills while it runs; one of very many at its end, in pages."""
+    """One batch as a grid, which fills while it runs; one of very many in pages."""
     found = _found(shared, batch_id, page)
-    chosen = Choice(x, y, layer)
+    chosen = Choice(x, y, layer, page)
     grid = grid_of(found.board, chosen) if found.board else None
     if grid is not None:
-        chosen = Choice(grid.x, grid.y, grid.layer)
+        chosen = Choice(grid.x, grid.y, grid.layer, page)
     return shown_page(
         request,
         "batch",
@@ -131,14 +130,15 @@ def follow(
     x: Name = "",
     y: Name = "",
     layer: Layer = 0,
+    page: Page = 1,
 ) -> Response:
     """What has changed since a number: cells of the grid, and the figures above it."""
-    found = _found(shared, batch_id, 1)
+    found = _found(shared, batch_id, page)
     if found.board is None and found.live:
         return Response(status_code=204)
     if found.board is None or since < 0:  # it begins, or it ends: the page is another one
         return Response(status_code=204, headers={"HX-Refresh": "true"})
-    chosen = Choice(x, y, layer)
+    chosen = Choice(x, y, layer, page)
     there = _numbers(grid_of(found.board, chosen))
     changed = [c for c in found.board.cells if c.change > since and c.number in there]
     return shown_part(request, "batch_live", status=200, changed=changed, **_told(found, chosen))
@@ -172,7 +172,7 @@ def _found(shared: Shared, batch_id: UUID, page: int) -> Shown:
     Args:
         shared: what all requests share.
         batch_id: of its run.
-        page: of one in parts that has told no board, from 1.
+        page: of one of very many, from 1.
 
     Raises:
         UnknownJobError: there is none of this id.
@@ -182,23 +182,16 @@ def _found(shared: Shared, batch_id: UUID, page: int) -> Shown:
     try:
         report = load_report(batch_id)
     except MissingFileError:
-        return Shown(job, board, None)
-    if board is None and job.status not in LIVE:
-        index = gallery()
-        index.refresh(wait=index.is_empty())
+        report = None
+    if board is not None and board.counted is not None:
+        shown = load_board(batch_id, page) or board  # none of its cells is told yet
+        return Shown(job, shown, report, board.counted, range(1, board.pages + 1))
+    if board is None and report is not None and job.status not in LIVE:
         outcomes = report.page((page - 1) * PAGE, PAGE) if report.parts else report.outcomes
         ids = [outcome.flow_run_id for outcome in outcomes if outcome.flow_run_id]
-        board = board_of(report, outcomes, _ran(ids))
-        return Shown(job, board, report, range(1, report.parts + 1))
+        board = board_of(report, outcomes, gallery().ran_now(ids))
+        return Shown(job, board, report, pages=range(1, report.parts + 1))
     return Shown(job, board, report)
-
-
-def _ran(ids: Sequence[str]) -> dict[str, Ran]:
-    """SQLite takes a limited number of values at once."""
-    found: dict[str, Ran] = {}
-    for at in range(0, len(ids), 500):
-        found |= gallery().ran(ids[at : at + 500])
-    return found
 
 
 def _told(found: Shown, chosen: Choice) -> dict[str, object]:
@@ -209,59 +202,52 @@ def _told(found: Shown, chosen: Choice) -> dict[str, object]:
         "board": board,
         "live": found.live,
         "chosen": chosen,
-        "figures": figures_of(board, found.report, live=found.live) if board else None,
+        "figures": figures_of(board, found.report, found.counted, live=found.live)
+        if board
+        else None,
         "next": f"/batches/{found.job.id}/live?{address}",
         "has_report": found.report is not None,
     }
 
 
-def figures_of(board: Board, report: BatchReport | None, *, live: bool) -> Figures:
+def figures_of(
+    board: Board, report: BatchReport | None, counted: Counted | None = None, *, live: bool
+) -> Figures:
     """How far a batch is.
 
     Args:
         board: what it has told.
         report: of its end; None before.
+        counted: how all its requests stand, where the board has a page of them.
         live: whether it goes on.
     """
-    over = [cell for cell in board.cells if cell.is_over]
     if report is not None and not live:
-        return _in_the_end(report, board)
-    own = [cell for cell in over if not cell.reused]
-    gone = time.time() - board.began
-    rate = len(own) / gone if own and gone > 0 and board.began else None
-    left = (len(board.cells) - len(over)) / rate if rate and live else None
-    return Figures(
-        whole=len(board.cells),
-        done=_count(over, "succeeded"),
+        return _figures(report.requests, 0, report.tally(), board, live=False)
+    if counted is not None:
+        return _figures(counted.requests, counted.going, counted.ended, board, live=live)
+    over = [cell for cell in board.cells if cell.is_over]
+    ended = Tally(
+        states=Counter(cell.state for cell in over),
         reused=sum(cell.reused for cell in over),
-        going=_count(board.cells, "running") if live else 0,
-        failed=_count(over, "failed", "crashed"),
-        stopped=_count(over, "cancelled"),
-        work=sum(cell.seconds for cell in own),
-        rate=rate,
-        left=left,
-        cost=0.0,
+        seconds=sum(cell.seconds for cell in over if not cell.reused),
     )
+    going = sum(cell.state == "running" for cell in board.cells)
+    return _figures(len(board.cells), going, ended, board, live=live)
 
 
-def _in_the_end(report: BatchReport, board: Board) -> Figures:
-    """Of all its requests, also where the board has a page of them."""
-    tally = report.tally()
-    gone = board.told - board.began
-    own = tally.ended - tally.reused
+def _figures(whole: int, going: int, ended: Tally, board: Board, *, live: bool) -> Figures:
+    gone = (time.time() if live else board.told) - board.began
+    own = ended.ended - ended.reused
+    rate = own / gone if own and gone > 0 and board.began else None
     return Figures(
-        whole=report.requests,
-        done=tally.states.get("succeeded", 0),
-        reused=tally.reused,
-        going=0,
-        failed=tally.states.get("failed", 0) + tally.states.get("crashed", 0),
-        stopped=tally.states.get("cancelled", 0),
-        work=tally.seconds,
-        rate=own / gone if own and gone > 0 and board.began else None,
-        left=None,
-        cost=tally.cost_usd,
+        whole=whole,
+        done=ended.states.get("succeeded", 0),
+        reused=ended.reused,
+        going=going if live else 0,
+        failed=ended.states.get("failed", 0) + ended.states.get("crashed", 0),
+        stopped=ended.states.get("cancelled", 0),
+        work=ended.seconds,
+        rate=rate,
+        left=(whole - ended.ended) / rate if rate and live else None,
+        cost=ended.cost_usd,
     )
-
-
-def _count(cells: Sequence[BoardCell], *states: str) -> int:
-    return sum(cell.state in states for cell in cells)

@@ -29,10 +29,17 @@ class Choice:
     y: str = ""
     layer: int = 0
     """Which combination of the other axes is shown, from 0."""
+    page: int = 1
+    """Of a batch of very many."""
 
     def query(self) -> dict[str, str]:
         """As an address says it."""
-        said = {"x": self.x, "y": self.y, "layer": str(self.layer) if self.layer else ""}
+        said = {
+            "x": self.x,
+            "y": self.y,
+            "layer": str(self.layer) if self.layer else "",
+            "page": str(self.page) if self.page > 1 else "",
+        }
         return {name: value for name, value in said.items() if value}
 
 

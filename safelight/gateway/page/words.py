@@ -222,7 +222,6 @@ WORDS = FILES | {
     "batch.page": "Page",
     "batch.grid": "The batch as a grid",
     "batch.later": "The grid stands here as soon as the batch has read its requests.",
-    "batch.at_end": "{percent} % done. Of a batch this large the grid stands here at its end.",
     "batch.left_nothing": "It ended before it had read its requests.",
     "cell.waits": "waits",
     "cell.running": "being drawn",
