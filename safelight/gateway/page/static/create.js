@@ -1,5 +1,6 @@
 // The form of Create: it lives in the address and in the browser, says what is wrong, and sends.
 import { $, $$, changing, refusal, say, send, tell, typing } from "./frame.js";
+import { lookAfter } from "./notices.js";
 import { show, stop, watch } from "./watch.js";
 
 const form = $("#form");
@@ -104,6 +105,7 @@ async function draw() {
     if (ok) {
       key = null;
       wrong({}, true);
+      lookAfter(told.batch ?? told.job, told.batch ? `/batches/${told.batch}` : `/jobs?job=${told.job}`);
       if (told.batch) {
         location.href = `/batches/${told.batch}`;
         return;
