@@ -269,7 +269,7 @@ _KINDS = {
 def _refused(error: ValidationError) -> InvalidFieldValueError:
     first, *others = error.errors(include_url=False)
     name = str(first["loc"][0])
-    variable = name if name == "VOLUME_ROOT" else f"SAFELIGHT_{name.upper()}"
+    variable = _variable(name)
     said = first["msg"].removeprefix("Input should be ")
     expected = _EXPECTED.get(name) or _KINDS.get(first["type"]) or said
     more = f" (and {len(others)} more)" if others else ""
@@ -277,6 +277,23 @@ def _refused(error: ValidationError) -> InvalidFieldValueError:
         f"{variable} is {first['input']!r}, expected {expected}{more}",
         f"correct {variable}, or unset it",
     )
+
+
+def _variable(name: str) -> str:
+    return name.upper() if name.upper() == "VOLUME_ROOT" else f"SAFELIGHT_{name.upper()}"
+
+
+def absolute_paths() -> dict[str, str]:
+    """Variables of all paths that are set relative to this process's folder, as absolute ones.
+
+    For the environment of a process that runs flows: it works in the folder that a deployment
+    names, and a relative path would lead elsewhere from there.
+    """
+    return {
+        _variable(name): str(value.absolute())
+        for name, value in settings().__dict__.items()
+        if isinstance(value, Path) and not value.is_absolute()
+    }
 
 
 def reload_settings() -> Settings:

@@ -35,11 +35,12 @@ def safelight_up(root: Path, page_port: int = 0) -> Iterator[dict[str, str]]:
     )
     assert process.stdout is not None
     said = ""
+    ready = "Page: " if page_port else "Prefect UI and API"
     for line in process.stdout:
         said += line
-        if "Prefect UI and API" in line:
+        if ready in line:
             break
-    assert "Prefect UI and API" in said, said
+    assert ready in said, said
     log = (root / "up.log").open("w")
     drain = subprocess.Popen(["cat"], stdin=process.stdout, stdout=log)
     url = f"http://127.0.0.1:{port}/api"

@@ -272,7 +272,9 @@ def _digest(flow: str, parameters: Mapping[str, JsonValue]) -> str:
 def _meant(row: Row, textual: frozenset[str]) -> dict[str, JsonValue]:
     """Cells of fields that take no text may hold JSON lists and objects."""
     return {
-        name: _structured(row.where, name, cast(str, cell)) if name not in textual else cell
+        name: _structured(row.where, name, cell)
+        if name not in textual and isinstance(cell, str)  # one of several seeds is none
+        else cell
         for name, cell in row.values.items()
     }
 

@@ -3,7 +3,7 @@
 from collections.abc import Mapping, Sequence
 from importlib import import_module
 from pathlib import Path
-from typing import NamedTuple, Protocol, cast
+from typing import NamedTuple, cast
 
 from pydantic import JsonValue
 
@@ -19,24 +19,15 @@ from safelight.cli.printing import (
 from safelight.cli.runs import session
 from safelight.cli.server import configured_api_url
 from safelight.client.contracts import Contract
+from safelight.client.requests import CHECKING, LARGEST_FILE, READING, CheckedRequest
 from safelight.client.runs import RunEnd
 from safelight.errors import InvalidFieldValueError, MissingFileError
 from safelight.provenance.batches import BatchReport, load_report
 from safelight.store.disk import disk_errors
 from safelight.store.store import current_store
 
-LARGEST_FILE = 32 * 2**20
-"""Bytes; the flow reads no more."""
-READING, CHECKING = "flows.batching.reading.files", "flows.batching.requests"
 GATHERING, PLANNING = "flows.batching.gathering", "flows.batching.planning"
 """Read files of requests and folders; loaded by name, since the command sits below the flows."""
-
-
-class CheckedRequest(Protocol):
-    """A request that its flow has accepted."""
-
-    where: str
-    parameters: Mapping[str, JsonValue]
 
 
 class RequestFile(NamedTuple):

@@ -93,7 +93,7 @@ def pipelines() -> Pipelines:
 
 @cache
 def _announced(name: str) -> object:
-    """Looked for once: that reads a file of every package that is installed."""
+    """What is installed does not change while a process runs, and looking for it takes 20 ms."""
     for found in entry_points(group=GROUP, name=name):
         return found.load()
     raise DependencyMissingError(

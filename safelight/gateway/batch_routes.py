@@ -8,14 +8,24 @@ from uuid import UUID
 
 from fastapi import APIRouter, Header, Query, Request, Response
 from pydantic import BaseModel, ConfigDict, JsonValue
+from starlette.concurrency import run_in_threadpool
 from starlette.responses import StreamingResponse
 
+from safelight.client.requests import table_type
 from safelight.errors import InvalidFieldValueError, MissingFileError
 from safelight.exports.facts import batch_results
 from safelight.exports.parts import LONGEST_NAME, part
 from safelight.exports.placing import disposition, named
 from safelight.exports.zips import Zip, plan_zip
-from safelight.gateway.files import RANGE, bounds, download, names_tag, template_of
+from safelight.gateway.files import (
+    BINARY,
+    RANGE,
+    bounds,
+    download,
+    names_tag,
+    require_file,
+    template_of,
+)
 from safelight.gateway.job_routes import (
     FILE_ANSWERS,
     NO_REASON,
@@ -28,8 +38,9 @@ from safelight.gateway.listing import JobFilters, JobPage, filtered_jobs
 from safelight.gateway.problems import Problem, UnknownJobError
 from safelight.gateway.shared import Everything, Shared
 from safelight.gateway.steering import Reason, Submission, cancel
-from safelight.gateway.workflows import WorkflowType
+from safelight.gateway.workflows import WorkflowType, flow_named
 from safelight.provenance.batches import BatchOutcome, BatchReport, load_report
+from safelight.store.store import current_store
 
 router = APIRouter(prefix="/api/batches", tags=["batches"])
 CHUNK = 2**16
@@ -87,6 +98,17 @@ class Table(_Frozen):
     """In their order."""
 
 
+class StoredTable(_Frozen):
+    """A table of requests in the store."""
+
+    uri: str
+    """`store:` link: the parameter `file` of a batch takes it."""
+    media_type: str
+    """Under which it is kept."""
+    rows: int
+    """Requests in it; more where a row names several seeds."""
+
+
 @router.post("", status_code=201)
 def submit_batch(
     parameters: dict[str, JsonValue],
@@ -99,6 +121,35 @@ def submit_batch(
     job = shared.submitter.submit(wanted, key)
     answer.headers["Location"] = f"{router.prefix}/{job.id}"
     return job
+
+
+@router.post(
+    "/tables",
+    status_code=201,
+    openapi_extra={
+        "requestBody": {
+            "required": True,
+            "content": {BINARY: {"schema": {"type": "string", "format": "binary"}}},
+        }
+    },
+)
+async def upload_table(
+    request: Request,
+    flow: Annotated[str, Query(max_length=200, description="Whose parameters it names.")],
+    prompts: Annotated[bool, Query(description="Whether its lines may be prompts.")] = False,
+    content_type: Annotated[str, Header(description=BINARY)] = "",
+) -> StoredTable:
+    """Keep a table of requests for a batch, once it is read: the body is the file itself."""
+    require_file(content_type, ())
+    data = b"".join([chunk async for chunk in request.stream()])
+    return await run_in_threadpool(_kept_table, flow_named(flow), data, prompts=prompts)
+
+
+def _kept_table(flow: str, data: bytes, *, prompts: bool) -> StoredTable:
+    media_type, rows = table_type(flow, data, prompts=prompts)
+    stored = current_store().put(data, media_type, folder="uploads")
+    current_store().settle()
+    return StoredTable(uri=stored.uri, media_type=media_type, rows=rows)
 
 
 @router.get("")

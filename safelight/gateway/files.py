@@ -283,17 +283,21 @@ async def keep_upload(chunks: AsyncIterator[bytes], sha256: str | None) -> Store
         return await run_sync(kept_file, path)
 
 
-def require_file(content_type: str) -> None:
+def require_file(content_type: str, accepted: tuple[str, ...] = ACCEPTED) -> None:
     """Refuse a body that is not the file itself; a form of another site cannot say that it is.
+
+    Args:
+        content_type: as the header says it.
+        accepted: beginnings of types that may be said, beside octets.
 
     Raises:
         ContentTypeError: it is something else.
     """
     kind = content_type.partition(";")[0].strip().lower()
-    if kind != BINARY and not kind.startswith(ACCEPTED):
+    if kind != BINARY and not kind.startswith(accepted):
+        media = "that of a picture, video or sound, or " if accepted else ""
         raise ContentTypeError(
-            f"the content type is {kind[:80] or 'not given'}, expected that of a picture, video "
-            f"or sound, or {BINARY}",
+            f"the content type is {kind[:80] or 'not given'}, expected {media}{BINARY}",
             f"send the file itself with the header Content-Type: {BINARY}",
         )
 

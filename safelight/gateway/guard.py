@@ -14,6 +14,7 @@ from urllib.parse import urlsplit
 from starlette.datastructures import Headers
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
+from safelight.client.requests import LARGEST_FILE
 from safelight.errors import PipelineError
 from safelight.gateway.correlating import correlation_id
 from safelight.gateway.problems import (
@@ -36,6 +37,8 @@ UPLOAD_BYTES = 8 * 2**30
 """Of an uploaded file."""
 FILES = re.compile(r"/api/uploads(/resumable/[^/]+)?|/api/characters/[^/]+/images")
 """Paths that take files."""
+TABLES = "/api/batches/tables"
+"""Path that takes tables of requests."""
 FORMS = frozenset({"/signin", "/signout"})
 """Paths that take forms of pages without scripts; those pages must be our own."""
 FORM = "application/x-www-form-urlencoded"
@@ -84,6 +87,8 @@ def _most(path: str) -> int:
     """Bytes that a body may have there."""
     if FILES.fullmatch(path):
         return UPLOAD_BYTES
+    if path == TABLES:
+        return LARGEST_FILE
     with_pictures = PICTURES.fullmatch(path) or PICTURE_FORMS.fullmatch(path)
     return PICTURES_BYTES if with_pictures else JSON_BYTES
 
@@ -142,7 +147,8 @@ def _from_a_foreign_page(scope: Scope, headers: Headers) -> PipelineError | None
 
 def _of_another_kind(scope: Scope, headers: Headers) -> PipelineError | None:
     """A body that is no JSON, which a browser sends anywhere without asking first."""
-    if scope["method"] not in WRITES or FILES.fullmatch(scope["path"]):
+    path = scope["path"]
+    if scope["method"] not in WRITES or path == TABLES or FILES.fullmatch(path):
         return None
     has_body = headers.get("content-length", "0") != "0" or "transfer-encoding" in headers
     kind = headers.get("content-type", "").partition(";")[0].strip().lower()

@@ -31,7 +31,7 @@ from safelight.pool.messages import (
     lines_of,
 )
 from safelight.progress import StopReason
-from safelight.settings import settings
+from safelight.settings import absolute_paths, settings
 
 if TYPE_CHECKING:
     from safelight.pool.metering import Meter
@@ -190,7 +190,9 @@ class WarmProcess:
         with theirs:
             self._process = subprocess.Popen(
                 [sys.executable, "-m", "safelight.pool.child", str(theirs.fileno())],
-                env=safe_path({**UNLESS_SET, **os.environ, **self._environment}),
+                env=safe_path(
+                    {**UNLESS_SET, **os.environ, **absolute_paths(), **self._environment}
+                ),
                 pass_fds=[theirs.fileno()],
                 stdin=subprocess.DEVNULL,
                 start_new_session=True,  # Ctrl-C goes to the worker alone

@@ -7,8 +7,9 @@ from pathlib import Path
 import pytest
 from PIL import Image
 
-from safelight.cli.batching import LARGEST_FILE, read_requests, show_check
+from safelight.cli.batching import read_requests, show_check
 from safelight.client.contracts import contract
+from safelight.client.requests import LARGEST_FILE
 from safelight.errors import PipelineError
 from safelight.store.artifact import EXTENSIONS
 
@@ -19,6 +20,13 @@ GOOD = [
     "\ufeffprompt\nein M\u00e4dchen\n".encode(),
     b'[{"prompt": "a cat"}]',
 ]
+
+
+def test_a_row_with_several_seeds_is_as_many_requests(tmp_path: Path):
+    file = tmp_path / "seeds.csv"
+    file.write_text("prompt,seed\na cat,8..9\na dog,7\n")
+    found = read_requests(file, GENERATE, {}, None)
+    assert [request.parameters["seed"] for request in found.requests] == [8, 9, 7]
 
 
 @pytest.mark.parametrize("content", GOOD)

@@ -70,7 +70,7 @@ def test_the_official_client_draws_and_edits(client: openai.OpenAI):
 
 
 @pytest.mark.filterwarnings("ignore:The Sora API")  # of their own service
-def test_the_official_client_makes_a_video(client: openai.OpenAI):
+def test_the_official_client_makes_a_video(client: openai.OpenAI, gateway: Gateway):
     reference = ("first.png", picture(), "image/png")
     made = client.videos.create(
         prompt="slowly nearer",
@@ -103,6 +103,14 @@ def test_the_official_client_makes_a_video(client: openai.OpenAI):
             client.videos.delete(video)
         with pytest.raises(openai.NotFoundError):
             client.videos.retrieve(video)
+    told = [
+        gateway.client.get("/api/audit", params={"event_type": event, "subject": video}).json()
+        for event in ("job.deleted", "job.cancel")
+        for video in (drawn.id, made.id)
+    ]
+    assert [one["total"] for one in told][:2] == [1, 1]
+    assert told[0]["lines"][0]["actor"] == "anonymous"
+    assert told[3]["total"] == 0  # it had ended
     with pytest.raises(openai.BadRequestError, match="seconds is 12"):
         client.videos.create(prompt="x", seconds="12")
 

@@ -78,3 +78,13 @@ def test_the_end_is_told_to_who_asked_for_it_and_is_elsewhere(page: Page):
     expect(button).to_have_attribute("aria-pressed", "true")
     button.click()
     expect(button).to_have_attribute("aria-pressed", "false")
+
+
+def test_the_end_is_told_in_whatever_room_the_person_is(page: Page):
+    query = "&".join(f"{name}={value}" for name, value in {**SMALL, "seed": 78}.items())
+    page.goto(f"/create/generate?prompt=a+green+heart&{query}")
+    page.keyboard.press("Control+Enter")
+    expect(page.locator("#stop")).to_be_visible()
+    page.goto("/models")
+    expect(page.locator("#said")).to_have_text("Done: a green heart · 78")
+    assert page.evaluate("localStorage.begun") == "[]"  # once

@@ -2,9 +2,13 @@
 
 import os
 import subprocess
-from collections.abc import Iterator
+import threading
+from collections.abc import Generator, Iterator
+from contextlib import contextmanager
+from datetime import UTC, datetime
 from pathlib import Path
 
+import httpx
 import pytest
 
 from safelight.access.keys import Limits, Scope, make_key
@@ -22,6 +26,8 @@ WAITING = (
     "|media-lab/generate|media-lab/enhance)$"
 )
 """Paths that answer when a job has ended."""
+LONGEST_SECONDS = 5.0
+"""Of jobs while many are submitted: pictures of any size and steps would take days."""
 
 
 ONE_KEY = r"/api/keys/\{"
@@ -78,18 +84,47 @@ def test_a_few_requests_to_each_path_are_answered_as_they_should(
     assert "passed" in told.stdout
 
 
+@contextmanager
+def none_takes_long(gateway: Gateway, token: str) -> Generator[None]:
+    """Somebody who cancels whatever runs or waits for longer than a few seconds."""
+    over = threading.Event()
+    known = {"Authorization": f"Bearer {token}"}
+
+    def cancel() -> None:
+        with httpx.Client(base_url=gateway.address, timeout=60, trust_env=False) as client:
+            while not over.wait(1):
+                for status in ("RUNNING", "QUEUED"):
+                    asked = {"status": status, "limit": 100}
+                    jobs = client.get("/api/jobs", params=asked, headers=known).json()["jobs"]
+                    for job in jobs:
+                        began = datetime.fromisoformat(job["started_at"] or job["created_at"])
+                        if (datetime.now(UTC) - began).total_seconds() > LONGEST_SECONDS:
+                            client.post(f"/api/jobs/{job['id']}/cancel", json={}, headers=known)
+
+    thread = threading.Thread(target=cancel)
+    thread.start()
+    try:
+        yield
+    finally:
+        over.set()
+        thread.join()
+
+
 @pytest.mark.soak
 @pytest.mark.timeout(3600)
+@pytest.mark.parametrize(
+    "which",
+    [
+        ("--max-examples", "100", "--exclude-path-regex", f"{WAITING}|{ONE_KEY}"),
+        ("--phases", "examples,fuzzing", "--max-examples", "10", "--include-path-regex", WAITING),
+    ],
+    ids=["those that answer at once", "those that wait"],
+)
 def test_many_requests_to_each_path_are_answered_as_described(
-    gateway: Gateway, token: str, tmp_path: Path
+    gateway: Gateway, token: str, tmp_path: Path, which: tuple[str, ...]
 ):
-    told = explore(
-        gateway,
-        token,
-        tmp_path,
-        *("--max-examples", "100", "--seed", "1", "--request-timeout", "300"),
-        *("--exclude-path-regex", ONE_KEY),
-    )
+    with none_takes_long(gateway, token):
+        told = explore(gateway, token, tmp_path, *which, "--seed", "1", "--request-timeout", "300")
     assert told.returncode == 0, told.stdout[-20000:] + told.stderr[-2000:]
 
 

@@ -17,6 +17,7 @@ from safelight.gateway.signin.recognising import CSRF
 from safelight.gateway.signin.scopes import PUBLIC, PUBLIC_FOLDERS, READS, WANTED, wanted_scope
 from safelight.gateway.signin.sessions import COOKIE, sessions_folder
 from safelight.settings import reload_settings
+from tests.gallery.conftest import fill
 from tests.gateway.conftest import Alone
 
 ORIGIN = {"Origin": "http://127.0.0.1:4300"}
@@ -366,3 +367,20 @@ def test_a_flood_of_refusals_fills_no_disk(
             alone.ask("GET", "/no", headers=bearer(tokens["viewer"]), peer=peer).status_code == 404
         )
     assert len(list(lines(log_folder()))) == before
+
+
+def test_a_file_that_is_deleted_leaves_a_line_of_who_did_it(alone: Alone, tokens: dict[str, str]):
+    fill(alone.volume, 1)
+    (path,) = (alone.volume / "outputs").glob("??/*.png")
+    size = path.stat().st_size
+    asked = f"/gallery/{path.stem}"
+    assert alone.ask("DELETE", asked, headers=bearer(tokens["operator"])).status_code == 403
+    assert path.exists()
+    alone.ask("GET", "/gallery", headers=bearer(tokens["admin"]))
+    assert alone.ask("DELETE", asked, headers=bearer(tokens["admin"])).status_code == 200
+    assert not path.exists()
+    (line,) = [one for one in lines(log_folder()) if one.event_type == "artifact.deleted"]
+    assert (line.subject, line.details["bytes"]) == (path.stem, size)
+    me = alone.ask("GET", "/api/me", headers=bearer(tokens["admin"])).json()
+    assert line.actor == me["actor"]
+    assert line.details["job"]

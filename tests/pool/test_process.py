@@ -3,6 +3,8 @@
 import os
 from collections.abc import Iterator
 from concurrent.futures import Future
+from contextlib import closing
+from pathlib import Path
 from uuid import UUID, uuid4
 
 import psutil
@@ -172,6 +174,24 @@ def test_a_flow_that_cannot_be_loaded_says_why(pool: Pool, process: WarmProcess)
     outcome = ended(process.run(Run(flow_run_id=created)))
     assert outcome.outcome == "refused"
     assert "no_such_flow" in outcome.problem
+
+
+def test_a_relative_volume_stays_where_the_worker_was_started(
+    pool: Pool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
+    (tmp_path / "data").symlink_to(pool.project.folder)
+    (tmp_path / "elsewhere").mkdir()
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("VOLUME_ROOT", "data")
+    monkeypatch.setenv("SAFELIGHT_MODELS_DIR", "own models")
+    reload_settings()
+    elsewhere = str(tmp_path / "elsewhere")
+    with closing(WarmProcess(DEVICE)) as other:
+        for name in ("VOLUME_ROOT", "SAFELIGHT_MODELS_DIR"):
+            created = pool.create("environment", name=name)
+            ended(other.run(Run(flow_run_id=created, working_dir=elsewhere)))
+    wanted = [tmp_path / "data", tmp_path / "own models"]
+    assert pool.project.notes == [f"{path} {elsewhere}" for path in wanted]
 
 
 def test_environment_is_restored(pool: Pool, process: WarmProcess):

@@ -1,8 +1,10 @@
 """The room Create: choose, fill in, press, and watch it being drawn."""
 
 import re
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Annotated
+from urllib.parse import urlencode
 from uuid import UUID
 
 from fastapi import APIRouter, Query, Request
@@ -25,12 +27,23 @@ from safelight.gateway.page.problems import PageRoute
 from safelight.gateway.page.reading import read, typed
 from safelight.gateway.page.remedies import WaysOut, ways_out
 from safelight.gateway.page.rendering import shown_page, shown_part, static_names
+from safelight.gateway.page.several import (
+    BATCH,
+    Asked,
+    Several,
+    field_of_axis,
+    options_of,
+    read_several,
+    several_in,
+    typed_several,
+    without_several,
+)
 from safelight.gateway.page.shelf import FIRST, choices, levels_of, title_of
 from safelight.gateway.page.words import say
 from safelight.gateway.problems import STATUSES, UnknownJobError
 from safelight.gateway.shared import Everything, Shared
 from safelight.gateway.steering import Submission
-from safelight.gateway.workflows import check, contract_of, flow_named
+from safelight.gateway.workflows import check, contract_of, flow_named, flows_of
 from safelight.provenance.parameters_text import SAMPLERS
 from safelight.weights.checkpoints import checkpoint_names, find_checkpoint
 from safelight.weights.kinds import ModelType
@@ -77,7 +90,10 @@ def create(
     described = contract_of(flow).described
     given: dict[str, str] = {}
     if like is not None:
-        given = typed(find_job(shared.client, shared.flows, like).parameters, described)
+        earlier = find_job(shared.client, shared.flows, like).parameters
+        if flow == BATCH and (form_of_runs := _runs_of(earlier)) is not None:
+            return RedirectResponse(form_of_runs)
+        given = typed(earlier, described)
     given |= {k: v for k, v in request.query_params.items() if k not in ("from", "job")}
     if not given:
         given = _of_the_shipped_model(described)
@@ -97,7 +113,18 @@ def create(
         current=_current(shared, job),
         latest=index.select("result = 1 AND kind IN ('image', 'video')", (), LATEST),
         asked_like=like is not None,
+        several=several_in(given),
+        axes=[*options_of(form)] if flow != BATCH else [],
     )
+
+
+def _runs_of(batch: Mapping[str, JsonValue]) -> str | None:
+    """Address of the form of a batch's runs, with its axes or table; None where it has more."""
+    flow, shared = str(batch.get("flow")), batch.get("parameters") or {}
+    several = typed_several(batch)
+    if several is None or flow not in flows_of() or not isinstance(shared, dict):
+        return None
+    return f"/create/{flow}?{urlencode({**typed(shared, contract_of(flow).described), **several})}"
 
 
 @router.get("/create/pick/{model_type}")
@@ -119,11 +146,20 @@ def check_form(workflow: str, given: Typed) -> JSONResponse:
     """What is wrong with a form, and what it would take and cost."""
     flow = flow_named(workflow)
     form, parameters, wrong = _read(flow, given)
-    if not wrong:
+    expected = estimate(gallery(), flow, parameters)
+    said = expected.said
+    several = several_in(given.values)
+    if several.asked:
+        asked = read_several(form, several, parameters, wrong, thorough=False)
+        wrong = _wrong_of(form, several, asked)
+        if not wrong:
+            key = "many.count" if expected.seconds is None else "many.each"
+            said = say(key, count=asked.count, none=said, each=said)
+    elif not wrong:
         wrong = _refusal(form, flow, parameters)
     wrong = {k: v for k, v in wrong.items() if v != say("wrong.missing")}
-    said = estimate(gallery(), flow, parameters).said
     present = {group.name: group.present for group in form.groups}
+    present["many"] = several.present
     return JSONResponse({"wrong": wrong, "estimate": said, "present": present})
 
 
@@ -131,17 +167,30 @@ def check_form(workflow: str, given: Typed) -> JSONResponse:
 def draw(
     workflow: str, given: Typed, shared: Everything, key: IdempotencyKey = None
 ) -> JSONResponse:
-    """Submit a job with what a form says; or what is wrong with it, beside the fields."""
+    """Submit a job, or a batch, with what a form says; or what is wrong, beside the fields."""
     flow = flow_named(workflow)
     form, parameters, wrong = _read(flow, given)
+    several = several_in(given.values)
+    wanted = Submission(workflow=flow, parameters=parameters)
+    if several.asked:
+        asked = read_several(form, several, parameters, wrong, thorough=True)
+        wrong = _wrong_of(form, several, asked)
+        wanted = Submission(workflow=BATCH, parameters=asked.parameters)
     if wrong:
         return JSONResponse({"wrong": wrong}, 422)
     try:
-        job = shared.submitter.submit(Submission(workflow=flow, parameters=parameters), key)
+        job = shared.submitter.submit(wanted, key)
     except PipelineError as error:
         status = STATUSES.get(error.code, 400)
         return JSONResponse({"wrong": _placed(form, error)}, status)
-    return JSONResponse({"job": str(job.id)}, 201)
+    return JSONResponse({"batch" if several.asked else "job": str(job.id)}, 201)
+
+
+def _wrong_of(form: Form, several: Several, asked: Asked) -> dict[str, str]:
+    if asked.error is None:
+        return asked.wrong
+    placed = _placed(form, asked.error)
+    return {field_of_axis(several, name): said for name, said in placed.items()}
 
 
 @router.get("/create/run/{job_id}")
@@ -171,9 +220,10 @@ def _of_the_shipped_model(described: Described) -> dict[str, str]:
 
 
 def _read(flow: str, given: Typed) -> tuple[Form, dict[str, JsonValue], dict[str, str]]:
-    form = form_of(flow, contract_of(flow).described, given.values, levels_of(flow))
+    values = without_several(given.values)
+    form = form_of(flow, contract_of(flow).described, values, levels_of(flow))
     parameters, wrong = read(form)
-    unknown = given.values.keys() - form.by_name.keys()
+    unknown = values.keys() - form.by_name.keys()
     if unknown:
         wrong[""] = say("wrong.unknown", names=", ".join(sorted(unknown))[:200])
     return form, parameters, wrong

@@ -38,7 +38,7 @@ def read(form: Form) -> tuple[dict[str, JsonValue], dict[str, str]]:
             if each.required:
                 wrong[each.name] = say("wrong.missing")
             continue
-        value, said = _read(each)
+        value, said = read_field(each)
         if said:
             wrong[each.name] = said
         elif each.value != each.default:
@@ -54,7 +54,7 @@ def _put(parameters: dict[str, JsonValue], name: str, value: JsonValue) -> None:
     place[last] = value
 
 
-def _read(one: Field) -> tuple[JsonValue, str]:
+def read_field(one: Field) -> tuple[JsonValue, str]:
     """The value that a field says, or what is wrong with it."""
     text = one.value
     if one.kind in ("number", "seed"):

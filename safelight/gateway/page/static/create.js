@@ -1,5 +1,6 @@
 // The form of Create: it lives in the address and in the browser, says what is wrong, and sends.
 import { $, $$, changing, refusal, say, send, tell, typing } from "./frame.js";
+import { lookAfter } from "./notices.js";
 import { show, stop, watch } from "./watch.js";
 
 const form = $("#form");
@@ -12,11 +13,18 @@ if (address.searchParams.has("clean")) {
   localStorage.removeItem(kept(workflow));
   history.replaceState(null, "", address.pathname);
 } else if (!address.search && localStorage.getItem(kept(workflow))) {
-  location.replace(`/create/${workflow}?${localStorage.getItem(kept(workflow))}`);
+  location.replace(`/create/${workflow}?${localStorage.getItem(kept(workflow))}${location.hash}`);
 } else if (location.pathname === "/create" && !address.search) {
   const last = localStorage.getItem("workflow");
   const there = $$("[data-choice]").some((choice) => choice.dataset.choice === last);
-  if (last && last !== workflow && there) location.replace(`/create/${last}`);
+  if (last && last !== workflow && there) location.replace(`/create/${last}${location.hash}`);
+}
+
+const many = $("#many");
+if (many && location.hash === "#many") {
+  many.open = true;
+  $("summary", many).focus();
+  many.scrollIntoView({ block: "start" });
 }
 
 /** Text by the names of fields; what is as it was is left out. */
@@ -97,6 +105,11 @@ async function draw() {
     if (ok) {
       key = null;
       wrong({}, true);
+      lookAfter(told.batch ?? told.job, told.batch ? `/batches/${told.batch}` : `/jobs?job=${told.job}`);
+      if (told.batch) {
+        location.href = `/batches/${told.batch}`;
+        return;
+      }
       address.searchParams.set("job", told.job);
       $("#run").dataset.run = told.job;
       keep();
@@ -130,7 +143,10 @@ form.addEventListener("input", (event) => {
 form.addEventListener("change", (event) => {
   const { target } = event;
   if (target.matches("[data-add-lora]") && target.value) addLora(target);
-  if (target.type === "file") take(target.closest(".drop"), [...target.files]);
+  if (target.type === "file") {
+    take(target.closest(".drop"), [...target.files]);
+    target.value = ""; // so that the same file, corrected, can be chosen again
+  }
   if (target.name === "quality") location.href = `/create/${workflow}?${query(values())}`; // other tuned values
   peek(target);
 });
@@ -172,12 +188,13 @@ function shaped(across, down) {
 // Pictures: chosen, dropped or pasted; each is an upload, and the field holds its link.
 async function take(drop, files) {
   const many = drop.dataset.many === "yes";
+  const { to } = drop.dataset; // of a table of requests
   for (const file of many ? files : files.slice(0, 1)) {
     const field = drop.closest("[data-field]");
     tell(say("uploading", { name: file.name }));
-    const answer = await fetch("/api/uploads", {
+    const answer = await fetch(to ? `${to}&prompts=${/\.txt$/i.test(file.name)}` : "/api/uploads", {
       method: "POST",
-      headers: changing({ "Content-Type": file.type || "application/octet-stream" }),
+      headers: changing({ "Content-Type": (!to && file.type) || "application/octet-stream" }),
       body: file,
     }).catch(() => null);
     const told = await answer?.json().catch(() => ({}));
@@ -198,7 +215,7 @@ function given(uri, name, told) {
   item.dataset.link = uri;
   const picture = new Image(48, 48);
   picture.alt = "";
-  picture.src = `/page/peek?link=${encodeURIComponent(uri)}`;
+  if (told.rows === undefined) picture.src = `/page/peek?link=${encodeURIComponent(uri)}`;
   const text = document.createElement("span");
   text.textContent = told.width ? `${name} · ${told.width} x ${told.height}` : name;
   const away = document.createElement("button");
@@ -207,7 +224,7 @@ function given(uri, name, told) {
   away.dataset.dropAway = "";
   away.setAttribute("aria-label", say("away"));
   away.textContent = "×";
-  item.append(picture, text, away);
+  item.append(...(told.rows === undefined ? [picture] : []), text, away);
   return item;
 }
 
@@ -235,7 +252,8 @@ for (const drop of $$(".drop", form)) {
 addEventListener("paste", (event) => {
   const files = [...(event.clipboardData?.files ?? [])];
   const focused = document.activeElement?.closest?.(".drop");
-  const drop = focused ?? $$(".drop", form).find((each) => !$("[data-link]", each)) ?? $(".drop", form);
+  const pictures = $$(".drop:not([data-to])", form);
+  const drop = focused ?? pictures.find((each) => !$("[data-link]", each)) ?? pictures[0];
   if (files.length && drop) take(drop, files);
 });
 
@@ -325,6 +343,7 @@ for (const choice of $$("[data-choice]")) {
 }
 $(".presets [aria-current]")?.scrollIntoView({ block: "nearest", inline: "center" });
 if (address.searchParams.has("from")) keep();
+if ($("#many")?.open) look(); // how many runs they are
 const first = $("textarea", form);
 if (first && !first.value && matchMedia("(pointer: fine)").matches) first.focus({ preventScroll: true });
 watch();

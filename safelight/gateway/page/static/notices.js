@@ -21,6 +21,38 @@ button?.addEventListener("click", async () => {
 });
 shown();
 
+// What was begun in this browser and has not ended: looked after from every room, said by one tab.
+const BEGUN = "begun";
+const OVER = ["SUCCEEDED", "FAILED", "CANCELLED"];
+const MOST = 20;
+const begun = () => JSON.parse(localStorage.getItem(BEGUN) ?? "[]");
+const keep = (those) => localStorage.setItem(BEGUN, JSON.stringify(those.slice(-MOST)));
+
+/** Tell of the end of a job, wherever the person has gone until then. */
+export function lookAfter(id, address) {
+  keep([...begun().filter((one) => one.id !== id), { id, address }]);
+}
+
+/** Whether nobody has told of it yet; whoever asks tells. */
+export function taken(id) {
+  const those = begun();
+  keep(those.filter((one) => one.id !== id));
+  return those.some((one) => one.id === id);
+}
+
+async function look() {
+  const shown = [$("#run [data-job]")?.dataset.job, $("#tick")?.dataset.batch];
+  for (const { id, address } of begun()) {
+    if (shown.includes(id)) continue; // its own page tells
+    const answer = await fetch(`/api/jobs/${id}`).catch(() => null);
+    const told = answer?.ok ? await answer.json() : null;
+    if (answer?.status === 404) taken(id);
+    if (!told || !OVER.includes(told.status) || !taken(id)) continue;
+    notice(id, `${say(`ended.${told.status}`)}: ${told.name}`, { address });
+  }
+}
+document.body.addEventListener("htmx:afterRequest", ({ detail }) => { if (detail.target?.id === "now") look(); });
+
 let away = "";
 const titled = document.title;
 

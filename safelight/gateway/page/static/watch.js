@@ -1,6 +1,6 @@
 // Watches a run being drawn: server-sent events of the gateway move its bar, its words, its picture.
 import { $, $$, say, send, spanned, tell, refusal } from "./frame.js";
-import { notice } from "./notices.js";
+import { notice, taken } from "./notices.js";
 
 const OVER = ["SUCCEEDED", "FAILED", "CANCELLED"];
 const titled = document.title;
@@ -101,6 +101,7 @@ function preview(data) {
 async function ended(job, told) {
   const { name } = $("#run [data-job]")?.dataset ?? {};
   leave();
+  taken(job);
   await htmx.ajax("GET", `/create/run/${job}`, { target: "#run", swap: "innerHTML" });
   const picture = $("#run #picture")?.src;
   notice(job, `${say(`ended.${told.status}`)}${name ? `: ${name}` : ""}`, { picture, address: `/jobs?job=${job}` });
