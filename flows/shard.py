@@ -14,6 +14,7 @@ from flows.batching.requests import Request, find_target
 from flows.batching.shards import KEY, Shard, Sharded, load_shard
 from flows.batching.tabling import publish_tables
 from flows.running.checking import RecordedFlow
+from flows.running.inputs import media_parameters
 from flows.running.recorded import recorded_flow, run_inline
 from safelight.engines.machine.company import keep_company
 from safelight.progress import pause, step, watching
@@ -25,6 +26,8 @@ AGAIN_SECONDS = 2.0
 """Before another try of a request."""
 TOGETHER = 64
 """Requests that are under way at once, in turns, so that engines can make alike things together."""
+WITH_PICTURES = 16
+"""The same where each may hold pictures that it was given."""
 
 
 @recorded_flow
@@ -65,21 +68,23 @@ def worked_through(given: Shard) -> dict[int, BatchOutcome]:
                 enter(before[0])
             else:
                 left.append(one)
-        for some in _alike(left) if given.together else ([one] for one in left):
+        for some in _alike(target, left) if given.together else ([one] for one in left):
             for one in _tried_together(target, some, given.retries > 0, enter):
                 enter(_tried_again(target, one, given.retries))
     return outcomes
 
 
-def _alike(requests: Sequence[Sharded]) -> Iterator[list[Sharded]]:
+def _alike(target: RecordedFlow[...], requests: Sequence[Sharded]) -> Iterator[list[Sharded]]:
     """Those that stand together and may be drawn together."""
+    media = media_parameters(target.fn).keys()
 
     def shared(one: Sharded) -> str:
-        rest = {name: one.parameters[name] for name in one.parameters.keys() - WORDS_AND_SEED}
-        return json.dumps(rest, sort_keys=True)
+        rest = one.parameters.keys() - WORDS_AND_SEED - media
+        return json.dumps({name: one.parameters[name] for name in rest}, sort_keys=True)
 
+    most = WITH_PICTURES if media else TOGETHER
     for _, group in groupby(requests, shared):
-        while some := list(islice(group, TOGETHER)):
+        while some := list(islice(group, most)):
             yield some
 
 

@@ -10,7 +10,6 @@ from collections.abc import Collection, Generator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import get_args, get_type_hints
 
 from pydantic import JsonValue
 
@@ -23,7 +22,7 @@ from flows.batching.reading.rows import FILE_NAME, Row
 from flows.batching.requests import Request, check_requests, find_target
 from flows.batching.spreading import SEED
 from flows.running.checking import RecordedFlow
-from flows.running.inputs import Media, Several
+from flows.running.inputs import Media, media_parameters
 from flows.running.signature import parameters_model
 from safelight.errors import ContractMismatchError, InvalidFieldValueError
 from safelight.store.artifact import MediaKind
@@ -53,12 +52,9 @@ def media_field(target: RecordedFlow[...]) -> MediaField:
     Raises:
         ContractMismatchError: it has none, or several.
     """
-    hints = get_type_hints(target.fn, include_extras=True)
-    found = [
-        name for name, hint in hints.items() if hint in (Media, Several) or Media in get_args(hint)
-    ]
-    one = found[0] if len(found) == 1 else ""
-    if one not in KINDS or hints[one] != Media:
+    found = media_parameters(target.fn)
+    one = next(iter(found)) if len(found) == 1 else ""
+    if one not in KINDS or found[one] != Media:
         what = f"takes {', '.join(found)}" if found else "takes no picture or video"
         raise ContractMismatchError(
             f"{target.name} {what}; the files of a folder go into one image or video",

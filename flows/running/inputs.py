@@ -1,7 +1,7 @@
 """The media a flow is given, and the types its form shows for them."""
 
 from collections.abc import Callable
-from typing import Annotated
+from typing import Annotated, get_args, get_type_hints
 
 from pydantic import Field
 
@@ -48,6 +48,16 @@ Changes = Annotated[
         "All others keep their values."
     ),
 ]
+
+
+def media_parameters(fn: Callable[..., object]) -> dict[str, object]:
+    """Parameters of a flow's function that take pictures or videos, with their types."""
+    hints = get_type_hints(fn, include_extras=True)
+    return {
+        name: hint
+        for name, hint in hints.items()
+        if hint in (Media, Several) or Media in get_args(hint)
+    }
 
 
 def ingest_media(name: str, location: str, kinds: tuple[MediaKind, ...]) -> ArtifactRef:

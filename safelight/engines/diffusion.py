@@ -12,7 +12,7 @@ from safelight.engines.diffusers.draw import (
 from safelight.engines.diffusers.drawing import AddOn, Drawing, add_on
 from safelight.engines.diffusers.model import load_model as _load
 from safelight.engines.diffusers.samplers import SAMPLERS, check_scheduler
-from safelight.engines.diffusers.together import Drawn, draw_together
+from safelight.engines.diffusers.together import Drawn, Over, draw_together
 from safelight.pixels import Pixels
 
 __all__ = [
@@ -20,6 +20,7 @@ __all__ = [
     "AddOn",
     "Drawing",
     "Drawn",
+    "Over",
     "Pixels",
     "_load",
     "add_on",

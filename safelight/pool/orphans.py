@@ -2,6 +2,7 @@
 
 import time
 from collections.abc import Iterable
+from contextlib import suppress
 from uuid import UUID
 
 import anyio
@@ -15,6 +16,7 @@ from prefect.client.schemas.filters import (
     WorkPoolFilterName,
 )
 from prefect.client.schemas.objects import FlowRun, StateType
+from prefect.exceptions import ObjectNotFound
 from prefect.settings import PREFECT_CLIENT_MAX_RETRIES, temporary_settings
 
 from safelight.pool.ownership import (
@@ -36,6 +38,8 @@ RESTARTS = 3
 """Times a run is started again whose workers died, unless its job variables grant more; each has
 done some of its stages."""
 PAGE = 200
+VARIABLE = "restarts"
+"""Of a job."""
 
 
 class Leases:
@@ -89,14 +93,24 @@ async def take_over(client: PrefectClient, pool: str, mine: set[UUID], leases: L
         if suspects:
             await anyio.sleep(CONFIRM_SECONDS)
         for run in suspects:
-            restarts = max(RESTARTS, int((run.job_variables or {}).get("restarts") or 0))
-            left = restarts - await restarted(client, run.id)
+            granted = max(RESTARTS, await granted_restarts(client, run))
+            left = granted - await restarted(client, run.id)
             now = await client.read_flow_run(run.id)
             if _mark(now) == _mark(run):
                 await _take(client, run, left)
     except httpx.HTTPError:
         leases.forget()
         raise
+
+
+async def granted_restarts(client: PrefectClient, run: FlowRun) -> int:
+    """How often job variables have a run started again: its own, else those of its deployment."""
+    own = (run.job_variables or {}).get(VARIABLE)
+    if own is None and run.deployment_id is not None:
+        with suppress(ObjectNotFound):
+            deployment = await client.read_deployment(run.deployment_id)
+            own = deployment.job_variables.get(VARIABLE)
+    return int(own or 0)
 
 
 async def _take(client: PrefectClient, run: FlowRun, restarts_left: int) -> None:

@@ -89,6 +89,7 @@ class _Measured:
         self._notes = root / "notes"
         self._most = Counter[str]()
         self._page = defaultdict[str, float](float)
+        self._page_work = defaultdict[str, float](float)
         self._server = server
         self._over = threading.Event()
 
@@ -120,6 +121,7 @@ class _Measured:
                     work_pool_name=pool,
                 )
             gateway, url = opened.enter_context(self._gateway())
+            self._gateway_process = gateway
             web = opened.enter_context(httpx.Client(base_url=url, timeout=60, trust_env=False))
             parameters = {"flow": "simulated", "file": str(file), "sheets": False, "parallel": 2}
             began = time.monotonic()
@@ -148,6 +150,7 @@ class _Measured:
             "counts": table["counts"],
             "mebibytes": {name: round(most / 2**20) for name, most in self._most.items()},
             "page_seconds": {name: round(most, 3) for name, most in self._page.items()},
+            "page_cpu_seconds": {name: round(most, 2) for name, most in self._page_work.items()},
             **killed,
             "computed_twice": sum(times - 1 for times in numbers.values()),
             "computed": len(numbers),
@@ -202,17 +205,18 @@ class _Measured:
 
     def _look(self, web: httpx.Client, run: UUID, count: int) -> None:
         """The page and table of a batch that has ended, in the first, middle and last place."""
-        web.get(f"/batches/{run}")  # the gallery reads what is new, once
         for place in (0, count // 2, max(count - 500, 0)):
             self._ask(web, "page", f"/batches/{run}?page={place // 500 + 1}")
             self._ask(web, "table", f"/api/batches/{run}/table?first={place}&limit=500")
         self._ask(web, "batch", f"/api/batches/{run}")
 
     def _ask(self, web: httpx.Client, name: str, path: str) -> None:
-        began = time.monotonic()
+        began, before = time.monotonic(), _worked(self._gateway_process)
         answer = web.get(path)
         if answer.is_success:
             self._page[name] = max(self._page[name], time.monotonic() - began)
+            worked = _worked(self._gateway_process) - before
+            self._page_work[name] = max(self._page_work[name], worked)
         elif name != "under_way":
             answer.raise_for_status()
 
@@ -270,6 +274,12 @@ class _Measured:
                 return f"{state.name} {state.message or ''}"[:500]
             time.sleep(PAUSE)
         raise TimeoutError(f"no end after {PATIENCE} s")
+
+
+def _worked(process: psutil.Process) -> float:
+    """Seconds of CPU so far: they tell more than the clock where other work is on the machine."""
+    times = process.cpu_times()
+    return times.user + times.system
 
 
 def _below(process: psutil.Process) -> list[psutil.Process]:

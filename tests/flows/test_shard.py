@@ -1,11 +1,13 @@
 """One shard of a batch: alike pictures are drawn together, and each is what it is alone."""
 
 from collections.abc import Iterator
+from pathlib import Path
 from uuid import UUID
 
 import numpy as np
 import pytest
 import torch
+from PIL import Image
 
 from flows.batching.shards import Shard, Sharded, keep_shard
 from flows.shard import shard
@@ -17,7 +19,7 @@ from safelight.errors import InvalidMediaError, StoreUnavailableError
 from safelight.progress import clear_stop, request_stop
 from safelight.provenance.manifest import MANIFESTS, Manifest, load_manifest
 from safelight.remembered import Remembered
-from safelight.store.store import current_store
+from safelight.store.store import current_store, key_of
 from safelight.weights.checkpoints import find_checkpoint
 from tasks.base.keeping import load_image
 
@@ -86,6 +88,44 @@ def test_alike_requests_are_drawn_together_and_are_what_they_are_alone(drawn_at_
     waited = [manifest.waited_seconds for manifest in found]
     assert max(waited) > 0
     assert all(each >= 0 for each in (*seconds, *waited))
+
+
+@pytest.mark.parametrize("flow", ["transform", "inpaint"])
+def test_pictures_of_one_size_are_drawn_over_together_and_are_what_they_are_alone(
+    flow: str, volume: Path, drawn_at_once: list[int]
+):
+    chance = np.random.default_rng(5)
+    files = []
+    for n in range(6):
+        width = 64 if n != 4 else 96
+        files.append(volume / "uploads" / f"{n}.png")
+        files[-1].parent.mkdir(parents=True, exist_ok=True)
+        pixels = chance.integers(0, 256, (64, width, 3), np.uint8)
+        Image.fromarray(pixels).save(files[-1])
+    hole = np.zeros((64, 64), np.uint8)
+    hole[16:48, 16:48] = 255
+    Image.fromarray(hole).save(volume / "uploads" / "mask.png")
+    asked = {"prompt": "a red cat", "steps": 4, "strength": 0.6}
+    if flow == "inpaint":
+        files = files[:4]
+        asked["mask"] = str(volume / "uploads" / "mask.png")
+    requests = [{"image": str(file), "seed": n, **asked} for n, file in enumerate(files)]
+    state = shard(requests=kept(flow, requests), return_state=True)
+    assert state.is_completed(), state
+    assert max(drawn_at_once) >= 2
+    together = manifests(len(files))
+    assert all(manifest.success for manifest in together), [m.error for m in together]
+    drawn_at_once.clear()
+    for manifest in together:  # anew, each by itself
+        current_store().backend.delete(key_of(manifest.results[0]))
+    for key in current_store().backend.list("cache/"):
+        current_store().backend.delete(key)
+    state = shard(requests=kept(flow, requests, together=False), return_state=True)
+    assert state.is_completed(), state
+    assert set(drawn_at_once) == {1}
+    alone = manifests(len(files))
+    assert [m.stages[-1].status for m in alone] == ["done"] * len(files)
+    assert [m.results[0].sha256 for m in alone] == [m.results[0].sha256 for m in together]
 
 
 def test_one_after_the_other_where_a_process_died(drawn_at_once: list[int]):

@@ -1,5 +1,6 @@
 """Which runs are nobody's, told from what stands on them."""
 
+import asyncio
 import os
 import subprocess
 import sys
@@ -7,10 +8,11 @@ from dataclasses import replace
 from uuid import uuid4
 
 import pytest
+from prefect import get_client
 from prefect.client.schemas.objects import FlowRun, StateType
 from prefect.states import State
 
-from safelight.pool.orphans import LOOK_SECONDS, Leases, is_orphan
+from safelight.pool.orphans import LOOK_SECONDS, Leases, granted_restarts, is_orphan
 from safelight.pool.ownership import (
     EXPIRE_SECONDS,
     LEASE_LABEL,
@@ -21,6 +23,7 @@ from safelight.pool.ownership import (
     released,
 )
 from safelight.process_identity import Place, here, own_start, started
+from tests.prefect_pool import Pool
 
 GONE = 2**22 + 1
 """Above every process id."""
@@ -164,3 +167,17 @@ def test_remains_that_nobody_collected_are_no_process():
         while started(ended.pid) is not None:  # the kernel has its last word
             pass
     assert started(GONE) is None
+
+
+@pytest.mark.parametrize(("of_run", "granted"), [(None, 7), ({"restarts": 2}, 2)])
+def test_a_deployment_grants_restarts_unless_the_run_says_otherwise(
+    pool: Pool, of_run: dict[str, object] | None, granted: int
+):
+    deployment = pool.deploy("pid", restarts=7)
+    made = pool.client.create_flow_run_from_deployment(deployment, job_variables=of_run)
+
+    async def asked() -> int:
+        async with get_client() as client:
+            return await granted_restarts(client, made)
+
+    assert asyncio.run(asked()) == granted

@@ -4,7 +4,7 @@ import inspect
 from collections.abc import Callable, Generator, Sequence
 from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, cast
 
 from PIL import Image
 
@@ -94,6 +94,8 @@ def arguments(
 def _size(extra: dict[str, object]) -> tuple[int, int]:
     """Width and height of what is drawn."""
     image = extra.get("image")
+    if isinstance(image, list):  # of several, all of one size
+        image = cast("list[object]", image)[0]
     if isinstance(image, Image.Image):
         return image.size
     return int(str(extra.get("width", 0))), int(str(extra.get("height", 0)))

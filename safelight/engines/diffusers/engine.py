@@ -10,7 +10,7 @@ from safelight.engines.diffusers.drawing import AddOn, Control, Drawing, add_on,
 from safelight.engines.diffusers.encodings import check_clip_skip
 from safelight.engines.diffusers.latents import mixed
 from safelight.engines.diffusers.samplers import check_scheduler
-from safelight.engines.diffusers.together import draw_in_company
+from safelight.engines.diffusers.together import Over, draw_in_company, draw_over_in_company
 from safelight.engines.diffusers.training import trainer
 from safelight.engines.films import FilmRequest
 from safelight.engines.identity import EngineIdentity
@@ -70,16 +70,17 @@ class Diffusers(LocalEngine):
         return _drawn(drawing, draw_in_company(drawing, request.width, request.height))
 
     def redraw(self, request: RedrawRequest, image: Pixels, guides: Guides = NO_GUIDES) -> Pictures:
-        """See `diffusion.redraw`."""
+        """See `diffusion.redraw`; in company likewise."""
         drawing = drawing_of(request, guides)
-        return _drawn(drawing, diffusion.redraw(drawing, image, request.strength), request.strength)
+        made = draw_over_in_company(drawing, Over(image, request.strength))
+        return _drawn(drawing, made, request.strength)
 
     def fill(
         self, request: FillRequest, image: Pixels, mask: Pixels, guides: Guides = NO_GUIDES
     ) -> Pictures:
-        """See `diffusion.fill`."""
+        """See `diffusion.fill`; in company likewise."""
         drawing = drawing_of(request, guides)
-        made = diffusion.fill(drawing, image, mask, request.strength)
+        made = draw_over_in_company(drawing, Over(image, request.strength, mask))
         return _drawn(drawing, made, request.strength)
 
     def animate(self, request: AnimateRequest, image: Pixels) -> Clip:

@@ -16,7 +16,7 @@ from safelight.engines.diffusers.batch_sizes import BatchSizes
 from safelight.engines.diffusers.exactness import as_alone
 from safelight.engines.diffusers.model import model_of
 from safelight.engines.diffusers.together import PIXELS_ON_CPU
-from safelight.engines.diffusion import Drawing, Drawn, draw, draw_together
+from safelight.engines.diffusion import Drawing, Drawn, Over, draw, draw_together
 from safelight.settings import settings
 from safelight.weights.checkpoints import find_checkpoint
 
@@ -89,6 +89,69 @@ def test_each_picture_has_its_own_bytes(
     assert {drawn.batch for drawn in received} == {size, 9 % size}
     for drawn, drawing in zip(received, drawings, strict=True):
         assert np.array_equal(drawn.pixels, draw(drawing, SIDE, SIDE)[0])
+
+
+def redrawn_at(
+    size: int, drawings: list[Drawing], over: list[Over], monkeypatch: pytest.MonkeyPatch
+) -> list[Drawn]:
+    """As `drawn_at`, over pictures."""
+    sizes = BatchSizes(f"{size} at a time over pictures", size)
+    sizes.did_not_fit(2 * size)
+    monkeypatch.setattr("safelight.engines.diffusers.together.batch_sizes", lambda *_, **__: sizes)
+    received: list[Drawn] = []
+    height, width = over[0].image.shape[:2]
+    draw_together(drawings, width, height, lambda _, drawn: received.append(drawn), over=over)
+    return received
+
+
+def painted(count: int, *, masked: bool, strength: float = 0.6) -> list[Over]:
+    chance = np.random.default_rng(3)
+    pictures = chance.integers(0, 256, (count, SIDE, SIDE + 32, 3), np.uint8)
+    holes = np.zeros((count, SIDE, SIDE + 32), np.uint8)
+    for n, hole in enumerate(holes):
+        hole[8 * (n % 3) : 40, 16:64] = 255
+    return [
+        Over(picture, strength, hole if masked else None)
+        for picture, hole in zip(pictures, holes, strict=True)
+    ]
+
+
+@pytest.mark.parametrize("masked", [False, True])
+@pytest.mark.parametrize(
+    ("threads", "model", "size"),
+    [
+        (1, "starter", 3),
+        (2, "tiny", 2),
+        *(
+            pytest.param(*case, marks=pytest.mark.soak)
+            for case in product((1, 2), ("starter", "tiny"), (2, 7))
+            if case != (2, "tiny", 2)
+        ),
+    ],
+    indirect=["threads"],
+)
+def test_each_picture_drawn_over_has_its_own_bytes(
+    threads: int, model: str, size: int, masked: bool, monkeypatch: pytest.MonkeyPatch
+):
+    drawings, over = wanted(7, model=model, steps=4), painted(7, masked=masked)
+    received = redrawn_at(size, drawings, over, monkeypatch)
+    assert {drawn.batch for drawn in received} == {size, 7 % size} - {0}
+    for drawn, drawing, one in zip(received, drawings, over, strict=True):
+        assert np.array_equal(drawn.pixels, one.alone(drawing)[0])
+    several = {drawn.pixels.tobytes() for drawn in received}
+    assert len(several) == 7
+
+
+def test_only_pictures_of_one_size_strength_and_way_are_drawn_over_together():
+    drawings = wanted(2)
+    first, second = painted(2, masked=False)
+    masked = painted(1, masked=True)[0]
+    taller = Over(np.zeros((SIDE + 8, SIDE + 32, 3), np.uint8), first.strength)
+    for other in (taller, Over(second.image, 0.9), masked):
+        with pytest.raises(ValueError, match="differs in more"):
+            draw_together(drawings, SIDE + 32, SIDE, lambda *_: None, over=[first, other])
+    with pytest.raises(ValueError, match="differs in more"):
+        draw_together(drawings, SIDE + 32, SIDE, lambda *_: None, over=[first])
 
 
 def test_plain_batches_would_differ(monkeypatch: pytest.MonkeyPatch):
