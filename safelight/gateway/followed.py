@@ -30,7 +30,9 @@ from safelight.gateway.trail import line_of
 GAP_SECONDS = 12.0
 """How long what is missing is waited for; servers write events down every few seconds."""
 LAST_SECONDS = 6.0
-"""How long the end of a job waits for the last thing that its run told."""
+"""How long the end of a job waits for the last thing that its run told, where it may have died."""
+LATEST_SECONDS = 30.0
+"""The same where it ended by itself, and said so: a server under load passes it on late."""
 KEPT_PREVIEWS = 30
 """Of a job; older ones are left out for those who come back."""
 KEPT_TOLD = 5000
@@ -94,10 +96,16 @@ class Followed:
         return bool(self.states) and self.states[-1].is_final()
 
     @property
+    def waits(self) -> bool:
+        """Whether it has ended just now, so that what it told last may still come."""
+        state = self.states[-1] if self.states else None
+        itself = state is not None and (state.is_completed() or state.is_failed())
+        return time.monotonic() - self.ended < (LATEST_SECONDS if itself else LAST_SECONDS)
+
+    @property
     def whole(self) -> bool:
         """Whether nothing is missing any more of what its last try told."""
-        waits = time.monotonic() - self.ended < LAST_SECONDS
-        return not waits or not self.told or self.told[-1].telling.last
+        return not self.waits or not self.told or self.told[-1].telling.last
 
     @property
     def lacks(self) -> bool:
@@ -228,7 +236,7 @@ class Listener:
         """Whether nothing more comes before the end of the job."""
         followed = self.followed
         heard_of_none = bool(self.told.number) and not followed.told
-        if heard_of_none and time.monotonic() - followed.ended < LAST_SECONDS:
+        if heard_of_none and followed.waits:
             followed.dirty = True  # the server has not written down yet what it told before
             return False
         return followed.whole

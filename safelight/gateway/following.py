@@ -11,9 +11,10 @@ import asyncio
 import logging
 import time
 from collections.abc import AsyncGenerator, Callable, Sequence
-from contextlib import suppress
+from contextlib import aclosing, suppress
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
+from itertools import islice
 from typing import Any, Self
 from uuid import UUID
 
@@ -26,7 +27,7 @@ from prefect.client.schemas.filters import (
     LogFilterFlowRunId,
     LogFilterTimestamp,
 )
-from prefect.client.schemas.objects import Log, State
+from prefect.client.schemas.objects import FlowRun, Log, State
 from prefect.client.schemas.sorting import LogSort
 from prefect.events import Event
 from prefect.events.filters import (
@@ -42,6 +43,7 @@ from safelight.client.telling import EVENT, RESOURCE, run_of, told_by
 from safelight.client.telling import Told as Telling
 from safelight.gateway.events import PLAIN, Heard, Kind, Told
 from safelight.gateway.followed import Followed, Listener
+from safelight.gateway.jobs import Flows, find_run
 from safelight.reports import as_known
 
 LOG = logging.getLogger(__name__)
@@ -59,6 +61,8 @@ LATE_SECONDS = 5.0
 """Lines of a log may come so much later than others that were said after them."""
 HEARTBEAT_SECONDS = 15.0
 """A listener hears something at least this often, or it is gone."""
+TOGETHER = 20
+"""Events that are sent as one at most."""
 KEPT_SECONDS = 60.0
 MOST_IDLE = 100
 """How long what is known of a job is kept when nobody listens any more, and of how many."""
@@ -102,6 +106,7 @@ class Following:
         self._followed: dict[UUID, Followed] = {}
         self._asked_for = asyncio.Event()
         self._hears = False
+        self._finding: dict[UUID, asyncio.Future[FlowRun]] = {}
         self.watchers: list[Watcher] = []
         """Called with each change of a run's state that the server tells."""
         self.returned: list[Callable[[], None]] = []
@@ -114,6 +119,29 @@ class Following:
             tasks.create_task(hear(wanted, self._connected, self._heard, LOG, self._lost))
             tasks.create_task(self._ask_again())
             tasks.create_task(self._read_logs())
+
+    async def require(self, flows: Flows, job_id: UUID) -> FlowRun | None:
+        """Refuse to follow a job that there is not: all who come at once cost one question.
+
+        Returns:
+            The run; None where others listen for the job, so that the server was asked.
+
+        Raises:
+            UnknownJobError: there is none.
+        """
+        followed = self._followed.get(job_id)
+        if followed is not None and followed.listeners and followed.known and not followed.gone:
+            return None
+        finding = self._finding.get(job_id)
+        if finding is None:
+            finding = asyncio.ensure_future(self._find(flows, job_id))
+            self._finding[job_id] = finding
+            finding.add_done_callback(lambda _: self._finding.pop(job_id, None))
+        return await asyncio.shield(finding)
+
+    async def _find(self, flows: Flows, job_id: UUID) -> FlowRun:
+        run, _ = await run_sync(find_run, self._client, flows, job_id)
+        return run
 
     async def events(
         self,
@@ -131,8 +159,9 @@ class Following:
             kinds: of events that are told.
         """
         yield b"retry: 2000\n\n"
-        async for heard in self.news(job_id, told, correlation_id, kinds):
-            yield b": still here\n\n" if heard is None else heard.framed
+        async with aclosing(self._news(job_id, told, correlation_id, kinds)) as news:
+            async for together in news:
+                yield b"".join(heard.framed for heard in together) or b": still here\n\n"
 
     async def news(
         self,
@@ -142,6 +171,15 @@ class Following:
         kinds: frozenset[Kind] = PLAIN,
     ) -> AsyncGenerator[Heard | None]:
         """The same as values; None where there is nothing to tell for a while."""
+        async with aclosing(self._news(job_id, told, correlation_id, kinds)) as news:
+            async for together in news:
+                for heard in together or (None,):
+                    yield heard
+
+    async def _news(
+        self, job_id: UUID, told: Told, correlation_id: str, kinds: frozenset[Kind]
+    ) -> AsyncGenerator[list[Heard]]:
+        """What is new each time, sent as one: a write costs more than what is written."""
         followed = self._followed.setdefault(job_id, Followed(job_id))
         reads = "log" in kinds
         followed.dirty = followed.dirty or not followed.listeners
@@ -155,9 +193,10 @@ class Following:
         try:
             while True:
                 changed = followed.changed
-                for heard in listener.news():
+                news = listener.news()
+                while together := [*islice(news, TOGETHER)]:
                     silent = 0.0
-                    yield heard
+                    yield together
                 if listener.over:
                     return
                 try:
@@ -166,7 +205,7 @@ class Following:
                     silent += 1.0 if followed.final else 5.0
                     if silent >= HEARTBEAT_SECONDS:
                         silent = 0.0
-                        yield None
+                        yield []
         finally:
             followed.listeners -= 1
             followed.readers -= reads

@@ -145,8 +145,8 @@ async def _followed(
     kinds: frozenset[Kind],
 ) -> Response:
     told = Told.read(last_event_id)
-    run, _ = await run_in_threadpool(find_run, shared.client, shared.flows, job_id)
-    if told.states and run.state is not None and run.state.is_final():
+    run = await shared.following.require(shared.flows, job_id)
+    if run is not None and told.states and run.state is not None and run.state.is_final():
         states = await run_in_threadpool(shared.client.read_flow_run_states, job_id)
         if told.states >= len(states):
             return Response(status_code=204)  # the standard's way to end a listener

@@ -15,7 +15,8 @@ import sys
 import tempfile
 import time
 from collections import Counter
-from collections.abc import Awaitable, Sequence
+from collections.abc import Awaitable, Generator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from statistics import median
@@ -61,6 +62,8 @@ class Measured:
     """Answers that were no success."""
     largest: int = 0
     """Bytes of the gateway."""
+    worked: dict[str, float] = field(default_factory=dict[str, float])
+    """Seconds of a processor that gateway and server took: whose the time is, on any machine."""
 
 
 async def listen(address: str, job: UUID, measured: Measured) -> None:
@@ -155,6 +158,26 @@ async def weigh(process: int, measured: Measured) -> None:
         await asyncio.sleep(0.5)
 
 
+@contextmanager
+def worked(gateway: int, measured: Measured) -> Generator[None]:
+    """Note what gateway and server take of the processors inside."""
+    ours = psutil.Process(gateway)
+    others = [one for one in psutil.Process().children(recursive=True) if one.pid != gateway]
+
+    def taken() -> tuple[float, float]:
+        return _seconds(ours), sum(_seconds(one) for one in others if one.is_running())
+
+    before = taken()
+    yield
+    for name, begin, end in zip(("gateway", "server"), before, taken(), strict=True):
+        measured.worked[name] = round(end - begin, 1)
+
+
+def _seconds(process: psutil.Process) -> float:
+    times = process.cpu_times()
+    return times.user + times.system
+
+
 async def measure(
     client: SyncPrefectClient, gateway: "subprocess.Popen[str]", address: str, wanted: Any
 ) -> Measured:
@@ -173,10 +196,11 @@ async def measure(
         for at in range(wanted.listeners)
     ]
     await asyncio.sleep(3)
-    await asyncio.gather(
-        tell(jobs, wanted.seconds),
-        submit(address, direct, wanted.rate, wanted.seconds, measured),
-    )
+    with worked(gateway.pid, measured):
+        await asyncio.gather(
+            tell(jobs, wanted.seconds),
+            submit(address, direct, wanted.rate, wanted.seconds, measured),
+        )
     for job in jobs:
         client.set_flow_run_state(job, Completed(), force=True)
     await asyncio.wait(listeners, timeout=END_SECONDS)
@@ -222,6 +246,7 @@ def report(measured: Measured, wanted: Any) -> dict[str, Any]:
             submits[int(0.99 * len(submits))] / creates[int(0.99 * len(creates))], 2
         ),
         "gateway MB": round(measured.largest / 1e6),
+        "processor s": measured.worked,
     }
 
 

@@ -130,3 +130,21 @@ def test_a_cull_goes_on_by_itself(page: Page):
     assert kept(current_store()) == {everything[1]}
     page.goto("/gallery/cull")  # begins with what is undecided
     expect(at).to_have_attribute("data-at", everything[2])
+
+
+@pytest.mark.parametrize("served", [2], indirect=True)
+def test_a_file_is_dragged_out(page: Page, served: str):
+    """To other programs as a file of its own name and type, to forms of ours as its link."""
+    page.goto("/gallery")
+    sha256 = shown(page, 0)
+    tile = page.locator("a.tile").first
+    carried = page.evaluate_handle("new DataTransfer()")
+    tile.dispatch_event("dragstart", {"dataTransfer": carried})
+    types = ("text/uri-list", "application/x-safelight", "DownloadURL")
+    told = carried.evaluate("(one, types) => types.map((type) => one.getData(type))", list(types))
+    file = f"{served}/page/files/{sha256}"
+    assert told[0] == file
+    assert told[1] == f"store:outputs/{sha256[:2]}/{sha256}.png"
+    assert told[2] == f"image/png:{sha256[:12]}:{file}"
+    given = page.request.get(file)
+    assert given.headers["content-type"] == "image/png"

@@ -3,17 +3,23 @@
 import asyncio
 import random
 from datetime import UTC, datetime, timedelta
+from http.server import BaseHTTPRequestHandler
 from uuid import uuid4
 
 import pytest
-from prefect.client.schemas.objects import State, StateType
+from prefect.client.orchestration import SyncPrefectClient, get_client
+from prefect.client.schemas.objects import Flow, FlowRun, State, StateType
 from prefect.events import Event, Resource
+from prefect.settings import PREFECT_API_URL, temporary_settings
 
 from safelight.client.telling import EVENT, resource_of, told_by
 from safelight.client.telling import Told as Telling
 from safelight.gateway import followed as following
 from safelight.gateway.events import USUAL, Heard, Told
 from safelight.gateway.followed import Followed, Listener
+from safelight.gateway.following import Following
+from safelight.gateway.jobs import Flows
+from tests.listening import listening
 
 BEGAN = datetime(2026, 1, 1, tzinfo=UTC)
 PREVIEW = "data:image/webp;base64,AAAA"
@@ -143,14 +149,69 @@ def test_the_end_comes_after_the_last_word_of_the_run():
     assert job.over
 
 
-def test_a_run_that_was_killed_ends_too(monkeypatch: pytest.MonkeyPatch):
+@pytest.mark.parametrize(
+    ("end", "patience"),
+    [
+        (state(StateType.CRASHED, "Crashed", 60), "LAST_SECONDS"),
+        (DONE, "LATEST_SECONDS"),
+        (state(StateType.FAILED, "Failed", 60), "LATEST_SECONDS"),
+    ],
+)
+def test_a_run_that_was_killed_ends_too(monkeypatch: pytest.MonkeyPatch, end: State, patience: str):
     job = running()
     job.hear_told(*word(1))
-    job.take_states([DONE])
+    job.take_states([end])
     listener = listens(job)
     list(listener.news())
-    monkeypatch.setattr(following, "LAST_SECONDS", -1.0)
+    other = {"LAST_SECONDS", "LATEST_SECONDS"} - {patience}
+    monkeypatch.setattr(following, other.pop(), -1.0)
+    assert [each.kind for each in listener.news()] == []  # what it told last may come late
+    monkeypatch.setattr(following, patience, -1.0)
     assert [each.kind for each in listener.news()] == ["complete"]
+
+
+def test_many_who_come_at_once_ask_the_server_once():
+    """And one who comes to a job that others listen for asks nothing."""
+    job, flow, asked = uuid4(), uuid4(), list[str]()
+    runs = FlowRun(id=job, flow_id=flow, deployment_id=uuid4())
+    told = {
+        f"/api/flow_runs/{job}": runs.model_dump_json(),
+        f"/api/flows/{flow}": Flow(id=flow, name="generate").model_dump_json(),
+    }
+
+    class Server(BaseHTTPRequestHandler):
+        def do_GET(self) -> None:
+            asked.append(self.path)
+            answer = told.get(self.path, "{}").encode()
+            self.send_response(200)
+            self.send_header("Content-Type", "application/json")
+            self.send_header("Content-Length", str(len(answer)))
+            self.end_headers()
+            self.wfile.write(answer)
+
+        def log_message(self, format: str, *args: object) -> None:
+            pass
+
+    async def come(client: SyncPrefectClient) -> None:
+        known, flows = Following(client), Flows(client)
+        found = await asyncio.gather(*(known.require(flows, job) for _ in range(50)))
+        assert {run.id for run in found if run is not None} == {job}
+        assert asked.count(f"/api/flow_runs/{job}") == 1
+        await known.require(flows, job)
+        assert asked.count(f"/api/flow_runs/{job}") == 2  # nobody listens: it may be gone
+        first = asyncio.ensure_future(anext(known.news(job, Told(), "a-request")))
+        await asyncio.sleep(0)
+        known._followed[job].known = True
+        assert await known.require(flows, job) is None
+        assert asked.count(f"/api/flow_runs/{job}") == 2
+        first.cancel()
+
+    with (
+        listening(Server) as address,
+        temporary_settings({PREFECT_API_URL: f"{address}/api"}),
+        get_client(sync_client=True) as client,
+    ):
+        asyncio.run(come(client))
 
 
 def test_a_state_that_follows_none_that_is_known_is_asked_for():

@@ -231,3 +231,12 @@ def test_the_diagnostics_bundle_holds_no_address(gateway: Gateway):
     assert str(gateway.address).rpartition(":")[2] not in told.text
     assert "://127" not in told.text
     assert told.json()["versions"]["prefect"]
+    online = [
+        worker
+        for pool in told.json()["system"]["pools"]
+        for worker in pool["workers"]
+        if worker["status"] == "ONLINE"
+    ]
+    assert online
+    assert all(worker["devices"]["cpu:0"] > 0 for worker in online)
+    assert "cpu:0" in gateway.client.get("/system").text

@@ -53,7 +53,14 @@ def diagnostics(system: dict[str, Any]) -> dict[str, Any]:
             "name": pool.name,
             "type": pool.kind,
             "paused": pool.paused,
-            "workers": [{"status": w.status, "seen": w.last_heartbeat_time} for w in pool.workers],
+            "workers": [
+                {
+                    "status": worker.status,
+                    "seen": worker.last_heartbeat_time,
+                    "devices": pool.devices.get(worker.name, {}),
+                }
+                for worker in pool.workers
+            ],
         }
         for pool in system["pools"]
     ]

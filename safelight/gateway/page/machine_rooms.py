@@ -7,7 +7,8 @@ from typing import Annotated, Any
 
 import psutil
 from fastapi import APIRouter, Query, Request
-from prefect.client.schemas.objects import Worker
+from prefect.client.orchestration import SyncPrefectClient
+from prefect.client.schemas.objects import Worker, WorkerStatus, WorkPool
 from starlette.responses import Response
 
 from safelight.client.paging import every_worker
@@ -21,6 +22,7 @@ from safelight.gateway.page.frame_routes import counted
 from safelight.gateway.page.problems import PageRoute
 from safelight.gateway.page.rendering import shown_page, shown_part
 from safelight.gateway.shared import Everything, Shared
+from safelight.pool.announcing import announced
 from safelight.settings import settings
 from safelight.weights.kinds import ModelType
 
@@ -37,6 +39,8 @@ class Pool:
     kind: str
     paused: bool
     workers: list[Worker]
+    devices: dict[str, dict[str, float]]
+    """Of each worker that is there: device to its memory, GiB."""
 
 
 @router.get("/models")
@@ -96,6 +100,17 @@ def diagnostics_text(shared: Shared) -> str:
     return json.dumps(diagnostics(system_of(shared)), indent=1, default=str)
 
 
+def _pool(client: SyncPrefectClient, pool: WorkPool) -> Pool:
+    workers = list(every_worker(client, pool.name))
+    told = {
+        worker.name: announced(client, pool.name, worker.name)
+        for worker in workers
+        if worker.status == WorkerStatus.ONLINE
+    }
+    devices = {name: one.devices for name, one in told.items() if one is not None}
+    return Pool(pool.name, pool.type, pool.is_paused, workers, devices)
+
+
 def system_of(shared: Shared) -> dict[str, Any]:
     """What is known of the machine and the server."""
     root = settings().volume_root.resolve()
@@ -104,10 +119,7 @@ def system_of(shared: Shared) -> dict[str, Any]:
     disk = shutil.disk_usage(root)
     problem, pools, queue = "", list[Pool](), dict[str, int]()
     try:
-        pools = [
-            Pool(pool.name, pool.type, pool.is_paused, list(every_worker(shared.client, pool.name)))
-            for pool in shared.client.read_work_pools()
-        ]
+        pools = [_pool(shared.client, pool) for pool in shared.client.read_work_pools()]
         queue = {status.value: counted(shared, status) for status in Status}
     except PipelineError as error:
         problem = str(error)

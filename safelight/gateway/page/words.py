@@ -291,6 +291,7 @@ WORDS = FILES | {
     "system.workers": "Workers",
     "system.pool": "Pool",
     "system.worker": "Worker",
+    "system.devices": "Devices",
     "system.heard": "Heard of",
     "system.no_worker": "No worker: what is submitted waits.",
     "system.engines": "Engines",
