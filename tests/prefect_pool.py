@@ -31,7 +31,7 @@ from safelight.store.store import current_store
 from tests.prefect_database import put_database
 
 T = TypeVar("T")
-PATIENCE = 60.0
+PATIENCE = 120.0
 """Seconds until a test gives up; none of them measures time."""
 FLOWS = """
     import os, sys, threading, time
