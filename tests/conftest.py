@@ -56,6 +56,8 @@ def photo() -> np.ndarray:
     return data.astronaut()
 
 
+ASKING: set[Path] = set()
+"""Files with tests that ask the server of this session."""
 WHOLE = {"batches", "pool", "pool_of_all", "safelight_up", "shared_pool", "worker"}
 """Fixtures that start workers and warm processes, or all of Safelight: who asks for one is slow."""
 
@@ -66,12 +68,22 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     for item in items:
         if not WHOLE.isdisjoint(item.fixturenames):
             item.add_marker(pytest.mark.slow)
-    first = {item.path for item in items if "prefect_server" in item.fixturenames}
-    items.sort(key=lambda item: item.path not in first)
+    ASKING.update(item.path for item in items if "prefect_server" in item.fixturenames)
+    items.sort(key=lambda item: item.path not in ASKING)
+
+
+@pytest.hookimpl(tryfirst=True)
+def pytest_runtest_setup(item: pytest.Item) -> None:
+    """Let the server rest once the files that ask it are done."""
+    if item.path in ASKING:
+        RESTING.wake()
+    else:
+        RESTING.rest()
 
 
 from tests.prefect_database import database  # noqa: E402, F401
 from tests.prefect_pool import (  # noqa: E402
+    RESTING,
     api,  # noqa: F401
     batches,  # noqa: F401
     pool,  # noqa: F401

@@ -7,6 +7,7 @@ import sys
 import textwrap
 import time
 from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import TypeVar
 from uuid import UUID, uuid4
@@ -21,7 +22,7 @@ from prefect.events.worker import EventsWorker
 from prefect.logging.handlers import APILogWorker
 from prefect.settings import PREFECT_API_AUTH_STRING, PREFECT_API_URL, temporary_settings
 
-from safelight.cli.server import embedded_server, free_port
+from safelight.cli.server import free_port, running_server
 from safelight.cli.server_login import basic
 from safelight.pool.configuration import BATCH_TYPE, POOL_TYPE
 from safelight.settings import reload_settings
@@ -30,7 +31,7 @@ from safelight.store.store import current_store
 from tests.prefect_database import put_database
 
 T = TypeVar("T")
-PATIENCE = 60.0
+PATIENCE = 120.0
 """Seconds until a test gives up; none of them measures time."""
 FLOWS = """
     import os, sys, threading, time
@@ -127,6 +128,41 @@ def let_go_of_server() -> None:
     """
     for worker in (APILogWorker, EventsWorker):
         worker.drain_all()
+
+
+class Resting:
+    """Has the server of this session stand still while tests of files run that do not ask it.
+
+    Its services alone take a fortieth of a processor, and each process of a session has a server.
+    """
+
+    def __init__(self) -> None:
+        self._server: subprocess.Popen[bytes] | None = None
+        self._rests = False
+
+    @contextmanager
+    def of(self, server: "subprocess.Popen[bytes]") -> Iterator[None]:
+        """Meanwhile this is the server; it is awake at the end, to hear that it shall stop."""
+        self._server = server
+        try:
+            yield
+        finally:
+            self.wake()
+            self._server = None
+
+    def rest(self) -> None:
+        if self._server is not None and not self._rests:
+            let_go_of_server()
+            self._server.send_signal(signal.SIGSTOP)
+            self._rests = True
+
+    def wake(self) -> None:
+        if self._server is not None and self._rests:
+            self._server.send_signal(signal.SIGCONT)
+            self._rests = False
+
+
+RESTING = Resting()
 
 
 class Project:
@@ -282,13 +318,14 @@ def prefect_server(tmp_path_factory: pytest.TempPathFactory, database: Path) -> 
     os.environ["VOLUME_ROOT"] = str(root)
     reload_settings()
     try:
-        with embedded_server(free_port(), ui=False) as url:
+        with running_server(free_port(), ui=False) as server:
             if before is None:
                 del os.environ["VOLUME_ROOT"]
             else:
                 os.environ["VOLUME_ROOT"] = before
             reload_settings()
-            yield url
+            with RESTING.of(server.process):
+                yield server.url
     finally:
         reload_settings()
 

@@ -22,6 +22,7 @@ def fuzz(seed: int, count: int) -> dict[str, int]:
     return json.loads(done.stdout.splitlines()[-1])
 
 
+@pytest.mark.slow
 def test_some_tries():
     seen = fuzz(seed=1, count=150)
     assert sum(seen.values()) == 150

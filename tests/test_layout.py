@@ -16,6 +16,7 @@ MOST_LINES = 400
 FLOWS = sorted(path.stem for path in (CHECKOUT / "flows").glob("*.py") if path.stem != "__init__")
 
 
+@pytest.mark.slow
 def test_flows_import_without_any_engine():
     """Every flow has to import on a machine without a GPU, in a blink."""
     program = (

@@ -79,6 +79,7 @@ def test_copies_that_a_person_asks_for_are_made_as_usual(volume: Path, tmp_path:
     assert rights(tmp_path / "later") == "0o600"
 
 
+@pytest.mark.slow
 def test_the_command_keeps_what_it_makes_private(tmp_path: Path):
     volume = tmp_path / "volume"
     subprocess.run(

@@ -56,6 +56,7 @@ def results(tmp_path_factory: pytest.TempPathFactory, database: Path) -> Path:
     return main_job([*shlex.split(said[-1]), str(folder / "examples")], folder)
 
 
+@pytest.mark.slow
 @pytest.mark.timeout(900)
 def test_the_main_job_of_the_readme(results: Path):
     assert commands("README.md") == ["make run", "make test"]
@@ -63,6 +64,7 @@ def test_the_main_job_of_the_readme(results: Path):
         assert path.stat().st_size > 1000
 
 
+@pytest.mark.slow
 def test_the_first_picture_is_large_clean_and_red(results: Path):
     (file,) = results.glob("portrait-preset-*.png")
     picture = decode_image(file.read_bytes())

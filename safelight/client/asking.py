@@ -48,6 +48,8 @@ LONGEST_TEXT = 500
 _Opened = tuple[SyncPrefectClient, SettingsContext]
 _kept: list[tuple[Settings, _Opened]] = []
 """The client of `keep_client`, with the settings that it is for."""
+_without_retries: list[tuple[Settings, Settings]] = []
+"""The settings of the last client, and what was made of them."""
 
 
 @dataclass(frozen=True)
@@ -236,11 +238,21 @@ def _kept_for(known: SettingsContext) -> nullcontext[_Opened] | None:
 
 @contextmanager
 def _opened(known: SettingsContext) -> Generator[_Opened]:
-    once = known.settings.copy_with_update(updates={PREFECT_CLIENT_MAX_RETRIES: 0})
+    once = _asking_once(known.settings)
     hooks = {"request": [name_id], "response": [_refuse_at_once]}
     own = {"event_hooks": hooks, **_authorities()}
     with get_client(sync_client=True, httpx_settings=own) as client:
         yield client, SettingsContext(profile=known.profile, settings=once)
+
+
+def _asking_once(given: Settings) -> Settings:
+    """These settings without Prefect's own repetition: making them takes as long as questions."""
+    for known, once in tuple(_without_retries):
+        if known is given:
+            return once
+    once = given.copy_with_update(updates={PREFECT_CLIENT_MAX_RETRIES: 0})
+    _without_retries[:] = [(given, once)]
+    return once
 
 
 def _authorities() -> dict[str, ssl.SSLContext]:

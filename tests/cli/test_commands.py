@@ -51,6 +51,7 @@ def here(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
         yield
 
 
+@pytest.mark.slow
 @pytest.mark.usefixtures("here")
 def test_presets_are_listed_and_shown(tmp_path: Path, capsys: pytest.CaptureFixture[str]):
     listed = run(tmp_path, "presets", "list")

@@ -1,5 +1,6 @@
 """A new embedded server begins with the tables of Prefect, and only where there are none."""
 
+import shutil
 import sqlite3
 import sys
 from contextlib import closing
@@ -13,18 +14,34 @@ from safelight.cli.prefect_server import begin
 
 
 @pytest.fixture(scope="module")
-def prefix(tmp_path_factory: pytest.TempPathFactory) -> Path:
+def prefix(tmp_path_factory: pytest.TempPathFactory, database: Path) -> Path:
     """Of an environment that was set up."""
     made = tmp_path_factory.mktemp("prefix")
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(sys, "prefix", str(made))
-        prepare()
+        prepared().parent.mkdir(parents=True)
+        shutil.copy(database, prepared())
     return made
 
 
 @pytest.fixture(autouse=True)
 def _in_it(prefix: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(sys, "prefix", str(prefix))
+
+
+@pytest.fixture(scope="module")
+def fresh(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Of an environment that has just been set up."""
+    made = tmp_path_factory.mktemp("fresh")
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(sys, "prefix", str(made))
+        prepare()
+    return made
+
+
+@pytest.fixture
+def _in_fresh(_in_it: None, fresh: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(sys, "prefix", str(fresh))
 
 
 def rows(file: Path, query: str) -> list[tuple[str, ...]]:
@@ -41,6 +58,7 @@ def in_any_order(tables: list[tuple[str, ...]]) -> list[tuple[str, ...]]:
 
 
 @pytest.mark.slow
+@pytest.mark.usefixtures("_in_fresh")
 def test_it_has_the_tables_of_the_migrations_and_no_rows(database: Path):
     tables = "SELECT type, name, tbl_name, coalesce(sql, '') FROM sqlite_master"
     version = "SELECT version_num FROM alembic_version"
@@ -53,6 +71,7 @@ def test_it_has_the_tables_of_the_migrations_and_no_rows(database: Path):
 
 
 @pytest.mark.slow
+@pytest.mark.usefixtures("_in_fresh")
 def test_what_is_made_is_left_alone():
     before = prepared().stat()
     prepare()

@@ -116,6 +116,7 @@ def test_a_change_that_is_repeated_is_answered_as_before(api: SyncPrefectClient,
     assert answers == ["ACCEPT", "REJECT"]
 
 
+@pytest.mark.slow
 def test_the_retry_command_schedules_it(
     api: SyncPrefectClient, deployment: UUID, prefect_server: str
 ):

@@ -55,6 +55,7 @@ def test_deployments_of_others_are_not_taken_their_pool(api: SyncPrefectClient):
         make_batches_pool()
 
 
+@pytest.mark.slow
 @pytest.mark.usefixtures("stock")
 def test_on_an_embedded_server_all_that_the_pool_has_stays(
     api: SyncPrefectClient,

@@ -109,6 +109,7 @@ def test_it_is_in_one_file_of_its_owner_and_nowhere_else(started: Server, strang
     assert secret.decode() not in told.text
 
 
+@pytest.mark.slow
 def test_children_ask_with_it(started: Server):
     code = (
         "from prefect import get_client\n"

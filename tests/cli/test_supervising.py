@@ -21,6 +21,7 @@ print(signals.asked, flush=True)
 """
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT, signal.SIGHUP])
 def test_who_was_told_to_stop_is_not_killed_by_being_told_again(number: signal.Signals):
     with subprocess.Popen(

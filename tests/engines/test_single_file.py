@@ -337,6 +337,7 @@ def test_a_single_file_draws_what_its_folder_draws(name: str):
     assert np.abs(drawn(name, "a cat").astype(int) - folder).max() > 1
 
 
+@pytest.mark.slow
 def test_a_single_file_of_xl_draws_what_its_folder_draws():
     folder = drawn("narrow_xl")
     assert np.abs(drawn("whole_xl").astype(int) - folder).max() <= 1
@@ -366,6 +367,7 @@ def test_a_controlnet_in_a_single_file_steers_as_its_folder_does():
         steered("other", 4)
 
 
+@pytest.mark.slow
 def test_an_embedding_speaks_to_both_encoders_of_xl():
     def wished(*names: str) -> Pixels:
         embeddings = tuple(add_on("embeddings", name, 1) for name in names)

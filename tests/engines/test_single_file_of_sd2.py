@@ -118,6 +118,7 @@ def test_it_draws_what_its_folder_draws():
     assert np.abs(drawn("narrow", "a cat").astype(int) - folder).max() > 1
 
 
+@pytest.mark.slow
 def test_files_of_the_same_bytes_draw_as_is_said_of_each():
     whole = drawn("whole")
     assert np.abs(drawn("noisy").astype(int) - whole).max() > 1

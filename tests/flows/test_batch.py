@@ -67,7 +67,7 @@ from safelight.provenance.manifest import load_manifest
 from safelight.provenance.replay import find_run
 from safelight.store.store import current_store
 from tasks.base.keeping import load_image
-from tests.prefect_pool import artifacts_of
+from tests.prefect_pool import artifacts_of, eventually
 from tests.unwell import LOST, Fault, Unwell, unwell
 
 CHECKOUT = Path(__file__).resolve().parents[2]
@@ -843,14 +843,6 @@ def batch_worker(root: Path) -> Iterator["subprocess.Popen[bytes]"]:
         process.wait(60)
 
 
-def until(what):
-    deadline = time.monotonic() + 90
-    while not (found := what()):
-        assert time.monotonic() < deadline
-        time.sleep(0.1)
-    return found
-
-
 @pytest.mark.soak
 @pytest.mark.usefixtures("worker")
 def test_a_batch_whose_machine_went_down_goes_on_and_makes_nothing_twice(
@@ -867,7 +859,7 @@ def test_a_batch_whose_machine_went_down_goes_on_and_makes_nothing_twice(
     }
     with batch_worker(shared_volume) as first:
         run = run_deployment(own_pool, parameters=called, timeout=0)
-        until(lambda: any(child.state.is_completed() for child in children("machine")))
+        eventually(lambda: any(child.state.is_completed() for child in children("machine")))
         family = psutil.Process(first.pid).children()
         first.kill()
         for process in family:
@@ -875,7 +867,9 @@ def test_a_batch_whose_machine_went_down_goes_on_and_makes_nothing_twice(
         with get_client(sync_client=True) as client:
             assert client.read_flow_run(run.id).state.is_running()
     with batch_worker(shared_volume), get_client(sync_client=True) as client:
-        state = until(lambda: s if (s := client.read_flow_run(run.id).state).is_final() else None)
+        state = eventually(
+            lambda: s if (s := client.read_flow_run(run.id).state).is_final() else None
+        )
     assert state.is_completed(), state
     assert states(load_report(run.id)) == ["failed", *["succeeded"] * 3]
     made = Counter(child.name for child in children("machine"))
@@ -896,7 +890,9 @@ def test_batches_that_nobody_wants_any_more_cancel_what_they_started(
         started = [*until_there("deleted", 2), *until_there("ended", 2)]
         client.delete_flow_run(deleted)
         client.set_flow_run_state(ended, Failed(message="enough"), force=True)
-        until(lambda: all(client.read_flow_run(one.id).state.is_cancelled() for one in started))
+        eventually(
+            lambda: all(client.read_flow_run(one.id).state.is_cancelled() for one in started)
+        )
         assert len(children("deleted")) == len(children("ended")) == 2
         assert client.read_flow_run(ended).state.message == "enough"
 
@@ -920,11 +916,7 @@ def beside(work) -> Iterator[None]:
 
 
 def until_there(key: str, count: int):
-    deadline = time.monotonic() + 60
-    while len(runs := children(key)) < count:
-        assert time.monotonic() < deadline
-        time.sleep(0.1)
-    return runs
+    return eventually(lambda: runs if len(runs := children(key)) >= count else None)
 
 
 def test_cancelling_a_batch_cancels_what_it_started_and_starts_no_more(shared_volume: Path):

@@ -203,6 +203,7 @@ def test_a_mouth_moves_where_a_key_is_set(given: dict[str, str], sync: Sync, flo
     assert kinds == {"video/mp4", "audio/wav"}
 
 
+@pytest.mark.slow
 def test_parts_of_a_clip_are_paid_by_the_whole(
     given: dict[str, str], sync: Sync, kling: Kling, monkeypatch: pytest.MonkeyPatch
 ):
@@ -269,6 +270,7 @@ def test_a_budget_of_a_run_stops_it_before_the_call(
     assert sync.accepted == []
 
 
+@pytest.mark.slow
 def test_no_key_is_anywhere(
     given: dict[str, str],
     fal: Fal,

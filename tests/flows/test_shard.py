@@ -62,6 +62,7 @@ def manifests(count: int) -> list[Manifest]:
     return [load_manifest(run_id(n)) for n in range(count)]
 
 
+@pytest.mark.slow
 def test_alike_requests_are_drawn_together_and_are_what_they_are_alone(drawn_at_once: list[int]):
     prompts = ["a red cat", "a dog", "a flower"]
     requests = [{"prompt": prompts[n % 3], "seed": n, **SIZE} for n in range(14)]

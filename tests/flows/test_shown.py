@@ -74,6 +74,7 @@ def drawn(flow, **parameters: object) -> Manifest:
     return load_manifest(str(flow(character="Eileen", seed=1, **parameters).data["manifest"]))
 
 
+@pytest.mark.slow
 def test_pictures_are_looked_at_where_no_lora_was_trained(person: keeping.Character):
     portrait = drawn(identity_lock_portrait_v1, quality="low", **PORTRAIT)
     (entry,) = portrait.stages
@@ -88,6 +89,7 @@ def test_pictures_are_looked_at_where_no_lora_was_trained(person: keeping.Charac
     assert video.consent.references == {"character.0": person.pictures[0].sha256}
 
 
+@pytest.mark.slow
 def test_a_lora_takes_their_place(learnt: str, tmp_path: Path):
     portrait = drawn(identity_lock_portrait_v1, **PORTRAIT, use_facedetailer=True)
     entry = portrait.stages[0]

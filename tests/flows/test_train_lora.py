@@ -42,6 +42,7 @@ FEW: dict[str, Any] = {
 }
 
 
+@pytest.mark.slow
 @pytest.mark.usefixtures("server")
 def test_pictures_become_a_lora_that_draws_by_its_name(volume: Path):
     model = build_untrained(volume / "models" / "tiny")

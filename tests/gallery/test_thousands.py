@@ -30,6 +30,7 @@ def scroll(page: Page, pages: int) -> None:
         page.wait_for_timeout(100)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("served", [450], indirect=True)
 def test_scrolling_loads_a_hundred_at_a_time_and_lets_go_of_what_is_far(
     served: str,

@@ -172,6 +172,7 @@ def test_it_listens_for_nobody_else(host: str):
         serve(host, 0)
 
 
+@pytest.mark.slow
 def test_the_command_says_what_is_missing(tmp_path):
     done = subprocess.run(
         [BIN / "safelight", "gateway", "--port", "1"],

@@ -282,6 +282,7 @@ def test_ten_runs_take_no_more_than_two(device: str, picture: np.ndarray):
     assert in_use() == before
 
 
+@pytest.mark.slow
 def test_a_cancelled_picture_leaves_nothing_in_flight(device: str, picture: np.ndarray):
     video = enlarger(device, "video", 2, TILES[device])
     expected = video.enlarge(picture)

@@ -162,6 +162,7 @@ def test_ten_runs_take_no_more_than_two(engine: Rife, frames: Frames):
     assert in_use() == before
 
 
+@pytest.mark.slow
 def test_stopped_in_the_middle_it_goes_on_with_another_clip(engine: Rife, frames: Frames):
     expected = engine.between(frames[1], frames[2], 0.25)
     list(engine.moments(wanted(frames[:3])))

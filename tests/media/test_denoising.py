@@ -88,6 +88,7 @@ def test_too_small_a_border_would_show(photo, monkeypatch):
     assert np.abs(denoised_picture(image, 0.5).astype(int) - whole).max() > 2
 
 
+@pytest.mark.slow
 def test_memory_does_not_grow_with_the_picture(photo):
     def peak(side: int) -> int:
         image = np.asarray(Image.fromarray(noisy(photo, 10, 5)).resize((side, side)))

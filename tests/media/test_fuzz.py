@@ -30,6 +30,7 @@ def tries(folder: Path, seed: int, count: int) -> Counter[str]:
     return came
 
 
+@pytest.mark.slow
 def test_damaged_files_open_or_are_refused_with_a_code(tmp_path: Path) -> None:
     came = tries(tmp_path, seed=11, count=200)
     assert came["opened"] >= 20  # so that what lies behind opening is tried too

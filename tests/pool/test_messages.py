@@ -5,6 +5,8 @@ import socket
 import subprocess
 import sys
 
+import pytest
+
 from safelight.pool.messages import lines_of
 from tests.prefect_pool import Project
 
@@ -33,6 +35,7 @@ def test_who_closes_before_it_has_read_everything_has_gone():
         assert list(lines_of(ours)) == []
 
 
+@pytest.mark.slow
 def test_a_process_ends_when_its_worker_dies_before_it_has_read_what_it_was_told(project: Project):
     ours, theirs = socket.socketpair()
     with theirs:

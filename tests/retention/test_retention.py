@@ -208,6 +208,7 @@ def test_who_puts_a_file_again_keeps_it(stored, monkeypatch):
     assert stored.store.read(orphan)
 
 
+@pytest.mark.slow
 def test_a_kill_in_the_middle_leaves_what_the_next_time_takes(stored, tmp_path):
     refs = [stored.file(f"orphan {at}", 90) for at in range(6)]
     for ref in refs[:3]:

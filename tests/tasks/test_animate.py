@@ -80,7 +80,15 @@ def test_it_is_as_long_as_asked_for(picture: ArtifactRef, duration: float, fps: 
     assert (made.frames, made.fps) == (frames, fps)
 
 
-KINDS = ["svd", "ltx", "cogvideox", "wan", "hunyuan", "animatediff", "sparsectrl"]
+KINDS = [
+    "ltx",
+    "cogvideox",
+    "wan",
+    *(
+        pytest.param(kind, marks=pytest.mark.slow)
+        for kind in ("svd", "hunyuan", "animatediff", "sparsectrl")
+    ),
+]
 
 
 @pytest.mark.parametrize("models", KINDS, indirect=True)

@@ -79,6 +79,7 @@ def test_the_same_clip_gives_the_same_bytes(volume: Path, tmp_path: Path, photo:
     assert len({deflicker.fn(ref, DeflickerParams()).sha256 for _ in range(2)}) == 1
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("half", ["measured", "changed"])
 def test_it_stops_in_either_half(clip: ArtifactRef, half: str):
     def stopping(done: int, total: int) -> None:

@@ -94,6 +94,7 @@ def test_denoise_changes_a_picture_and_level_0_does_not(picture: ArtifactRef):
     assert not np.array_equal(clean, load_image(picture))
 
 
+@pytest.mark.slow
 def test_denoise_takes_videos(clip: ArtifactRef):
     made = denoise.fn(clip, DenoiseParams(level=0.3))
     assert (made.frames, made.width, made.height) == (clip.frames, clip.width, clip.height)

@@ -349,6 +349,7 @@ assert not {"torch", "safetensors"} & set(sys.modules), "weights were loaded"
 """
 
 
+@pytest.mark.slow
 def test_two_processes_that_scan_and_register_at_once_lose_nothing(models: Path):
     for number in range(30):
         put(models / "common" / f"c{number}.safetensors", fill=number)

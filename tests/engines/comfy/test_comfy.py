@@ -3,7 +3,6 @@
 import json
 import logging
 import threading
-import time
 from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
@@ -36,9 +35,10 @@ from safelight.progress import (
 )
 from safelight.settings import settings
 from tests.engines.comfy.comfy_server import GRAPH, RECORDED, Comfy, comfy_up
+from tests.prefect_pool import eventually
 
 SECRET = "hunter2-of-the-proxy"
-WAIT_SECONDS = 30
+WAIT_SECONDS = 60
 
 
 @pytest.fixture
@@ -74,14 +74,6 @@ def run(
         media.append(folder.with_name(f"{folder.name}-{number}.png"))
         media[-1].write_bytes(picture)
     return ENGINE.run_graph(wanted or request(), media, job, folder)
-
-
-def until(reached: Any) -> None:
-    """Wait for what another thread does; a test that waits in vain fails."""
-    ends = time.monotonic() + WAIT_SECONDS
-    while not reached():
-        assert time.monotonic() < ends
-        time.sleep(0.005)
 
 
 def beside(folder: Path, job: str = "one") -> tuple[threading.Thread, list[BaseException | Any]]:
@@ -163,7 +155,7 @@ def test_a_job_that_failed_is_sent_under_another_id(comfy: Comfy, tmp_path: Path
 def test_another_process_goes_on_with_what_one_began(comfy: Comfy, tmp_path: Path):
     comfy.paused_at = "3"
     thread, ended = beside(tmp_path / "a")
-    until(lambda: comfy.running and not comfy.hold.is_set())
+    eventually(lambda: comfy.running and not comfy.hold.is_set())
     request_stop(StopReason.RESCHEDULE)
     thread.join(WAIT_SECONDS)
     assert isinstance(ended[0], StopRequestedError)
@@ -192,10 +184,10 @@ def test_a_cancelled_run_takes_its_own_prompt_alone(
         comfy.running.append(THEIRS)
     thread, ended = beside(tmp_path / "mine")
     if where == "running":
-        until(lambda: comfy.running and not comfy.hold.is_set())
+        eventually(lambda: comfy.running and not comfy.hold.is_set())
         comfy.pending.append(THEIRS)
     else:
-        until(lambda: comfy.pending)
+        eventually(lambda: comfy.pending)
     request_stop(StopReason.CANCEL)
     thread.join(WAIT_SECONDS)
     assert isinstance(ended[0], StopRequestedError)
@@ -210,9 +202,9 @@ def test_a_cancelled_run_takes_its_own_prompt_alone(
 def test_a_broken_websocket_is_opened_again(comfy: Comfy, tmp_path: Path):
     comfy.paused_at = "3"
     thread, ended = beside(tmp_path / "a")
-    until(lambda: comfy.running and not comfy.hold.is_set())
+    eventually(lambda: comfy.running and not comfy.hold.is_set())
     comfy.drop_sockets()
-    until(lambda: comfy.socket_opens > 1)
+    eventually(lambda: comfy.socket_opens > 1)
     comfy.hold.set()
     thread.join(WAIT_SECONDS)
     assert len(ended[0]) == 1
@@ -236,7 +228,7 @@ def test_faults_of_the_server_while_it_runs_pass(comfy: Comfy, tmp_path: Path):
 def test_a_restart_in_the_middle_may_be_tried_again(comfy: Comfy, tmp_path: Path):
     comfy.paused_at = "3"
     thread, ended = beside(tmp_path / "a")
-    until(lambda: comfy.running and not comfy.hold.is_set())
+    eventually(lambda: comfy.running and not comfy.hold.is_set())
     comfy.forget()
     thread.join(WAIT_SECONDS)
     assert ended[0].code == "ENGINE_OFFLINE"
@@ -249,7 +241,7 @@ def test_a_restart_in_the_middle_may_be_tried_again(comfy: Comfy, tmp_path: Path
 def test_what_somebody_took_away_is_not_sent_again(comfy: Comfy, tmp_path: Path):
     comfy.hold.clear()
     thread, ended = beside(tmp_path / "a")
-    until(lambda: comfy.pending)
+    eventually(lambda: comfy.pending)
     comfy.pending.clear()
     thread.join(WAIT_SECONDS)
     assert "out of the queue" in ended[0].problem
@@ -292,7 +284,7 @@ def test_a_queue_is_not_standing_still(
     settings.cache_clear()
     comfy.hold.clear()
     thread, ended = beside(tmp_path / "a")
-    until(lambda: comfy.asked.count(("GET", "/queue")) > 5)
+    eventually(lambda: comfy.asked.count(("GET", "/queue")) > 5)
     comfy.hold.set()
     thread.join(WAIT_SECONDS)
     assert len(ended[0]) == 1

@@ -4,8 +4,7 @@ import os
 import signal
 import subprocess
 import sys
-import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 
 import psutil
@@ -23,9 +22,9 @@ from safelight.errors import PipelineError
 from safelight.settings import settings
 from tests.engines.comfy.checkout import make_checkout
 from tests.engines.comfy.test_comfy import request, run
+from tests.prefect_pool import eventually
 
 SECRET = "hunter2-of-the-store"
-WAIT_SECONDS = 30
 
 
 @pytest.fixture
@@ -46,13 +45,6 @@ def checkout(volume: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> I
     managed().close()
     managed.cache_clear()
     loaded._neighbours.clear()
-
-
-def until(reached: Callable[[], bool]) -> None:
-    ends = time.monotonic() + WAIT_SECONDS
-    while not reached():
-        assert time.monotonic() < ends
-        time.sleep(0.02)
 
 
 def log() -> str:
@@ -91,7 +83,7 @@ def test_it_is_started_again_when_it_dies(tmp_path: Path):
     before, url = managed().pid, managed().url
     assert before is not None
     os.kill(before, signal.SIGKILL)
-    until(lambda: managed().pid not in (None, before))  # before anybody asks for it
+    eventually(lambda: managed().pid not in (None, before))  # before anybody asks for it
     assert len(run(tmp_path / "b", "two")) == 1
     assert managed().url == url
 
@@ -103,9 +95,8 @@ def test_it_is_left_dead_when_it_dies_again_and_again(monkeypatch: pytest.Monkey
     pid = managed().pid
     assert pid is not None
     os.kill(pid, signal.SIGKILL)
-    until(lambda: running() == [])
-    time.sleep(0.2)
-    assert managed().pid is None
+    eventually(lambda: running() == [])
+    eventually(lambda: managed().pid is None)
     managed().require()
     assert managed().pid is not None
 
@@ -156,7 +147,7 @@ def test_it_ends_with_the_process_that_started_it(number: int):
     owner.send_signal(number)
     owner.wait()
     owner.stdout.close()
-    until(lambda: gone(pid))
+    eventually(lambda: gone(pid))
 
 
 @pytest.mark.usefixtures("checkout")

@@ -372,6 +372,7 @@ def test_a_model_that_cannot_be_loaded_is_named(models: Path, tmp_path: Path):
         shutil.rmtree(broken)
 
 
+@pytest.mark.slow
 def test_a_batch_that_does_not_fit_is_drawn_in_smaller_ones(monkeypatch: pytest.MonkeyPatch):
     import torch
 

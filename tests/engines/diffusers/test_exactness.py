@@ -69,6 +69,7 @@ def drawn_at(
     return received
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("threads", "model", "size"),
     [
@@ -193,6 +194,7 @@ def test_it_holds_for_samplers_guidance_and_sizes(monkeypatch: pytest.MonkeyPatc
     holds()
 
 
+@pytest.mark.slow
 def test_a_network_that_cannot_is_drawn_one_by_one(monkeypatch: pytest.MonkeyPatch):
     drawings = wanted(5)
     network = model_of(drawings[0].card).pipeline.unet

@@ -3,6 +3,8 @@
 import subprocess
 import sys
 
+import pytest
+
 ADDED_UP = """
 import safelight.engines.machine.device
 import torch
@@ -18,5 +20,6 @@ for off in range(16):
 """
 
 
+@pytest.mark.slow
 def test_a_row_times_weights_is_the_same_wherever_they_lie():
     subprocess.run([sys.executable, "-c", ADDED_UP], check=True)

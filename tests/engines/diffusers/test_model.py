@@ -87,7 +87,7 @@ PICTURE = np.random.default_rng(0).integers(0, 256, (64, 64, 3), dtype=np.uint8)
 @pytest.mark.parametrize(
     ("name", "predicts", "zero"),
     [
-        ("velocity", "v_prediction", True),
+        pytest.param("velocity", "v_prediction", True, marks=pytest.mark.slow),
         ("said", "v_prediction", False),
         ("facts", "v_prediction", False),
         ("older", "epsilon", False),

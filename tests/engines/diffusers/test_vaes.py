@@ -84,6 +84,7 @@ def drawn(model: str = "narrow", vae: str | None = None) -> Pixels:
     return draw(drawing(model, vae), 64, 64)[0]
 
 
+@pytest.mark.slow
 def test_every_form_draws_what_a_model_with_that_vae_draws_and_the_own_comes_back():
     own, other = drawn(), drawn("other")
     assert np.abs(own.astype(int) - other).max() > 1

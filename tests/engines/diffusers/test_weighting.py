@@ -151,6 +151,7 @@ def test_the_ninetieth_word_takes_part():
     assert (drawn(r"a \(red cat") != drawn("a (red cat")).any()
 
 
+@pytest.mark.slow
 def test_long_and_short_prompts_are_drawn_together():
     wanted = [drawing(p) for p in ("a cat", "a (red) cat", "cat " * 90, "cat " * 91, "a dog")]
     received: dict[int, np.ndarray] = {}

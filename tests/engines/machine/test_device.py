@@ -38,6 +38,7 @@ def test_auto_takes_what_there_is():
     assert resolve_device("auto") == ("cuda:0" if cuda else "mps" if metal else "cpu")
 
 
+@pytest.mark.slow
 def test_a_build_for_the_cpu_alone_is_not_imported_to_find_a_device():
     device, imported = asked_anew("resolve_device('auto')")
     assert device == resolve_device("auto")

@@ -148,6 +148,7 @@ def trials(processes: Processes, what: str, count: int, tmp_path: Path, seed: in
         ]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("what", KINDS)
 def test_a_killed_process_leaves_a_job_that_the_next_one_goes_on_with(
     processes: Processes, what: str, tmp_path: Path

@@ -96,6 +96,7 @@ def test_what_was_tried_before_is_tried_anew_after_it_and_alike_ones_stand_toget
     assert [*catalogue.left()] == [(1, 3), (3, 0), (5, 0), (2, 1), (4, 0), (6, 0)]
 
 
+@pytest.mark.slow
 def test_a_hundred_thousand_requests_take_a_few_mebibytes():
     tracemalloc.start()
     try:

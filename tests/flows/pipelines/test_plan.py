@@ -145,6 +145,7 @@ def test_bad_pipelines_are_refused(case: str):
         assert word in refused.value.problem
 
 
+@pytest.mark.slow
 def test_planning_loads_no_engine():
     program = (
         "import sys\n"

@@ -4,6 +4,7 @@ import json
 import subprocess
 import sys
 
+import pytest
 from prefect.utilities.callables import parameter_schema
 
 from flows.generate import generate
@@ -24,6 +25,7 @@ print(json.dumps([at_loading, len(generate.parameters.properties)]))
 """
 
 
+@pytest.mark.slow
 def test_loading_a_flow_makes_no_form_and_reading_it_does():
     ran = subprocess.run([sys.executable, "-c", LOADING], capture_output=True, check=True)
     at_loading, shown = json.loads(ran.stdout)

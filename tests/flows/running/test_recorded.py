@@ -2,6 +2,7 @@
 
 import json
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -33,12 +34,20 @@ from tasks.grade import GradeParams, grade
 from tests.prefect_pool import artifacts_of
 
 EXAMPLES = Path(__file__).resolve().parents[3] / "examples"
-PHOTO = str(EXAMPLES / "astronaut.png")
+SMALL_PHOTO = Path(__file__).resolve().parents[2] / "data" / "face.webp"
+PHOTO = "uploads/face.webp"
 SMALL = [
     StageSpec(stage_type="denoise", name="clean", parameters={"level": 0.2}),
     StageSpec(stage_type="grade", name="look", parameters={"colour": "warm", "grain": 0.3}),
 ]
-pytestmark = pytest.mark.usefixtures("server", "volume")
+pytestmark = pytest.mark.usefixtures("server", "uploaded")
+
+
+@pytest.fixture
+def uploaded(volume: Path) -> None:
+    """The photograph, where runs may read."""
+    (volume / "uploads").mkdir(parents=True)
+    shutil.copy(SMALL_PHOTO, volume / PHOTO)
 
 
 def statuses(result: RunResult) -> dict[str, object]:
@@ -81,7 +90,7 @@ def test_a_run_says_what_it_did_and_where_everything_lies():
     assert statuses(result) == {"clean": "done", "look": "done"}
     assert [ref.kind for ref in result.artifacts] == ["image", "image"]
     for ref in result.artifacts:
-        assert load_image(ref).shape == (512, 512, 3)
+        assert load_image(ref).shape == (128, 128, 3)
     manifest = load_manifest(str(result.data["manifest"]))
     assert manifest.seeds == {"look": 1}
     assert manifest.inputs["image"].sha256 == manifest.stages[0].sources[0]
@@ -298,10 +307,9 @@ def test_killed_in_its_third_stage_a_run_goes_on_there(volume: Path):
         StageSpec(stage_type="upscale", name="large", parameters={"model": "video", "tile": 64}),
     ]
     small = volume / "uploads" / "small.png"
-    small.parent.mkdir(parents=True)
     from PIL import Image
 
-    Image.open(PHOTO).crop((120, 0, 376, 256)).save(small)
+    Image.open(EXAMPLES / "astronaut.png").crop((120, 0, 376, 256)).save(small)
     program = (
         "from flows.pipeline import pipeline\n"
         "from flows.pipelines.described import StageSpec\n"

@@ -80,6 +80,7 @@ def test_files_are_read_by_the_library_and_equal_content_is_equal_bytes():
     )
 
 
+@pytest.mark.slow
 def test_other_processes_write_the_same(tmp_path: Path):
     code = (
         "import sys, torch; from pathlib import Path; "

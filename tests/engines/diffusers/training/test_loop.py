@@ -151,6 +151,7 @@ def test_a_step_of_parts_is_the_step_as_a_whole(tmp_path: Path):
     assert course.losses[0] == pytest.approx(at_once, abs=0.5)
 
 
+@pytest.mark.slow
 @pytest.mark.usefixtures("models")
 def test_it_learns(tmp_path: Path):
     """One picture without captions, learnt by heart: the loss falls."""
