@@ -64,12 +64,21 @@ WHOLE = {"batches", "pool", "pool_of_all", "safelight_up", "shared_pool", "worke
 
 @pytest.hookimpl(tryfirst=True)
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Mark what is slow, and begin with files that ask a server, or the last of them runs alone."""
+    """Mark what is slow; begin with files that start servers, or the last of them runs alone."""
     for item in items:
         if not WHOLE.isdisjoint(item.fixturenames):
             item.add_marker(pytest.mark.slow)
-    ASKING.update(item.path for item in items if "prefect_server" in item.fixturenames)
-    items.sort(key=lambda item: item.path not in ASKING)
+    asking, starting = _files(items, "prefect_server"), _files(items, "database")
+    items.sort(key=lambda item: (item.path not in starting, item.path in asking))
+
+
+def pytest_collection_finish(session: pytest.Session) -> None:
+    """Remember which files ask the server, of the tests that were chosen."""
+    ASKING.update(_files(session.items, "prefect_server"))
+
+
+def _files(items: list[pytest.Item], fixture: str) -> set[Path]:
+    return {item.path for item in items if fixture in item.fixturenames}
 
 
 @pytest.hookimpl(tryfirst=True)

@@ -293,10 +293,10 @@ def test_an_upload_outlasts_more_than_one_patience(
     told: Service, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ):
     monkeypatch.setattr("safelight.store.store.AGAIN_SECONDS", (0.05, 0.05))
-    patience = 0.2
+    patience = 1.0
     store = Store(told.bucket(), tmp_path, 0, remote=True, patience_seconds=patience)
     good = Answer(headers={"ETag": '"x"', "Content-Length": "0"})
-    away = refusal(503, "SlowDown", Retry_After="1")  # each patience has two tries
+    away = refusal(503, "SlowDown", Retry_After="2")  # each patience has two tries
     puts = 0
 
     def answer(asked: Asked) -> Answer:
