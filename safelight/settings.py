@@ -122,6 +122,9 @@ class Settings(BaseSettings):
     """auto takes CUDA when there is any, then Metal, then the CPU."""
     precision: Literal["auto", "fp32", "fp16", "bf16"] = "auto"
     """Number format of models; auto is fp32 on the CPU and fp16 elsewhere."""
+    quantise: Literal["none", "int8"] = "none"
+    """Keep the weights of networks that draw, and of T5, in eight bits, with the package torchao:
+    less memory, other pictures by a little."""
     compile: bool = False
     """Compile the blocks of models that draw, on CUDA: the first picture of each size takes up to
     a minute longer, each further one less time; bits differ from those of models as they are."""

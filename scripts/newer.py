@@ -13,7 +13,7 @@ from packaging.requirements import Requirement
 from packaging.specifiers import SpecifierSet
 
 ROOT = Path(__file__).resolve().parents[1]
-LOCKS = ("run", "dev", "no-deps", "server")
+LOCKS = ("run", "dev", "no-deps", "quantise", "server")
 
 
 def main() -> int:

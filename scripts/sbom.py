@@ -9,7 +9,7 @@ import sys
 from pathlib import Path
 
 ROOT = Path(__file__).resolve().parents[1]
-LOCKS = {"run": "required", "no-deps": "required", "dev": "excluded"}
+LOCKS = {"run": "required", "no-deps": "required", "quantise": "optional", "dev": "excluded"}
 """Locks of what is installed, and CycloneDX's word for whether it is part of a release."""
 STARTER = ROOT / "weights" / "starter" / "safelight.json"
 

@@ -20,7 +20,7 @@ def advisory(name: str, *events: dict[str, str], **more: object) -> dict[str, ob
 
 def test_the_bill_names_every_pin_with_its_hashes():
     found = {part["bom-ref"]: part for part in bill()["components"]}
-    locked = [pin for lock in ("run", "no-deps", "dev") for pin in pins(lock)]
+    locked = [pin for lock in ("run", "no-deps", "quantise", "dev") for pin in pins(lock)]
     assert len(locked) > 150
     for name, version, hashes in locked:
         part = found[f"pkg:pypi/{name}@{version}"]

@@ -27,7 +27,7 @@ _QK_NORM = "x_block.attn.ln_q.weight"
 
 
 def transformer_config(shapes: Shapes, prefix: str, family: str, name: str) -> Config:
-    """Of the network that draws.
+    """Of the network that draws pictures from noise alone.
 
     Args:
         shapes: of all tensors of its file.
@@ -38,7 +38,15 @@ def transformer_config(shapes: Shapes, prefix: str, family: str, name: str) -> C
     Raises:
         InvalidMediaError: it lacks tensors, or is of a size that no published model has.
     """
-    return _told(shapes, prefix, name, _flux if family == "flux" else _sd3, "transformer")
+    config = _told(shapes, prefix, name, _flux if family == "flux" else _sd3, "transformer")
+    reads, makes = config["in_channels"], config["out_channels"]
+    if reads != makes:
+        raise InvalidMediaError(
+            f"the network in {name} reads {reads} channels and makes {makes}: it was made to fill "
+            "or to follow control pictures",
+            "choose another model",
+        )
+    return config
 
 
 def scheduler_config(shapes: Shapes, prefix: str, family: str) -> Config:

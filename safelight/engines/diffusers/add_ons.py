@@ -23,6 +23,7 @@ from safelight.engines.diffusers.kernels import with_channels_last
 from safelight.engines.diffusers.lora_files import LayerNames, read_lora
 from safelight.engines.diffusers.merging import Merging
 from safelight.engines.diffusers.model import DiffusionModel
+from safelight.engines.diffusers.quantising import require_whole_weights
 from safelight.engines.diffusers.vaes import form_of, open_vae
 from safelight.engines.machine.loaded import loaded
 from safelight.engines.machine.memory import is_out_of_memory
@@ -98,6 +99,7 @@ def _put_loras(model: DiffusionModel, drawing: Drawing, taken_off: ExitStack) ->
     if getattr(model.pipeline, "unet", None) is None:
         _put_adapters(model, drawing, taken_off)
         return
+    require_whole_weights(drawing.card.name, "LoRA")
     merging = Merging(LayerNames(model.pipeline))
     taken_off.callback(merging.undo)
     for lora in drawing.loras:

@@ -17,6 +17,7 @@ from safelight.engines.diffusers.calling import (
 from safelight.engines.diffusers.drawing import AddOn, Drawing
 from safelight.engines.diffusers.fetching import no_numbers
 from safelight.engines.diffusers.model import model_of, quiet
+from safelight.engines.diffusers.quantising import quantised
 from safelight.engines.diffusers.samplers import check_scheduler, name_of
 from safelight.engines.identity import EngineIdentity
 from safelight.engines.machine.device import device_class
@@ -34,7 +35,7 @@ def identity(card: WeightsCard, add_ons: Sequence[AddOn] = ()) -> EngineIdentity
     """What the result depends on apart from the parameters; loads nothing."""
     return EngineIdentity(
         engine_id="diffusers",
-        version=f"{libraries()}+{REVISION}.{settings().precision}{compiled()}{_said_of(card)}",
+        version=f"{libraries()}+{REVISION}.{settings().precision}{quantised()}{compiled()}{_said_of(card)}",
         weights=(*card.weights, *(add_on.sha256 for add_on in add_ons)),
         device_class=device_class(),
     )

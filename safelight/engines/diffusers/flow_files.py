@@ -47,15 +47,13 @@ def open_flow(path: Path, card: WeightsCard, family: str, dtype: "torch.dtype") 
         DependencyMissingError: it is GGUF and the package gguf is not installed.
         ChecksumMismatchError: a part is not what the card is of.
     """
-    import diffusers
-
     with opened(path) as stored, ExitStack() as held:
         making = _Making(family, dtype, {part.role: part for part in card.parts}, held)
         making.network(stored)
         for role in ROLES[family]:
             making.part(role, stored)
         making.account_for(stored)
-        return getattr(diffusers, _CLASSES[family][0])(**making.made), making.account()
+        return _class(_CLASSES[family][0])(**making.made), making.account()
 
 
 class _Making:
@@ -76,11 +74,13 @@ class _Making:
 
     def network(self, stored: Stored) -> None:
         """The transformer and the scheduler."""
-        import diffusers
+        from diffusers.schedulers.scheduling_flow_match_euler_discrete import (
+            FlowMatchEulerDiscreteScheduler as Scheduler,
+        )
 
         start = next(s for s in STARTS if any(_is_of_block(name, s) for name in stored.shapes))
         config = transformer_config(stored.shapes, start, self._family, stored.name)
-        kind = getattr(diffusers, _CLASSES[self._family][1])
+        kind = _class(_CLASSES[self._family][1])
         net = empty(lambda: kind.from_config(config))
         width = int(net.inner_dim)
         tensors, account = filled(
@@ -94,14 +94,13 @@ class _Making:
         require_whole(tensors, net.state_dict(), "transformer", stored.name)
         self.made["transformer"] = _from_tensors(kind, config, net, tensors, self._dtype)
         self._add("", account)
-        scheduler = diffusers.FlowMatchEulerDiscreteScheduler
         there = self._pinned("scheduler")
         if there is None:
             told = scheduler_config(stored.shapes, start, self._family)
-            self.made["scheduler"] = scheduler.from_config(told)
+            self.made["scheduler"] = Scheduler.from_config(told)
         else:
-            self.made["scheduler"] = scheduler.from_pretrained(there, local_files_only=True)
-            self._add("scheduler.", account_of_part(there, scheduler, None, ()))
+            self.made["scheduler"] = Scheduler.from_pretrained(there, local_files_only=True)
+            self._add("scheduler.", account_of_part(there, Scheduler, None, ()))
 
     def part(self, role: str, stored: Stored) -> None:
         """A text encoder, tokenizer or VAE: in the file, elsewhere or left out."""
@@ -149,10 +148,9 @@ class _Making:
         return clip_from(stored, start, what, self._dtype, projects=self._family == "sd3")
 
     def _vae(self, stored: Stored, start: str) -> Opened:
-        from diffusers import AutoencoderKL
-
+        kind = _class("AutoencoderKL")
         config = flow_vae_config(stored.shapes, start, self._family, stored.name)
-        net = empty(lambda: AutoencoderKL.from_config(config))
+        net = empty(lambda: kind.from_config(config))
         levels = len(net.config["block_out_channels"])
         tensors, account = filled(
             stored,
@@ -162,14 +160,13 @@ class _Making:
             self._dtype,
         )
         require_whole(tensors, net.state_dict(), "VAE", stored.name)
-        return _from_tensors(AutoencoderKL, config, net, tensors, self._dtype), account
+        return _from_tensors(kind, config, net, tensors, self._dtype), account
 
     def _kind(self, what: str) -> Any:  # noqa: ANN401  (the libraries are untyped)
-        import diffusers
         import transformers
 
         if what == VAE:
-            return diffusers.AutoencoderKL
+            return _class("AutoencoderKL")
         if what == T5:
             return transformers.T5EncoderModel
         projects = self._family == "sd3"
@@ -198,6 +195,12 @@ class _Making:
         self._assumed |= {before + name: value for name, value in said.assumed.items()}
 
 
+def _class(name: str) -> Any:  # noqa: ANN401
+    import diffusers
+
+    return getattr(diffusers, name)
+
+
 def _is_of_block(name: str, start: str) -> bool:
     blocks = ("double_blocks.", "joint_blocks.")
     return name.startswith(tuple(start + block for block in blocks))
@@ -220,7 +223,7 @@ def _from_tensors(
     extra: dict[str, object] = {}
     blocks = [name for name, tensor in tensors.items() if is_blocks(tensor)]
     if blocks:
-        from diffusers import GGUFQuantizationConfig
+        from diffusers.quantizers.quantization_config import GGUFQuantizationConfig
 
         for name in set(blocks) - _linear(net):
             tensors[name] = _plain(tensors[name]).to(dtype)

@@ -14,6 +14,7 @@ from safelight.engines.diffusers.encodings import Encodings
 from safelight.engines.diffusers.flow_files import open_flow
 from safelight.engines.diffusers.folders import open_parts, said_of_assumed
 from safelight.engines.diffusers.kernels import arranged
+from safelight.engines.diffusers.quantising import quantise, quantised
 from safelight.engines.diffusers.samplers import as_trained, scheduler_for
 from safelight.engines.diffusers.single_files import NOISE, account_of_file
 from safelight.engines.diffusers.stored import is_blocks
@@ -138,14 +139,25 @@ def model_of(card: WeightsCard) -> DiffusionModel:
     device = resolve_device()
     precision = settings().precision
     said = (card.prediction_type, card.zero_terminal_snr)  # beside the file, not in it
-    key = ("diffusion", *card.weights, *said, device, precision, settings().compile)
+    eight_bits = quantised()
+    key = ("diffusion", *card.weights, *said, device, precision, eight_bits, settings().compile)
     elsewhere = (part.path for part in card.parts if part.path is not None)
     size = card.file_size_bytes + sum(f.stat().st_size for p in elsewhere for f in files_of(p))
-    return loaded(key, lambda: load_model(card, device, precision), size)
+    return loaded(
+        key, lambda: load_model(card, device, precision, eight_bits=bool(eight_bits)), size
+    )
 
 
-def load_model(card: WeightsCard, device: str, precision: str) -> DiffusionModel:
+def load_model(
+    card: WeightsCard, device: str, precision: str, *, eight_bits: bool = False
+) -> DiffusionModel:
     """Load a model from its files.
+
+    Args:
+        card: of the model.
+        device: where it computes.
+        precision: what it computes in.
+        eight_bits: whether its weights are kept as `quantise` keeps them.
 
     Raises:
         InvalidMediaError: they cannot be loaded.
@@ -171,8 +183,12 @@ def load_model(card: WeightsCard, device: str, precision: str) -> DiffusionModel
                 else:
                     pipeline, account = _from_single_file(path, dtype, card)
                 told = _told(path)
-                pipeline = pipeline.to(device)
-                _require_finite(pipeline, card)
+                if eight_bits:  # before the device, which may be too small for more
+                    _require_finite(pipeline, card)
+                    pipeline = quantise(pipeline).to(device)
+                else:
+                    pipeline = pipeline.to(device)
+                    _require_finite(pipeline, card)
                 pipeline = arranged(pipeline)
         except PipelineError:
             raise

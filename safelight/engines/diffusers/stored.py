@@ -3,6 +3,7 @@
 import json
 from collections.abc import Generator, Mapping
 from contextlib import contextmanager
+from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -146,12 +147,10 @@ def opened(path: Path) -> Generator[Stored]:
 
 
 def _gguf(path: Path) -> Stored:
-    try:
-        import gguf  # noqa: F401  (diffusers needs it for the same blocks)
-    except ImportError as error:
+    if find_spec("gguf") is None:  # diffusers computes with its blocks
         raise DependencyMissingError(
             f"the package gguf, which {path.name} is read with, is missing", "run: pip install gguf"
-        ) from error
+        )
     header = gguf_header(path)
     content = np.memmap(path, np.uint8, "r")
 
@@ -180,7 +179,8 @@ def _gguf_tensor(content: Any, told: GgufTensor, name: str) -> "torch.Tensor":  
             f"{name} holds values that are no finite numbers", "get the model again"
         )
     rows = torch.from_numpy(held.reshape(*told.shape[:-1], bytes_of_row))
-    return GGUFParameter(rows, quant_type=kind)
+    made: Any = GGUFParameter
+    return made(rows, quant_type=kind)
 
 
 def _block_size(told: GgufTensor) -> int:

@@ -32,6 +32,7 @@ from safelight.engines.diffusers.frugal import (
     decoder_one_by_one,
 )
 from safelight.engines.diffusers.model import DiffusionModel, model_of, quiet
+from safelight.engines.diffusers.quantising import quantised
 from safelight.engines.diffusers.samplers import check_scheduler
 from safelight.engines.diffusers.weighting import length_of
 from safelight.engines.machine.company import Receive, made_together
@@ -172,7 +173,7 @@ def draw_together(
     if device == "cpu":
         most = min(most or MOST, max(PIXELS_ON_CPU // (width * height), 1))
     most = most or MOST
-    sizes = batch_sizes(kind + compiled(), most, compiled=bool(compiled()))
+    sizes = batch_sizes(kind + quantised() + compiled(), most, compiled=bool(compiled()))
     on_its_way: _Coming | None = None
     with model.lock, quiet(), put_on(model, first) as controlnet:
         view = model.view(way, first.scheduler, controlnet)

@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 import torch
 from diffusers import FluxTransformer2DModel, SD3Transformer2DModel
-from safetensors.torch import save_file
+from safetensors.torch import load_file, save_file
 
 from safelight.engines.diffusers.draw import identity
 from safelight.engines.diffusers.model import model_of
@@ -141,6 +141,26 @@ def test_a_file_of_flux_draws_what_its_folder_draws(flux: Path, name: str):
     assert difference(drawn(name), folder) <= 1
     assert difference(drawn(name, "a dog"), folder) > 1
     assert difference(drawn(name, "a dog"), drawn("whole", "a dog")) <= 1
+
+
+@pytest.mark.parametrize(
+    ("family", "start", "layer"),
+    [
+        ("flux", "", "final_layer.adaLN_modulation.1"),
+        ("sd3", "model.diffusion_model.", "joint_blocks.2.context_block.adaLN_modulation.1"),
+    ],
+)
+def test_halves_that_stand_the_other_way_round_would_show(
+    request: pytest.FixtureRequest, family: str, start: str, layer: str
+):
+    folder: Path = request.getfixturevalue(family)
+    whole = folder / ("unet/alone.safetensors" if family == "flux" else "incl_all.safetensors")
+    held = load_file(whole)
+    for leaf in ("weight", "bias"):
+        first, second = held[f"{start}{layer}.{leaf}"].chunk(2)
+        held[f"{start}{layer}.{leaf}"] = torch.cat([second, first])
+    save_file(held, whole.with_name("turned.safetensors"))
+    assert difference(drawn("turned"), drawn(whole.stem)) > 1
 
 
 @pytest.mark.parametrize("name", ["incl_all", "incl_clips", "alone"])
@@ -284,3 +304,27 @@ def test_names_are_those_that_diffusers_converts(family: str):
     convert = getattr(single_file_utils, f"convert_{family}_transformer_checkpoint_to_diffusers")
     ours = [each for name in held for each in targets(name)]
     assert sorted(ours) == sorted(convert(dict(held)))
+
+
+def test_networks_that_read_more_than_the_picture_are_refused(flux: Path, tmp_path: Path):
+    there = copied(flux, tmp_path / "models")
+    held = load_file(there / "unet" / "alone.safetensors")
+    held["img_in.weight"] = torch.zeros(128, 384)
+    save_file(held, there / "unet" / "filling.safetensors")
+    with models_from(there, keep=True):
+        with pytest.raises(InvalidMediaError, match="reads 384 channels and makes 64"):
+            drawn("filling")
+
+
+def test_a_file_that_lacks_tensors_or_has_others_is_refused(flux: Path, tmp_path: Path):
+    there = copied(flux, tmp_path / "models")
+    held = load_file(there / "unet" / "alone.safetensors")
+    lacking = {name: each for name, each in held.items() if "single_blocks.1.linear2" not in name}
+    save_file(lacking, there / "unet" / "lacking.safetensors")
+    other = {**held, "txt_in.bias": torch.zeros(64)}
+    save_file(other, there / "unet" / "other.safetensors")
+    with models_from(there, keep=True):
+        with pytest.raises(InvalidMediaError, match=r"lacks 2 tensors.*single_transformer_blocks"):
+            drawn("lacking")
+        with pytest.raises(InvalidMediaError, match=r"txt_in\.bias .* is \(64,\), expected"):
+            drawn("other")

@@ -23,6 +23,7 @@ from safelight.engines.identity import EngineIdentity
 from safelight.engines.machine.device import device_class, resolve_device
 from safelight.engines.machine.memory import give_back
 from safelight.engines.training import Course, Example, ExportFacts, TrainRequest
+from safelight.errors import InvalidFieldValueError
 from safelight.pixels import Pixels
 from safelight.progress import step
 from safelight.store.disk import disk_errors
@@ -30,6 +31,7 @@ from safelight.weights.add_ons import find_add_on
 from safelight.weights.checkpoints import WeightsCard, find_checkpoint
 from safelight.weights.hashing import weights_sha256
 from safelight.weights.pinned import pinned
+from safelight.weights.safety import is_gguf
 
 REVISION = "1"
 """Raised when the same training would end with other bytes."""
@@ -60,6 +62,11 @@ def identity(request: TrainRequest) -> EngineIdentity:
 def _opened(request: TrainRequest) -> Generator[tuple[Diffusion | Flow, WeightsCard]]:
     """The model of a request, which nobody else uses meanwhile."""
     card = find_checkpoint(request.model)
+    if is_gguf(card.file_path):
+        raise InvalidFieldValueError(
+            f"model {card.name} is GGUF, whose blocks cannot be trained on",
+            "choose the same model in fp16 or bf16",
+        )
     device = resolve_device()
     half = request.training.mixed_precision == "bf16"
     with quiet():
