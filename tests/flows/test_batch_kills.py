@@ -25,6 +25,8 @@ from tests.prefect_pool import Pool, Project, eventually
 SEED = 17
 SIZE = 64
 PATIENCE = 300.0
+ENDS_SECONDS = 5.0
+"""In which processes notice that their worker is gone."""
 STAGE = '''
 """Draws a picture, and notes that it begins to."""
 
@@ -113,7 +115,8 @@ class Farm:
         run = self.pool.client.create_flow_run_from_deployment(deployment, parameters=asked).id
         for begun, whom in kills:
             self._until(begun, run)
-            self._kill(whom)
+            self._kill(whom, run)
+            print(f"{time.monotonic():.0f}: {whom} at {len(self.pool.project.notes)}")  # noqa: T201
         end = eventually(lambda: s if (s := self.pool.state(run)).is_final() else None, 1800)
         assert end.is_completed(), end
         return [*load_report(run).each()]
@@ -125,19 +128,22 @@ class Farm:
             assert not self.pool.state(run).is_final(), (begun, self.pool.state(run))
             time.sleep(0.05)
 
-    def _kill(self, whom: str) -> None:
+    def _kill(self, whom: str, run: UUID) -> None:
         role = whom.removeprefix("worker of ")
         worker = self._workers[role]
-        below: list[psutil.Process] = eventually(
-            lambda: psutil.Process(worker.pid).children(recursive=True), PATIENCE
-        )
+        end = time.monotonic() + PATIENCE
+        while not (below := psutil.Process(worker.pid).children(recursive=True)):
+            state = self.pool.state(run)
+            assert time.monotonic() < end, whom
+            assert not state.is_final(), (whom, state)
+            time.sleep(0.1)
         if role != whom:
             worker.kill()
             worker.wait()
-        else:
-            for process in below:
-                with suppress(psutil.NoSuchProcess):
-                    process.kill()
+            _, below = psutil.wait_procs(below, ENDS_SECONDS)
+        for process in below:  # also what outlived its worker, as whoever restarts that one does
+            with suppress(psutil.NoSuchProcess):
+                process.kill()
         psutil.wait_procs(below, PATIENCE)
         if role == "device":
             self.spared.update(self._under_way())
