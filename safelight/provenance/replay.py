@@ -20,7 +20,7 @@ from safelight.provenance.manifest import (
     ManifestUnreadableError,
     load_manifest,
 )
-from safelight.provenance.surroundings import versions
+from safelight.provenance.surroundings import ONE_OF_MANY, versions
 from safelight.store.artifact import ArtifactRef
 from safelight.store.store import SCHEME, Store, current_store
 
@@ -132,6 +132,12 @@ def find_run(
         f"{name} unfolds to other words than it did: those of then are drawn, and the file has "
         "them alone"
         for name in changed
+    ]
+    notes += [
+        f"{entry.name} was {note}, and is drawn alone now: the last bits may differ"
+        for entry in manifest.stages
+        for note in entry.notes
+        if note.startswith(ONE_OF_MANY)
     ]
     return Rerun(manifest.flow, _given(parameters, stored), manifest, tuple(notes))
 

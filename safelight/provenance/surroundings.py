@@ -21,6 +21,8 @@ PACKAGES = (
     "pydantic",
 )
 """Whose versions can change a result or how a run goes."""
+ONE_OF_MANY = "drawn as number "
+"""Begins the note of a picture whose last bits may depend on others that were drawn with it."""
 
 
 def versions() -> dict[str, str]:

@@ -25,6 +25,8 @@ from tests.prefect_pool import Pool, Project, eventually
 SEED = 17
 SIZE = 64
 PATIENCE = 300.0
+ENDS_SECONDS = 5.0
+"""In which processes notice that their worker is gone."""
 STAGE = '''
 """Draws a picture, and notes that it begins to."""
 
@@ -60,10 +62,13 @@ def sketch(params: SketchParams) -> ArtifactRef:
     """Draw."""
     with open(os.environ["NOTES"], "a") as notes:
         notes.write(f"{params.number}\\n")
-    time.sleep(0.15)  # so that moments to kill at are not over before they come
+    time.sleep(float(os.environ.get("SKETCH_SECONDS", "0.15")))  # moments to kill at come in it
     card = find_checkpoint(None)
     drawing = Drawing(card=card, prompt=params.prompt, seed=params.number, steps=4)
-    return keep_image(draw(drawing, 64, 64)[0], record_of(params, []))
+    made = keep_image(draw(drawing, 64, 64)[0], record_of(params, []))
+    with open(os.environ["NOTES"] + ".made", "a") as notes:
+        notes.write(f"{os.environ.get('SKETCHER', '')} {time.monotonic()}\\n")
+    return made
 '''
 FLOW = '''
 """A small picture."""
@@ -91,29 +96,38 @@ class Farm:
 
     def run(self, key: str, count: int, kills: list[tuple[int, str]]) -> list[BatchOutcome]:
         """Draw so many, and kill when so many have begun: device, batch, or worker of either."""
-        restarts = {"restarts": 100}
+        self._workers = {"device": self.pool.start_worker(), "batch": self.batches.start_worker()}
+        run = self.asked(key, count)
+        for begun, whom in kills:
+            self._until(begun, run)
+            self._kill(whom, run)
+            print(f"{time.monotonic():.0f}: {whom} at {len(self.pool.project.notes)}")  # noqa: T201
+        return self.outcomes(run)
+
+    def asked(self, key: str, count: int, parallel: int = 2) -> UUID:
+        """A batch of so many."""
         for flow, pool in (("sketched", self.pool), ("shard", self.pool), ("batch", self.batches)):
             deployment = pool.client.create_deployment(
                 pool.client.create_flow_from_name(flow),
                 name=flow,
                 entrypoint=f"flows.{flow}.{flow}",
                 work_pool_name=pool.name,
-                job_variables=restarts,
+                job_variables={"restarts": 100},
             )
-        asked = {
+        parameters = {
             "flow": "sketched",
             "requests": [{"prompt": f"a {w} heart", "number": n} for n, w in numbered(count)],
             "shards": True,
             "sheets": False,
-            "parallel": 2,
+            "parallel": parallel,
             "retries": 10,
             "key": key,
         }
-        self._workers = {"device": self.pool.start_worker(), "batch": self.batches.start_worker()}
-        run = self.pool.client.create_flow_run_from_deployment(deployment, parameters=asked).id
-        for begun, whom in kills:
-            self._until(begun, run)
-            self._kill(whom)
+        create = self.pool.client.create_flow_run_from_deployment
+        return create(deployment, parameters=parameters).id
+
+    def outcomes(self, run: UUID) -> list[BatchOutcome]:
+        """Of all its requests, once it has ended."""
         end = eventually(lambda: s if (s := self.pool.state(run)).is_final() else None, 1800)
         assert end.is_completed(), end
         return [*load_report(run).each()]
@@ -125,19 +139,22 @@ class Farm:
             assert not self.pool.state(run).is_final(), (begun, self.pool.state(run))
             time.sleep(0.05)
 
-    def _kill(self, whom: str) -> None:
+    def _kill(self, whom: str, run: UUID) -> None:
         role = whom.removeprefix("worker of ")
         worker = self._workers[role]
-        below: list[psutil.Process] = eventually(
-            lambda: psutil.Process(worker.pid).children(recursive=True), PATIENCE
-        )
+        end = time.monotonic() + PATIENCE
+        while not (below := psutil.Process(worker.pid).children(recursive=True)):
+            state = self.pool.state(run)
+            assert time.monotonic() < end, whom
+            assert not state.is_final(), (whom, state)
+            time.sleep(0.1)
         if role != whom:
             worker.kill()
             worker.wait()
-        else:
-            for process in below:
-                with suppress(psutil.NoSuchProcess):
-                    process.kill()
+            _, below = psutil.wait_procs(below, ENDS_SECONDS)
+        for process in below:  # also what outlived its worker, as whoever restarts that one does
+            with suppress(psutil.NoSuchProcess):
+                process.kill()
         psutil.wait_procs(below, PATIENCE)
         if role == "device":
             self.spared.update(self._under_way())
@@ -232,3 +249,25 @@ def undisturbed(farm: Farm, count: int) -> dict[int, str]:
     outcomes = farm.run("undisturbed", count, [])
     assert Counter(map(int, farm.pool.project.notes)) == Counter(range(count))
     return made(outcomes)
+
+
+@pytest.mark.soak
+@pytest.mark.timeout(3600)
+def test_of_two_workers_the_faster_gets_more_and_both_end_together(farm: Farm):
+    count = 600
+    farm.pool.start_worker("slow", SKETCHER="slow", SKETCH_SECONDS="0.75")
+    farm.pool.start_worker("fast", SKETCHER="fast", SKETCH_SECONDS="0.25")
+    farm.batches.start_worker("batches")
+    outcomes = farm.outcomes(farm.asked("speeds", count, parallel=4))
+    assert {each.state for each in outcomes} == {"succeeded"}
+    made: dict[str, list[float]] = {"slow": [], "fast": []}
+    for line in Path(f"{farm.pool.project.notes_file}.made").read_text().splitlines():
+        who, at = line.split()
+        made[who].append(float(at))
+    slow, fast = made["slow"], made["fast"]
+    assert len(slow) + len(fast) == count
+    whole = max(slow + fast) - min(slow + fast)
+    apart = abs(max(slow) - max(fast))
+    print(f"{len(fast)} and {len(slow)} in {whole:.0f} s, ends {apart:.1f} s apart")  # noqa: T201
+    assert len(fast) > len(slow)
+    assert apart <= 0.05 * whole

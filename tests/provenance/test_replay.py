@@ -12,6 +12,7 @@ from safelight.provenance.replay import (
     find_run,
     version_differences,
 )
+from safelight.provenance.surroundings import ONE_OF_MANY
 from tests.media.clips import write_video
 
 
@@ -24,6 +25,19 @@ def test_a_run_is_found_from_what_it_made(store, manifest, entry, kept, tmp_path
         again = find_run(location)
         assert (again.flow, again.parameters) == ("photoreal_portrait_v1", run.parameters)
         assert again.notes == ()
+
+
+def test_a_picture_that_was_drawn_with_others_says_that_it_is_drawn_alone(
+    store, manifest, entry, kept
+):
+    noted = entry("generate", kept()).model_copy(
+        update={"notes": ("something else", f"{ONE_OF_MANY}3 of a batch of 8")}
+    )
+    keep_manifest(store, manifest(noted))
+    assert find_run(manifest().flow_run_id).notes == (
+        f"{noted.name} was drawn as number 3 of a batch of 8, and is drawn alone now: the last "
+        "bits may differ",
+    )
 
 
 def test_inputs_come_from_the_store_not_from_where_they_lay(store, manifest, kept):

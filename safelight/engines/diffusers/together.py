@@ -40,6 +40,7 @@ from safelight.engines.machine.device import device_class, named, resolve_device
 from safelight.engines.machine.memory import give_back, until_it_fits
 from safelight.pixels import Pixels
 from safelight.progress import note, noting, part
+from safelight.provenance.surroundings import ONE_OF_MANY
 from safelight.settings import settings
 
 _Call = dict[str, object]
@@ -128,7 +129,7 @@ def _noted_of(drawn: Drawn) -> list[Pixels | None]:
     for text in drawn.notes:
         note(text)
     if drawn.batch > 1 and device_class() == "cuda":
-        note(f"drawn as number {drawn.place + 1} of a batch of {drawn.batch}")
+        note(f"{ONE_OF_MANY}{drawn.place + 1} of a batch of {drawn.batch}")
     return [drawn.pixels]
 
 
