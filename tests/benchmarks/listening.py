@@ -42,6 +42,8 @@ from tests.prefect_pool import credentials
 SMALL = {"prompt": "a red house", "width": 64, "height": 64, "steps": 2}
 JOBS = 50
 """Runs that are listened for."""
+BEGIN_SECONDS = 120.0
+"""How long listeners may take to be there."""
 END_SECONDS = 60.0
 """How long listeners wait for the end."""
 
@@ -52,6 +54,8 @@ class Measured:
 
     heard: Counter[tuple[str, str]] = field(default_factory=Counter[tuple[str, str]])
     """Job and event id to how often it was heard."""
+    begun: int = 0
+    """Listeners that heard how their job stands: all that is told from then on is theirs."""
     ended: int = 0
     """Listeners that heard the end."""
     submits: list[float] = field(default_factory=list[float])
@@ -70,6 +74,7 @@ async def listen(address: str, job: UUID, measured: Measured) -> None:
     """Hear one job to its end, over a bare connection; goes on where it breaks."""
     parts = urlsplit(address)
     last = ""
+    begins = True
     while True:
         reader, writer = await asyncio.open_connection(parts.hostname, parts.port, limit=2**20)
         known = f"Last-Event-ID: {last}\r\n" if last else ""
@@ -82,6 +87,8 @@ async def listen(address: str, job: UUID, measured: Measured) -> None:
                 last = line[4:].strip().decode()
             elif line.startswith(b"event: "):
                 kind = line[7:].strip().decode()
+                measured.begun += begins
+                begins = False
                 measured.heard[str(job), f"{kind} {last}"] += 1
                 if kind == "complete":
                     measured.ended += 1
@@ -195,7 +202,9 @@ async def measure(
         asyncio.create_task(listen(address, jobs[at % JOBS], measured))
         for at in range(wanted.listeners)
     ]
-    await asyncio.sleep(3)
+    end = time.monotonic() + BEGIN_SECONDS
+    while measured.begun < wanted.listeners and time.monotonic() < end:
+        await asyncio.sleep(0.1)
     with worked(gateway.pid, measured):
         await asyncio.gather(
             tell(jobs, wanted.seconds),
@@ -231,6 +240,7 @@ def report(measured: Measured, wanted: Any) -> dict[str, Any]:
     submits, creates = sorted(measured.submits), sorted(measured.creates)
     return {
         "listeners": wanted.listeners,
+        "begun": measured.begun,
         "ended": measured.ended,
         "events expected": int(expected),
         "events heard": told,
