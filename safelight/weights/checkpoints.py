@@ -9,6 +9,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError
 from safelight.confined.calling import call_confined
 from safelight.errors import DependencyMissingError, InvalidMediaError
 from safelight.weights.add_ons import listed, name_of, own_root, require_inside, require_plain_name
+from safelight.weights.folder_parts import missing_in
 from safelight.weights.hashing import files_of, stamp_of, weights_sha256
 from safelight.weights.kinds import ModelType
 from safelight.weights.parts import ROLES, Part, parts_of
@@ -155,6 +156,7 @@ def _described(path: Path, stamps: tuple[tuple[str | int, ...], ...]) -> tuple[W
     facts = cast("dict[str, Any]", told.facts)
     if path.is_dir():
         _require_listed(path, facts)
+        _require_complete(path)
     sha256 = weights_sha256(path)
     use(path, sha256)
     try:
@@ -183,6 +185,16 @@ def _described(path: Path, stamps: tuple[tuple[str | int, ...], ...]) -> tuple[W
             f"correct {FACTS} in its folder, or the .json file beside it",
         ) from error
     return card, told
+
+
+def _require_complete(folder: Path) -> None:
+    """Refuse a folder that lacks files of its pipeline, before anything loads them."""
+    missing = missing_in(folder)
+    if missing:
+        raise InvalidMediaError(
+            f"model {folder.name} lacks {', '.join(missing)}, which its model_index.json lists",
+            "put them there, or get the whole model again",
+        )
 
 
 def _require_listed(folder: Path, facts: dict[str, Any]) -> None:

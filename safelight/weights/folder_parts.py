@@ -10,6 +10,44 @@ _WORDS = (("tokenizer.json",), ("vocab.json", "merges.txt"))
 """Either of these makes a tokenizer."""
 
 
+_ANY_WORDS = (*_WORDS, ("spiece.model",), ("vocab.txt",))
+"""The same of a whole folder, whose tokenizers need not be CLIP's or T5's."""
+_MAY_BE_AWAY = frozenset({"safety_checker", "feature_extractor", "image_encoder"})
+"""Parts without which a pipeline draws."""
+
+
+def missing_in(folder: Path) -> list[str]:
+    """Files that a diffusers folder lacks, by what its index lists; told by names alone.
+
+    Args:
+        folder: with a `model_index.json`.
+
+    Raises:
+        InvalidMediaError: a list in it is no JSON.
+    """
+    missing: list[str] = []
+    for part, named in read_object(folder / "model_index.json").items():
+        if not isinstance(named, list) or part in _MAY_BE_AWAY or "/" in part:
+            continue
+        library, kind = map(str, [*cast("list[object]", named), "", ""][:2])
+        if library not in ("diffusers", "transformers"):
+            continue
+        here = folder / part
+        if not here.is_dir():
+            gone: str | None = ""
+        elif kind.endswith("Scheduler"):
+            there = (here / "scheduler_config.json").is_file()
+            gone = None if there else "scheduler_config.json"
+        elif "Tokenizer" in kind:
+            whole = any(all((here / each).is_file() for each in names) for names in _ANY_WORDS)
+            gone = None if whole else "tokenizer.json"
+        else:
+            gone = lacks(here)
+        if gone is not None:
+            missing.append(f"{part}/{gone}")
+    return missing
+
+
 def lacks(folder: Path, *, words: bool = False) -> str | None:
     """The first file that a part of a pipeline lacks; None where it is whole.
 

@@ -1,6 +1,7 @@
 """Single files of Stable Diffusion 3 and Flux draw what their folders draw; what lacks is named."""
 
 import json
+import os
 import shutil
 from collections.abc import Iterator
 from pathlib import Path
@@ -14,9 +15,9 @@ from safetensors.torch import load_file, save_file
 
 from safelight.engines.diffusers.draw import identity
 from safelight.engines.diffusers.model import model_of
-from safelight.engines.diffusion import Drawing, draw
+from safelight.engines.diffusion import Drawing, add_on, draw
 from safelight.engines.machine.loaded import forget_loaded, loaded_stats
-from safelight.errors import DependencyMissingError, InvalidMediaError
+from safelight.errors import DependencyMissingError, InvalidFieldValueError, InvalidMediaError
 from safelight.pixels import Pixels
 from safelight.progress import watching
 from safelight.weights.checkpoints import find_checkpoint
@@ -328,3 +329,46 @@ def test_a_file_that_lacks_tensors_or_has_others_is_refused(flux: Path, tmp_path
             drawn("lacking")
         with pytest.raises(InvalidMediaError, match=r"txt_in\.bias .* is \(64,\), expected"):
             drawn("other")
+
+
+@pytest.mark.slow
+def test_a_vae_of_ones_own_stands_in_and_words_are_refused(flux: Path, tmp_path: Path):
+    there = copied(flux, tmp_path / "models")
+    other = build_flux(tmp_path / "other", seed=5)
+    save_file(plain(vae_tensors(other.vae)), there / "vae" / "sharp.safetensors")
+    (there / "embeddings").mkdir()
+    save_file({"clip_l": torch.randn(2, 64)}, there / "embeddings" / "zzwish.safetensors")
+    with models_from(there, keep=True):
+        own = drawn("alone")
+        other_one = drawn("alone", vae=add_on("vae", "sharp", 1))
+        assert difference(other_one, own) > 1
+        assert difference(drawn("alone"), own) == 0
+        (there / "unet" / "alone.json").write_text(json.dumps({"parts": {"vae": "sharp"}}))
+        assert difference(drawn("alone"), other_one) <= 1
+        with pytest.raises((InvalidMediaError, InvalidFieldValueError), match="embedding"):
+            drawn("alone", "zzwish", embeddings=(add_on("embeddings", "zzwish", 1),))
+        assert difference(drawn("alone"), other_one) <= 1
+
+
+@pytest.mark.parametrize(
+    "gone",
+    [
+        ("vae/config.json",),
+        ("transformer/diffusion_pytorch_model.safetensors", "tokenizer_2/tokenizer.json"),
+        ("scheduler/scheduler_config.json",),
+    ],
+)
+def test_what_a_folder_lacks_is_named_before_anything_loads(
+    flux: Path, tmp_path: Path, gone: tuple[str, ...]
+):
+    shutil.copytree(flux / "whole", tmp_path / "models" / "whole", copy_function=os.link)
+    for file in gone:
+        (tmp_path / "models" / "whole" / file).unlink()
+    with models_from(tmp_path / "models", keep=True):
+        before = loaded_stats().loads
+        with pytest.raises(InvalidMediaError) as refused:
+            find_checkpoint("whole")
+        assert loaded_stats().loads == before
+    for file in gone:
+        named = "transformer/weights" if file.startswith("transformer") else file
+        assert named in refused.value.problem
