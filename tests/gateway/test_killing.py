@@ -83,10 +83,10 @@ def test_nothing_is_lost_when_the_gateway_is_killed(
         for kill in range(kills):
             key = {"Idempotency-Key": f"kill-{uuid4()}"}
             late = {"workflow": "generate", "parameters": {**SMALL, "seed": 100 + kill}}
+            told: list[httpx.Response] = []
             asking = threading.Thread(
-                target=lambda late=late, key=key: jobs.setdefault(
-                    key["Idempotency-Key"],
-                    patiently(client, "POST", "/api/jobs", json=late, headers=key).json()["id"],
+                target=lambda late=late, key=key, told=told: told.append(
+                    patiently(client, "POST", "/api/jobs", json=late, headers=key)
                 )
             )
             asking.start()
@@ -97,6 +97,8 @@ def test_nothing_is_lost_when_the_gateway_is_killed(
             process.stdout.close()
             process = start_gateway(shared_pool, prefect_server, port)
             asking.join(PATIENCE)
+            assert [answer.status_code for answer in told] == [201], [one.text for one in told]
+            jobs[key["Idempotency-Key"]] = told[0].json()["id"]
             again = patiently(client, "POST", "/api/jobs", json=late, headers=key).json()["id"]
             assert jobs[key["Idempotency-Key"]] == again
             at = int(patiently(client, "HEAD", place, headers=TUS).headers["upload-offset"])

@@ -55,7 +55,7 @@ def diagnostics(system: dict[str, Any]) -> dict[str, Any]:
             "paused": pool.paused,
             "workers": [
                 {
-                    "status": worker.status,
+                    "status": worker.status and worker.status.value,
                     "seen": worker.last_heartbeat_time,
                     "devices": pool.devices.get(worker.name, {}),
                 }
