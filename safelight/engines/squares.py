@@ -7,7 +7,7 @@ from typing import Any, Literal
 
 import numpy as np
 
-from safelight.pixels import Floats, Pixels
+from safelight.pixels import Pixels
 from safelight.weights.packaged import packaged_bytes
 
 
@@ -28,7 +28,7 @@ class SquareNet:
 
     def give(self, square: Pixels) -> None:
         """The next square to look at, (N, N, 3) uint8 sRGB, as 0 to 1."""
-        given: Floats = np.ascontiguousarray(square.transpose(2, 0, 1)[None], np.float32) / 255
+        given: Any = np.ascontiguousarray(square.transpose(2, 0, 1)[None], np.float32) / 255
         self.net.setInput(given)
 
 

@@ -1,6 +1,8 @@
 """A real Prefect server for flows that run in this process."""
 
+import shutil
 from collections.abc import Iterator
+from pathlib import Path
 
 import pytest
 from prefect.settings import (
@@ -11,6 +13,17 @@ from prefect.settings import (
 
 from safelight.store.results import register_results
 from tests.prefect_pool import let_go_of_server
+
+SMALL_PHOTO = Path(__file__).resolve().parents[1] / "data" / "face.webp"
+PHOTO = "uploads/face.webp"
+"""Of the fixture `uploaded`."""
+
+
+@pytest.fixture
+def uploaded(volume: Path) -> None:
+    """The photograph, where runs may read."""
+    (volume / "uploads").mkdir(parents=True)
+    shutil.copy(SMALL_PHOTO, volume / PHOTO)
 
 
 @pytest.fixture(scope="module")

@@ -18,7 +18,8 @@ from safelight.errors import (
 )
 from safelight.progress import clear_stop
 from safelight.store.artifact import ArtifactRef
-from tests.flows.running.test_recorded import PHOTO, two_stages
+from tests.flows.conftest import PHOTO
+from tests.flows.running.test_recorded import two_stages
 
 pytestmark = pytest.mark.usefixtures("server", "volume")
 
@@ -124,12 +125,15 @@ def test_the_traceback_of_an_unknown_error_is_in_a_file_that_the_message_names(v
     assert report.stat().st_mode & 0o077 == 0
 
 
+@pytest.mark.usefixtures("uploaded")
 def test_a_failed_stage_adds_no_record_of_its_own(said: list[logging.LogRecord], tmp_path: Path):
     state = two_stages(PHOTO, str(tmp_path / "m"), "input", return_state=True)
     assert state.is_failed()
+    assert "INVALID_FIELD_VALUE" in str(state.message)
     assert [record.getMessage() for record in errors(said)] == [state.message]
 
 
+@pytest.mark.usefixtures("uploaded")
 def test_a_cancelled_run_has_no_record_of_an_error(said: list[logging.LogRecord], tmp_path: Path):
     try:
         state = two_stages(PHOTO, str(tmp_path / "m"), "stop", return_state=True)

@@ -29,6 +29,8 @@ _CLASSES = {
 }
 _PADS = {CLIP_L: END, CLIP_G: "!"}
 """With what CLIP's tokenizers fill up short prompts."""
+INPUTS = ("img_in.weight", "x_embedder.proj.weight")
+"""Layers of Flux and of Stable Diffusion 3 that read the picture."""
 Opened = tuple[Any, Account]
 
 
@@ -79,6 +81,9 @@ class _Making:
         )
 
         start = next(s for s in STARTS if any(_is_of_block(name, s) for name in stored.shapes))
+        for name in INPUTS:
+            if start + name in stored.shapes:
+                stored.held(start + name)  # the shape of what is packed is another
         config = transformer_config(stored.shapes, start, self._family, stored.name)
         kind = _class(_CLASSES[self._family][1])
         net = empty(lambda: kind.from_config(config))

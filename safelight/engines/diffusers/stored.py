@@ -65,15 +65,9 @@ class Stored:
         Raises:
             InvalidMediaError: it is packed in a way that is not known.
         """
-        held = self._read(name)
+        held = self.held(name)
         if is_blocks(held):
             return held
-        if not held.is_floating_point():
-            raise InvalidMediaError(
-                f"{self.name} stores {name} as {str(held.dtype).removeprefix('torch.')}, which no "
-                "model here computes with: it is quantised in a way that is not known",
-                "get the model in fp16, bf16 or fp8, or as GGUF",
-            )
         scale = self._scale(name)
         if scale is None:
             return held.to(dtype)
@@ -86,6 +80,21 @@ class Stored:
             )
         rows = factor.reshape(-1, *[1] * (held.ndim - 1)) if factor.numel() > 1 else factor
         return (held.float() * rows).to(dtype)
+
+    def held(self, name: str) -> "torch.Tensor":
+        """A tensor as it is stored: numbers, or GGUF's blocks.
+
+        Raises:
+            InvalidMediaError: it is packed in a way that is not known.
+        """
+        held = self._read(name)
+        if not is_blocks(held) and not held.is_floating_point():
+            raise InvalidMediaError(
+                f"{self.name} stores {name} as {str(held.dtype).removeprefix('torch.')}, which no "
+                "model here computes with: it is quantised in a way that is not known",
+                "get the model in fp16, bf16 or fp8, or as GGUF",
+            )
+        return held
 
     def _scale(self, name: str) -> str | None:
         layer, _, leaf = name.rpartition(".")

@@ -292,6 +292,7 @@ WORDS = FILES | {
     "system.pool": "Pool",
     "system.worker": "Worker",
     "system.devices": "Devices",
+    "system.gib": "{count} GiB",
     "system.heard": "Heard of",
     "system.no_worker": "No worker: what is submitted waits.",
     "system.engines": "Engines",

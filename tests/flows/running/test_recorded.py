@@ -2,7 +2,6 @@
 
 import json
 import os
-import shutil
 import signal
 import subprocess
 import sys
@@ -31,23 +30,15 @@ from tasks.base.recorder import recorder
 from tasks.base.stage import stage
 from tasks.denoise import DenoiseParams, denoise
 from tasks.grade import GradeParams, grade
+from tests.flows.conftest import PHOTO
 from tests.prefect_pool import artifacts_of
 
 EXAMPLES = Path(__file__).resolve().parents[3] / "examples"
-SMALL_PHOTO = Path(__file__).resolve().parents[2] / "data" / "face.webp"
-PHOTO = "uploads/face.webp"
 SMALL = [
     StageSpec(stage_type="denoise", name="clean", parameters={"level": 0.2}),
     StageSpec(stage_type="grade", name="look", parameters={"colour": "warm", "grain": 0.3}),
 ]
 pytestmark = pytest.mark.usefixtures("server", "uploaded")
-
-
-@pytest.fixture
-def uploaded(volume: Path) -> None:
-    """The photograph, where runs may read."""
-    (volume / "uploads").mkdir(parents=True)
-    shutil.copy(SMALL_PHOTO, volume / PHOTO)
 
 
 def statuses(result: RunResult) -> dict[str, object]:
