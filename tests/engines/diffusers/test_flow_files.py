@@ -372,3 +372,31 @@ def test_what_a_folder_lacks_is_named_before_anything_loads(
     for file in gone:
         named = "transformer/weights" if file.startswith("transformer") else file
         assert named in refused.value.problem
+
+
+def test_a_folder_in_shards_draws_what_the_whole_one_draws(flux: Path, tmp_path: Path):
+    there = tmp_path / "models"
+    shutil.copytree(flux / "whole", there / "split", copy_function=os.link)
+    shutil.copytree(flux / "whole", there / "whole", copy_function=os.link)
+    for part in ("transformer", "text_encoder_2"):
+        (file,) = (there / "split" / part).glob("*.safetensors")
+        tensors = load_file(file)
+        file.unlink()
+        names = sorted(tensors)
+        halves = names[::2], names[1::2]
+        stem, listed = file.name.removesuffix(".safetensors"), dict[str, str]()
+        for number, half in enumerate(halves, start=1):
+            shard = f"{stem}-{number:05}-of-{len(halves):05}.safetensors"
+            save_file(
+                {name: tensors[name] for name in half}, file.with_name(shard), {"format": "pt"}
+            )
+            listed |= dict.fromkeys(half, shard)
+        index = {"metadata": {}, "weight_map": listed}
+        file.with_name(f"{file.name}.index.json").write_text(json.dumps(index))
+    with models_from(there, keep=True):
+        assert difference(drawn("split"), drawn("whole")) == 0
+        lost = "transformer/diffusion_pytorch_model-00002-of-00002.safetensors"
+        (there / "split" / lost).unlink()
+        with pytest.raises(InvalidMediaError) as refused:
+            find_checkpoint("split")
+        assert lost in refused.value.problem
