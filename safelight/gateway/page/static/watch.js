@@ -101,8 +101,8 @@ function preview(data) {
 async function ended(job, told) {
   const { name } = $("#run [data-job]")?.dataset ?? {};
   leave();
-  taken(job);
   await htmx.ajax("GET", `/create/run/${job}`, { target: "#run", swap: "innerHTML" });
+  taken(job); // not before it is told: whoever goes elsewhere meanwhile is told there
   const picture = $("#run #picture")?.src;
   notice(job, `${say(`ended.${told.status}`)}${name ? `: ${name}` : ""}`, { picture, address: `/jobs?job=${job}` });
   document.dispatchEvent(new CustomEvent("run-ended", { detail: told }));
