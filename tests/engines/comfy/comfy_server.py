@@ -64,7 +64,7 @@ class Comfy:
         """Prompts run only while it is set."""
         self.hold.set()
         self.paused_at = ""
-        """Node before which a prompt waits until `hold` is set."""
+        """Node before which a prompt waits until `hold` is set, which its start clears."""
         self.error: dict[str, Any] | None = None
         self.picture = _picture
         self.clip = b""
@@ -149,12 +149,13 @@ class Comfy:
         _, prompt_id, prompt, extra, _ = item
         client = extra["client_id"]
         messages: list[list[Any]] = []
+        if self.paused_at:  # from here on, so that a client that is quick can let it go on already
+            self.hold.clear()
         for kind, recorded in RECORDED["messages"]:
             data = {**recorded, "prompt_id": prompt_id}
             if kind == "executing" and data.get("node") is None:
                 continue
             if kind == "executing" and data["node"] == self.paused_at:
-                self.hold.clear()
                 while not self.hold.wait(0.01) and not self._interrupt.is_set():
                     pass
             if self._interrupt.is_set():
@@ -393,8 +394,8 @@ class Handler(BaseHTTPRequestHandler):
         self.send_header("Upgrade", "websocket")
         self.send_header("Connection", "Upgrade")
         self.send_header("Sec-WebSocket-Accept", accept)
-        self.end_headers()
-        with comfy.lock:
+        with comfy.lock:  # a client that reads this answer is one that messages reach
+            self.end_headers()
             comfy.socket_opens += 1
             comfy.sockets[client] = self.connection
         comfy.send(client, "status", {"status": {"exec_info": {"queue_remaining": 0}}})
