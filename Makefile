@@ -2,7 +2,7 @@
 VENV := .venv
 BIN := $(VENV)/bin
 
-.PHONY: run test slow setup setup-dev check soak bench sheets chaos starter lock images clean
+.PHONY: run test types slow setup setup-dev check soak bench sheets chaos starter lock images clean
 
 run: setup
 	@$(BIN)/python -m examples.main_job
@@ -10,11 +10,15 @@ run: setup
 test: setup-dev
 	@scripts/check.sh
 
+types: setup-dev
+	@$(BIN)/pyright --pythonpath $(BIN)/python
+
 # Tests of whole processes: workers that are killed, the browser, S3 as Ceph has it.
 slow: setup-dev
 	@scripts/slow.sh
 
-check: test slow
+# Every gate there is.
+check: test types slow
 
 # What takes minutes or wants a quiet machine: tests marked soak.
 soak: setup-dev
