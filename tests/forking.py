@@ -14,6 +14,7 @@ goes on as the worker, and the one that asked waits until it has ended.
 import gc
 import importlib
 import os
+import pkgutil
 import shutil
 import socket
 import sys
@@ -27,11 +28,25 @@ LOOK_SECONDS = 0.2
 MOST_CODE = 4096
 """Bytes of the line of code with which a worker begins."""
 SHARED = (
-    "flows.batch",
     "safelight.gateway.app",
     "safelight.cli.main",
+    "prefect.server.api.server",
+    "diffusers.pipelines.auto_pipeline",
+    "diffusers.loaders.single_file",
+    "torch._dynamo",
+    "peft",
+    "scipy.signal",
+    "skimage.metrics",
+    "skimage.data",
+    "cv2",
+    "networkx",
+    "moto.server",
+    "openai",
+    "playwright.sync_api",
 )
 """Modules that are imported once; with them comes most of what there is."""
+PACKAGES = ("flows", "tasks", "training", "safelight")
+"""Packages of which all modules are."""
 
 
 def main() -> int:
@@ -39,6 +54,7 @@ def main() -> int:
     if sys.argv[1] == "join":
         return _join(sys.argv[2], sys.argv[-1])
     count, *arguments = sys.argv[1:]
+    _import()
     folder = Path(tempfile.mkdtemp(prefix="safelight-forks-"))
     address = str(folder / "socket")
     with socket.socket(socket.AF_UNIX) as listener:
@@ -47,7 +63,6 @@ def main() -> int:
         worker = f"{sys.executable} -IS {__file__} join {address}"
         command = [sys.executable, "-m", "pytest", "--tx", f"{count}*popen//python={worker}"]
         tests = os.posix_spawn(sys.executable, [*command, *arguments], os.environ)
-        _import()
         answer = _serve(listener, tests)
     if isinstance(answer, str):
         return _work(answer)
@@ -75,6 +90,10 @@ def _import() -> None:
         catalog.find_preset(preset)
     for name in SHARED:
         importlib.import_module(name)
+    for package in map(importlib.import_module, PACKAGES):
+        for module in pkgutil.walk_packages(package.__path__, f"{package.__name__}."):
+            if not module.name.endswith("__main__"):
+                importlib.import_module(module.name)
     gc.freeze()  # or a collection would copy what is shared
 
 

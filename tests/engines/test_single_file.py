@@ -329,7 +329,7 @@ def drawn(name: str, prompt: str = "a photograph of an astronaut") -> Pixels:
     return draw(Drawing(card=find_checkpoint(name), prompt=prompt, seed=3, steps=3), 64, 64)[0]
 
 
-@pytest.mark.parametrize("name", ["whole", "older"])
+@pytest.mark.parametrize("name", ["whole", pytest.param("older", marks=pytest.mark.slow)])
 def test_a_single_file_draws_what_its_folder_draws(name: str):
     folder = drawn("narrow")
     assert np.abs(drawn(name).astype(int) - folder).max() <= 1

@@ -92,7 +92,7 @@ HIRES = (
 @pytest.mark.parametrize(
     ("upscaler", "stages"),
     [
-        ("Latent", ["generate", "refine"]),
+        pytest.param("Latent", ["generate", "refine"], marks=pytest.mark.slow),
         pytest.param(*("R-ESRGAN 4x+", ["generate", "upscale", "refine"]), marks=pytest.mark.slow),
         ("4x-Wonder", ["generate", "refine"]),
     ],

@@ -92,7 +92,7 @@ def failed(picture: str) -> UUID:
     ("quality", "override", "level", "factor"),
     [
         ("low", None, "low", 2),
-        ("standard", None, "pro", 4),
+        pytest.param("standard", None, "pro", 4, marks=pytest.mark.slow),
         ("pro", None, "pro", 4),
         ("pro", "standard", "standard", 2),
     ],

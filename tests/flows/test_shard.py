@@ -91,7 +91,7 @@ def test_alike_requests_are_drawn_together_and_are_what_they_are_alone(drawn_at_
     assert all(each >= 0 for each in (*seconds, *waited))
 
 
-@pytest.mark.parametrize("flow", ["transform", "inpaint"])
+@pytest.mark.parametrize("flow", [pytest.param("transform", marks=pytest.mark.slow), "inpaint"])
 def test_pictures_of_one_size_are_drawn_over_together_and_are_what_they_are_alone(
     flow: str, volume: Path, drawn_at_once: list[int]
 ):

@@ -88,6 +88,7 @@ def test_words_are_told_apart(tmp_path: Path):
     )
 
 
+@pytest.mark.slow
 @needs_font
 def test_references_exist_for_every_subject():
     assert set(references().subjects.tolist()) == set(range(len(SUBJECTS)))

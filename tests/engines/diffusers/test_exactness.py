@@ -121,7 +121,7 @@ def painted(count: int, *, masked: bool, strength: float = 0.6) -> list[Over]:
 @pytest.mark.parametrize(
     ("threads", "model", "size"),
     [
-        (1, "starter", 3),
+        pytest.param(1, "starter", 3, marks=pytest.mark.slow),
         (2, "tiny", 2),
         *(
             pytest.param(*case, marks=pytest.mark.soak)

@@ -148,7 +148,10 @@ def test_a_file_of_flux_draws_what_its_folder_draws(flux: Path, name: str):
     ("family", "start", "layer"),
     [
         ("flux", "", "final_layer.adaLN_modulation.1"),
-        ("sd3", "model.diffusion_model.", "joint_blocks.2.context_block.adaLN_modulation.1"),
+        pytest.param(
+            *("sd3", "model.diffusion_model.", "joint_blocks.2.context_block.adaLN_modulation.1"),
+            marks=pytest.mark.slow,
+        ),
     ],
 )
 def test_halves_that_stand_the_other_way_round_would_show(

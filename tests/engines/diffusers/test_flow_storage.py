@@ -127,13 +127,13 @@ def difference(one: Pixels, other: Pixels) -> int:
     return int(np.abs(one.astype(int) - other).max())
 
 
-@pytest.mark.parametrize("family", ["flux", "sd3"])
+@pytest.mark.parametrize("family", [pytest.param("flux", marks=pytest.mark.slow), "sd3"])
 def test_gguf_in_half_precision_draws_what_the_folder_draws(folder: Path, family: str):
     assert find_checkpoint(f"{family}-F16").base_model == family
     assert difference(drawn(f"{family}-F16"), drawn(family)) <= 1
 
 
-@pytest.mark.parametrize("family", ["flux", "sd3"])
+@pytest.mark.parametrize("family", ["flux", pytest.param("sd3", marks=pytest.mark.slow)])
 def test_gguf_in_blocks_draws_nearly_that_and_stays_in_blocks(folder: Path, family: str):
     whole = drawn(family)
     near, further = drawn(f"{family}-Q8_0"), drawn(f"{family}-Q4_0")

@@ -93,6 +93,7 @@ def test_every_form_draws_what_a_model_with_that_vae_draws_and_the_own_comes_bac
     np.testing.assert_array_equal(drawn(), own)
 
 
+@pytest.mark.slow
 def test_a_single_file_takes_the_scale_of_each_model():
     expected = drawn("other-scaled")
     assert np.abs(expected.astype(int) - drawn(vae="plain")).max() > 1

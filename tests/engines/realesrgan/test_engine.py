@@ -44,7 +44,14 @@ def face(photo: np.ndarray) -> np.ndarray:
     return photo[140:180, 332:508]
 
 
-@pytest.mark.parametrize("model", [pytest.param("photo", marks=pytest.mark.soak), "anime", "video"])
+@pytest.mark.parametrize(
+    "model",
+    [
+        pytest.param("photo", marks=pytest.mark.soak),
+        pytest.param("anime", marks=pytest.mark.slow),
+        "video",
+    ],
+)
 def test_tiled_is_within_one_level_of_untiled(face: np.ndarray, model: Model):
     enlarger = open_enlarger(model, 4, tile=64)
     assert levels_off(enlarger.enlarge(face), enlarger.enlarge_window(face)) <= 1
@@ -52,7 +59,11 @@ def test_tiled_is_within_one_level_of_untiled(face: np.ndarray, model: Model):
 
 @pytest.mark.parametrize(
     ("model", "too_little"),
-    [pytest.param("photo", 24, marks=pytest.mark.soak), ("anime", 20), ("video", 4)],
+    [
+        pytest.param("photo", 24, marks=pytest.mark.soak),
+        pytest.param("anime", 20, marks=pytest.mark.slow),
+        ("video", 4),
+    ],
 )
 def test_less_overlap_shows(face: np.ndarray, model: Model, too_little: int):
     enlarger = open_enlarger(model, 4, tile=64)

@@ -133,7 +133,11 @@ def from_the_cut(width: int) -> np.ndarray:
 
 @pytest.mark.parametrize(
     ("model", "looks"),
-    [("video", 18), ("anime", 92), pytest.param("photo", 347, marks=pytest.mark.soak)],
+    [
+        ("video", 18),
+        pytest.param("anime", 92, marks=pytest.mark.slow),
+        pytest.param("photo", 347, marks=pytest.mark.soak),
+    ],
 )
 def test_tiles_that_see_all_a_network_looks_at_equal_none(
     photo: np.ndarray, model: Model, looks: int

@@ -106,7 +106,7 @@ def short_for_more_than(rows: int) -> Middle:
 
 
 @pytest.mark.parametrize("shift", [9, 96])
-@pytest.mark.parametrize("rows", [256, 64, 8])
+@pytest.mark.parametrize("rows", [256, 64, pytest.param(8, marks=pytest.mark.slow)])
 def test_bands_of_a_frame_are_the_frame(photo: np.ndarray, rows: int, shift: int) -> None:
     """Near motion and far: sums in another order are less than a twentieth of a level apart."""
     network = rife.Rife().network
