@@ -15,7 +15,9 @@ import gc
 import importlib
 import os
 import pkgutil
+import shlex
 import shutil
+import signal
 import socket
 import sys
 import tempfile
@@ -60,9 +62,10 @@ def main() -> int:
     with socket.socket(socket.AF_UNIX) as listener:
         listener.bind(address)
         listener.listen()
-        worker = f"{sys.executable} -IS {__file__} join {address}"
+        worker = shlex.join([sys.executable, "-IS", __file__, "join", address])
         command = [sys.executable, "-m", "pytest", "--tx", f"{count}*popen//python={worker}"]
         tests = os.posix_spawn(sys.executable, [*command, *arguments], os.environ)
+        signal.signal(signal.SIGINT, signal.SIG_IGN)  # pytest says what was interrupted, and ends
         answer = _serve(listener, tests)
     if isinstance(answer, str):
         return _work(answer)
@@ -112,6 +115,7 @@ def _serve(listener: socket.socket, tests: int) -> int | str:
             code, streams, _, _ = socket.recv_fds(connection, MOST_CODE, 3)
             worker = os.fork()
             if not worker:
+                signal.signal(signal.SIGINT, signal.default_int_handler)
                 for number, stream in enumerate(streams):
                     os.dup2(stream, number)
                     os.close(stream)
