@@ -65,8 +65,12 @@ def plain_yaml(data: bytes, where: str) -> object:
         found: object = yaml.load(data, Loader=PlainLoader)
         json.dumps(found, allow_nan=False)
     except (yaml.YAMLError, ValueError, TypeError, RecursionError) as error:
-        told = " ".join(str(error).split())[:200]
+        told, place = " ".join(str(error).split())[:200], where
+        mark = error.problem_mark if isinstance(error, yaml.MarkedYAMLError) else None
+        if isinstance(error, yaml.MarkedYAMLError) and mark is not None:
+            told = f"{error.problem} at character {mark.column + 1}"
+            place = f"{where}:{mark.line + 1}"
         raise InvalidFieldValueError(
-            f"{where} is not YAML that JSON could say: {told}", f"correct {where}"
+            f"{place} is not YAML that JSON could say: {told}", f"correct {where}"
         ) from error
     return found

@@ -213,7 +213,8 @@ def read_json(text: str | bytes, where: str) -> JsonValue:
     try:
         return json.loads(text, object_pairs_hook=_once_each, parse_constant=_no_number)
     except (ValueError, RecursionError) as error:
-        shown = repr(text[:80]) + ("..." if len(text) > 80 else "")
+        said = text if isinstance(text, str) else text.decode(errors="replace")
+        shown = repr(said[:80]) + ("..." if len(said) > 80 else "")
         raise InvalidFieldValueError(
             f"{where} is {shown}, which is not JSON: {str(error)[:200]}", f"correct {where}"
         ) from error

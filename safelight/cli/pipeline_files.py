@@ -1,5 +1,6 @@
 """Pipeline files: JSON or YAML, and the line that a problem stands on."""
 
+import json
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, cast
@@ -31,12 +32,25 @@ def pipeline_in(data: bytes, file: Path) -> dict[str, Any]:
     Raises:
         InvalidFieldValueError: it is no JSON or YAML object.
     """
-    found = plain_yaml(data, str(file)) if is_yaml(file) else read_json(data, str(file))
+    found = plain_yaml(data, str(file)) if is_yaml(file) else _json(data, file)
     if not isinstance(found, dict):
         raise InvalidFieldValueError(
             f"{file} is not a JSON object with stages", 'write {"stages": [...]} into it'
         )
     return cast("dict[str, Any]", found)
+
+
+def _json(data: bytes, file: Path) -> object:
+    try:
+        return read_json(data, str(file))
+    except InvalidFieldValueError as error:
+        broken = error.__cause__
+        if not isinstance(broken, json.JSONDecodeError):
+            raise
+        raise InvalidFieldValueError(
+            f"{file}:{broken.lineno} is not JSON: {broken.msg} at character {broken.colno}",
+            f"correct {file}",
+        ) from broken
 
 
 def start_of(file: Path, most: int) -> bytes:

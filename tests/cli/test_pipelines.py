@@ -59,6 +59,18 @@ def test_what_json_could_not_say_is_refused(tmp_path: Path, text: str):
         read_pipeline(file(tmp_path, text))
 
 
+@pytest.mark.parametrize(
+    ("name", "text", "line"),
+    [
+        ("looks.yaml", "stages:\n  - stage_type: grade\n   name: b\n", 3),
+        ("looks.json", '{"stages": [\n {"stage_type": "grade",}\n]}', 2),
+    ],
+)
+def test_where_a_file_breaks_its_form_is_told(tmp_path: Path, name: str, text: str, line: int):
+    with pytest.raises(InvalidFieldValueError, match=rf"{name}:{line} is not .* at character \d+"):
+        read_pipeline(file(tmp_path, text, name))
+
+
 def test_dates_and_switches_are_words(tmp_path: Path):
     found = read_pipeline(file(tmp_path, "a: 2026-11-27\nb: yes\nc: true\nd: 0.5\ne: ~"))
     assert found == {"a": "2026-11-27", "b": "yes", "c": True, "d": 0.5, "e": None}

@@ -1,10 +1,12 @@
 """LoRAs of families that diffusers itself puts on: what became of their layers."""
 
 import re
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
 from safelight.engines.diffusers.accounts import Account, several
+from safelight.engines.diffusers.flow_loras import renamed
 
 PARTS = ("transformer", "text_encoder", "text_encoder_2", "text_encoder_3")
 """Of a pipeline, whose layers such files change."""
@@ -30,16 +32,34 @@ def require_known(path: Path) -> None:
         )
 
 
-def account_of_adapter(pipeline: Any, path: Path, name: str) -> Account:  # noqa: ANN401
-    """What became of the layers of a file that was put on a pipeline.
+def put_adapter(pipeline: Any, path: Path, name: str) -> Account:  # noqa: ANN401
+    """Put a file on a pipeline; what became of its layers.
 
     Args:
-        pipeline: of diffusers.
+        pipeline: of diffusers, with a transformer.
         path: of the file.
-        name: that its adapter has there.
+        name: that its adapter gets there.
+
+    Raises:
+        ValueError: it does not fit.
     """
+    theirs = renamed(path, pipeline)
+    if theirs is not None:
+        pipeline.load_lora_weights(dict(theirs.tensors), adapter_name=name)
+        pipeline.set_adapters([name])
+        return _account(pipeline, theirs.tensors, name, theirs.lacking)
+    pipeline.load_lora_weights(path.parent, weight_name=path.name, adapter_name=name)
+    pipeline.set_adapters([name])  # fails where no layer of the model was found in it
     read = pipeline.lora_state_dict(path.parent, weight_name=path.name)
-    held = read[0] if isinstance(read, tuple) else read
+    return _account(pipeline, read[0] if isinstance(read, tuple) else read, name)
+
+
+def _account(
+    pipeline: Any,  # noqa: ANN401
+    held: Iterable[str],
+    name: str,
+    lacking: Iterable[str] = (),
+) -> Account:
     there = {
         _layer_of(f"{part}.{parameter}")
         for part in PARTS
@@ -48,7 +68,7 @@ def account_of_adapter(pipeline: Any, path: Path, name: str) -> Account:  # noqa
         if f".{name}." in parameter
     }
     layers = {_layer_of(str(tensor)) for tensor in held}
-    left = sorted(layers - there)
+    left = [*sorted(layers - there), *lacking]
     return Account(frozenset(layers & there), dict.fromkeys(left, "the model has no such layer"))
 
 

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from safelight.engines.diffusers.accounts import Account
-from safelight.engines.diffusers.adapters import account_of_adapter, require_known
+from safelight.engines.diffusers.adapters import put_adapter, require_known
 from safelight.engines.diffusers.controlnets import OpenedNet, open_controlnet
 from safelight.engines.diffusers.drawing import AddOn, Control, Drawing
 from safelight.engines.diffusers.embeddings import read_embedding, vectors_for
@@ -143,9 +143,7 @@ def _put_adapters(model: DiffusionModel, drawing: Drawing, taken_off: ExitStack)
             if path.is_dir():
                 raise ValueError("it is a folder of peft, which only models with a UNet take")
             require_known(path)
-            pipeline.load_lora_weights(path.parent, weight_name=path.name, adapter_name=name)
-            pipeline.set_adapters([name])  # fails where no layer of the model was found in it
-            _say("LoRA", lora, account_of_adapter(pipeline, path, name))
+            _say("LoRA", lora, put_adapter(pipeline, path, name))
     parts = [part for part in pipeline._lora_loadable_modules if getattr(pipeline, part, None)]
     pipeline.set_adapters(names, [_weights(lora, parts) for lora in drawing.loras])
 

@@ -77,6 +77,7 @@ _OTHERS = {
     "final_layer.adaLN_modulation.1": "norm_out.linear",
 }
 _BLOCK = re.compile(r"(double_blocks|single_blocks|joint_blocks)\.(\d+)\.(.+)")
+_UNDERSCORED = re.compile(r"(double_blocks|single_blocks|joint_blocks)_(\d+)_(.+)")
 _PLACES, _LAST = "pos_embed", "norm_out.linear"
 
 
@@ -99,6 +100,22 @@ def targets(name: str) -> tuple[str, ...]:
         return () if other is None else (f"{other}.{leaf}",)
     theirs, inner = _BLOCKS[block[1]]
     return tuple(f"{theirs}.{block[2]}.{each}.{leaf}" for each in inner.get(block[3], ()))
+
+
+def with_dots(name: str) -> str:
+    """A layer's name as the first authors have it, of that in which dots became underscores.
+
+    Args:
+        name: without what it begins with in its file.
+
+    Returns:
+        The name itself where it is that of no known layer.
+    """
+    block = _UNDERSCORED.fullmatch(name)
+    if block is None:
+        return next((dotted for dotted in _OTHERS if dotted.replace(".", "_") == name), name)
+    inner = (dotted for dotted in _BLOCKS[block[1]][1] if dotted.replace(".", "_") == block[3])
+    return f"{block[1]}.{block[2]}.{next(inner, block[3])}"
 
 
 def is_turned(target: str, rows: int, width: int) -> bool:

@@ -4,6 +4,7 @@ from collections.abc import Iterator
 from typing import Any
 
 from safelight.prompts.lora_tags import LoraTag
+from safelight.provenance.parameters_text import MOST_CLIP_SKIP
 from safelight.provenance.remixing.understood import Reading, Understood, mapping
 
 _SAMPLING = ("KSampler", "KSamplerAdvanced", "SamplerCustom", "SamplerCustomAdvanced")
@@ -44,6 +45,8 @@ class _Graph:
         self.nodes = {str(name): mapping(node) for name, node in list(graph.items())[:MOST_NODES]}
         self.reading = Reading("ComfyUI")
         self._read: set[str] = set()
+        self._own_vae = False
+        """Whether the model's file brings one."""
 
     def understood(self) -> Understood:
         samplers = [name for name in self.nodes if self._class(name) in _SAMPLING]
@@ -118,6 +121,7 @@ class _Graph:
             names = (theirs, "conditioning") if ours == "prompt" else (theirs,)
             self._take_text(ours, self._linked(guider, *names))
         self._take_model(self._linked(guider, "model"))
+        self._take_vae(sampler)
 
     def _settings(self, sampler: str) -> dict[str, object]:
         """Of a sampler, or of the nodes that a custom one is put together from."""
@@ -170,10 +174,14 @@ class _Graph:
             self._read.add(name)
             if self._class(name) == "ConditioningZeroOut":
                 return
+            if self._class(name) == "FluxGuidance":
+                self._take_guidance(name)
+                continue
             fields = ("text", "text_g", "t5xxl", "clip_l", "text_l", "prompt")
             texts = [self._value(name, field) for field in fields]
             said = [text for text in texts if isinstance(text, str) and text.strip()]
             if said:
+                self._take_clip(name)
                 self.reading.take_text(ours, said[0])
                 for other in said[1:]:
                     if other != said[0]:
@@ -181,6 +189,44 @@ class _Graph:
                 return
             if "text" not in self._inputs(name):
                 self.reading.leave(f"node {name}", self._class(name), "it takes no part")
+
+    def _take_guidance(self, name: str) -> None:
+        """What Flux was trained to read as its guidance: `guidance_scale` of such a model."""
+        guidance, cfg = self._value(name, "guidance"), self.reading.parameters.get("guidance_scale")
+        if cfg not in (None, 1.0, guidance):
+            self.reading.leave("cfg", cfg, f"the guidance of {self._class(name)} is taken")
+        self.reading.take_number("guidance_scale", guidance, whole=False)
+
+    def _take_clip(self, name: str) -> None:
+        """The layer at which CLIP reads a prompt, for all prompts of a picture."""
+        for each in self._along(self._linked(name, "clip"), "clip"):
+            if self._class(each) != "CLIPSetLastLayer":
+                continue
+            self._read.add(each)
+            layer = self._value(each, "stop_at_clip_layer")
+            if isinstance(layer, int) and -MOST_CLIP_SKIP <= layer <= -1:
+                self.reading.parameters["clip_skip"] = -layer
+            else:
+                self.reading.leave("stop_at_clip_layer", layer, "no number of a layer")
+            return
+
+    def _take_vae(self, sampler: str) -> None:
+        """A VAE that stands in for that of the model's file."""
+        for name in self.nodes:
+            loader = self._linked(name, "vae") if self._class(name) == "VAEDecode" else None
+            named = self._inputs(loader).get("vae_name") if loader is not None else None
+            if loader is None or not isinstance(named, str):
+                continue
+            drawn = self._along(self._linked(name, "samples"), "samples", "latent_image")
+            if sampler not in drawn:
+                continue
+            self._read.add(loader)
+            if self._own_vae:
+                self.reading.take_vae(named)
+            else:
+                why = "a model without one takes it from beside its file; see vae"
+                self.reading.leave("VAE", named, why)
+            return
 
     def _take_model(self, start: str | None) -> None:
         loras: list[LoraTag] = []
@@ -196,6 +242,7 @@ class _Graph:
                 continue
             named = inputs.get("ckpt_name") or inputs.get("unet_name")
             if isinstance(named, str):
+                self._own_vae = "ckpt_name" in inputs
                 self.reading.take_model(named)
             else:
                 self.reading.leave(f"node {name}", self._class(name), "it takes no part")

@@ -25,6 +25,7 @@ def understand_invokeai(found: dict[str, Any]) -> Understood:
         reading.take_number(ours, found.get(theirs))
     reading.take_number("guidance_scale", found.get("cfg_scale"), whole=False)
     reading.take_model(_name(found.get("model")))
+    reading.take_vae(_name(found.get("vae")))
     skipped = found.get("clip_skip")
     if isinstance(skipped, int) and 0 < skipped < MOST_CLIP_SKIP:
         reading.parameters["clip_skip"] = skipped + 1  # there 1 is the penultimate layer

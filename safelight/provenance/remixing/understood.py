@@ -83,6 +83,11 @@ class Reading:
         if isinstance(value, str) and value:
             self.parameters["model"] = model_name(value)
 
+    def take_vae(self, value: object) -> None:
+        """The name of a VAE in place of the model's own, without folder and ending."""
+        if isinstance(value, str) and value:
+            self.parameters["vae"] = model_name(value)
+
     def take_sampler(self, ours: str, theirs: str) -> None:
         """A sampler whose method is known here; with which noise levels, the engine says.
 

@@ -6,6 +6,8 @@ from safelight.provenance.parameters_text import SCHEDULES, parse_parameters
 from safelight.provenance.remixing.understood import Hires, Reading, Understood
 
 _NUMBERS = {"steps": "Steps", "seed": "Seed", "guidance_scale": "CFG scale"}
+_DISTILLED = "Distilled CFG Scale"
+"""What Forge calls the guidance that Flux reads as a number; its CFG scale is 1 then."""
 _TAKEN = {*_NUMBERS.values(), "Size", "Model", "VAE", "Clip skip", "Sampler", "Schedule type"}
 _TELLS = {"Version", "Model hash", "VAE hash", "Lora hashes", "TI hashes", "Hashes", "App"}
 _TEMPLATES = {"Template", "Negative Template"}
@@ -43,6 +45,7 @@ def understand_webui(text: str) -> Understood:
     reading.parameters = {**rest, **reading.parameters}
     if sampler is not None:
         _take_sampler(reading, str(sampler), found.fields)
+    taken = _take_distilled(reading, found.fields)
     if "Size" in found.fields and "width" not in reading.parameters:
         reading.leave("Size", found.fields["Size"], "no size")
     skip = found.fields.get("Clip skip")
@@ -51,9 +54,17 @@ def understand_webui(text: str) -> Understood:
     reading.hires = _hires(found.fields)
     second = _OF_HIRES if reading.hires is not None else set[str]()
     for name, value in found.fields.items():
-        if name not in _TAKEN | second:
+        if name not in _TAKEN | second | taken:
             reading.leave(name, value, _reason(name))
     return reading.understood()
+
+
+def _take_distilled(reading: Reading, fields: Mapping[str, str]) -> set[str]:
+    """The guidance of Flux, where the other one does nothing; which fields were read."""
+    if _DISTILLED not in fields or reading.parameters.get("guidance_scale") not in (None, 1.0):
+        return set()
+    reading.take_number("guidance_scale", fields[_DISTILLED], whole=False)
+    return {_DISTILLED}
 
 
 def _hires(fields: Mapping[str, str]) -> Hires | None:

@@ -69,6 +69,19 @@ def test_webui_vae(vae: str, ours: str | None):
     assert [line for line in found.left if "VAE" in line and "VAE hash" not in line] == []
 
 
+@pytest.mark.parametrize(
+    ("said", "guidance"),
+    [
+        ("CFG scale: 1, Distilled CFG Scale: 3.5", 3.5),
+        ("CFG scale: 4, Distilled CFG Scale: 3.5", 4.0),
+    ],
+)
+def test_the_guidance_of_flux_is_taken_where_the_other_does_nothing(said: str, guidance: float):
+    found = understand_webui(f"x\nSteps: 5, Sampler: Euler, Seed: 1, {said}")
+    assert found.parameters["guidance_scale"] == guidance
+    assert bool(found.left) == (guidance != 3.5)
+
+
 def test_numbers_that_are_none_are_left():
     found = understand_webui("x\nSteps: many, Seed: 99999999999999999999, CFG scale: 7, Size: wide")
     assert found.parameters == {"prompt": "x", "guidance_scale": 7.0}
@@ -107,9 +120,10 @@ def test_invokeai_metadata():
         "scheduler": "dpmpp_2m_karras",
         "loras": [{"name": "ink", "weight": 0.6}],
         "clip_skip": 2,
+        "vae": "softer",
     }
     left = "\n".join(found.left)
-    for said in ("vae softer", "app_version", "LoRA", "weights with + and -"):
+    for said in ("app_version", "LoRA", "weights with + and -"):
         assert said in left
     assert "clip_skip" not in left
 
@@ -229,13 +243,50 @@ def test_comfyui_graph_of_parts():
     assert found.parameters == {
         "seed": 44,
         "steps": 4,
+        "guidance_scale": 3.5,
         "scheduler": "euler",
         "width": 1024,
         "height": 768,
         "prompt": "a pier",
         "model": "dev",
     }
-    assert found.left == ("node 3 FluxGuidance: it takes no part",)
+    assert found.left == ()
+
+
+def test_comfyui_layer_of_clip_and_vae():
+    asked: Any = graph()
+    asked["12"] = {
+        "class_type": "CLIPSetLastLayer",
+        "inputs": {"stop_at_clip_layer": -2, "clip": ["2", 1]},
+    }
+    asked["13"] = {"class_type": "VAELoader", "inputs": {"vae_name": "soft/film.vae.pt"}}
+    for text in ("4", "5"):
+        asked[text]["inputs"]["clip"] = ["12", 0]
+    asked["10"]["inputs"]["vae"] = ["13", 0]
+    found = understand_comfyui(asked)
+    assert found.parameters["clip_skip"] == 2
+    assert found.parameters["vae"] == "film.vae"
+    assert not any("CLIPSetLastLayer" in said or "VAELoader" in said for said in found.left)
+    asked["1"] = {"class_type": "UNETLoader", "inputs": {"unet_name": "dev.safetensors"}}
+    asked["12"]["inputs"]["stop_at_clip_layer"] = -24
+    found = understand_comfyui(asked)
+    assert {"clip_skip", "vae"}.isdisjoint(found.parameters)
+    left = "\n".join(found.left)
+    assert "VAE soft/film.vae.pt: a model without one takes it from beside its file" in left
+    assert "stop_at_clip_layer -24: no number of a layer" in left
+
+
+def test_the_guidance_of_flux_in_a_graph_wins_over_one_that_is_not_its():
+    asked: Any = graph()
+    asked["12"] = {
+        "class_type": "FluxGuidance",
+        "inputs": {"guidance": 3.5, "conditioning": ["4", 0]},
+    }
+    asked["7"]["inputs"]["positive"] = ["12", 0]
+    found = understand_comfyui(asked)
+    assert found.parameters["guidance_scale"] == 3.5
+    assert found.parameters["prompt"] == "a pier"
+    assert "cfg 6.5: the guidance of FluxGuidance is taken" in found.left
 
 
 def test_a_graph_that_goes_in_circles_ends():
