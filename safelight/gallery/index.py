@@ -157,11 +157,6 @@ class Index:
         )
         return [(filed_of(row[:-1]), row[-1]) for row in rows]
 
-    def count_stacks(self, where: str, values: Sequence[object]) -> int:
-        """How many stacks have files that fulfil a condition of ours."""
-        asked = f"SELECT count(DISTINCT stack) FROM files WHERE {where}"
-        return self.database.read(lambda c: c.execute(asked, tuple(values)).fetchone()[0])
-
     def count(self, where: str, values: Sequence[object]) -> int:
         """How many files fulfil a condition of ours."""
         asked = f"SELECT count(*) FROM files WHERE {where}"

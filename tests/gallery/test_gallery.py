@@ -249,7 +249,6 @@ def test_variations_of_a_prompt_are_one_stack(volume: Path):
     page = found(index, search, None, stacked=True)
     assert [each.seed for each in page.files] == ["7", "5", "3"]
     assert page.many == {page.files[2].sha256: 4}
-    assert index.count_stacks(search.where, search.values) == 3
     opened = found(index, parse(f"stack:{page.files[2].stack}"), None)
     assert [each.seed for each in opened.files] == ["3", "2", "1", "0"]
     narrowed = found(index, parse("seed:1"), None, stacked=True)
