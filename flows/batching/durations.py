@@ -1,13 +1,12 @@
 """How long requests take, as those of earlier batches did: for estimates, and the first shards."""
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Sequence
 from contextlib import suppress
 from statistics import median
 
-from pydantic import BaseModel, ConfigDict, JsonValue, ValidationError
+from pydantic import BaseModel, ConfigDict, ValidationError
 
 from flows.batching.catalogue import catalogued
-from flows.batching.kinds import kind_of
 from flows.batching.requests import Request
 from safelight.engines.choosing import engines
 from safelight.errors import PipelineError
@@ -38,12 +37,8 @@ class Durations:
         with suppress(PipelineError, ValidationError):
             self._known = _Durations.model_validate_json(current_store().read_record(self._key))
 
-    def expected(self, parameters: Mapping[str, JsonValue]) -> float | None:
-        """Seconds that a request probably takes: as the last ones of its kind; None if none ran."""
-        return self.of_kind(kind_of(parameters))
-
     def of_kind(self, kind: str) -> float | None:
-        """The same of all requests of a kind."""
+        """Seconds that a request of a kind probably takes, as the last did; None if none ran."""
         seconds = self._known.kinds.get(kind)
         return median(seconds) if seconds else None
 

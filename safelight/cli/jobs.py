@@ -13,7 +13,8 @@ from safelight.cli.launching import JsonOption, reporting
 from safelight.cli.printing import show_json, show_line, show_rows
 from safelight.cli.server import prefect_api
 from safelight.client.asking import patient_client
-from safelight.errors import InvalidFieldValueError, one_line
+from safelight.errors import one_line
+from safelight.params import refusal
 
 if TYPE_CHECKING:
     from safelight.gateway.jobs import Flows, Job
@@ -52,10 +53,7 @@ def list_some(
     try:
         wanted = AllFilters.model_validate(given)
     except ValidationError as error:
-        first = error.errors()[0]
-        raise InvalidFieldValueError(
-            f"{first['loc'][0]} is {first['input']!r}: {first['msg']}", "correct the option"
-        ) from error
+        raise refusal(error, "jobs list") from error
     with _asked() as (client, flows):
         page = filtered_jobs(client, flows, wanted, wanted.workflow_type)
     if as_json:

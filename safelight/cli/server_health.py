@@ -33,7 +33,7 @@ from safelight.client.asking import refusal
 from safelight.client.contracts import entrypoint
 from safelight.client.paging import every_deployment, every_worker, pages
 from safelight.loopback import is_loopback
-from safelight.pool.announcing import announced
+from safelight.pool.announcing import Announcement, announced
 from safelight.pool.configuration import BATCH_TYPE, POOL_TYPE
 from safelight.provenance.surroundings import versions
 from safelight.store.results import RESULTS
@@ -205,13 +205,13 @@ def _workers(client: SyncPrefectClient, pool: WorkPool) -> Iterator[Finding]:
         if online:
             yield finding(f"workers of {pool.name}", ", ".join(worker.name for worker in online))
         return
+    told = announced(client, pool.name, [worker.name for worker in online])
     for worker in online:
-        yield _worker(client, pool.name, worker.name)
+        yield _worker(worker.name, told.get(worker.name))
 
 
-def _worker(client: SyncPrefectClient, pool: str, name: str) -> Finding:
+def _worker(name: str, told: Announcement | None) -> Finding:
     what = f"worker {name}"
-    told = announced(client, pool, name)
     if told is None:
         return finding(
             what, "online, but did not say what it runs with", "warning", "start it again"

@@ -85,11 +85,6 @@ class Index:
         with self._lock:
             return self._look()
 
-    def add(self, manifest: Manifest) -> None:
-        """Enter a run that has just ended, or take it anew."""
-        opinions = self._opinions()
-        self.database.write(lambda c: enter(c, [manifest], opinions, lambda _: True))
-
     def forget(self, sha256: str) -> None:
         """Take a file out."""
         self.database.write(lambda c: c.execute("DELETE FROM files WHERE sha256 = ?", (sha256,)))
@@ -157,11 +152,6 @@ class Index:
         )
         return [(filed_of(row[:-1]), row[-1]) for row in rows]
 
-    def count_stacks(self, where: str, values: Sequence[object]) -> int:
-        """How many stacks have files that fulfil a condition of ours."""
-        asked = f"SELECT count(DISTINCT stack) FROM files WHERE {where}"
-        return self.database.read(lambda c: c.execute(asked, tuple(values)).fetchone()[0])
-
     def count(self, where: str, values: Sequence[object]) -> int:
         """How many files fulfil a condition of ours."""
         asked = f"SELECT count(*) FROM files WHERE {where}"
@@ -196,16 +186,24 @@ class Index:
             found |= {each.id: each for each in self._ran(f"id IN ({marks})", some, len(some))}
         return found
 
-    def ran_now(self, runs: Sequence[str]) -> dict[str, Ran]:
-        """The same; of those that have not been read yet, the manifests are, and no others."""
+    def ran_now(self, runs: Sequence[str], success: bool | None = None) -> dict[str, Ran]:
+        """The same; of those that have not been read yet, the manifests are, and no others.
+
+        Args:
+            runs: their ids.
+            success: how all of them have ended; whatever is known to have ended otherwise was
+                tried again since, and is read again too.
+        """
         found = self.ran(runs)
-        new = [run for run in runs if run not in found]
-        if not new:
+        old = {run for run, one in found.items() if success not in (None, one.success)}
+        exists = self._store.backend.exists
+        keys = [f"{MANIFESTS}{run}.json" for run in runs if run not in found or run in old]
+        read = [*self._manifests(key for key in keys if exists(key))]
+        if not read:
             return found
-        read = [*self._manifests(f"{MANIFESTS}{run}.json" for run in new)]
-        opinions, exists = self._opinions(), self._store.backend.exists
+        opinions = self._opinions()
         self.database.write(lambda c: enter(c, read, opinions, exists))
-        return found | self.ran(new)
+        return found | self.ran([manifest.flow_run_id for manifest in read])
 
     def alike(self, flow: str, limit: int = 200) -> list[Ran]:
         """Earlier runs of a flow that worked for all they made, the latest first."""

@@ -1,6 +1,7 @@
 """Workers tell what they run with; the server itself keeps no more than their names."""
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
+from contextlib import suppress
 
 from prefect.client.orchestration import SyncPrefectClient
 from prefect.events import emit_event
@@ -14,6 +15,8 @@ ONLINE = "safelight.worker.online"
 """Event a worker sends when it starts, and from time to time afterwards."""
 ANNOUNCE_SECONDS = 3600.0
 """How often; the server forgets events after some days."""
+PAGE = 50
+"""Events that a server gives at once."""
 
 
 class Announcement(BaseModel):
@@ -37,21 +40,31 @@ def announce(pool: str, worker: str, devices: Sequence[Device]) -> None:
     )
 
 
-def announced(client: SyncPrefectClient, pool: str, worker: str) -> Announcement | None:
-    """What a worker told last; None when it never did, or long ago."""
-    page = client.read_events(
-        EventFilter(
-            event=EventNameFilter(name=[ONLINE]),
-            resource=EventResourceFilter(id=[_resource(pool, worker)]),
-        ),
-        limit=1,  # the newest comes first
-    )
-    for event in page.events:
-        try:
-            return Announcement.model_validate(event.payload)
-        except ValidationError:
-            return None  # of another version
-    return None
+def announced(
+    client: SyncPrefectClient, pool: str, workers: Iterable[str]
+) -> dict[str, Announcement]:
+    """What workers of a pool told last, by name; without those that never did, or long ago.
+
+    One question serves them all, unless they told so much that the latest page has not everyone.
+    """
+    left = {_resource(pool, worker): worker for worker in workers}
+    found: dict[str, Announcement] = {}
+    while left:
+        limit = PAGE if len(left) > 1 else 1  # the newest come first
+        events = client.read_events(
+            EventFilter(
+                event=EventNameFilter(name=[ONLINE]), resource=EventResourceFilter(id=[*left])
+            ),
+            limit=limit,
+        ).events
+        for event in events:
+            worker = left.pop(event.resource.id, None)
+            if worker is not None:
+                with suppress(ValidationError):  # of another version
+                    found[worker] = Announcement.model_validate(event.payload)
+        if len(events) < limit:
+            break
+    return found
 
 
 def _resource(pool: str, worker: str) -> str:

@@ -17,8 +17,11 @@ from prefect.client.schemas.filters import (
 )
 from prefect.client.schemas.objects import FlowRun, StateType
 from prefect.exceptions import ObjectNotFound
+from prefect.logging import get_logger
 from prefect.settings import PREFECT_CLIENT_MAX_RETRIES, temporary_settings
+from pydantic import NonNegativeInt, TypeAdapter, ValidationError
 
+from safelight.params import shown
 from safelight.pool.ownership import (
     EXPIRE_SECONDS,
     LEASE_LABEL,
@@ -40,6 +43,8 @@ done some of its stages."""
 PAGE = 200
 VARIABLE = "restarts"
 """Of a job."""
+LOG = get_logger("safelight.pool")
+_GRANTED = TypeAdapter[int](NonNegativeInt)
 
 
 class Leases:
@@ -104,13 +109,20 @@ async def take_over(client: PrefectClient, pool: str, mine: set[UUID], leases: L
 
 
 async def granted_restarts(client: PrefectClient, run: FlowRun) -> int:
-    """How often job variables have a run started again: its own, else those of its deployment."""
+    """How often job variables have a run started again: its own, else those of its deployment.
+
+    What is no number of restarts grants none: others' runs are taken over all the same.
+    """
     own = (run.job_variables or {}).get(VARIABLE)
     if own is None and run.deployment_id is not None:
         with suppress(ObjectNotFound):
             deployment = await client.read_deployment(run.deployment_id)
             own = deployment.job_variables.get(VARIABLE)
-    return int(own or 0)
+    try:
+        return 0 if own is None else _GRANTED.validate_python(own)
+    except ValidationError:
+        LOG.warning("flow run %s: job variable %s is %s, no number", run.id, VARIABLE, shown(own))
+        return 0
 
 
 async def _take(client: PrefectClient, run: FlowRun, restarts_left: int) -> None:

@@ -190,15 +190,12 @@ class _Known:
 
 def _devices(client: SyncPrefectClient, pool: str) -> list[Device]:
     """Of all workers that are online, as they told; without what a process needs to see one."""
-    devices: list[Device] = []
-    for worker in every_worker(client, pool):
-        told = announced(client, pool, worker.name) if worker.status == "ONLINE" else None
-        if told is not None:
-            devices += [
-                Device(name, cast("DeviceKind", name.partition(":")[0]), memory, ())
-                for name, memory in told.devices.items()
-            ]
-    return devices
+    online = [each.name for each in every_worker(client, pool) if each.status == "ONLINE"]
+    return [
+        Device(name, cast("DeviceKind", name.partition(":")[0]), memory, ())
+        for told in announced(client, pool, online).values()
+        for name, memory in told.devices.items()
+    ]
 
 
 def _unfit(wants: Mapping[str, Any], devices: Sequence[Device]) -> str | None:

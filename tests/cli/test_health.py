@@ -174,7 +174,7 @@ def test_workers_are_online_with_versions_like_ours(
     missing = found(f"workers of {deployed.name}")
     assert missing.remedy == f"run: prefect worker start --pool {deployed.name}"
     deployed.start_worker("one")
-    told = eventually(lambda: announced(api, deployed.name, "one"))
+    told = eventually(lambda: announced(api, deployed.name, ["one"]))["one"]
     assert told == Announcement(versions=versions(), devices=told.devices)
     assert list(told.devices) == ["cpu:0"]
     assert found("worker one").level == "ok"

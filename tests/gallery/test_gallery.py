@@ -249,7 +249,6 @@ def test_variations_of_a_prompt_are_one_stack(volume: Path):
     page = found(index, search, None, stacked=True)
     assert [each.seed for each in page.files] == ["7", "5", "3"]
     assert page.many == {page.files[2].sha256: 4}
-    assert index.count_stacks(search.where, search.values) == 3
     opened = found(index, parse(f"stack:{page.files[2].stack}"), None)
     assert [each.seed for each in opened.files] == ["3", "2", "1", "0"]
     narrowed = found(index, parse("seed:1"), None, stacked=True)
@@ -282,3 +281,24 @@ def test_a_thumbnail_is_made_once(volume: Path):
     assert store.read_record(thumbnail_key(ref.sha256, ON_WALL)) == first
     store.backend.delete(key_of(ref))
     assert thumbnail(ref) == first
+
+
+def test_a_run_that_ended_a_moment_after_a_look_is_read_alone(volume: Path):
+    store, index = current_store(), gallery()
+    index.refresh()
+    made, failed = run(store, 1), run(store, 2, success=False)
+    index.refresh()  # looks at most every few seconds
+    assert index.ran([made.flow_run_id]) == {}
+    assert index.ran_now([made.flow_run_id])[made.flow_run_id].success
+    assert len(index.of_run(made.flow_run_id)) == 1
+    assert not index.ran_now([failed.flow_run_id])[failed.flow_run_id].success
+    run(store, 2, run_id=failed.flow_run_id)  # tried again
+    assert not index.ran_now([failed.flow_run_id])[failed.flow_run_id].success
+    assert index.ran_now([failed.flow_run_id], success=True)[failed.flow_run_id].success
+
+
+def test_a_run_that_left_nothing_yet_is_found_once_it_has(volume: Path):
+    index, refused = gallery(), str(uuid4())
+    assert index.ran_now([refused]) == {}
+    run(current_store(), 1, run_id=refused)
+    assert index.ran_now([refused])[refused].success

@@ -78,6 +78,9 @@ def test_nothing_is_lost_when_the_gateway_is_killed(
         job = client.post("/api/jobs", json=body).json()["id"]
         listener = Listening(address, job)
         listener.start()
+        while not listener.heard:  # who comes without an id later is told the latest alone
+            assert listener.is_alive()
+            time.sleep(0.05)
         length = {**TUS, "Upload-Length": str(len(data))}
         place = client.post(PLACE, headers=length).headers["location"]
         for kill in range(kills):

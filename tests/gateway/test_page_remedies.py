@@ -1,16 +1,20 @@
 """Failures on the page: buttons that do what the remedy says."""
 
 from datetime import UTC, datetime
-from uuid import uuid4
+from pathlib import Path
+from uuid import UUID, uuid4
 
 import pytest
 from pydantic import JsonValue
 
 from safelight.errors import InvalidFieldValueError
+from safelight.gallery.index import gallery
 from safelight.gateway.jobs import Job, Status
+from safelight.gateway.page.create_routes import current_of
 from safelight.gateway.page.remedies import ways_out, with_remedy
 from safelight.gateway.workflows import check, type_of
 from safelight.provenance.manifest import Failure
+from tests.gallery.conftest import fill
 
 
 def failed(workflow: str, code: str, remedy: str, **parameters: JsonValue) -> Job:
@@ -93,3 +97,14 @@ def test_a_model_that_is_not_there_is_left_out():
     ways = ways_out(failed("generate", "ENGINE_OFFLINE", "start it", prompt="x"))
     assert ways is not None
     assert (ways.again, ways.link) == (True, "/system")
+
+
+def test_a_run_shows_what_it_made_though_the_store_was_looked_into_a_moment_ago(volume: Path):
+    gallery().refresh()
+    fill(volume, 1)
+    (left,) = (volume / "outputs" / "manifests").glob("*.json")
+    job = failed("generate", "", "", prompt="picture 0").model_copy(
+        update={"id": UUID(left.stem), "status": Status.SUCCEEDED, "error": None}
+    )
+    gallery().refresh()
+    assert [each.result for each in current_of(job).files] == [True]

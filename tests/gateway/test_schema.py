@@ -17,6 +17,7 @@ from safelight.settings import reload_settings
 from tests.gateway.conftest import Gateway
 from tests.served import BIN, CHECKOUT
 
+MANY = ("--max-examples", "100", "--exclude-path-regex")
 CHECKS = (
     "not_a_server_error,status_code_conformance,content_type_conformance,"
     "response_schema_conformance"
@@ -30,6 +31,9 @@ LONGEST_SECONDS = 5.0
 """Of jobs while many are submitted: pictures of any size and steps would take days."""
 
 
+WORK = "^/api/(jobs|batches|uploads|hooks)"
+OTHERS = "^/(v1|sdapi|api/(media-lab|pipeline|characters|training|generation))(/|$)"
+"""Paths as the systems before and clients everywhere have them."""
 ONE_KEY = r"/api/keys/\{"
 """What revokes keys: tried by itself, or the test's own would be gone."""
 
@@ -115,10 +119,12 @@ def none_takes_long(gateway: Gateway, token: str) -> Generator[None]:
 @pytest.mark.parametrize(
     "which",
     [
-        ("--max-examples", "100", "--exclude-path-regex", f"{WAITING}|{ONE_KEY}"),
+        (*MANY, f"{WAITING}|{ONE_KEY}", "--include-path-regex", WORK),
+        (*MANY, f"{WAITING}|{ONE_KEY}", "--include-path-regex", OTHERS),
+        (*MANY, f"{WAITING}|{ONE_KEY}|{WORK}|{OTHERS}"),
         ("--phases", "examples,fuzzing", "--max-examples", "10", "--include-path-regex", WAITING),
     ],
-    ids=["those that answer at once", "those that wait"],
+    ids=["jobs and files", "of other systems", "all others", "those that wait"],
 )
 def test_many_requests_to_each_path_are_answered_as_described(
     gateway: Gateway, token: str, tmp_path: Path, which: tuple[str, ...]

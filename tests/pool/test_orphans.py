@@ -181,3 +181,22 @@ def test_a_deployment_grants_restarts_unless_the_run_says_otherwise(
             return await granted_restarts(client, made)
 
     assert asyncio.run(asked()) == granted
+
+
+@pytest.mark.parametrize(
+    ("said", "granted"),
+    [
+        *((word, 0) for word in ("many", "", "9" * 5000, [], {"a": 1}, -1, 2.5, float("inf"))),
+        *((word, 0) for word in (None, 0)),
+        *(("4", 4), (4.0, 4)),
+    ],
+)
+def test_what_is_no_number_of_restarts_grants_none(said: object, granted: int):
+    made = run(None)
+    made.job_variables = {"restarts": said}
+
+    async def asked() -> int:
+        async with get_client() as client:
+            return await granted_restarts(client, made)
+
+    assert asyncio.run(asked()) == granted

@@ -8,6 +8,7 @@ from prefect.client.orchestration import SyncPrefectClient
 from prefect.client.schemas.actions import WorkPoolUpdate
 from prefect.states import Running, Scheduled
 
+from safelight.pool import announcing
 from safelight.pool.announcing import announce, announced
 from safelight.pool.devices import Device
 from safelight.pool.waiting import COUNTED, WaitingRoom, leads, reasons, say_why
@@ -19,7 +20,7 @@ LONG_AGO = datetime.now(UTC) - timedelta(minutes=5)
 def online(pool: Pool, worker: str, *devices: Device) -> None:
     pool.client.send_worker_heartbeat(pool.name, worker, heartbeat_interval_seconds=600)
     announce(pool.name, worker, devices)
-    eventually(lambda: announced(pool.client, pool.name, worker))
+    eventually(lambda: announced(pool.client, pool.name, [worker]))
 
 
 def due(pool: Pool, minutes: int, **variables: object) -> UUID:
@@ -55,6 +56,22 @@ def test_each_run_is_told_its_own_reason(pool: Pool):
     pool.client.update_work_queue(queue.id, is_paused=False)
     pool.client.update_work_pool(pool.name, WorkPoolUpdate(is_paused=True))
     assert f"prefect work-pool resume {pool.name}" in told(pool)[wide]
+
+
+def test_one_question_finds_what_all_workers_told(pool: Pool, monkeypatch: pytest.MonkeyPatch):
+    names = [f"worker {number}" for number in range(6)]
+    for number, name in enumerate(names):
+        announce(pool.name, name, [Device("cpu:0", "cpu", 1.0 + number, ())])
+    for _ in range(3):
+        announce(pool.name, names[0], [Device("cpu:0", "cpu", 64.0, ())])
+    asked = [*names, "silent"]
+    eventually(lambda: announced(pool.client, pool.name, names[:1])[names[0]].devices["cpu:0"] > 60)
+    for page in (announcing.PAGE, 2):  # also where one page has not everyone
+        monkeypatch.setattr(announcing, "PAGE", page)
+        found = announced(pool.client, pool.name, asked)
+        assert [found[name].devices["cpu:0"] for name in names] == [64.0, 2.0, 3.0, 4.0, 5.0, 6.0]
+        assert "silent" not in found
+    assert announced(pool.client, pool.name, []) == {}
 
 
 def test_a_long_line_is_told_without_numbers(pool: Pool):

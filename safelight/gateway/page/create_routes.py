@@ -303,10 +303,11 @@ def _current(shared: Shared, job_id: UUID | None) -> Current | None:
 
 def current_of(job: Job) -> Current:
     """A run with its bar, what is expected of it, and what it made."""
-    index = gallery()
-    if job.status in (Status.SUCCEEDED, Status.FAILED):
-        index.refresh()
-    ran = index.ran([str(job.id)]).get(str(job.id))
+    index, ids = gallery(), [str(job.id)]
+    # a look into the store a moment ago has not seen what ended since
+    over = job.status in (Status.SUCCEEDED, Status.FAILED)
+    runs = index.ran_now(ids, job.status is Status.SUCCEEDED) if over else index.ran(ids)
+    ran = runs.get(str(job.id))
     expected = estimate(index, job.workflow, job.parameters)
     return Current(
         job=job,

@@ -102,12 +102,9 @@ def diagnostics_text(shared: Shared) -> str:
 
 def _pool(client: SyncPrefectClient, pool: WorkPool) -> Pool:
     workers = list(every_worker(client, pool.name))
-    told = {
-        worker.name: announced(client, pool.name, worker.name)
-        for worker in workers
-        if worker.status == WorkerStatus.ONLINE
-    }
-    devices = {name: one.devices for name, one in told.items() if one is not None}
+    online = [worker.name for worker in workers if worker.status == WorkerStatus.ONLINE]
+    told = announced(client, pool.name, online)
+    devices = {name: one.devices for name, one in told.items()}
     return Pool(pool.name, pool.type, pool.is_paused, workers, devices)
 
 
