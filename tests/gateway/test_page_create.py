@@ -8,7 +8,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 from PIL import Image
-from playwright.sync_api import Page, expect
+from playwright.sync_api import Page, Route, expect
 from safetensors.numpy import save_file
 
 from tests.gateway.conftest import Gateway
@@ -83,8 +83,14 @@ def test_a_mask_is_loaded_and_saved(page: Page, tmp_path: Path):
     painted.paste(255, (0, 0, 16, 24))
     painted.save(mask)
     page.goto("/create/inpaint")
+
+    def late(route: Route) -> None:
+        page.wait_for_timeout(500)
+        route.continue_()
+
+    page.route("**/api/uploads", late, times=1)
     page.locator("#f-image").set_input_files(photo)
-    page.get_by_role("button", name="Paint the mask").click()
+    page.get_by_role("button", name="Paint the mask").click()  # the picture is still on its way
     board = page.locator("#mask")
     board.get_by_label("Load").set_input_files(mask)
     board.get_by_label("Name").fill("left")

@@ -186,7 +186,16 @@ function shaped(across, down) {
 }
 
 // Pictures: chosen, dropped or pasted; each is an upload, and the field holds its link.
-async function take(drop, files) {
+let arriving = Promise.resolve();
+
+/** Bring files to the store; what needs them waits for `arriving`. */
+function take(drop, files) {
+  const brought = bring(drop, files);
+  arriving = Promise.allSettled([arriving, brought]);
+  return brought;
+}
+
+async function bring(drop, files) {
   const many = drop.dataset.many === "yes";
   const { to } = drop.dataset; // of a table of requests
   for (const file of many ? files : files.slice(0, 1)) {
@@ -301,6 +310,7 @@ document.addEventListener("error", (event) => {
 
 async function paint() {
   const { open } = await import("./mask.js");
+  await arriving;
   const picture = $('[data-field="image"] [data-link]', form)?.dataset.link;
   if (!picture) {
     wrong({ mask: say("mask_needs_image") }, false);
