@@ -47,6 +47,7 @@ KINDS: dict[str, Callable[[Any], bool]] = {
     "<sha256>": lambda value: re.fullmatch(r"[0-9a-f]{64}", value) is not None,
     "<file>": lambda value: re.fullmatch(r"outputs/[0-9a-f]{2}/\w+\.png", value) is not None,
     "<number>": lambda value: isinstance(value, int | float) and not isinstance(value, bool),
+    "<number or null>": lambda value: value is None or KINDS["<number>"](value),
     "<object>": lambda value: isinstance(value, dict),
     "<list>": lambda value: isinstance(value, list),
     "<time>": is_time,

@@ -1,11 +1,13 @@
 """Jobs on the page, in a real browser: remedies by a press, logs while they grow, what is told."""
 
+import json
 import re
 
 import pytest
 from playwright.sync_api import Page, expect
 
 from tests.gateway.conftest import Gateway
+from tests.prefect_pool import eventually
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(600)]
 SMALL = {"width": 64, "height": 64, "steps": 2, "seed": 9}
@@ -80,12 +82,18 @@ def test_the_end_is_told_to_who_asked_for_it_and_is_elsewhere(page: Page):
     expect(button).to_have_attribute("aria-pressed", "false")
 
 
-def test_the_end_is_told_in_whatever_room_the_person_is(page: Page):
+def _status(gateway: Gateway, job: str) -> str:
+    return gateway.client.get(f"/api/jobs/{job}").json()["status"]
+
+
+def test_the_end_is_told_in_whatever_room_the_person_is(page: Page, gateway: Gateway):
     query = "&".join(f"{name}={value}" for name, value in {**SMALL, "seed": 78}.items())
     page.goto(f"/create/generate?prompt=a+green+heart&{query}")
     page.route("**/events*", lambda route: route.abort())  # it hears of no end while it is left
     page.keyboard.press("Control+Enter")
     expect(page.locator("#stop")).to_be_visible()
+    (begun,) = json.loads(page.evaluate("localStorage.begun"))
     page.goto("/models")
+    eventually(lambda: _status(gateway, begun["id"]) == "SUCCEEDED")
     expect(page.locator("#said")).to_have_text("Done: a green heart · 78")
     assert page.evaluate("localStorage.begun") == "[]"  # once

@@ -3,6 +3,7 @@
 import hashlib
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from datetime import UTC, datetime, timedelta
 from typing import Annotated, Literal
 from urllib.parse import urlencode
 from uuid import UUID
@@ -34,6 +35,8 @@ from safelight.gateway.workflows import WorkflowType, contract_of
 router = APIRouter(prefix="/jobs", include_in_schema=False, route_class=PageRoute)
 PAGE = 50
 LINES = 150
+LATE = timedelta(seconds=15)
+"""After its end, lines of a run may still come: they travel in bulk."""
 Text = Annotated[str, Query(max_length=200)]
 Cursor = Annotated[str | None, Query(max_length=LONGEST_CURSOR)]
 
@@ -124,12 +127,20 @@ def drawer(job_id: UUID, request: Request, shared: Everything) -> Response:
 
 
 @router.get("/{job_id}/log")
-def log(job_id: UUID, request: Request, shared: Everything, level: Level = "INFO") -> Response:
-    """The last lines of its log."""
+def log(
+    job_id: UUID,
+    request: Request,
+    shared: Everything,
+    level: Level = "INFO",
+    seen: Annotated[int, Query(ge=-1)] = -1,
+) -> Response:
+    """Lines of its log; nothing where as many were seen already and more may come."""
     run, _ = find_run(shared.client, shared.flows, job_id)
-    return shown_part(
-        request, "log", page=log_of(shared.client, run, level, 0, LINES), job_id=job_id, level=level
-    )
+    page = log_of(shared.client, run, level, 0, LINES)
+    grows = run.end_time is None or datetime.now(UTC) - run.end_time < LATE
+    if grows and seen == len(page.lines):
+        return Response(status_code=204)
+    return shown_part(request, "log", page=page, job_id=job_id, level=level, grows=grows)
 
 
 @router.get("/{job_id}/states")
